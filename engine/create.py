@@ -1,0 +1,228 @@
+"""Making tensors: from data, from a shape, from random numbers. Names and defaults are PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import dtypes
+from engine.device import as_device, move
+from engine.ops.operands import shape_argument
+from engine.random import Generator, default_generator
+from engine.tensor import Tensor, wrap
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor from numbers, nested sequences, arrays or tensors; the data is copied.
+
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype.
+    Raises ValueError for ragged nesting, TypeError for anything but numbers.
+    """
+    return _finish(np.array(_as_array("tensor", data, dtype)), dtype, device, requires_grad)
+
+
+def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Like `tensor`, but sharing memory where dtype and device already fit. A Tensor keeps its history."""
+    if isinstance(data, Tensor):
+        return data.to(device=device, dtype=dtype)
+    return _finish(_as_array("as_tensor", data, dtype), dtype, device, False)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor on the memory of a NumPy array."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a NumPy array; got {type(array).__name__}")
+    dtypes.as_dtype(array.dtype)
+    return wrap(_native(array))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor on the memory of any object that speaks DLPack (an array or tensor of another library)."""
+    return from_numpy(np.from_dlpack(source))
+
+
+def _as_array(op: str, data: Any, dtype: Any) -> np.ndarray:
+    if isinstance(data, Tensor):
+        return data.data
+    if isinstance(data, np.ndarray):
+        array = data
+    else:
+        try:
+            array = np.array(_plain(data))
+        except ValueError:
+            raise ValueError(f"{op}: expected nested sequences of equal lengths; got ragged ones") from None
+        if array.size == 0 and array.dtype == np.float64 or array.dtype.kind == "f" and not _has_arrays(data):
+            array = array.astype(np.float32) if dtype is None else array
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{op}: expected numbers; got {array.dtype} from {type(data).__name__}")
+    if dtype is None:
+        dtypes.as_dtype(array.dtype)
+    return _native(array)
+
+
+def _plain(data: Any) -> Any:
+    """Nested sequences with tensors replaced by their arrays."""
+    if isinstance(data, Tensor):
+        return data.data
+    return [_plain(x) for x in data] if isinstance(data, (list, tuple)) else data
+
+
+def _has_arrays(data: Any) -> bool:
+    """Whether a nested sequence holds arrays or tensors, whose float64 is meant (a Python float's is not)."""
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return isinstance(data, (np.ndarray, np.generic, Tensor))
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _finish(array: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    if dtype is not None:
+        array = array.astype(dtypes.as_dtype(dtype), copy=False)
+    out = wrap(move(array, as_device(device)))
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+# --- of a shape ------------------------------------------------------------------------------------------------------
+
+
+def full(
+    size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
+    dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
+    return _finish(np.full(shape_argument((size,)), fill_value, dtypes.as_dtype(dtype)), None, device, requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros; float32 by default."""
+    return _finish(np.zeros(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones; float32 by default."""
+    return _finish(np.ones(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it is found; float32 by default."""
+    return _finish(np.empty(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """One value everywhere, with input's shape, device and (by default) dtype."""
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=input.device, requires_grad=requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros with input's shape, device and (by default) dtype."""
+    return full_like(input, 0, dtype=dtype, requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones with input's shape, device and (by default) dtype."""
+    return full_like(input, 1, dtype=dtype, requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it is found, with input's shape, device and (by default) dtype."""
+    return empty(input.shape, dtype=dtype or input.dtype, device=input.device, requires_grad=requires_grad)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """start, start + step, ... below end; integers give int64, any float float32."""
+    start, end = (0, start) if end is None else (start, end)
+    if step == 0 or (end - start) * step < 0:
+        raise ValueError(f"arange: start={start}, end={end}, step={step}; expected a step towards end")
+    if dtype is None:
+        dtype = dtypes.promote(start, end, step)
+        dtype = dtypes.int64 if dtype.kind == "b" else dtype
+    values = np.arange(start, end, step)
+    return _finish(values, dtype, device, requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """`steps` numbers evenly from start to end, both included; float32 by default."""
+    return _finish(np.linspace(start, end, steps), dtype or dtypes.float32, device, requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones on the diagonal of an (n, m) matrix; float32 by default."""
+    return _finish(np.eye(n, m, dtype=dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+
+
+# --- random ----------------------------------------------------------------------------------------------------------
+
+
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform on [0, 1)."""
+    values = (generator or default_generator).uniform(shape_argument(size), _float("rand", dtype))
+    return _finish(values, None, device, requires_grad)
+
+
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Standard normal."""
+    values = (generator or default_generator).normal(shape_argument(size), _float("randn", dtype))
+    return _finish(values, None, device, requires_grad)
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
+    """Uniform integers in [low, high), int64 by default; randint(high, size) starts at 0."""
+    if size is None:
+        low, high, size = 0, low, high
+    values = (generator or default_generator).integers(int(low), int(high), shape_argument((size,)))
+    return _finish(values, dtype, device, False)
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+    """The integers below n in random order, int64 by default."""
+    return _finish((generator or default_generator).permutation(n), dtype, device, False)
+
+
+def rand_like(input: Tensor, *, dtype: Any = None) -> Tensor:
+    """Uniform on [0, 1), with input's shape, device and (by default) dtype."""
+    return rand(input.shape, dtype=dtype or input.dtype, device=input.device)
+
+
+def randn_like(input: Tensor, *, dtype: Any = None) -> Tensor:
+    """Standard normal, with input's shape, device and (by default) dtype."""
+    return randn(input.shape, dtype=dtype or input.dtype, device=input.device)
+
+
+def _float(op: str, dtype: Any) -> np.dtype:
+    found = dtypes.as_dtype(dtype or float)
+    if found.kind != "f":
+        raise TypeError(f"{op}: dtype is {found}; expected a floating-point dtype")
+    return found

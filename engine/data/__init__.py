@@ -1,0 +1,18 @@
+"""Data: bytes in, arrays out. IDX files and MNIST as NumPy arrays; datasets, and loaders that batch them."""
+
+from engine.data.collate import default_collate
+from engine.data.idx import read_idx, write_idx
+from engine.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
+from engine.data.mnist import mnist
+
+__all__ = [
+    "DataLoader",
+    "Dataset",
+    "Subset",
+    "TensorDataset",
+    "default_collate",
+    "mnist",
+    "random_split",
+    "read_idx",
+    "write_idx",
+]

@@ -1,0 +1,94 @@
+"""Dtypes and type promotion: NumPy's dtypes under PyTorch's rules.
+
+Where the two libraries differ, PyTorch's rule holds: a Python number or a 0-dim tensor changes the result's dtype only
+when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer meeting a float
+takes the float's dtype (NumPy would widen int64 + float32 to float64); true division of integers gives float32.
+https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+bool_ = np.dtype(np.bool_)
+uint8 = np.dtype(np.uint8)
+int8 = np.dtype(np.int8)
+int16 = np.dtype(np.int16)
+int32 = np.dtype(np.int32)
+int64 = np.dtype(np.int64)
+float16 = np.dtype(np.float16)
+float32 = np.dtype(np.float32)
+float64 = np.dtype(np.float64)
+
+DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, float32, float64)
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+_DEFAULT = (bool_, int64, float32)  # what a Python bool, int, float becomes
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """A supported dtype from a NumPy dtype, a name ("float32"), or one of Python's bool, int, float.
+
+    As in PyTorch, float means the default float32 and int means int64. Raises TypeError for any other.
+    """
+    if dtype is float:
+        return float32
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.newbyteorder("=") not in DTYPES:
+        raise TypeError(f"dtype: expected one of {', '.join(map(str, DTYPES))}; got {dtype!r}")
+    return found.newbyteorder("=")
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether tensors of this dtype can carry gradients."""
+    return dtype.kind == "f"
+
+
+def of_scalar(value: Any) -> np.dtype:
+    """The dtype that a Python number has by itself."""
+    return _DEFAULT[_scalar_kind(value)]
+
+
+def promote(*operands: Any) -> np.dtype:
+    """The common dtype of arrays and Python numbers under PyTorch's rules (see the module)."""
+    with_dims, zero_dims, numbers = [], [], []
+    for x in operands:
+        if isinstance(x, np.generic) or not hasattr(x, "dtype"):
+            numbers.append(_DEFAULT[_scalar_kind(x)])
+        elif x.ndim:
+            with_dims.append(x.dtype)
+        else:
+            zero_dims.append(x.dtype)
+    return _combine(tuple(with_dims), tuple(zero_dims), tuple(numbers))
+
+
+@lru_cache(maxsize=None)
+def _combine(*tiers: tuple[np.dtype, ...]) -> np.dtype:
+    """Tiers in falling priority; a later tier counts only where its kind is higher."""
+    result: np.dtype | None = None
+    for tier in tiers:
+        for dtype in tier:
+            if _KIND.get(dtype.kind, 3) > 2:
+                raise TypeError(f"promote: expected dtypes among {', '.join(map(str, DTYPES))}; got {dtype}")
+        kind = max((_KIND[d.kind] for d in tier), default=-1)
+        if result is None or kind > _KIND[result.kind]:
+            # Within one tier only the highest kind decides: int64 with float16 is float16.
+            top = [d for d in tier if _KIND[d.kind] == kind]
+            result = np.result_type(*top) if top else result
+    assert result is not None
+    return result
+
+
+def _scalar_kind(value: Any) -> int:
+    if isinstance(value, (np.bool_, bool)):
+        return 0
+    if isinstance(value, (int, np.integer)):
+        return 1
+    if isinstance(value, (float, np.floating)):
+        return 2
+    raise TypeError(f"expected a tensor or a Python number; got {type(value).__name__}")

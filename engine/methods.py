@@ -1,0 +1,160 @@
+"""What Tensor offers as methods: the functions of engine.ops and engine.inplace, bound by name.
+
+A method *is* the function: x.relu() is ops.relu(x). Only operators whose arguments come in the other order, and moves
+between dtypes and devices, are written out here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import autograd, dtypes, inplace, ops
+from engine.device import as_device, move
+from engine.ops.operands import cast
+from engine.tensor import Tensor
+
+FUNCTIONS = """
+    abs add all allclose amax amin any arccos arcsin arctan argmax argmin argsort bitwise_and bitwise_not bitwise_or
+    bitwise_xor bmm broadcast_to ceil chunk clamp clip clone contiguous cos cosh cumprod cumsum detach diagonal div dot
+    eq equal exp expand expand_as expm1 flatten flip floor floor_divide gather ge gt index_select isfinite isinf isnan
+    le log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt masked_fill
+    masked_select matmul max maximum mean min minimum mm movedim mul narrow ne neg nonzero norm outer permute pow prod
+    reciprocal relu remainder repeat repeat_interleave reshape roll round rsqrt scatter scatter_add select sigmoid sign
+    sin sinh softmax sort split sqrt square squeeze std sub sum t take_along_dim tan tanh tile topk trace transpose tril
+    triu trunc unbind unflatten unsqueeze var view where
+""".split()
+
+INPLACE = """
+    add_ clamp_ copy_ div_ exp_ fill_ masked_fill_ mul_ neg_ normal_ pow_ relu_ sigmoid_ sqrt_ sub_ tanh_ uniform_ zero_
+""".split()
+
+OPERATORS = {
+    "__add__": ops.add,
+    "__sub__": ops.sub,
+    "__mul__": ops.mul,
+    "__truediv__": ops.div,
+    "__floordiv__": ops.floor_divide,
+    "__mod__": ops.remainder,
+    "__pow__": ops.pow,
+    "__matmul__": ops.matmul,
+    "__and__": ops.bitwise_and,
+    "__or__": ops.bitwise_or,
+    "__xor__": ops.bitwise_xor,
+    "__neg__": ops.neg,
+    "__abs__": ops.abs,
+    "__invert__": ops.bitwise_not,
+    "__eq__": ops.eq,
+    "__ne__": ops.ne,
+    "__lt__": ops.lt,
+    "__le__": ops.le,
+    "__gt__": ops.gt,
+    "__ge__": ops.ge,
+    "__getitem__": ops.getitem,
+    "__setitem__": ops.setitem,
+    "__iadd__": inplace.add_,
+    "__isub__": inplace.sub_,
+    "__imul__": inplace.mul_,
+    "__itruediv__": inplace.div_,
+    "__ipow__": inplace.pow_,
+}
+
+REFLECTED = {
+    "__radd__": ops.add,
+    "__rsub__": ops.sub,
+    "__rmul__": ops.mul,
+    "__rtruediv__": ops.div,
+    "__rfloordiv__": ops.floor_divide,
+    "__rmod__": ops.remainder,
+    "__rpow__": ops.pow,
+    "__rmatmul__": ops.matmul,
+    "__rand__": ops.bitwise_and,
+    "__ror__": ops.bitwise_or,
+    "__rxor__": ops.bitwise_xor,
+}
+
+
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """The tensor in another dtype and / or on another device: itself where nothing changes; the gradient comes back.
+
+    to(dtype), to(device), to(device, dtype) or to(other), the last taking both from another tensor.
+    """
+    for arg in args:
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda", "auto"):
+            device = arg
+        else:
+            dtype = arg
+    x = self if dtype is None else cast(self, dtypes.as_dtype(dtype))
+    if device is not None:
+        moved = move(x.data, as_device(device))
+        if moved is not x.data:
+            back = x.device
+            x = autograd.record("to", moved, (x,), lambda dy: (to(dy, back),))
+    return x
+
+
+def cpu(self: Tensor) -> Tensor:
+    """The tensor on the CPU: itself if it is there."""
+    return to(self, "cpu")
+
+
+def cuda(self: Tensor) -> Tensor:
+    """The tensor on the GPU: itself if it is there."""
+    return to(self, "cuda")
+
+
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """The tensor in the dtype of another."""
+    return to(self, dtype=other.dtype)
+
+
+def _caster(name: str, dtype: Any) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return cast(self, dtype)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"The tensor as {dtype}."
+    return method
+
+
+def _reflected(name: str, op: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Tensor:
+        return op(other, self)
+
+    method.__name__ = method.__qualname__ = name
+    return method
+
+
+def bind() -> None:
+    """Give Tensor its methods; called once, when the engine is imported."""
+    for name in FUNCTIONS:
+        setattr(Tensor, name, getattr(ops, name))
+    for name in INPLACE:
+        setattr(Tensor, name, getattr(inplace, name))
+    for name, op in OPERATORS.items():
+        setattr(Tensor, name, op)
+    for name, op in REFLECTED.items():
+        setattr(Tensor, name, _reflected(name, op))
+    for name, dtype in (
+        ("half", dtypes.float16),
+        ("float", dtypes.float32),
+        ("double", dtypes.float64),
+        ("int", dtypes.int32),
+        ("long", dtypes.int64),
+        ("bool", dtypes.bool_),
+    ):
+        setattr(Tensor, name, _caster(name, dtype))
+    for function in (to, cpu, cuda, type_as):
+        setattr(Tensor, function.__name__, function)
+    for function in (autograd.backward, autograd.register_hook, autograd.retain_grad):
+        setattr(Tensor, function.__name__, function)
+    Tensor.T = property(_transposed, doc="The dimensions in reverse order; a view.")
+    Tensor.mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged; a view.")
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return ops.transpose(x, 0, 1) if x.ndim == 2 else ops.permute(x, tuple(range(x.ndim))[::-1])
+
+
+bind()

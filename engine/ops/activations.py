@@ -1,0 +1,199 @@
+"""Activations and softmax: the kernels' forward and gradient primitives, tied into the graph.
+
+A gradient primitive is an op like any other, with a rule of its own below it, and so on to any order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import kernels
+from engine import dtypes
+from engine.autograd import record
+from engine.ops.elementwise import add, exp, mul, sub
+from engine.ops.operands import cast, float_operand, normalize_axis
+from engine.ops.reduce import sum
+from engine.tensor import Tensor
+
+
+def relu(input: Tensor) -> Tensor:
+    """max(x, 0);  dx = dy where y > 0. The gradient at 0 is 0."""
+    x = float_operand("relu", input)
+    y = kernels.of(x.data).relu(x.data)
+    return record("relu", y, (x,), lambda dy, y: (relu_grad(dy, y),), output=True)
+
+
+def relu_grad(dy: Tensor, y: Tensor) -> Tensor:
+    """dy where y > 0; linear in dy, constant in y."""
+    dx = kernels.of(dy.data, y.data).relu_grad(dy.data, y.data)
+    return record("relu_grad", dx, (dy,), lambda g: (relu_grad(g, y),))
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, else negative_slope * x."""
+    x = float_operand("leaky_relu", input)
+    y = kernels.of(x.data).leaky_relu(x.data, negative_slope)
+    return record("leaky_relu", y, (x,), lambda dy: (leaky_relu_grad(dy, x, negative_slope),))
+
+
+def leaky_relu_grad(dy: Tensor, x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """dy where x > 0, else negative_slope * dy."""
+    dx = kernels.of(dy.data, x.data).leaky_relu_grad(dy.data, x.data, negative_slope)
+    return record("leaky_relu_grad", dx, (dy,), lambda g: (leaky_relu_grad(g, x, negative_slope),))
+
+
+def tanh(input: Tensor) -> Tensor:
+    """tanh x;  dx = dy (1 - y^2)."""
+    x = float_operand("tanh", input)
+    y = kernels.of(x.data).tanh(x.data)
+    return record("tanh", y, (x,), lambda dy, y: (tanh_grad(dy, y),), output=True)
+
+
+def tanh_grad(dy: Tensor, y: Tensor) -> Tensor:
+    """dy (1 - y^2)."""
+
+    def rule(g: Tensor) -> tuple:
+        return tanh_grad(g, y), mul(mul(g, dy), mul(y, -2.0))
+
+    return record("tanh_grad", kernels.of(dy.data, y.data).tanh_grad(dy.data, y.data), (dy, y), rule)
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e^-x);  dx = dy y (1 - y)."""
+    x = float_operand("sigmoid", input)
+    y = kernels.of(x.data).sigmoid(x.data)
+    return record("sigmoid", y, (x,), lambda dy, y: (sigmoid_grad(dy, y),), output=True)
+
+
+def sigmoid_grad(dy: Tensor, y: Tensor) -> Tensor:
+    """dy y (1 - y)."""
+
+    def rule(g: Tensor) -> tuple:
+        return sigmoid_grad(g, y), mul(mul(g, dy), sub(1.0, mul(y, 2.0)))
+
+    return record("sigmoid_grad", kernels.of(dy.data, y.data).sigmoid_grad(dy.data, y.data), (dy, y), rule)
+
+
+def silu(input: Tensor) -> Tensor:
+    """x sigmoid(x), also called swish."""
+    x = float_operand("silu", input)
+    y = kernels.of(x.data).silu(x.data)
+    return record("silu", y, (x,), lambda dy: (silu_grad(dy, x),))
+
+
+def silu_grad(dy: Tensor, x: Tensor) -> Tensor:
+    """dy s (1 + x (1 - s)),  s = sigmoid(x);  its own derivative in x is dy s (1 - s) (2 + x (1 - 2 s))."""
+
+    def rule(g: Tensor) -> tuple:
+        s = sigmoid(x)
+        curvature = mul(mul(s, sub(1.0, s)), add(2.0, mul(x, sub(1.0, mul(s, 2.0)))))
+        return silu_grad(g, x), mul(mul(g, dy), curvature)
+
+    return record("silu_grad", kernels.of(dy.data, x.data).silu_grad(dy.data, x.data), (dy, x), rule)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x Phi(x), Phi the normal distribution function (Hendrycks & Gimpel 2016); "tanh" takes their approximation."""
+    x = float_operand("gelu", input)
+    y = kernels.of(x.data).gelu(x.data, approximate)
+    return record("gelu", y, (x,), lambda dy: (gelu_grad(dy, x, approximate),))
+
+
+def gelu_grad(dy: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
+    """dy gelu'(x)."""
+
+    def rule(g: Tensor) -> tuple:
+        return gelu_grad(g, x, approximate), mul(mul(g, dy), _gelu_curvature(x, approximate))
+
+    dx = kernels.of(dy.data, x.data).gelu_grad(dy.data, x.data, approximate)
+    return record("gelu_grad", dx, (dy, x), rule)
+
+
+def _gelu_curvature(x: Tensor, approximate: str) -> Tensor:
+    """gelu''(x): phi(x) (2 - x^2), phi the normal density; by the chain rule for the tanh form."""
+    square = mul(x, x)
+    if approximate == "none":
+        density = mul(exp(mul(square, -0.5)), 1 / math.sqrt(2 * math.pi))
+        return mul(density, sub(2.0, square))
+    k, c = math.sqrt(2 / math.pi), 0.044715
+    u1, u2 = mul(add(mul(square, 3 * c), 1.0), k), mul(x, 6 * k * c)  # u' and u'' of u = k (x + c x^3)
+    t = tanh(mul(add(x, mul(mul(square, x), c)), k))
+    s = sub(1.0, mul(t, t))
+    return add(mul(s, u1), mul(mul(mul(x, s), 0.5), sub(u2, mul(mul(t, mul(u1, u1)), 2.0))))
+
+
+# The activations that the matmul and conv2d primitives know, by the name they know them by.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+    "silu": silu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+}
+
+# Those whose gradient needs nothing but the result, so that one primitive can serve forward and backward.
+from_output: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": relu_grad,
+    "leaky_relu": leaky_relu_grad,
+    "tanh": tanh_grad,
+    "sigmoid": sigmoid_grad,
+}
+
+
+def activation_grad(name: str, dy: Tensor, y: Tensor) -> Tensor:
+    """The gradient through an activation of `from_output`, from its result."""
+    return from_output[name](dy, y)
+
+
+# --- softmax ---------------------------------------------------------------------------------------------------------
+
+
+def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """exp(x - m) / sum exp(x - m) along `dim`, m the largest;  dx = y (dy - sum(dy y))."""
+    x = _softmax_operand("softmax", input, dtype)
+    d = normalize_axis("softmax", dim, x.ndim)
+    if x.ndim == 0:
+        return exp(sub(x, x))
+    y = kernels.of(x.data).softmax(x.data, d)
+    return record("softmax", y, (x,), lambda dy, y: (softmax_grad(dy, y, d),), output=True)
+
+
+def softmax_grad(dy: Tensor, y: Tensor, dim: int) -> Tensor:
+    """y (dy - sum(dy y)) along `dim`."""
+
+    def rule(g: Tensor) -> tuple:
+        inner, outer = sum(mul(dy, y), dim, keepdim=True), sum(mul(g, y), dim, keepdim=True)
+        return softmax_grad(g, y, dim), sub(mul(g, sub(dy, inner)), mul(dy, outer))
+
+    return record("softmax_grad", kernels.of(dy.data, y.data).softmax_grad(dy.data, y.data, dim), (dy, y), rule)
+
+
+def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """(x - m) - log sum exp(x - m) along `dim`, m the largest;  dx = dy - e^y sum(dy)."""
+    x = _softmax_operand("log_softmax", input, dtype)
+    d = normalize_axis("log_softmax", dim, x.ndim)
+    if x.ndim == 0:
+        return sub(x, x)
+    y = kernels.of(x.data).log_softmax(x.data, d)
+    return record("log_softmax", y, (x,), lambda dy, y: (log_softmax_grad(dy, y, d),), output=True)
+
+
+def log_softmax_grad(dy: Tensor, y: Tensor, dim: int) -> Tensor:
+    """dy - e^y sum(dy) along `dim`."""
+
+    def rule(g: Tensor) -> tuple:
+        p = exp(y)
+        total = sum(dy, dim, keepdim=True)
+        return sub(g, sum(mul(g, p), dim, keepdim=True)), mul(mul(g, p), mul(total, -1.0))
+
+    dx = kernels.of(dy.data, y.data).log_softmax_grad(dy.data, y.data, dim)
+    return record("log_softmax_grad", dx, (dy, y), rule)
+
+
+def _softmax_operand(op: str, x: Tensor, dtype: Any) -> Tensor:
+    return float_operand(op, x if dtype is None else cast(x, dtypes.as_dtype(dtype)))

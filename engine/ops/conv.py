@@ -1,0 +1,77 @@
+"""2-D convolution: the primitive and its gradients, each of which is differentiated through the other two."""
+
+from __future__ import annotations
+
+import kernels
+from engine.autograd import is_grad_enabled, record
+from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
+from engine.ops.operands import require_float
+from engine.ops.shape import expand, reshape
+from engine.tensor import Tensor
+
+Pair = tuple[int, int]
+Geometry = tuple[Pair, Pair, Pair, int]  # stride, padding, dilation, groups
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """act(x * w + b): x (N, C, H, W), w (O, C / groups, KH, KW), b (O,) -> (N, O, OH, OW), a cross-correlation.
+
+    Gradients, with dz = dy act'(z): dx the transposed convolution of dz with w, dw the correlation of x with dz,
+    db the sum of dz over N, OH, OW. activation as in `linear`.
+    """
+    require_float("conv2d", input, weight, bias)
+    geometry = (stride, padding, dilation, groups)
+    parents = (input, weight) if bias is None else (input, weight, bias)
+    recording = is_grad_enabled() and any(p.requires_grad for p in parents)
+    if recording and activation in ACTIVATIONS and activation not in from_output:
+        return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry))
+
+    arrays = [p.data for p in parents]
+    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, activation=activation)
+    biased = bias is not None and bias.requires_grad
+
+    def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
+        dz = dy if y is None else activation_grad(activation, dy, y)
+        dx = conv2d_grad_input(dz, weight, input.shape, geometry) if input.requires_grad else None
+        dw = conv2d_grad_weight(dz, input, weight.shape, geometry) if weight.requires_grad else None
+        return (dx, dw, conv2d_grad_bias(dz) if biased else None)[: len(parents)]
+
+    return record("conv2d", y, parents, rule, output=activation is not None)
+
+
+def conv2d_grad_input(dy: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
+    """dx of conv2d, bilinear in dy and w."""
+
+    def rule(g: Tensor) -> tuple:
+        ddy = conv2d(g, w, None, *geometry) if dy.requires_grad else None
+        return ddy, conv2d_grad_weight(dy, g, w.shape, geometry) if w.requires_grad else None
+
+    dx = kernels.of(dy.data, w.data).conv2d_grad_input(dy.data, w.data, shape, *geometry)
+    return record("conv2d_grad_input", dx, (dy, w), rule)
+
+
+def conv2d_grad_weight(dy: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
+    """dw of conv2d, bilinear in dy and x."""
+
+    def rule(g: Tensor) -> tuple:
+        ddy = conv2d(x, g, None, *geometry) if dy.requires_grad else None
+        return ddy, conv2d_grad_input(dy, g, x.shape, geometry) if x.requires_grad else None
+
+    dw = kernels.of(dy.data, x.data).conv2d_grad_weight(dy.data, x.data, shape, *geometry)
+    return record("conv2d_grad_weight", dw, (dy, x), rule)
+
+
+def conv2d_grad_bias(dy: Tensor) -> Tensor:
+    """db of conv2d: dy summed over N, OH, OW."""
+    shape = dy.shape
+    db = kernels.of(dy.data).conv2d_grad_bias(dy.data)
+    return record("conv2d_grad_bias", db, (dy,), lambda g: (expand(reshape(g, (1, -1, 1, 1)), shape),))

@@ -1,0 +1,261 @@
+"""Products of matrices: matmul and what is built on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import kernels
+from engine import dtypes
+from engine.autograd import is_grad_enabled, record
+from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
+from engine.ops.elementwise import mul
+from engine.ops.operands import broadcast_shape, cast, require_float
+from engine.ops.reduce import sum
+from engine.ops.shape import permute, reshape, transpose, unsqueeze
+from engine.tensor import Tensor, wrap
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """a (..., M, K) @ b (..., K, N) -> (..., M, N), batch dimensions broadcast;  da = dy @ b^T,  db = a^T @ dy.
+
+    A vector on the left is a row, on the right a column, and that dimension is dropped from the result, as in PyTorch.
+    Raises ValueError for sizes that do not fit and TypeError for dtypes that differ.
+    """
+    if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
+        raise TypeError(f"matmul: expected two tensors; got {type(input).__name__} and {type(other).__name__}")
+    if input.ndim == 0 or other.ndim == 0:
+        raise ValueError(f"matmul: a is {input.shape} and b is {other.shape}; expected at least 1 dimension each")
+    if input.dtype != other.dtype:
+        raise TypeError(f"matmul: a is {input.dtype} but b is {other.dtype}; expected one dtype")
+    if input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
+        k = input.shape[-1]
+        side = "-2" if other.ndim > 1 else "0"
+        raise ValueError(f"matmul: a is {input.shape} but b is {other.shape}; expected b.shape[{side}] == {k}")
+    if input.ndim == 1 and other.ndim == 1:
+        return sum(mul(input, other))
+    if input.ndim == 1:
+        y = _matmul(unsqueeze(input, 0), other)
+        return reshape(y, (*y.shape[:-2], y.shape[-1]))
+    if other.ndim == 1:
+        y = _matmul(input, unsqueeze(other, 1))
+        return reshape(y, y.shape[:-1])
+    return _matmul(input, other)
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """matmul of at least 2 dimensions each."""
+    broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
+    if a.data.dtype.kind != "f":
+        return wrap(np.matmul(a.data, b.data))  # integers are no business of the kernels
+
+    def rule(dy: Tensor) -> tuple:
+        da = _matmul(dy, transpose(b, -2, -1)) if a.requires_grad else None
+        return da, _matmul(transpose(a, -2, -1), dy) if b.requires_grad else None
+
+    y = kernels.of(a.data, b.data).matmul(a.data, b.data)
+    return record("matmul", y, (a, b), rule)
+
+
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """matmul of two matrices."""
+    if input.ndim != 2 or mat2.ndim != 2:
+        raise ValueError(f"mm: shapes are {input.shape} and {mat2.shape}; expected two matrices")
+    return matmul(input, mat2)
+
+
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """matmul of two batches of as many matrices."""
+    if input.ndim != 3 or mat2.ndim != 3 or input.shape[0] != mat2.shape[0]:
+        raise ValueError(f"bmm: shapes are {input.shape} and {mat2.shape}; expected (B, M, K) and (B, K, N)")
+    return matmul(input, mat2)
+
+
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """The inner product of two vectors."""
+    if input.ndim != 1 or input.shape != tensor.shape:
+        raise ValueError(f"dot: shapes are {input.shape} and {tensor.shape}; expected two vectors of one size")
+    return matmul(input, tensor)
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """The products of every element of one vector with every one of another."""
+    if input.ndim != 1 or vec2.ndim != 1:
+        raise ValueError(f"outer: shapes are {input.shape} and {vec2.shape}; expected two vectors")
+    return mul(unsqueeze(input, 1), vec2)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """act(x W^T + b): x (..., in), W (out, in), b (out,) -> (..., out), one primitive.
+
+    Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
+    activation  None or a name of ACTIVATIONS, computed in the epilogue where its gradient needs only y or none is wanted
+    """
+    require_float("linear", input, weight, bias)
+    if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
+        raise ValueError(
+            f"linear: input is {input.shape} but weight is {weight.shape}; expected input.shape[-1] == weight.shape[1]"
+        )
+    if bias is not None and bias.shape != weight.shape[:-1]:
+        raise ValueError(f"linear: weight is {weight.shape} but bias is {bias.shape}; expected {weight.shape[:-1]}")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"linear: activation is {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
+    if weight.ndim == 1:
+        y = matmul(input, weight)
+        y = y if bias is None else y + bias
+        return y if activation is None else ACTIVATIONS[activation](y)
+    recording = is_grad_enabled() and (
+        input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    )
+    if recording and activation is not None and activation not in from_output:
+        return ACTIVATIONS[activation](linear(input, weight, bias))
+
+    rows = input if input.ndim == 2 else reshape(input, (-1, input.shape[-1]) if input.data.size else (0, input.shape[-1]))
+    x, w = rows.data, weight.data
+    b = None if bias is None else bias.data
+    y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
+    biased = bias is not None and bias.requires_grad
+
+    def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
+        dz = dy if y is None else activation_grad(activation, dy, y)
+        dx = _matmul(dz, weight) if rows.requires_grad else None
+        dw = _matmul(transpose(dz, 0, 1), rows) if weight.requires_grad else None
+        grads = (dx, dw, sum(dz, 0) if biased else None)
+        return grads[: len(parents)]
+
+    parents = (rows, weight) if bias is None else (rows, weight, bias)
+    out = record("linear", y, parents, rule, output=activation is not None)
+    return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))
+
+
+# --- einsum ----------------------------------------------------------------------------------------------------------
+
+
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Sums of products by Einstein's convention: "bij,bjk->bik", with "..." and implicit output, as in NumPy.
+
+    Every pair of operands is brought to one batched matmul, so the gradient needs no rule of its own.
+    """
+    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
+    for i, x in enumerate(tensors):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"einsum: operand {i} is a {type(x).__name__}; expected a tensor")
+    inputs, output = _parse_einsum(equation, [x.shape for x in tensors])
+    dtype = dtypes.promote(*(x.data for x in tensors))
+    terms = [_diagonalised(cast(x, dtype), term) for x, term in zip(tensors, inputs)]
+    sizes: dict[str, int] = {}
+    for x, term in terms:
+        for label, size in zip(term, x.shape):
+            known = sizes.setdefault(label, size)
+            if known == 1:
+                sizes[label] = size
+            elif size not in (1, known):
+                raise ValueError(f"einsum: {equation!r} gives {label!r} the sizes {known} and {size}; expected one")
+    missing = [label for label in output if label not in sizes]
+    if missing:
+        raise ValueError(f"einsum: the output of {equation!r} has {missing}, which no operand has")
+    x, term = _summed_away(*terms[0], keep=set(output).union(*(t for _, t in terms[1:])))
+    for i, (y, other) in enumerate(terms[1:], start=1):
+        keep = set(output).union(*(t for _, t in terms[i + 1 :]))
+        y, other = _summed_away(y, other, keep=keep | set(term))
+        x, term = _contract(x, term, y, other, keep, sizes)
+    x, term = _summed_away(x, term, keep=set(output))
+    x = x.expand([sizes[label] for label in term]) if term else x
+    return permute(x, [term.index(label) for label in output])
+
+
+def _parse_einsum(equation: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], str]:
+    """One string of labels an operand, and the output's; the dimensions of "..." become capital Greek labels."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(shapes):
+        raise ValueError(f"einsum: {equation!r} names {len(inputs)} operands; got {len(shapes)}")
+    widest = 0
+    for term, shape in zip(inputs, shapes):
+        labels = len(term.replace("...", ""))
+        if not ("..." in term and labels <= len(shape) or labels == len(shape)) or "." in term.replace("...", "", 1):
+            raise ValueError(f"einsum: {term!r} in {equation!r} does not fit an operand of shape {shape}")
+        widest = max(widest, len(shape) - labels) if "..." in term else widest
+    dots = "".join(chr(0x391 + i) for i in range(widest))
+    inputs = [
+        term.replace("...", dots[widest - (len(shape) - len(term) + 3) :] if len(shape) - len(term) + 3 else "")
+        for term, shape in zip(inputs, shapes)
+    ]
+    if arrow:
+        output = right.replace("...", dots)
+    else:
+        flat = "".join(t for t in inputs)
+        output = dots + "".join(sorted({c for c in flat if flat.count(c) == 1 and c not in dots}))
+    for label in "".join(inputs) + output:
+        if not label.isalpha():
+            raise ValueError(f"einsum: {label!r} in {equation!r}; expected letters, commas, '...' and '->'")
+    if len(set(output)) != len(output):
+        raise ValueError(f"einsum: the output of {equation!r} repeats a label; expected each once")
+    return inputs, output
+
+
+def _diagonalised(x: Tensor, term: str) -> tuple[Tensor, str]:
+    """A label that stands twice in one operand takes its diagonal."""
+    for label in sorted(set(term)):
+        while term.count(label) > 1:
+            i = term.index(label)
+            j = term.index(label, i + 1)
+            if x.shape[i] != x.shape[j]:
+                raise ValueError(f"einsum: {label!r} stands for sizes {x.shape[i]} and {x.shape[j]} of one operand")
+            x = diagonal(x, dim1=i, dim2=j)
+            term = term[:i] + term[i + 1 : j] + term[j + 1 :] + label
+    return x, term
+
+
+def _summed_away(x: Tensor, term: str, keep: set[str]) -> tuple[Tensor, str]:
+    axes = tuple(i for i, label in enumerate(term) if label not in keep)
+    return (sum(x, axes), "".join(label for label in term if label in keep)) if axes else (x, term)
+
+
+def _contract(
+    a: Tensor, first: str, b: Tensor, second: str, keep: set[str], sizes: dict[str, int]
+) -> tuple[Tensor, str]:
+    """Two operands as one batched matmul (batch, rows, inner) @ (batch, inner, columns)."""
+    shared = [label for label in first if label in second]
+    batch = [label for label in shared if label in keep]
+    inner = [label for label in shared if label not in keep]
+    rows = [label for label in first if label not in second]
+    columns = [label for label in second if label not in first]
+
+    def arranged(x: Tensor, term: str, *groups: list[str]) -> Tensor:
+        order = [label for group in groups for label in group]
+        x = permute(x, [term.index(label) for label in order])
+        # A size of 1 that broadcasts against a shared label is spread out first.
+        x = x.expand([sizes[label] if label in shared else x.shape[i] for i, label in enumerate(order)]) if order else x
+        spans, start = [], 0
+        for group in groups:
+            spans.append(int(np.prod(x.shape[start : start + len(group)], dtype=np.int64)))
+            start += len(group)
+        return reshape(x, spans)
+
+    left = arranged(a, first, batch, rows, inner)
+    right = arranged(b, second, batch, inner, columns)
+    size = {label: x.shape[term.index(label)] for x, term in ((a, first), (b, second)) for label in term}
+    shape = [sizes[s] for s in batch] + [size[s] for s in rows + columns]
+    return reshape(matmul(left, right), shape), "".join(batch + rows + columns)
+
+
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The elements of equal index (plus offset) in two dimensions, which become the last one; a copy."""
+    from engine.ops.index import getitem
+    from engine.ops.shape import movedim
+
+    x = movedim(input, (dim1, dim2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    n = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    at = np.arange(n)
+    return getitem(x, (..., at + max(-offset, 0), at + max(offset, 0)))
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of a matrix's diagonal."""
+    if input.ndim != 2:
+        raise ValueError(f"trace: the tensor is {input.shape}; expected a matrix")
+    return sum(diagonal(input))
+

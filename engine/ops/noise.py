@@ -1,0 +1,27 @@
+"""Dropout: elements zeroed by the bits of the Philox stream."""
+
+from __future__ import annotations
+
+import kernels
+from engine.autograd import record
+from engine.ops.operands import require_float
+from engine.random import Generator, default_generator
+from engine.tensor import Tensor
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """x / (1 - p) with each element kept with probability 1 - p, else 0 (Srivastava et al. 2014).
+
+    The mask is never stored: the gradient draws the same bits again. Not in training, x itself.
+    """
+    require_float("dropout", input)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p is {p}; expected 0 <= p <= 1")
+    if not training or p == 0.0:
+        return input
+    return _dropout(input, p, *(generator or default_generator).take(input.data.size))
+
+
+def _dropout(x: Tensor, p: float, seed: int, offset: int) -> Tensor:
+    y = kernels.of(x.data).dropout(x.data, p, seed, offset)
+    return record("dropout", y, (x,), lambda dy: (_dropout(dy, p, seed, offset),))

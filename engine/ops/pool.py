@@ -1,0 +1,84 @@
+"""Max and average pooling over 2-D windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import kernels
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.index import getitem
+from engine.ops.operands import require_float
+from engine.tensor import Tensor, wrap
+
+Pair = tuple[int, int]
+Windows = tuple[Pair, Pair, Pair, Pair, bool]  # kernel_size, stride, padding, dilation, ceil_mode
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The maximum over each window of x (N, C, H, W); the gradient goes to the (first) maximum.
+
+    return_indices gives also the place of each maximum, h * W + w, int64.
+    """
+    require_float("max_pool2d", input)
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    y, tap = kernels.of(input.data).max_pool2d(input.data, *windows)
+    shape = input.shape
+    out = record("max_pool2d", y, (input,), lambda dy: (_max_pool2d_grad(dy, tap, shape, windows),))
+    if not return_indices:
+        return out
+    h, w = _places(tap, windows)
+    return out, wrap(h * shape[3] + w)
+
+
+def _max_pool2d_grad(dy: Tensor, tap: Any, shape: tuple[int, ...], windows: Windows) -> Tensor:
+    dx = kernels.of(dy.data).max_pool2d_grad(dy.data, tap, shape, *windows)
+
+    def rule(g: Tensor) -> tuple:
+        xp = array_module(g.data)
+        n, c = xp.arange(shape[0])[:, None, None, None], xp.arange(shape[1])[:, None, None]
+        return (getitem(g, (n, c, *_places(tap, windows))),)
+
+    return record("max_pool2d_grad", dx, (dy,), rule)
+
+
+def _places(tap: Any, windows: Windows) -> tuple[Any, Any]:
+    """Row and column in x of each window's winning tap, int64."""
+    (_, kw), (sh, sw), (ph, pw), (dh, dw), _ = windows
+    xp = array_module(tap)
+    tap = tap.astype(np.int64)
+    h = xp.arange(tap.shape[2])[:, None] * sh - ph + tap // kw * dh
+    w = xp.arange(tap.shape[3]) * sw - pw + tap % kw * dw
+    return h, w
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean over each window of x (N, C, H, W)."""
+    require_float("avg_pool2d", input)
+    windows = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    y = kernels.of(input.data).avg_pool2d(input.data, *windows)
+    shape = input.shape
+    return record("avg_pool2d", y, (input,), lambda dy: (_avg_pool2d_grad(dy, shape, windows),))
+
+
+def _avg_pool2d_grad(dy: Tensor, shape: tuple[int, ...], windows: tuple) -> Tensor:
+    dx = kernels.of(dy.data).avg_pool2d_grad(dy.data, shape, *windows)
+    return record("avg_pool2d_grad", dx, (dy,), lambda g: (avg_pool2d(g, *windows),))

@@ -1,0 +1,259 @@
+"""Reductions and scans: sum, mean, variance, extrema, products, norms, cumulative sums."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import dtypes
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.elementwise import abs as abs_
+from engine.ops.elementwise import add, div, exp, log, mul, pow, sqrt, square, sub, where
+from engine.ops.index import _grid, getitem
+from engine.ops.operands import as_tensor, cast, float_operand, normalize_axes, normalize_axis, quiet
+from engine.ops.shape import expand, flip, movedim, reshape
+from engine.tensor import Tensor, wrap
+
+Dim = int | Sequence[int] | None
+
+
+def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with the reduced dimensions as 1."""
+    return tuple(1 if d in axes else s for d, s in enumerate(shape))
+
+
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over `dim` (None: all). Integers and bools are summed as int64; float16 in float32."""
+    x = as_tensor("sum", input)
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    elif x.data.dtype.kind != "f":
+        x = cast(x, dtypes.int64)
+    axes = normalize_axes("sum", dim, x.ndim)
+    before, kept = x.shape, _kept(x.shape, axes)
+    wide = np.float32 if x.data.dtype == np.float16 else None
+    with quiet(all="ignore"):
+        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=wide)
+        y = y if wide is None else y.astype(x.data.dtype)
+    return record("sum", y, (x,), lambda dy: (expand(reshape(dy, kept), before),))
+
+
+def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Mean over `dim` (None: all); nan over nothing. Raises TypeError for integers, as PyTorch does."""
+    x = as_tensor("mean", input)
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    if x.data.dtype.kind != "f":
+        raise TypeError(f"mean: the tensor is {x.dtype}; expected a floating-point tensor (or dtype=)")
+    axes = normalize_axes("mean", dim, x.ndim)
+    n = math.prod(x.shape[d] for d in axes)
+    if x.data.dtype == np.float16:  # the sum could overflow where the mean does not
+        return cast(div(sum(cast(x, dtypes.float32), axes if x.ndim else None, keepdim), float(n)), dtypes.float16)
+    return div(sum(x, axes if x.ndim else None, keepdim), float(n)) if n else sum(x, axes, keepdim) * math.nan
+
+
+def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None) -> Tensor:
+    """sum (x - mean)^2 / (n - correction) over `dim`, in two passes; unbiased=False means correction=0."""
+    x = float_operand("var", input)
+    if unbiased is not None:
+        correction = int(unbiased)
+    axes = normalize_axes("var", dim, x.ndim)
+    n = math.prod(x.shape[d] for d in axes)
+    centred = sub(x, mean(x, axes if x.ndim else None, keepdim=True))
+    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(builtins.max(n - correction, 0)))
+
+
+def std(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None) -> Tensor:
+    """The square root of var."""
+    return sqrt(var(input, dim, correction, keepdim, unbiased))
+
+
+def norm(input: Tensor, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|. The gradient at the zero vector is 0 for p = 2."""
+    x = float_operand("norm", input)
+    if p == math.inf:
+        return amax(abs_(x), dim, keepdim)
+    if p == 1:
+        return sum(abs_(x), dim, keepdim)
+    if p != 2:
+        return pow(sum(pow(abs_(x), p), dim, keepdim), 1.0 / p)
+    y = sum(square(x), dim, keepdim)
+    return where(wrap(y.data == 0), 0.0, sqrt(where(wrap(y.data == 0), 1.0, y)))
+
+
+# --- extrema ---------------------------------------------------------------------------------------------------------
+
+
+def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
+    if isinstance(dim, Tensor):
+        from engine.ops import elementwise
+
+        return getattr(elementwise, name + "imum")(input, dim)
+    if dim is None:
+        return amax(input) if name == "max" else amin(input)
+    at = _arg(name, input, dim, keepdim=True)
+    d = normalize_axis(name, dim, input.ndim)
+    if input.ndim == 0:
+        return input.clone(), wrap(at.reshape(()))
+    values = getitem(input, _grid(array_module(input.data), at, d))
+    if keepdim:
+        return values, wrap(at)
+    shape = input.shape[:d] + input.shape[d + 1 :]
+    return reshape(values, shape), wrap(at.reshape(shape))
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest element; with an int `dim` (values, indices) along it; with a tensor, the elementwise maximum.
+
+    The gradient goes to the index returned; over all elements, evenly to the largest ones.
+    """
+    return _extremum("max", input, dim, keepdim)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest element; as max otherwise."""
+    return _extremum("min", input, dim, keepdim)
+
+
+def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The largest elements over `dim` (None: all), nan if there is one; the gradient is shared evenly by equals."""
+    return _amax("amax", "max", input, dim, keepdim)
+
+
+def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The smallest elements over `dim`; as amax otherwise."""
+    return _amax("amin", "min", input, dim, keepdim)
+
+
+def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    axes = normalize_axes(name, dim, x.ndim)
+    if 0 in (x.shape[d] for d in axes):
+        raise ValueError(f"{name}: the tensor is {x.shape}; expected at least one element along dim {axes}")
+    kept = _kept(x.shape, axes)
+    y = getattr(x.data, reduction)(axis=axes, keepdims=keepdim)
+
+    def rule(dy: Tensor, y: Tensor) -> tuple:
+        best = cast(wrap(x.data == y.data.reshape(kept)), dy.dtype)
+        share = div(best, sum(best, axes if x.ndim else None, keepdim=True))
+        return (mul(reshape(dy, kept), share),)
+
+    return record(name, y, (x,), rule, output=True)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the (first) largest element along `dim`, or in the flattened tensor; int64."""
+    return wrap(_arg("max", input, dim, keepdim))
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the (first) smallest element along `dim`, or in the flattened tensor; int64."""
+    return wrap(_arg("min", input, dim, keepdim))
+
+
+def _arg(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+    axis = None if dim is None else normalize_axis("arg" + name, dim, x.ndim)
+    if (x.data.size if axis is None else (x.shape[axis] if x.ndim else 1)) == 0:
+        raise ValueError(f"arg{name}: the tensor is {x.shape}; expected at least one element along dim {dim}")
+    if x.ndim == 0:
+        return np.zeros((), np.int64)
+    return np.asarray(getattr(x.data, "arg" + name)(axis=axis, keepdims=keepdim), np.int64)
+
+
+# --- logic -----------------------------------------------------------------------------------------------------------
+
+
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether any element along `dim` (None: of all) is not zero."""
+    return wrap(input.data.any(axis=normalize_axes("any", dim, input.ndim), keepdims=keepdim))
+
+
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether every element along `dim` (None: of all) is not zero."""
+    return wrap(input.data.all(axis=normalize_axes("all", dim, input.ndim), keepdims=keepdim))
+
+
+# --- products, scans -------------------------------------------------------------------------------------------------
+
+
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product over `dim` (None: all); integers as int64.
+
+    dx_i = dy * prod_{j != i} x_j, from products of what comes before and after i: zeros need no special case.
+    """
+    x = as_tensor("prod", input)
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    elif x.data.dtype.kind != "f":
+        x = cast(x, dtypes.int64)
+    if dim is None:
+        y = prod(reshape(x, -1), 0)
+        return reshape(y, (1,) * x.ndim) if keepdim else y
+    axis = normalize_axis("prod", dim, x.ndim)
+    if x.ndim == 0:
+        return x.clone()
+    kept = _kept(x.shape, (axis,))
+
+    def rule(dy: Tensor) -> tuple:
+        return (mul(reshape(dy, kept), _product_of_others(x, axis)),)
+
+    with quiet(all="ignore"):
+        return record("prod", x.data.prod(axis=axis, keepdims=keepdim), (x,), rule)
+
+
+def _product_of_others(x: Tensor, axis: int) -> Tensor:
+    """prod_{j != i} x_j along the axis, by doubling: log2(n) steps of exclusive products from both ends."""
+    rows = movedim(x, axis, -1)
+    before, after = _exclusive_product(rows), flip(_exclusive_product(flip(rows, -1)), -1)
+    return movedim(mul(before, after), -1, axis)
+
+
+def _exclusive_product(rows: Tensor) -> Tensor:
+    """out_i = prod_{j < i} x_j along the last dimension (Hillis and Steele's scan)."""
+    from engine.ops.shape import pad
+
+    n = rows.shape[-1]
+    out = pad(rows, (1, -1), value=1.0) if n else rows
+    step = 1
+    while step < n:
+        out = mul(out, pad(out, (step, -step), value=1.0))
+        step *= 2
+    return out
+
+
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Sums of the elements up to each one along `dim`; integers as int64."""
+    x = as_tensor("cumsum", input)
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    elif x.data.dtype.kind != "f":
+        x = cast(x, dtypes.int64)
+    axis = normalize_axis("cumsum", dim, x.ndim)
+    if x.ndim == 0:
+        return x.clone()
+    y = x.data.cumsum(axis=axis)
+    return record("cumsum", y, (x,), lambda dy: (flip(cumsum(flip(dy, axis), axis), axis),))
+
+
+def cumprod(input: Tensor, dim: int) -> Tensor:
+    """Products of the elements up to each one along `dim`."""
+    x = as_tensor("cumprod", input)
+    if x.data.dtype.kind != "f":
+        return wrap(x.data.astype(np.int64).cumprod(axis=normalize_axis("cumprod", dim, x.ndim)))
+    axis = normalize_axis("cumprod", dim, x.ndim)
+    rows = movedim(x, axis, -1)
+    return movedim(mul(rows, _exclusive_product(rows)), -1, axis) if x.ndim else x.clone()
+
+
+def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+    """log sum exp x over `dim`, shifted by the largest element."""
+    x = float_operand("logsumexp", input)
+    axes = normalize_axes("logsumexp", dim, x.ndim)
+    m = x.data.max(axis=axes, keepdims=True)
+    m = wrap(np.where(np.isfinite(m), m, 0).astype(m.dtype))
+    y = add(log(sum(exp(sub(x, m)), axes if x.ndim else None, keepdim=True)), m)
+    return y if keepdim else reshape(y, tuple(s for d, s in enumerate(x.shape) if d not in axes))

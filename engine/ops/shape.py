@@ -1,0 +1,377 @@
+"""Ops that move elements without computing on them: views, joins, splits, padding, triangles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import dtypes
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.operands import (
+    as_tensor,
+    broadcast_shape,
+    cast,
+    normalize_axes,
+    normalize_axis,
+    shape_argument,
+)
+from engine.tensor import Tensor, wrap
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements in row-major order under another shape, one entry of which may be -1. A view where it can be one."""
+    x = as_tensor("reshape", input)
+    wanted = _inferred("reshape", x.data.shape, shape_argument(shape))
+    y = x.data.reshape(wanted)
+    before = x.data.shape
+    shares = y.base is not None and np.may_share_memory(y, x.data)
+    return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=x if shares else None)
+
+
+def view(input: Tensor, *shape: Any) -> Tensor:
+    """reshape that is sure to share memory. Raises RuntimeError where the strides do not allow it."""
+    if len(shape) == 1 and isinstance(shape[0], (np.dtype, type)):
+        raise TypeError("view: reinterpreting as another dtype is not supported; expected a shape")
+    wanted = _inferred("view", input.data.shape, shape_argument(shape))
+    y = input.data.reshape(wanted)
+    if input.data.size and not np.may_share_memory(y, input.data):
+        raise RuntimeError(
+            f"view: {input.shape} with strides {input.stride()} cannot be seen as {wanted} without a copy; "
+            "expected reshape"
+        )
+    return reshape(input, wanted)
+
+
+def _inferred(op: str, have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    size, known = math.prod(have), math.prod(s for s in wanted if s != -1)
+    unknown = sum(s == -1 for s in wanted)
+    fits = known == size if unknown == 0 else unknown == 1 and known > 0 and size % known == 0
+    if not fits or any(s < -1 for s in wanted):
+        raise ValueError(f"{op}: {have} has {size} elements; expected a shape for them, got {wanted}")
+    return tuple(size // known if s == -1 else s for s in wanted) if unknown else wanted
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions start_dim..end_dim as one."""
+    if input.ndim == 0:
+        return reshape(input, 1)
+    start, end = (normalize_axis("flatten", d, input.ndim) for d in (start_dim, end_dim))
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} for shape {input.shape}")
+    shape = input.shape
+    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Dimension `dim` as the dimensions `sizes`."""
+    d = normalize_axis("unflatten", dim, input.ndim)
+    inner = _inferred("unflatten", (input.shape[d],), tuple(sizes))
+    return reshape(input, (*input.shape[:d], *inner, *input.shape[d + 1 :]))
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """The dimensions in another order; a view."""
+    axes = normalize_axes("permute", dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims, input.ndim)
+    if len(axes) != input.ndim:
+        raise ValueError(f"permute: dims are {axes} but the tensor has {input.ndim} dimensions; expected each once")
+    inverse = tuple(int(i) for i in np.argsort(axes))
+    return record("permute", input.data.transpose(axes), (input,), lambda dy: (permute(dy, inverse),), view_of=input)
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged; a view."""
+    if input.ndim == 0:
+        return permute(input, ())
+    a, b = (normalize_axis("transpose", d, input.ndim) for d in (dim0, dim1))
+    return record("transpose", input.data.swapaxes(a, b), (input,), lambda dy: (transpose(dy, a, b),), view_of=input)
+
+
+def t(input: Tensor) -> Tensor:
+    """A matrix transposed; vectors and scalars as they are."""
+    if input.ndim > 2:
+        raise ValueError(f"t: the tensor is {input.shape}; expected at most 2 dimensions")
+    return transpose(input, 0, 1) if input.ndim == 2 else permute(input, tuple(range(input.ndim)))
+
+
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Dimensions `source` moved to the places `destination`, the others in order; a view."""
+    from_, to = (normalize_axes("movedim", d, input.ndim) for d in (source, destination))
+    if len(from_) != len(to):
+        raise ValueError(f"movedim: source {source} and destination {destination} differ in length")
+    order = [d for d in range(input.ndim) if d not in from_]
+    for place, d in sorted(zip(to, from_)):
+        order.insert(place, d)
+    return permute(input, order)
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Without dimensions of size 1: all of them, or those among `dim`."""
+    axes = normalize_axes("squeeze", dim, input.ndim)
+    return reshape(input, tuple(s for d, s in enumerate(input.shape) if s != 1 or d not in axes))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a dimension of size 1 inserted at `dim`."""
+    d = normalize_axis("unsqueeze", dim, input.ndim + 1)
+    return reshape(input, (*input.shape[:d], 1, *input.shape[d:]))
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Dimensions of size 1 (and new ones in front) repeated without copying; -1 keeps a size. A read-only view."""
+    wanted = shape_argument(sizes)
+    lead = len(wanted) - input.ndim
+    if lead < 0 or any(s == -1 for s in wanted[:lead]):
+        raise ValueError(f"expand: the tensor is {input.shape}; expected at least as many sizes, got {wanted}")
+    shape = (*wanted[:lead], *(h if s == -1 else s for h, s in zip(input.shape, wanted[lead:])))
+    if any(h not in (1, s) for h, s in zip(input.shape, shape[lead:])):
+        raise ValueError(f"expand: the tensor is {input.shape}; expected sizes equal to it or where it is 1, got {wanted}")
+    y = array_module(input.data).broadcast_to(input.data, shape)
+    return record("expand", y, (input,), lambda dy: (dy,), view_of=input)
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """input expanded to other's shape."""
+    return expand(input, other.shape)
+
+
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+    """NumPy's name for expand."""
+    return expand(input, tuple(size))
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All tensors expanded to their common shape."""
+    shape = broadcast_shape("broadcast_tensors", *(x.shape for x in tensors))
+    return tuple(expand(x, shape) for x in tensors)
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same memory without the history; writes to either are seen in both, and by autograd."""
+    y = wrap(input.data)
+    y._storage = input._storage
+    return y
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy, in the same memory order; the gradient passes."""
+    data = input.data
+    # The copy of a stride-0 view would keep its strange order: lay it out row-major.
+    order = "C" if 0 in data.strides else "K"
+    return record("clone", data.copy(order=order), (input,), lambda dy: (dy,))
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor in row-major memory: itself if it is."""
+    if input.data.flags.c_contiguous:
+        return input
+    return record("contiguous", array_module(input.data).ascontiguousarray(input.data), (input,), lambda dy: (dy,))
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """A copy with the order of elements reversed along `dims`."""
+    axes = normalize_axes("flip", shape_argument(dims), input.ndim)
+    y = array_module(input.data).flip(input.data, axes).copy()
+    return record("flip", y, (input,), lambda dy: (flip(dy, axes),))
+
+
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """A copy with the elements moved round along `dims` (None: along the flattened tensor)."""
+    if dims is not None:
+        dims = normalize_axes("roll", dims, input.ndim)
+        shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+        if len(shifts) != len(dims):
+            raise ValueError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one each")
+    back = -shifts if isinstance(shifts, int) else tuple(-s for s in shifts)
+    y = array_module(input.data).roll(input.data, shifts, dims)
+    return record("roll", y, (input,), lambda dy: (roll(dy, back, dims),))
+
+
+def repeat(input: Tensor, *sizes: Any) -> Tensor:
+    """The tensor tiled `sizes` times (NumPy's tile). Raises ValueError for fewer sizes than dimensions."""
+    reps = shape_argument(sizes)
+    lead = len(reps) - input.ndim
+    if lead < 0:
+        raise ValueError(f"repeat: the tensor is {input.shape}; expected at least {input.ndim} sizes, got {reps}")
+    shape = (1,) * lead + input.shape
+    spread = [n for r, s in zip(reps, shape) for n in (r, s)]
+    x = reshape(input, [n for s in shape for n in (1, s)])
+    return reshape(expand(x, spread), [r * s for r, s in zip(reps, shape)])
+
+
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """repeat, with missing leading sizes taken as 1."""
+    reps = shape_argument(dims)
+    return repeat(input, (1,) * (input.ndim - len(reps)) + reps)
+
+
+def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
+    """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row."""
+    if dim is None:
+        return repeat_interleave(flatten(input), repeats, 0)
+    d = normalize_axis("repeat_interleave", dim, input.ndim)
+    s = input.shape
+    x = expand(unsqueeze(input, d + 1), (*s[: d + 1], repeats, *s[d + 1 :]))
+    return reshape(x, (*s[:d], s[d] * repeats, *s[d + 1 :]))
+
+
+# --- joins and splits ------------------------------------------------------------------------------------------------
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors one after the other along `dim`, which is the only one in which their sizes may differ."""
+    tensors = [as_tensor("cat", x) for x in tensors]
+    if not tensors:
+        raise ValueError("cat: expected at least one tensor; got none")
+    first = tensors[0]
+    if first.ndim == 0:
+        raise ValueError("cat: tensor 0 has no dimensions; expected at least 1 (stack joins scalars)")
+    d = normalize_axis("cat", dim, first.ndim)
+    for i, x in enumerate(tensors):
+        if x.ndim != first.ndim or any(a != b for k, (a, b) in enumerate(zip(x.shape, first.shape)) if k != d):
+            raise ValueError(f"cat: tensor 0 is {first.shape} but tensor {i} is {x.shape}; expected equality but in dim {d}")
+        if type(x.data) is not type(first.data):
+            raise TypeError(f"cat: tensor 0 is on {first.device} but tensor {i} on {x.device}; expected one device")
+    dtype = dtypes.promote(*(x.data for x in tensors))
+    tensors = [cast(x, dtype) for x in tensors]
+    sizes = [x.shape[d] for x in tensors]
+    y = array_module(first.data).concatenate([x.data for x in tensors], axis=d)
+    return record("cat", y, tensors, lambda dy: split(dy, sizes, d))
+
+
+concat = concatenate = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape along a new dimension."""
+    tensors = [as_tensor("stack", x) for x in tensors]
+    if not tensors:
+        raise ValueError("stack: expected at least one tensor; got none")
+    for i, x in enumerate(tensors):
+        if x.shape != tensors[0].shape:
+            raise ValueError(f"stack: tensor 0 is {tensors[0].shape} but tensor {i} is {x.shape}; expected one shape")
+    return cat([unsqueeze(x, dim) for x in tensors], dim)
+
+
+def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of pieces along `dim`: of one size (the last may be smaller), or of the sizes listed."""
+    d = normalize_axis("split", dim, input.ndim)
+    n = input.shape[d]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size <= 0:
+            raise ValueError(f"split: split_size is {size}; expected at least 1")
+        sizes = [min(size, n - start) for start in range(0, n, size)] or [0]
+    else:
+        sizes = list(split_size_or_sections)
+        if sum(sizes) != n:
+            raise ValueError(f"split: sections {sizes} add up to {sum(sizes)}; expected {n}, the size of dim {d}")
+    starts = np.cumsum([0, *sizes]).tolist()
+    return tuple(narrow(input, d, start, size) for start, size in zip(starts, sizes))
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of at most `chunks` pieces of equal size along `dim` (the last may be smaller)."""
+    if chunks <= 0:
+        raise ValueError(f"chunk: chunks is {chunks}; expected at least 1")
+    n = input.shape[normalize_axis("chunk", dim, input.ndim)]
+    return split(input, max(1, -(-n // chunks)), dim)
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of the slices along `dim`, without it."""
+    d = normalize_axis("unbind", dim, input.ndim)
+    return tuple(select(input, d, i) for i in range(input.shape[d]))
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A view of the elements start..start+length along `dim`."""
+    d = normalize_axis("narrow", dim, input.ndim)
+    n = input.shape[d]
+    if not (0 <= start and 0 <= length and start + length <= n):
+        raise IndexError(f"narrow: start {start} and length {length} leave dim {d} of size {n}")
+    return input[(slice(None),) * d + (slice(start, start + length),)]
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """A view of the slice `index` along `dim`, without it."""
+    d = normalize_axis("select", dim, input.ndim)
+    return input[(slice(None),) * d + (index,)]
+
+
+# --- padding and triangles -------------------------------------------------------------------------------------------
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Padded by (left, right) pairs that start at the last dimension; negative entries cut.
+
+    mode "constant" fills with `value`; "reflect" (without the edge), "replicate" and "circular" repeat the tensor.
+    """
+    pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad) - 1, 2)]
+    if len(pad) % 2 or len(pairs) > input.ndim:
+        raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
+    widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
+    sizes = [s + a + b for s, (a, b) in zip(input.shape, widths)]
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"pad: {tuple(pad)} cuts more than there is of {input.shape}; expected sizes >= 0")
+    if mode == "constant":
+        return _pad_constant(input, widths, value)
+    return _pad_by_index(input, widths, mode)
+
+
+def _pad_constant(x: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
+    cut = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in zip(x.shape, widths))
+    grown = [(max(a, 0), max(b, 0)) for a, b in widths]
+    y = array_module(x.data).pad(x.data[cut], grown, constant_values=value)
+    # The adjoint of padding with zeros is padding by the opposite widths.
+    opposite = [(-a, -b) for a, b in widths]
+    return record("pad", y, (x,), lambda dy: (_pad_constant(dy, opposite, 0.0),))
+
+
+def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor:
+    xp = array_module(x.data)
+    for d, (a, b) in enumerate(widths):
+        if (a, b) == (0, 0):
+            continue
+        n = x.shape[d]
+        at = np.arange(-a, n + b)
+        if mode == "replicate" and n > 0:
+            at = at.clip(0, n - 1)
+        elif mode == "circular" and max(a, b) <= n:
+            at %= n
+        elif mode == "reflect" and max(a, b) < n:
+            at = np.abs(at)
+            at = np.where(at >= n, 2 * (n - 1) - at, at)
+        elif mode in ("replicate", "circular", "reflect"):
+            raise ValueError(f"pad: {mode} by {(a, b)} needs more than dim {d} of size {n} holds")
+        else:
+            raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
+        x = x[(slice(None),) * d + (xp.asarray(at),)]
+    return x
+
+
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The lower triangle of the last two dimensions, zeros elsewhere."""
+    _at_least_matrix("tril", input)
+    y = array_module(input.data).tril(input.data, diagonal)
+    return record("tril", y, (input,), lambda dy: (tril(dy, diagonal),))
+
+
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The upper triangle of the last two dimensions, zeros elsewhere."""
+    _at_least_matrix("triu", input)
+    y = array_module(input.data).triu(input.data, diagonal)
+    return record("triu", y, (input,), lambda dy: (triu(dy, diagonal),))
+
+
+def _at_least_matrix(op: str, x: Tensor) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"{op}: the tensor is {x.shape}; expected at least 2 dimensions")

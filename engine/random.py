@@ -1,0 +1,98 @@
+"""One Philox stream: every random number of the engine comes from here.
+
+A Generator is a seed and an offset into the counter-based stream Philox4x32-10 (Salmon et al., "Parallel random
+numbers: as easy as 1, 2, 3", SC 2011). Drawing n words moves the offset by n, so that a whole program's randomness is
+fixed by one number, and an op can be told (seed, offset) and make the same bits on any device, in any order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+import kernels
+
+
+class Generator:
+    """A position in the Philox stream of one seed. Seeds are taken modulo 2^64."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._lock = threading.Lock()
+        self.manual_seed(seed)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again at offset 0 of the stream with this seed."""
+        if not isinstance(seed, (int, np.integer)):
+            raise TypeError(f"manual_seed: expected an int; got {type(seed).__name__}")
+        self.seed = int(seed) % 2**64
+        self.offset = 0
+        return self
+
+    def get_state(self) -> tuple[int, int]:
+        """(seed, offset): all there is."""
+        return self.seed, self.offset
+
+    def set_state(self, state: tuple[int, int]) -> None:
+        """Go back to a state that get_state gave."""
+        self.seed, self.offset = state
+
+    def take(self, n: int) -> tuple[int, int]:
+        """Reserve the next n words: (seed, the offset of the first of them)."""
+        with self._lock:
+            offset = self.offset
+            self.offset += n
+        return self.seed, offset
+
+    def bits(self, n: int) -> np.ndarray:
+        """The next n words, uint32."""
+        return kernels.of().random_bits(*self.take(n), n)
+
+    def uniform(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """Uniform on [0, 1): 24 bits of a word for float32 and float16's rounding down, 53 of two for float64."""
+        n = math.prod(shape)
+        if dtype == np.float64:
+            words = self.bits(2 * n).astype(np.uint64)
+            mantissa = ((words[0::2] << np.uint64(32)) | words[1::2]) >> np.uint64(11)
+            values = mantissa * 2.0**-53
+        elif dtype == np.float32:
+            values = (self.bits(n) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        else:
+            # 11 bits are what float16 holds below 1; more would round up to 1.
+            values = (self.bits(n) >> np.uint32(21)).astype(np.float32) * np.float32(2.0**-11)
+        return values.astype(dtype, copy=False).reshape(shape)
+
+    def normal(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """Standard normal by Box and Muller (1958), in pairs; computed in float64."""
+        n = math.prod(shape)
+        pairs = (n + 1) // 2
+        u = self.uniform((2, pairs), np.dtype(np.float64))
+        radius, angle = np.sqrt(-2.0 * np.log1p(-u[0])), 2.0 * np.pi * u[1]  # 1 - u lies in (0, 1]
+        values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+        return values[:n].astype(dtype, copy=False).reshape(shape)
+
+    def integers(self, low: int, high: int, shape: Sequence[int]) -> np.ndarray:
+        """Uniform integers in [low, high), int64, from 64 random bits modulo the range (bias below range / 2^64)."""
+        if not low < high:
+            raise ValueError(f"randint: expected low < high; got low={low}, high={high}")
+        n = math.prod(shape)
+        words = self.bits(2 * n).astype(np.uint64)
+        wide = (words[0::2] << np.uint64(32)) | words[1::2]
+        return (low + (wide % np.uint64(high - low)).astype(np.int64)).reshape(shape)
+
+    def permutation(self, n: int) -> np.ndarray:
+        """A random order of range(n), int64: the stable sort of n keys of 64 bits."""
+        words = self.bits(2 * n).astype(np.uint64)
+        return np.argsort((words[0::2] << np.uint64(32)) | words[1::2], kind="stable").astype(np.int64)
+
+
+# Like PyTorch's, an unseeded run differs from the last one.
+default_generator = Generator(int.from_bytes(os.urandom(8), "little"))
+
+
+def manual_seed(seed: int) -> Generator:
+    """Fix all randomness that follows (initialisation, dropout, shuffles). Returns the default generator."""
+    return default_generator.manual_seed(seed)

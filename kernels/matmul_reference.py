@@ -1,0 +1,62 @@
+"""Matrix multiplication on NumPy: the specification."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kernels.activations_reference import ACTIVATIONS, apply_activation
+from kernels.checks import PRECISIONS, accumulator, float_dtype, one_of, require
+
+
+@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
+def matmul(
+    a: np.ndarray,
+    b: np.ndarray,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    precision: str = "ieee",
+) -> np.ndarray:
+    """Matrix product over the last two axes, with bias and activation in the epilogue.
+
+        y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n])
+
+    a           (..., M, K) float16 | float32 | float64, any strides; transpose by view
+    b           (..., K, N) of a's dtype; the leading axes of a and b broadcast by NumPy's rules
+    bias        (N,) of a's dtype, or None
+    activation  a name of ACTIVATIONS, or None
+    precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
+                always computes "ieee"
+    ->          y (..., M, N) of a's dtype; float16 is accumulated in float32. K = 0 gives activation(bias)
+
+    Traffic: reads (M K + K N) * itemsize a matrix at least once, writes M N * itemsize.
+    Raises ValueError for shapes, activation and precision, TypeError for dtypes.
+    """
+    op = "matmul"
+    dtype = float_dtype(op, a=a, b=b, bias=bias)
+    for name, x in (("a", a), ("b", b)):
+        require(x.ndim >= 2, op, f"{name} is {x.shape}; expected at least 2 dimensions")
+    k, n = b.shape[-2:]
+    require(a.shape[-1] == k, op, f"a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
+    broadcast = _broadcastable(a.shape[:-2], b.shape[:-2])
+    require(broadcast, op, f"a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
+    require(bias is None or bias.shape == (n,), op, f"bias is {np.shape(bias)}; expected ({n},)")
+    one_of(op, "activation", activation, (None, *ACTIVATIONS))
+    one_of(op, "precision", precision, PRECISIONS)
+
+    accumulate = accumulator(dtype)
+    a, b = a.astype(accumulate, copy=False), b.astype(accumulate, copy=False)
+    if b.ndim == 2:  # one product of (batch * M) rows is faster than a product for each matrix of the batch
+        rows = a.shape[:-1]
+        y = np.matmul(a.reshape(math.prod(rows), k), b).reshape(*rows, n)
+    else:
+        y = np.matmul(a, b)
+    if bias is not None:
+        y += bias
+    apply_activation(y, activation)
+    return y.astype(dtype, copy=False)
+
+
+def _broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(m == n or 1 in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False))

@@ -1,0 +1,230 @@
+"""Pooling on NumPy: the specification.
+
+All of it goes tap by tap: for tap (kh, kw) of the window, a strided slice of the image holds what that tap
+reads for every window at once. Only taps inside the image are visited, so padding can neither win a maximum
+nor take gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.checks import accumulator, float_dtype, is_int, require
+from kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
+
+
+def max_pool2d(
+    x: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum over windows, and which tap of the window it was.
+
+        y[n, c, i, j] = max over (kh, kw) of x[n, c, i * sh + kh * dh - ph, j * sw + kw * dw - pw]
+
+    x            (N, C, H, W) float16 | float32 | float64, any strides
+    kernel_size  (KH, KW); likewise stride (sh, sw), padding (ph, pw) and dilation (dh, dw)
+    ceil_mode    also the windows that reach beyond the padded image, if they start inside it
+    ->           y (N, C, OH, OW) of x's dtype; tap (N, C, OH, OW) uint8 (int32 if KH * KW > 256), the index
+                 kh * KW + kw of the maximum; both channels-last in memory
+
+    Padding never wins, the first of equal maxima does, and NaN counts as larger than any number: as in
+    PyTorch, but of several NaN the first is taken. A window of padding alone, which dilation makes possible,
+    gives -inf.
+
+    Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * (itemsize + 1).
+    Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
+    """
+    op = "max_pool2d"
+    dtype = float_dtype(op, x=x)
+    w = _pool_windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+
+    x = channels_last(x, dtype)
+    y = np.full((x.shape[0], *w.count, x.shape[3]), -np.inf, dtype)
+    for t in taps(w):
+        best = y[:, t.window_rows, t.window_cols]
+        np.maximum(best, x[:, t.rows, t.cols], out=best)
+
+    # The number of taps before the first that holds the maximum is that tap's index.
+    tap = np.zeros(y.shape, _tap_dtype(w))
+    missing = np.ones(y.shape, np.uint8)
+    has_nan = bool(np.isnan(y).any())
+    for t in list(taps(w))[:-1]:
+        best, pixel = y[:, t.window_rows, t.window_cols], x[:, t.rows, t.cols]
+        differs = pixel != best
+        if has_nan:
+            differs &= ~np.isnan(pixel)
+        missing[:, t.window_rows, t.window_cols] &= differs.view(np.uint8)
+        tap += missing
+    return channels_first(y, dtype), channels_first(tap, tap.dtype)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
+def max_pool2d_grad(
+    dy: np.ndarray,
+    tap: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> np.ndarray:
+    """Gradient of max_pool2d: dy goes to the pixel that won its window, and adds up where windows overlap.
+
+    dy       (N, C, OH, OW) float16 | float32 | float64, any strides
+    tap      (N, C, OH, OW) as max_pool2d returned it
+    x_shape  (N, C, H, W); the other arguments are those of the forward
+    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; float16 is accumulated in float32
+
+    Traffic: reads N C OH OW * (itemsize + 1), writes N C H W * itemsize once if the windows tile the image.
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    op = "max_pool2d_grad"
+    dtype = float_dtype(op, dy=dy)
+    n, c, height, width = image_shape(op, "x_shape", x_shape)
+    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, dilation, ceil_mode)
+    if getattr(tap, "dtype", None) != _tap_dtype(w):
+        found = getattr(tap, "dtype", type(tap).__name__)
+        raise TypeError(f"{op}: tap is {found}; expected {_tap_dtype(w)} for kernel_size {w.kernel}")
+    _require_output_shape(op, "dy", dy, (n, c, *w.count))
+    _require_output_shape(op, "tap", tap, (n, c, *w.count))
+
+    accumulate = accumulator(dtype)
+    dy, tap = channels_last(dy, accumulate), channels_last(tap, tap.dtype)
+    dx = np.zeros((n, height, width, c), accumulate)
+    for index, t in enumerate(taps(w)):
+        won = tap[:, t.window_rows, t.window_cols] == index
+        share = _where(won, dy[:, t.window_rows, t.window_cols])
+        if w.disjoint:
+            dx[:, t.rows, t.cols] = share
+        else:
+            dx[:, t.rows, t.cols] += share
+    return channels_first(dx, dtype)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def avg_pool2d(
+    x: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> np.ndarray:
+    """Mean over windows.
+
+        y[n, c, i, j] = sum over (kh, kw) of x[n, c, i * sh + kh - ph, j * sw + kw - pw] / divisor[i, j]
+
+    x                  (N, C, H, W) float16 | float32 | float64, any strides
+    kernel_size        (KH, KW); likewise stride (sh, sw) and padding (ph, pw)
+    ceil_mode          also the windows that reach beyond the padded image, if they start inside it
+    count_include_pad  the divisor counts the taps in the padding too (never those beyond it)
+    divisor_override   the divisor itself, not 0
+    ->                 y (N, C, OH, OW) of x's dtype, channels-last in memory; float16 is summed in float32
+
+    Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * itemsize.
+    Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
+    """
+    op = "avg_pool2d"
+    dtype = float_dtype(op, x=x)
+    w = _pool_windows(op, x.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
+    divisor = _divisor(op, w, count_include_pad, divisor_override)
+
+    accumulate = accumulator(dtype)
+    x = channels_last(x, accumulate)
+    y = np.zeros((x.shape[0], *w.count, x.shape[3]), accumulate)
+    for t in taps(w):
+        y[:, t.window_rows, t.window_cols] += x[:, t.rows, t.cols]
+    y /= divisor.astype(accumulate)
+    return channels_first(y, dtype)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def avg_pool2d_grad(
+    dy: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> np.ndarray:
+    """Gradient of avg_pool2d: every pixel of a window receives dy / divisor.
+
+    dy       (N, C, OH, OW) float16 | float32 | float64, any strides
+    x_shape  (N, C, H, W); the other arguments are those of the forward
+    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; float16 is accumulated in float32
+
+    Traffic: reads N C OH OW * itemsize and writes N C H W * itemsize once if the windows tile the image.
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    op = "avg_pool2d_grad"
+    dtype = float_dtype(op, dy=dy)
+    n, c, height, width = image_shape(op, "x_shape", x_shape)
+    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, (1, 1), ceil_mode)
+    _require_output_shape(op, "dy", dy, (n, c, *w.count))
+    divisor = _divisor(op, w, count_include_pad, divisor_override)
+
+    accumulate = accumulator(dtype)
+    share = channels_last(dy, accumulate) / divisor.astype(accumulate)
+    dx = np.zeros((n, height, width, c), accumulate)
+    for t in taps(w):
+        dx[:, t.rows, t.cols] += share[:, t.window_rows, t.window_cols]
+    return channels_first(dx, dtype)
+
+
+def _pool_windows(
+    op: str, x_shape: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Windows:
+    _, _, height, width = image_shape(op, "x", x_shape)
+    require(height > 0 and width > 0, op, f"x is {x_shape}; expected images of at least one pixel")
+    w = windows(op, (height, width), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    require(
+        all(2 * p <= k for p, k in zip(w.padding, w.kernel, strict=True)),
+        op,
+        f"padding is {w.padding}; expected at most half of kernel_size {w.kernel}",
+    )
+    return w
+
+
+def _require_output_shape(op: str, name: str, x: np.ndarray, expected: tuple[int, ...]) -> None:
+    require(x.shape == expected, op, f"{name} is {x.shape}; expected the output's shape {expected}")
+
+
+def _tap_dtype(w: Windows) -> np.dtype:
+    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 256 else np.int32)
+
+
+def _where(mask: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """x where the mask holds, else 0: without a branch a value, and without 0 * inf = NaN."""
+    integer = np.dtype(f"i{x.itemsize}")
+    bits = mask.astype(integer)
+    np.negative(bits, out=bits)  # all ones where the mask holds
+    np.bitwise_and(bits, x.view(integer), out=bits)
+    return bits.view(x.dtype)
+
+
+def _divisor(op: str, w: Windows, count_include_pad: bool, override: int | None) -> np.ndarray:
+    """The number of taps that count, for each window: an array that broadcasts over (N, OH, OW, C)."""
+    if override is not None:
+        if not is_int(override):
+            raise TypeError(f"{op}: divisor_override is {override!r}; expected an int or None")
+        require(override != 0, op, "divisor_override is 0; expected another int")
+        return np.array(override)
+    counts = []
+    for axis in (0, 1):
+        image, padding = w.image[axis], w.padding[axis]
+        first = np.arange(w.count[axis]) * w.stride[axis] - padding
+        stop = np.minimum(first + w.kernel[axis], image + padding)
+        if not count_include_pad:
+            first, stop = np.maximum(first, 0), np.minimum(stop, image)
+        counts.append(stop - first)
+    return (counts[0][:, None] * counts[1])[:, :, None]

@@ -1,0 +1,47 @@
+"""The contract tests: every test of a primitive runs on every backend module and in every memory layout.
+
+    def test_relu(backend, layout, dtype): ...
+
+`backend` is a module of flat functions (kernels/__init__.py), `layout` turns an array into an equal one in
+another memory order (tests/layouts.py), `dtype` is each floating type in turn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import kernels
+from tests.layouts import LAYOUTS
+
+BACKENDS = ["reference"]
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> ModuleType:
+    try:
+        return importlib.import_module(f"kernels.{request.param}")
+    except ModuleNotFoundError:  # ASSEMBLE: until every *_reference module exists
+        namespace = {}
+        for path in Path(kernels.__file__).parent.glob(f"*_{request.param}.py"):
+            namespace.update(vars(importlib.import_module(f"kernels.{path.stem}")))
+        return SimpleNamespace(**namespace)
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def layout(request: pytest.FixtureRequest):
+    return request.param
+
+
+@pytest.fixture(params=[np.float16, np.float32, np.float64], ids=["float16", "float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> type[np.floating]:
+    return request.param
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
