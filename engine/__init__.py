@@ -1,8 +1,8 @@
 """tilegrad's engine: tensors with gradients, in PyTorch's names, on hand-written kernels or plain NumPy.
 
-    import engine
-    from engine import nn, optim
-    from engine.nn import functional as F
+import engine
+from engine import nn, optim
+from engine.nn import functional as F
 """
 
 import kernels
@@ -14,8 +14,8 @@ if not hasattr(kernels, "PRIMITIVES"):
         "kernels) and install tilegrad again, or give each an environment of its own."
     )
 
+from engine import device, random
 from engine import methods as _methods  # noqa: F401  (binds Tensor's methods)
-from engine import random
 from engine.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from engine.create import (
     arange,
@@ -102,9 +102,9 @@ from engine.ops import (
     isnan,
     le,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     log_softmax,
     logical_and,
     logical_not,

@@ -44,21 +44,31 @@ class set_grad_enabled(ContextDecorator):
 
     def __init__(self, mode: bool) -> None:
         self.mode = mode
-        self._before: list[bool] = [_mode.enabled]
+        self._before = _mode.enabled
         _mode.enabled = mode
+
+    def __call__(self, function: Callable) -> Callable:
+        _mode.enabled = self._before  # a decorator acts within its function only
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return set_grad_enabled(self.mode)  # each call of a decorated function has one of its own: threads are apart
 
     def __enter__(self) -> None:
         _mode.enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        _mode.enabled = self._before[-1]
+        _mode.enabled = self._before
 
 
 class _Switch(ContextDecorator):
     mode: bool
 
     def __init__(self) -> None:
-        self._before: list[bool] = []  # a stack: one object may be entered many times, as a decorator is
+        self._before: list[bool] = []  # a stack: one object may be entered again inside itself
+
+    def _recreate_cm(self) -> _Switch:
+        return type(self)()  # as above
 
     def __enter__(self) -> None:
         self._before.append(_mode.enabled)
@@ -363,9 +373,7 @@ def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -
         extra = len(have) - len(shape)
         if extra < 0 or any(s not in (1, h) for s, h in zip(shape, have[extra:])):
             raise RuntimeError(f"{name}: the gradient of parent {i} is {have}; expected {shape}")
-        axes = tuple(range(extra)) + tuple(
-            extra + k for k, s in enumerate(shape) if s == 1 and have[extra + k] != 1
-        )
+        axes = tuple(range(extra)) + tuple(extra + k for k, s in enumerate(shape) if s == 1 and have[extra + k] != 1)
         g = g.sum(axes, keepdim=True).reshape(shape)
     if g.data.dtype != dtype:
         g = g.to(dtype)

@@ -93,7 +93,12 @@ def _finish(array: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> 
 
 
 def full(
-    size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
@@ -136,7 +141,13 @@ def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False)
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """start, start + step, ... below end; integers give int64, any float float32."""
     start, end = (0, start) if end is None else (start, end)
@@ -150,15 +161,19 @@ def arange(
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers evenly from start to end, both included; float32 by default."""
     return _finish(np.linspace(start, end, steps), dtype or dtypes.float32, device, requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix; float32 by default."""
     return _finish(np.eye(n, m, dtype=dtypes.as_dtype(dtype or float)), None, device, requires_grad)
 

@@ -8,7 +8,7 @@ https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def promote(*operands: Any) -> np.dtype:
     return _combine(tuple(with_dims), tuple(zero_dims), tuple(numbers))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _combine(*tiers: tuple[np.dtype, ...]) -> np.dtype:
     """Tiers in falling priority; a later tier counts only where its kind is higher."""
     result: np.dtype | None = None

@@ -71,7 +71,7 @@ def gradgradcheck(
 ) -> bool:
     """gradcheck of func's gradient itself: second order, in the inputs and in the incoming gradient."""
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    checked = _checked("gradgradcheck", inputs)
+    _checked("gradgradcheck", inputs)
     rng = np.random.default_rng(1)
     with no_grad():
         outputs = _outputs("gradgradcheck", func(*inputs))

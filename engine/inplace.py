@@ -17,7 +17,11 @@ from engine.tensor import Tensor
 
 
 def tracked_write(
-    name: str, x: Tensor, others: Sequence[Tensor], write: Callable[[], None], rule: Callable[[Tensor], tuple] | None
+    name: str,
+    x: Tensor,
+    others: Sequence[Tensor],
+    write: Callable[[], None],
+    rule: Callable[[Tensor], tuple] | None,
 ) -> Tensor:
     """Run write(), which changes x's memory, and record `rule` behind x if a gradient passes through.
 

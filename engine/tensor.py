@@ -177,7 +177,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.data.size != 1:
-            raise RuntimeError(f"bool: the tensor is {self.data.shape}; the truth of more than one element is ambiguous")
+            raise RuntimeError(
+                f"bool: the tensor is {self.data.shape}; the truth of more than one element is ambiguous"
+            )
         return bool(self.data.item())
 
     def __float__(self) -> float:

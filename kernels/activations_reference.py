@@ -65,7 +65,7 @@ def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     """The Gaussian error linear unit, Hendrycks & Gimpel 2016.
 
     approximate "none"   y = x Phi(x) = x/2 (1 + erf(x / sqrt 2))
-    approximate "tanh"   y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+    approximate "tanh"   y = x/2 (1 + tanh u) = x sigmoid(2u),  u = sqrt(2/pi) (x + 0.044715 x^3)
 
     Raises ValueError for another approximate.
     """
@@ -74,10 +74,10 @@ def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     x = _wide(x)
     if approximate == "none":
         y = erf(x * math.sqrt(0.5))
+        y += 1
+        y *= 0.5
     else:
-        y = np.tanh(_tanh_argument(x))
-    y += 1
-    y *= 0.5
+        y = _sigmoid(_twice_u(x))
     y *= x
     return _narrow(y, dtype)
 
@@ -87,7 +87,7 @@ def gelu_grad(dy: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.nd
     """The gradient of gelu, from its argument.
 
     approximate "none"   dx = dy (Phi(x) + x phi(x)),  phi(x) = exp(-x^2/2) / sqrt(2 pi)
-    approximate "tanh"   dx = dy/2 (1 + t + x (1 - t^2) u'),  t = tanh u,  u = sqrt(2/pi) (x + 0.044715 x^3)
+    approximate "tanh"   dx = dy (sigmoid(2u) + 2 x u' sigmoid'(2u)),  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
     """
     dtype = _alike("gelu_grad", dy=dy, x=x)
     one_of("gelu_grad", "approximate", approximate, ("none", "tanh"))
@@ -96,9 +96,9 @@ def gelu_grad(dy: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.nd
         density = np.exp(x * x * -0.5) / math.sqrt(2 * math.pi)
         slope = 0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density
     else:
-        t = np.tanh(_tanh_argument(x))
-        du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * _clip_saturated(x) ** 2)
-        slope = 0.5 * (1 + t + x * (1 - t * t) * du)
+        u2 = _twice_u(x)
+        du2 = math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * _clip_saturated(x) ** 2)
+        slope = _sigmoid(u2) + x * _sigmoid_slope(u2) * du2
     return _narrow(dy * slope, dtype)
 
 
@@ -112,11 +112,10 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 @_quiet
 def silu_grad(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """dx = dy s (1 + x (1 - s)), s = sigmoid(x)."""
+    """dx = dy (s + x s'), s = sigmoid(x), s' = s (1 - s)."""
     dtype = _alike("silu_grad", dy=dy, x=x)
     dy, x = _wide(dy), _wide(x)
-    s = _sigmoid(x)
-    return _narrow(dy * (s * (1 + x * (1 - s))), dtype)
+    return _narrow(dy * (_sigmoid(x) + x * _sigmoid_slope(x)), dtype)
 
 
 @_quiet
@@ -171,13 +170,19 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
-def _tanh_argument(x: np.ndarray) -> np.ndarray:
+def _sigmoid_slope(x: np.ndarray) -> np.ndarray:
+    """sigmoid'(x) = e / (1 + e)^2, e = exp(-|x|): s (1 - s) would lose its digits where s is nearly 1."""
+    e = np.exp(-np.abs(x))
+    return e / (1 + e) ** 2
+
+
+def _twice_u(x: np.ndarray) -> np.ndarray:
     x = _clip_saturated(x)
-    return math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x)
 
 
 def _clip_saturated(x: np.ndarray) -> np.ndarray:
-    """x within [-30, 30], far beyond where gelu's tanh is +-1 in float64, so that x^3 does not overflow."""
+    """x within [-30, 30], beyond which sigmoid(2u) is 0 or 1 even in float64: x^3 must not overflow."""
     return np.clip(x, -30, 30)
 
 

@@ -139,21 +139,17 @@ def conv2d_grad_input(
 
     accumulate = accumulator(dtype)
     dy = channels_last(dy, accumulate)
-    dx = np.zeros((s.images, *s.windows.image, s.groups, s.in_channels), accumulate)
+    dx = np.zeros((s.images, *s.windows.image, s.groups * s.in_channels), accumulate)
     weight = np.ascontiguousarray(_taps_first(w, s, accumulate).swapaxes(2, 3))
     memory = None
     for tile in _tiles(s, accumulate):
-        dy_tile = _group_matrices(dy[tile], s)
-        shape = (s.groups, s.taps, dy_tile.shape[1], s.in_channels)
-        memory = np.empty(math.prod(shape), accumulate) if memory is None else memory
-        columns = memory[: math.prod(shape)].reshape(shape)
-        np.matmul(dy_tile[:, None], weight, out=columns)
-        images, rows = tile
-        columns = columns.reshape(s.groups, s.taps, *dy[tile].shape[:3], s.in_channels)
-        for index, t in enumerate(taps(s.windows, rows)):
-            pixels = dx[images, t.rows, t.cols]
-            pixels += np.moveaxis(columns[:, index, :, t.window_rows, t.window_cols], 0, -2)
-    return channels_first(dx.reshape(*dx.shape[:3], -1), dtype)
+        dy_tile = _group_matrices(dy[tile], s)[:, None]
+        shape = s.groups, s.taps, dy_tile.shape[2], s.in_channels
+        size = math.prod(shape)
+        memory = np.empty(size, accumulate) if memory is None else memory  # the first tile is the largest
+        columns = np.matmul(dy_tile, weight, out=memory[:size].reshape(shape))
+        _col2im(columns, dx, tile, s)
+    return channels_first(dx, dtype)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -298,3 +294,14 @@ def _columns(view: np.ndarray, memory: np.ndarray) -> np.ndarray:
         columns = memory.reshape(view.shape)
     np.copyto(columns, view)
     return columns.reshape(shape)
+
+
+def _col2im(columns: np.ndarray, dx: np.ndarray, tile: tuple[slice, slice], s: _Conv) -> None:
+    """Add columns (groups, taps, M, C / groups) of a tile to dx (N, H, W, C) at the pixels the taps read."""
+    images, rows = tile
+    dx = dx[images].reshape(images.stop - images.start, *s.windows.image, s.groups, s.in_channels)
+    windows_of_tile = len(dx), rows.stop - rows.start, s.windows.count[1]
+    columns = columns.reshape(s.groups, s.taps, *windows_of_tile, s.in_channels).transpose(1, 2, 3, 4, 0, 5)
+    for of_tap, t in zip(columns, taps(s.windows, rows), strict=True):
+        pixels = dx[:, t.rows, t.cols]
+        pixels += of_tap[:, t.window_rows, t.window_cols]

@@ -18,7 +18,7 @@ import numpy as np
 
 from kernels.checks import accumulator, float_dtype, is_int, require
 
-_quiet = np.errstate(over="ignore", under="ignore", invalid="ignore")
+_quiet = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")  # log 0: an empty row
 
 
 @_quiet

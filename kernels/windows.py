@@ -81,12 +81,9 @@ def windows(
 
 def _count(op: str, w: Windows, axis: int, ceil_mode: bool) -> int:
     padded = w.image[axis] + 2 * w.padding[axis]
-    require(
-        padded >= w.span[axis],
-        op,
-        f"a {w.kernel} window with dilation {w.dilation} does not fit {w.image} images with padding {w.padding}; "
-        f"expected a padded {('height', 'width')[axis]} >= {w.span[axis]}, got {padded}",
-    )
+    what = f"a {w.kernel} window with dilation {w.dilation} over {w.image} images with padding {w.padding}"
+    side = ("height", "width")[axis]
+    require(padded >= w.span[axis], op, f"{what}; expected a padded {side} >= {w.span[axis]}, got {padded}")
     room, stride = padded - w.span[axis], w.stride[axis]
     last = -(-room // stride) if ceil_mode else room // stride
     starts_beyond = last * stride >= w.image[axis] + w.padding[axis]

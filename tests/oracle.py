@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+torch.set_num_threads(1)  # the arrays are small: waking a second thread costs more than it does
+
 Pair = tuple[np.ndarray, np.ndarray]  # want, baseline
 
 

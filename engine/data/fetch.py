@@ -68,12 +68,17 @@ def cached(
                     write_atomically(folder / name, data)
                 if name in missing:
                     files[name] = _map_verified(folder / name, sha256[name])
+            lacking = [name for name in missing if name not in files]
+            if lacking:
+                raise FileNotFoundError(f"it lacks {', '.join(lacking)}")
         except _FAILURES as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())  # on one line
             reasons.append(f"{source.name}: {reason}")
             _say(f"{source.name} failed: {reason[:160]}")
     if len(files) < len(wanted):
-        raise RuntimeError("tried, in this order:\n" + "\n".join(f"  {reason}" for reason in reasons))
+        raise RuntimeError(
+            "no source has the files; tried, in this order:\n" + "\n".join(f"  {reason}" for reason in reasons)
+        )
     return files
 
 

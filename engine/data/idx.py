@@ -40,9 +40,7 @@ _MOST_DIMENSIONS = 64  # NumPy's own limit
 _CHUNK = 1 << 20
 
 
-def read_idx(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, name: str | None = None
-) -> np.ndarray:
+def read_idx(source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, name: str | None = None) -> np.ndarray:
     """Read an IDX file, plain or gzipped (recognised by its first bytes, not by its name).
 
     source  a path, or the file's bytes
@@ -131,9 +129,7 @@ def decompress(raw: bytes | memoryview, name: str) -> bytes | memoryview:
     return memoryview(inside).toreadonly()
 
 
-def _parse_header(
-    raw: bytes | bytearray | memoryview, name: str
-) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _parse_header(raw: bytes | bytearray | memoryview, name: str) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """dtype, shape, and the offsets where the elements start and stop."""
     if len(raw) < 4:
         found = f"{len(raw)} bytes" if raw else "an empty file"
@@ -141,14 +137,10 @@ def _parse_header(
     magic = bytes(raw[:4])
     code, dimensions = magic[2:]
     if magic[:2] != b"\0\0":
-        raise ValueError(
-            f"read_idx: {name}: expected the magic bytes 00 00 at offset 0, found {magic[:2].hex(' ')}"
-        )
+        raise ValueError(f"read_idx: {name}: expected the magic bytes 00 00 at offset 0, found {magic[:2].hex(' ')}")
     if code not in _DTYPES:
         known = " ".join(f"{code:02x}" for code in _DTYPES)
-        raise ValueError(
-            f"read_idx: {name}: expected an element type among {known} at offset 2, found {code:02x}"
-        )
+        raise ValueError(f"read_idx: {name}: expected an element type among {known} at offset 2, found {code:02x}")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise ValueError(
             f"read_idx: {name}: expected 1 to {_MOST_DIMENSIONS} dimensions at offset 3, found {dimensions}"
@@ -163,7 +155,5 @@ def _parse_header(
     dtype = _DTYPES[code]
     # A size of 0 leaves no bytes, but NumPy must still be able to address what the other sizes span.
     if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
-        raise ValueError(
-            f"read_idx: {name}: expected sizes whose product can be addressed, found {shape} at offset 4"
-        )
+        raise ValueError(f"read_idx: {name}: expected sizes whose product can be addressed, found {shape} at offset 4")
     return dtype, shape, start, start + math.prod(shape) * dtype.itemsize

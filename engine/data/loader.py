@@ -27,8 +27,8 @@ class Dataset:
 class TensorDataset(Dataset):
     """Tensors or NumPy arrays of equal length; sample i is the tuple of their rows i.
 
-    Raises ValueError without tensors, or if their lengths differ; TypeError for anything else or without
-    dimensions.
+    Raises ValueError without tensors, for one without dimensions and if their lengths differ; TypeError for
+    anything else.
     """
 
     def __init__(self, *tensors: Tensor | np.ndarray) -> None:
@@ -40,7 +40,7 @@ class TensorDataset(Dataset):
                     f"TensorDataset: tensor {i} is {type(tensor).__name__}; expected a Tensor or NumPy array"
                 )
             if tensor.ndim == 0:
-                raise TypeError(f"TensorDataset: tensor {i} has no dimensions; expected at least 1")
+                raise ValueError(f"TensorDataset: tensor {i} has no dimensions; expected at least 1")
         lengths = [len(tensor) for tensor in tensors]
         if len(set(lengths)) > 1:
             raise ValueError(f"TensorDataset: the tensors' lengths are {lengths}; expected them equal")
@@ -62,9 +62,7 @@ class Subset(Dataset):
         outside = (self.indices < 0) | (self.indices >= len(dataset))
         if outside.any():
             found = self.indices[outside][0]
-            raise IndexError(
-                f"Subset: found index {found}; expected 0 <= index < len(dataset) == {len(dataset)}"
-            )
+            raise IndexError(f"Subset: found index {found}; expected 0 <= index < len(dataset) == {len(dataset)}")
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[index])]
@@ -85,7 +83,7 @@ def random_split(
     Raises ValueError if the lengths are negative or do not add up.
     """
     n, generator = len(dataset), _as_generator("random_split", generator)
-    if not lengths or min(lengths) < 0:
+    if len(lengths) == 0 or min(lengths) < 0:
         raise ValueError(f"random_split: lengths are {list(lengths)}; expected at least one, none negative")
     counts = list(lengths)
     if math.isclose(sum(lengths), 1) and not all(isinstance(length, Integral) for length in lengths):
@@ -132,9 +130,7 @@ class DataLoader:
         needed = ("__getitem__",) if sampler is not None else ("__getitem__", "__len__")
         for method in needed:
             if not hasattr(dataset, method):
-                raise TypeError(
-                    f"DataLoader: dataset is {type(dataset).__name__}; expected one with {method}"
-                )
+                raise TypeError(f"DataLoader: dataset is {type(dataset).__name__}; expected one with {method}")
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool):
             raise TypeError(f"DataLoader: batch_size is {batch_size!r}; expected an int")
         if batch_size < 1:
@@ -142,9 +138,7 @@ class DataLoader:
         if sampler is not None and shuffle:
             raise ValueError("DataLoader: got a sampler and shuffle=True; expected one of them")
         if sampler is not None and not isinstance(sampler, Iterable):
-            raise TypeError(
-                f"DataLoader: sampler is {type(sampler).__name__}; expected an iterable of indices"
-            )
+            raise TypeError(f"DataLoader: sampler is {type(sampler).__name__}; expected an iterable of indices")
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"DataLoader: collate_fn is {type(collate_fn).__name__}; expected a function")
         self.dataset = dataset
@@ -220,7 +214,5 @@ def _as_indices(op: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     if not isinstance(indices, np.ndarray):
         return np.array([operator.index(index) for index in indices], np.int64)
     if indices.dtype.kind not in "iu" or indices.ndim != 1:
-        raise TypeError(
-            f"{op}: indices are {indices.dtype} {indices.shape}; expected integers in one dimension"
-        )
+        raise TypeError(f"{op}: indices are {indices.dtype} {indices.shape}; expected integers in one dimension")
     return indices.astype(np.int64, copy=False)

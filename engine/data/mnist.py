@@ -36,7 +36,7 @@ def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> t
     that is no path; FileNotFoundError for files missing from a given folder; RuntimeError, with every
     source's reason, if MNIST cannot be had from anywhere.
     """
-    if split not in FILES:
+    if split not in tuple(FILES):
         raise ValueError(f'mnist: split is {split!r}; expected "train" or "test"')
     if root is not None and not isinstance(root, str | os.PathLike):
         raise TypeError(f"mnist: root is {type(root).__name__}; expected a path")

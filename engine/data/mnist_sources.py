@@ -31,7 +31,7 @@ def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
         raise RuntimeError(
             f"mnist: {error}\nPut the four files {', '.join(SHA256)}, gzipped or not, in one folder, and "
             "give it as root or set TILEGRAD_DATA to it."
-        ) from error
+        ) from None  # which would say the same once more
 
 
 def _read_wheel(wanted: Sequence[str]) -> Iterable[tuple[str, bytes]]:

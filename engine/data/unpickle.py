@@ -28,9 +28,7 @@ def load_arrays(stream: BinaryIO) -> np.ndarray | tuple:
         # encoding: Python 2 wrote the elements as str, which must stay bytes
         return _to_arrays(_ArrayUnpickler(stream, encoding="bytes").load())
     except Exception as error:  # a forged pickle can make the machine inside pickle fail with any of them
-        raise ValueError(
-            f"load_arrays: expected a pickle of NumPy arrays and nothing else: {error}"
-        ) from error
+        raise ValueError(f"load_arrays: expected a pickle of NumPy arrays and nothing else: {error}") from error
 
 
 class _Dtype:

@@ -33,8 +33,7 @@ def is_basic(index: Any) -> bool:
     """Whether an index gives a view: ints, slices, None and Ellipsis only."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(
-        i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool)
-        for i in parts
+        i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool) for i in parts
     )
 
 
@@ -47,9 +46,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         y = input.data[index]
     except IndexError as error:
         raise IndexError(f"getitem: {error} (the tensor is {shape})") from None
-    return record(
-        "getitem", y, (input,), lambda dy: (_put(dy, index, shape, basic),), view_of=input if basic else None
-    )
+    return record("getitem", y, (input,), lambda dy: (_put(dy, index, shape, basic),), view_of=input if basic else None)
 
 
 def _put(dy: Tensor, index: Any, shape: tuple[int, ...], basic: bool) -> Tensor:
@@ -125,7 +122,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
         raise ValueError(f"take_along_dim: indices are {indices.shape} but x is {input.shape}; expected equal ndim")
     xp = array_module(input.data)
     rest = broadcast_shape(
-        "take_along_dim", *(tuple(1 if k == d else s for k, s in enumerate(a.shape)) for a in (input, indices))
+        "take_along_dim",
+        *(tuple(1 if k == d else s for k, s in enumerate(a.shape)) for a in (input, indices)),
     )
     at = xp.broadcast_to(indices.data, tuple(indices.shape[d] if k == d else s for k, s in enumerate(rest)))
     x = input.expand(tuple(input.shape[d] if k == d else s for k, s in enumerate(rest)))

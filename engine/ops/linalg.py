@@ -90,7 +90,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     """act(x W^T + b): x (..., in), W (out, in), b (out,) -> (..., out), one primitive.
 
     Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
-    activation  None or a name of ACTIVATIONS, computed in the epilogue where its gradient needs only y or none is wanted
+    activation  None or a name of ACTIVATIONS; in the epilogue where its gradient needs only y, or none is wanted
     """
     require_float("linear", input, weight, bias)
     if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
@@ -111,7 +111,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     if recording and activation is not None and activation not in from_output:
         return ACTIVATIONS[activation](linear(input, weight, bias))
 
-    rows = input if input.ndim == 2 else reshape(input, (-1, input.shape[-1]) if input.data.size else (0, input.shape[-1]))
+    rows = (
+        input if input.ndim == 2 else reshape(input, (-1, input.shape[-1]) if input.data.size else (0, input.shape[-1]))
+    )
     x, w = rows.data, weight.data
     b = None if bias is None else bias.data
     y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
@@ -258,4 +260,3 @@ def trace(input: Tensor) -> Tensor:
     if input.ndim != 2:
         raise ValueError(f"trace: the tensor is {input.shape}; expected a matrix")
     return sum(diagonal(input))
-

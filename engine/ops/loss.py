@@ -27,7 +27,7 @@ def softmax_xent(
 ) -> Tensor:
     """Cross-entropy of softmax(z) (N, C) against class indices t (N,), as `nn.functional.cross_entropy` describes it.
 
-        dz = dloss_n (W_n p - q_n),   q the target distribution with smoothing and class weights, W_n = sum_c q_nc
+    dz = dloss_n (W_n p - q_n),   q the target distribution with smoothing and class weights, W_n = sum_c q_nc
     """
     require_float("softmax_xent", z)
     options = {

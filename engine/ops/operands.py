@@ -60,9 +60,7 @@ def _with_number(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     like = a if isinstance(a, Tensor) else b
     xp = array_module(like.data) if isinstance(like, Tensor) else np
     # A number takes the common dtype directly: 0.1 becomes the nearest float64 next to a float64 tensor.
-    a, b = (
-        cast(x, dtype) if isinstance(x, Tensor) else wrap(xp.asarray(x, dtype)) for x in (a, b)
-    )
+    a, b = (cast(x, dtype) if isinstance(x, Tensor) else wrap(xp.asarray(x, dtype)) for x in (a, b))
     return a, b
 
 

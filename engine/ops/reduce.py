@@ -57,7 +57,9 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     return div(sum(x, axes if x.ndim else None, keepdim), float(n)) if n else sum(x, axes, keepdim) * math.nan
 
 
-def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None) -> Tensor:
+def var(
+    input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
+) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `dim`, in two passes; unbiased=False means correction=0."""
     x = float_operand("var", input)
     if unbiased is not None:
@@ -68,7 +70,9 @@ def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = F
     return div(sum(square(centred), axes if x.ndim else None, keepdim), float(builtins.max(n - correction, 0)))
 
 
-def std(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None) -> Tensor:
+def std(
+    input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
+) -> Tensor:
     """The square root of var."""
     return sqrt(var(input, dim, correction, keepdim, unbiased))
 

@@ -130,7 +130,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
         raise ValueError(f"expand: the tensor is {input.shape}; expected at least as many sizes, got {wanted}")
     shape = (*wanted[:lead], *(h if s == -1 else s for h, s in zip(input.shape, wanted[lead:])))
     if any(h not in (1, s) for h, s in zip(input.shape, shape[lead:])):
-        raise ValueError(f"expand: the tensor is {input.shape}; expected sizes equal to it or where it is 1, got {wanted}")
+        raise ValueError(
+            f"expand: the tensor is {input.shape}; expected sizes equal to it or where it is 1, got {wanted}"
+        )
     y = array_module(input.data).broadcast_to(input.data, shape)
     return record("expand", y, (input,), lambda dy: (dy,), view_of=input)
 
@@ -237,7 +239,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     d = normalize_axis("cat", dim, first.ndim)
     for i, x in enumerate(tensors):
         if x.ndim != first.ndim or any(a != b for k, (a, b) in enumerate(zip(x.shape, first.shape)) if k != d):
-            raise ValueError(f"cat: tensor 0 is {first.shape} but tensor {i} is {x.shape}; expected equality but in dim {d}")
+            raise ValueError(
+                f"cat: tensor 0 is {first.shape} but tensor {i} is {x.shape}; expected equality but in dim {d}"
+            )
         if type(x.data) is not type(first.data):
             raise TypeError(f"cat: tensor 0 is on {first.device} but tensor {i} on {x.device}; expected one device")
     dtype = dtypes.promote(*(x.data for x in tensors))

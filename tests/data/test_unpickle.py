@@ -102,9 +102,7 @@ def attacks(marker):
 def test_calls_are_refused_and_not_made(name, protocol, tmp_path):
     marker = tmp_path / "marker"
     raw = pickle.dumps(attacks(marker)[name], protocol)
-    with pytest.raises(
-        ValueError, match="load_arrays: expected a pickle of NumPy arrays and nothing else: found"
-    ):
+    with pytest.raises(ValueError, match="load_arrays: expected a pickle of NumPy arrays and nothing else: found"):
         load(raw)
     assert not marker.exists()
 
@@ -145,9 +143,7 @@ def test_arrays_of_anything_but_plain_numbers_are_refused(raw):
 
 @pytest.mark.parametrize("thing", [None, 1, "text", b"bytes", {"a": np.zeros(1)}, [np.zeros(1), 2], {1}])
 def test_things_that_are_not_arrays_are_refused(thing):
-    with pytest.raises(
-        ValueError, match="nothing else: found (NoneType|int|str|bytes|dict|set|builtins.set)"
-    ):
+    with pytest.raises(ValueError, match="nothing else: found (NoneType|int|str|bytes|dict|set|builtins.set)"):
         load(pickle.dumps(thing, 3))
 
 
@@ -174,9 +170,7 @@ def test_forged_pickles_are_refused(raw):
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
-    np.testing.assert_array_equal(
-        load(pickle.dumps(np.arange(3), 4)), np.arange(3)
-    )  # and has changed nothing
+    np.testing.assert_array_equal(load(pickle.dumps(np.arange(3), 4)), np.arange(3))  # and has changed nothing
 
 
 @given(st.data())

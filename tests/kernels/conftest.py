@@ -9,13 +9,11 @@ another memory order (tests/layouts.py), `dtype` is each floating type in turn.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-import kernels
 from tests.layouts import LAYOUTS
 
 BACKENDS = ["reference"]
@@ -23,13 +21,7 @@ BACKENDS = ["reference"]
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> ModuleType:
-    try:
-        return importlib.import_module(f"kernels.{request.param}")
-    except ModuleNotFoundError:  # ASSEMBLE: until every *_reference module exists
-        namespace = {}
-        for path in Path(kernels.__file__).parent.glob(f"*_{request.param}.py"):
-            namespace.update(vars(importlib.import_module(f"kernels.{path.stem}")))
-        return SimpleNamespace(**namespace)
+    return importlib.import_module(f"kernels.{request.param}")
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())

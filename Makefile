@@ -1,0 +1,58 @@
+# make train   a virtual environment, MNIST, and a CNN that learns it
+# make test    the whole suite, in the same kind of environment
+# make lint    formatting and rules
+# make bench   step times of the seed nets against torch, on the CPU
+# make clean   the environment and all caches of this checkout (not the data)
+#
+# PYTHON=python3 make ...  uses that interpreter's environment as it is and installs nothing.
+
+VENV := .venv
+BASE ?= python3
+
+ifdef PYTHON
+  RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
+  TRAIN_READY :=
+  TEST_READY :=
+else
+  RUN := $(VENV)/bin/python
+  TRAIN_READY := $(VENV)/train-ready
+  TEST_READY := $(VENV)/test-ready
+endif
+
+ARGS ?=
+
+.PHONY: train train-mlp test lint bench clean
+
+train: $(TRAIN_READY)
+	$(RUN) examples/mnist_cnn.py $(ARGS)
+
+train-mlp: $(TRAIN_READY)
+	$(RUN) examples/mnist_mlp.py $(ARGS)
+
+# One process a core, so each keeps to one thread of BLAS.
+test: $(TEST_READY)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+
+lint: $(TEST_READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(TEST_READY)
+	$(RUN) -m bench.train $(ARGS)
+
+$(VENV)/python-ready:
+	@$(BASE) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"make: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or newer (make BASE=python3.12 ...)")'
+	$(BASE) -m venv $(VENV)
+	touch $@
+
+$(VENV)/train-ready: pyproject.toml $(VENV)/python-ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/test-ready: pyproject.toml $(VENV)/python-ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@ $(VENV)/train-ready
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

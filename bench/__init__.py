@@ -1,0 +1,1 @@
+"""Benchmarks: every figure is measured beside its rival, in one process, and kept with its provenance."""

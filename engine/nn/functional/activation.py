@@ -1,0 +1,135 @@
+"""Activations: those with kernels come from engine.ops, the others are composed of elementwise ops.
+
+`inplace=True` writes the result over the input, in memory and in the graph, and raises where that would spoil a
+gradient (see engine.inplace); the returned tensor is then the input itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from engine import ops
+from engine.autograd import record
+from engine.device import array_module
+from engine.inplace import _differentiable as write_over
+from engine.ops.operands import float_operand
+from engine.tensor import Tensor
+
+gelu = ops.gelu
+log_softmax = ops.log_softmax
+sigmoid = ops.sigmoid
+softmax = ops.softmax
+tanh = ops.tanh
+
+
+def _placed(name: str, input: Tensor, inplace: bool, op: Callable[..., Tensor], *args: Any) -> Tensor:
+    """op(input, *args), in a new tensor or over the input."""
+    return write_over(name + "_", input, op, *args) if inplace else op(input, *args)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0)."""
+    return _placed("relu", input, inplace, ops.relu)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where x > 0, else negative_slope * x (Maas, Hannun & Ng 2013)."""
+    return _placed("leaky_relu", input, inplace, ops.leaky_relu, negative_slope)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x sigmoid(x), also called swish (Elfwing, Uchibe & Doya 2017)."""
+    return _placed("silu", input, inplace, ops.silu)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x cut to [min_val, max_val]; the gradient is 0 at both bounds. Raises ValueError unless min_val < max_val."""
+    if not min_val < max_val:
+        raise ValueError(f"hardtanh: min_val is {min_val} and max_val {max_val}; expected min_val < max_val")
+    return _placed("hardtanh", input, inplace, _hardtanh, min_val, max_val)
+
+
+def _hardtanh(input: Tensor, low: float, high: float) -> Tensor:
+    x = float_operand("hardtanh", input)
+    y = ops.where(x <= low, low, x)
+    return ops.where(x >= high, high, y)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """x cut to [0, 6] (Krizhevsky 2010)."""
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(x + 3) / 6 (Courbariaux, Bengio & David 2015, with the slope of Howard et al. 2019)."""
+    return _placed("hardsigmoid", input, inplace, lambda x: relu6(x + 3.0) / 6.0)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x hardsigmoid(x) (Howard et al. 2019)."""
+    return _placed("hardswish", input, inplace, lambda x: x * hardsigmoid(x))
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x where x > 0, else alpha (e^x - 1) (Clevert, Unterthiner & Hochreiter 2015)."""
+    return _placed("elu", input, inplace, _elu, alpha)
+
+
+def _elu(input: Tensor, alpha: float) -> Tensor:
+    x = float_operand("elu", input)
+    below = ops.expm1(ops.clamp(x, max=0.0))  # cut at 0: where x is large e^x would be inf, and its gradient nan
+    return ops.where(x > 0, x, below * alpha)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log sigmoid(x) = min(x, 0) - log(1 + e^-|x|);  dx = dy sigmoid(-x)."""
+    x = float_operand("logsigmoid", input)
+    xp = array_module(x.data)
+    y = xp.minimum(x.data, 0) - xp.log1p(xp.exp(-xp.abs(x.data)))
+    return record("logsigmoid", y, (x,), lambda dy: (dy * ops.sigmoid(-x),))
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta x)) / beta; x itself where beta x > threshold, as in PyTorch (Dugas et al. 2000)."""
+    if beta == 0:
+        raise ValueError("softplus: beta is 0; expected another number")
+    x = float_operand("softplus", input)
+    scaled = x * beta
+    return ops.where(scaled > threshold, x, logsigmoid(-scaled) / -beta)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x tanh(softplus(x)) (Misra 2019)."""
+    return _placed("mish", input, inplace, lambda x: x * ops.tanh(-logsigmoid(-x)))
+
+
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)."""
+    return input / (ops.abs(input) + 1.0)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a sigmoid(b), a and b the halves of x along `dim` (Dauphin et al. 2016). Raises ValueError for an odd size."""
+    n = input.size(dim)
+    if n % 2:
+        raise ValueError(f"glu: input is {input.shape}; expected an even size of dim {dim}")
+    a, b = ops.split(input, n // 2, dim)
+    return a * ops.sigmoid(b)
+
+
+def tanhshrink(input: Tensor) -> Tensor:
+    """x - tanh x."""
+    return input - ops.tanh(input)
+
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """scale * elu(x, alpha), with the constants of Klambauer et al. 2017."""
+    return _placed("selu", input, inplace, lambda x: _elu(x, SELU_ALPHA) * SELU_SCALE)
+
+
+assert math.isfinite(SELU_SCALE)

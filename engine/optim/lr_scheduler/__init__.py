@@ -1,0 +1,28 @@
+"""Schedules of the learning rate: attached to an optimizer, stepped after it.
+
+scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=len(loader) * epochs)
+for x, y in loader:
+    ...
+    optimizer.step()
+    scheduler.step()
+"""
+
+from engine.optim.lr_scheduler.base import LRScheduler
+from engine.optim.lr_scheduler.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from engine.optim.lr_scheduler.factor import ConstantLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
+from engine.optim.lr_scheduler.one_cycle import OneCycleLR
+from engine.optim.lr_scheduler.sequential import SequentialLR
+
+__all__ = [
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "SequentialLR",
+    "StepLR",
+]

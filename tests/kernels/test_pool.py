@@ -1,0 +1,430 @@
+"""max_pool2d, avg_pool2d and their gradients against torch: geometry, ties, NaN, padding, layouts, errors."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kernels import pool_reference
+from tests import oracle
+from tests.compare import assert_close, assert_same
+from tests.layouts import untouched
+
+
+class Case(NamedTuple):
+    x: tuple[int, int, int, int]
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)  # of max_pool2d only
+    ceil_mode: bool = False
+
+    @property
+    def geometry(self):
+        return self[1:]
+
+    def torch_max(self, x):
+        return F.max_pool2d(x, *self.geometry)
+
+    def images(self, rng, dtype):
+        """No two pixels of an image are equal, not even in float16."""
+        n, c, h, w = self.x
+        pixels = [rng.permutation(h * w) - h * w / 2 for _ in range(n * c)]
+        return np.array(pixels).reshape(self.x).astype(dtype)
+
+    def dy(self, rng, dtype):
+        return rng.standard_normal(self.torch_max(torch.empty(self.x)).shape).astype(dtype)
+
+
+CASES = {
+    "degenerate": Case((1, 1, 1, 1), (1, 1), (1, 1)),
+    "2x2, even": Case((3, 5, 8, 6), (2, 2), (2, 2)),
+    "2x2, ragged": Case((3, 5, 7, 9), (2, 2), (2, 2)),
+    "kernel = image": Case((2, 3, 5, 4), (5, 4), (5, 4)),
+    "overlapping": Case((2, 3, 9, 8), (3, 3), (2, 2)),
+    "stride 1": Case((2, 3, 5, 6), (3, 2), (1, 1)),
+    "stride beyond the kernel": Case((2, 3, 9, 10), (2, 1), (3, 4)),
+    "padding": Case((2, 3, 7, 8), (3, 4), (2, 3), (1, 2)),
+    "dilation": Case((2, 3, 9, 10), (3, 2), (2, 1), (1, 0), (2, 3)),
+    "ceil": Case((2, 3, 7, 8), (2, 3), (2, 3), ceil_mode=True),
+    "ceil, last window starts in the padding": Case((2, 3, 3, 3), (2, 2), (2, 2), (1, 1), ceil_mode=True),
+    "everything": Case((2, 3, 10, 11), (3, 4), (2, 3), (1, 2), (2, 1), True),
+    "257 taps and more": Case((1, 2, 20, 19), (17, 17), (3, 2)),
+    "empty batch": Case((0, 3, 5, 6), (2, 2), (2, 2)),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request):
+    return request.param
+
+
+def winning_pixels(tap, case):
+    """The index h * W + w of the pixel at tap of each window: what torch returns as indices."""
+    (_, kw), (sh, sw), (ph, pw), (dh, dw) = case.geometry[:4]
+    row, col = np.indices(tap.shape[2:])
+    tap = tap.astype(np.int64)
+    return (row * sh + tap // kw * dh - ph) * case.x[3] + col * sw + tap % kw * dw - pw
+
+
+def check_max(backend, x, case):
+    """y and tap are torch's, in x's own dtype: a maximum does not round. Returns tap."""
+    with untouched(x):
+        y, tap = backend.max_pool2d(x, *case.geometry)
+    want, indices = F.max_pool2d(torch.from_numpy(np.array(x)), *case.geometry, return_indices=True)
+    assert_same(y, want.numpy())
+    assert tap.dtype == (np.uint8 if np.prod(case.kernel_size) <= 256 else np.int32)
+    assert_same(winning_pixels(tap, case), indices.numpy())
+    return tap
+
+
+def test_max(backend, layout, dtype, rng, case):
+    check_max(backend, layout(case.images(rng, dtype)), case)
+
+
+def test_max_gradient(backend, layout, dtype, rng, case):
+    x, dy = case.images(rng, dtype), layout(case.dy(rng, dtype))
+    tap = layout(backend.max_pool2d(x, *case.geometry)[1])
+    with untouched(dy, tap):
+        dx = backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry)
+    (want,) = oracle.gradients(case.torch_max, dy, x)
+    assert_close(dx, *want)
+
+
+def test_max_stride_0_gradient(backend, dtype, rng):
+    case = CASES["everything"]
+    x = case.images(rng, dtype)
+    _, tap = backend.max_pool2d(x, *case.geometry)
+    dy = np.broadcast_to(dtype(3), tap.shape)
+    (want,) = oracle.gradients(case.torch_max, dy, x)
+    assert_close(backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry), *want)
+
+
+def test_the_first_of_equal_maxima_wins(backend, layout, dtype, rng, case):
+    x = rng.integers(0, 2, case.x).astype(dtype)
+    x[rng.random(case.x) < 0.2] *= -1  # and -0.0 equals 0.0
+    check_max(backend, layout(x), case)
+
+
+def test_padding_never_wins(backend, dtype, case):
+    """Not even against minus infinity."""
+    check_max(backend, np.full(case.x, -np.inf, dtype), case)
+
+
+def test_nan_wins(backend, layout, dtype, rng, case):
+    x = case.images(rng, dtype)
+    x[:, -1, case.x[2] // 2, case.x[3] // 2] = np.nan
+    check_max(backend, layout(x), case)
+
+
+def test_of_several_nan_the_first_wins(backend, dtype):
+    x = np.array([1, np.nan, np.nan, np.inf], dtype).reshape(1, 1, 2, 2)
+    y, tap = backend.max_pool2d(x, (2, 2), (2, 2))
+    assert_same(y, np.full((1, 1, 1, 1), np.nan, dtype))
+    assert_same(tap, np.full((1, 1, 1, 1), 1, np.uint8))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_infinite_gradient_reaches_the_maximum_only(backend, dtype, rng, value):
+    """A mask that is multiplied would make 0 * inf = NaN of the others."""
+    case = CASES["2x2, ragged"]
+    x, dy = case.images(rng, dtype), case.dy(rng, dtype)
+    dy[1, 2, 1, 1] = value
+    _, tap = backend.max_pool2d(x, *case.geometry)
+    (want,) = oracle.gradients(case.torch_max, dy, x)
+    assert_close(backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry), *want)
+
+
+def test_a_window_of_padding_alone(backend, dtype):
+    """Two taps, dilated past both sides of a single pixel: minus infinity, and no gradient."""
+    x = np.ones((1, 1, 1, 1), dtype)
+    geometry = (2, 2), (1, 1), (1, 1), (2, 2)
+    y, tap = backend.max_pool2d(x, *geometry)
+    assert_same(y, np.full((1, 1, 1, 1), -np.inf, dtype))
+    assert_same(backend.max_pool2d_grad(np.ones_like(y), tap, x.shape, *geometry), np.zeros_like(x))
+
+
+def test_max_any_geometry(backend, rng):
+    """Every small geometry along one axis, a different one along the other."""
+    count = 0
+    for kernel, stride, dilation, ceil_mode in itertools.product((1, 2, 3), (1, 2, 4), (1, 2), (False, True)):
+        for padding, size in itertools.product(range(kernel // 2 + 1), range(1, 8)):
+            if size + 2 * padding <= dilation * (kernel - 1) or size <= padding:
+                continue  # does not fit, or a window may be all padding
+            case = Case((1, 2, size, 6), (kernel, 2), (stride, 2), (padding, 1), (dilation, 1), ceil_mode)
+            x = case.images(rng, np.float64)
+            tap = check_max(backend, x, case)
+            dy = case.dy(rng, np.float64)
+            (want,) = oracle.gradients(case.torch_max, dy, x)
+            assert_close(backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry), *want)
+            count += 1
+    assert count > 250
+
+
+# --- average
+
+
+AVERAGES = [  # ceil_mode, count_include_pad, divisor_override
+    (False, True, None),
+    (False, False, None),
+    (True, True, None),
+    (True, False, None),
+    (False, True, 7),
+    (True, False, -3),
+]
+
+
+def average(case, ceil_mode, count_include_pad, divisor_override):
+    """(arguments of avg_pool2d, the same function of torch) for a case without its dilation."""
+    arguments = *case.geometry[:3], ceil_mode, count_include_pad, divisor_override
+    return arguments, lambda x: F.avg_pool2d(x, *arguments)
+
+
+def test_average(backend, layout, dtype, rng, case):
+    arguments, torch_average = average(case, ceil_mode=True, count_include_pad=False, divisor_override=None)
+    x = layout(rng.standard_normal(case.x).astype(dtype))
+    with untouched(x):
+        y = backend.avg_pool2d(x, *arguments)
+    assert_close(y, *oracle.value(torch_average, x))
+
+    dy = layout(rng.standard_normal(y.shape).astype(dtype))
+    with untouched(dy):
+        dx = backend.avg_pool2d_grad(dy, x.shape, *arguments)
+    (want,) = oracle.gradients(torch_average, dy, x)
+    assert_close(dx, *want)
+
+
+@pytest.mark.parametrize("options", AVERAGES, ids=str)
+def test_options_of_the_average(backend, dtype, rng, case, options):
+    arguments, torch_average = average(case, *options)
+    x = rng.standard_normal(case.x).astype(dtype)
+    y = backend.avg_pool2d(x, *arguments)
+    assert_close(y, *oracle.value(torch_average, x))
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    (want,) = oracle.gradients(torch_average, dy, x)
+    assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
+
+
+def test_average_stride_0_gradient(backend, dtype, rng):
+    arguments, torch_average = average(CASES["padding"], True, False, None)
+    x = rng.standard_normal(CASES["padding"].x).astype(dtype)
+    dy = np.broadcast_to(dtype(3), backend.avg_pool2d(x, *arguments).shape)
+    (want,) = oracle.gradients(torch_average, dy, x)
+    assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
+
+
+def test_average_any_geometry(backend, rng):
+    """Every small geometry along one axis, a different one along the other."""
+    for kernel, stride, options in itertools.product((1, 2, 3), (1, 2, 4), AVERAGES[:4]):
+        for padding, size in itertools.product(range(kernel // 2 + 1), range(1, 7)):
+            if size + 2 * padding < kernel:
+                continue
+            case = Case((1, 2, size, 6), (kernel, 3), (stride, 2), (padding, 1))
+            arguments, torch_average = average(case, *options)
+            x = rng.standard_normal(case.x)
+            y = backend.avg_pool2d(x, *arguments)
+            assert_close(y, *oracle.value(torch_average, x))
+            dy = rng.standard_normal(y.shape)
+            (want,) = oracle.gradients(torch_average, dy, x)
+            assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
+
+
+def test_average_of_nan_and_infinity(backend, dtype, rng):
+    arguments, torch_average = average(CASES["padding"], False, True, None)
+    x = rng.standard_normal(CASES["padding"].x).astype(dtype)
+    x[0, 0, 3, 3], x[0, 1, 2, 2], x[0, 1, 3, 3], x[1, 0, 0, 0] = np.nan, np.inf, -np.inf, np.inf
+    assert_close(backend.avg_pool2d(x, *arguments), *oracle.value(torch_average, x))
+
+
+def test_half_precision_is_summed_in_float32(backend):
+    """60000 + 60000 overflows float16, and ones added one by one stop counting at 2048."""
+    big = np.full((1, 1, 2, 2), 60000, np.float16)
+    assert_same(backend.avg_pool2d(big, (2, 2), (2, 2)), big[:, :, :1, :1])
+    ones = np.ones((1, 1, 64, 64), np.float16)
+    assert_same(backend.avg_pool2d(ones, (64, 64), (64, 64)), ones[:, :, :1, :1])
+
+    # A 64x64 window at every offset: the middle pixel of 127x127 is in all 4096 windows.
+    shape, geometry = (1, 1, 127, 127), ((64, 64), (1, 1))
+    dx = backend.avg_pool2d_grad(ones, shape, *geometry, divisor_override=2)
+    assert dx[0, 0, 63, 63] == 2048
+    x = np.zeros(shape, np.float16)
+    x[0, 0, 63, 63] = 1
+    _, tap = backend.max_pool2d(x, *geometry)
+    want = np.where(x == 1, np.float16(4096), np.float16(0))
+    assert_same(backend.max_pool2d_grad(ones, tap, shape, *geometry), want)
+
+
+# --- both
+
+
+def test_images_come_back_channels_last(backend, layout, dtype, rng):
+    case = CASES["everything"]
+    x = layout(case.images(rng, dtype))
+    y, tap = backend.max_pool2d(x, *case.geometry)
+    mean = backend.avg_pool2d(x, *case.geometry[:3])
+    max_grad = backend.max_pool2d_grad(layout(y), layout(tap), x.shape, *case.geometry)
+    mean_grad = backend.avg_pool2d_grad(layout(mean), x.shape, *case.geometry[:3])
+    for image in (y, tap, mean, max_grad, mean_grad):
+        assert image.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_batches_leave_no_seams(monkeypatch, rng, case):
+    """Of the reference only: one image at a time gives the same bits as all together."""
+    x, dy = case.images(rng, np.float32), case.dy(rng, np.float32)
+    y, tap = pool_reference.max_pool2d(x, *case.geometry)
+    dx = pool_reference.max_pool2d_grad(dy, tap, x.shape, *case.geometry)
+    monkeypatch.setattr(pool_reference, "BATCH_BYTES", 1)
+    assert_same(pool_reference.max_pool2d(x, *case.geometry)[0], y)
+    assert_same(pool_reference.max_pool2d(x, *case.geometry)[1], tap)
+    assert_same(pool_reference.max_pool2d_grad(dy, tap, x.shape, *case.geometry), dx)
+
+
+# --- errors
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+X, Y = zeros(2, 3, 5, 6), zeros(2, 3, 2, 3)
+TAP = zeros(2, 3, 2, 3, dtype=np.uint8)
+WINDOW = dict(kernel_size=(2, 2), stride=(2, 2))
+
+FORWARD_ERRORS = {
+    "no image": (dict(x=zeros(3, 5, 6)), ValueError, "x is (3, 5, 6); expected 4 dimensions (N, C, H, W)"),
+    "empty image": (
+        dict(x=zeros(2, 3, 0, 6), padding=(1, 1)),
+        ValueError,
+        "x is (2, 3, 0, 6); expected images of at least one pixel",
+    ),
+    "integers": (
+        dict(x=zeros(2, 3, 5, 6, dtype=np.uint8)),
+        TypeError,
+        "x is uint8; expected float16, float32 or float64",
+    ),
+    "no array": (dict(x=[[[[1.0]]]]), TypeError, "x is a list; expected an array"),
+    "one int": (
+        dict(kernel_size=2),
+        TypeError,
+        "kernel_size is 2; expected a pair of ints (height, width)",
+    ),
+    "booleans": (
+        dict(stride=(True, True)),
+        TypeError,
+        "stride is (True, True); expected a pair of ints (height, width)",
+    ),
+    "no stride": (dict(stride=None), TypeError, "stride is None; expected a pair of ints (height, width)"),
+    "empty kernel": (dict(kernel_size=(2, 0)), ValueError, "kernel_size is (2, 0); expected both >= 1"),
+    "stride 0": (dict(stride=(0, 2)), ValueError, "stride is (0, 2); expected both >= 1"),
+    "negative padding": (dict(padding=(0, -1)), ValueError, "padding is (0, -1); expected both >= 0"),
+    "too much padding": (
+        dict(kernel_size=(3, 2), padding=(2, 1)),
+        ValueError,
+        "padding is (2, 1); expected at most half of kernel_size (3, 2)",
+    ),
+    "too large": (
+        dict(kernel_size=(2, 9), padding=(0, 1)),
+        ValueError,
+        "a (2, 9) window with dilation (1, 1) over (5, 6) images with padding (0, 1); "
+        "expected a padded width >= 9, got 8",
+    ),
+}
+
+
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize(("change", "kind", "message"), FORWARD_ERRORS.values(), ids=FORWARD_ERRORS.keys())
+def test_forward_errors(backend, op, change, kind, message):
+    with pytest.raises(kind) as error:
+        getattr(backend, op)(**{"x": X, **WINDOW, **change})
+    assert str(error.value) == f"{op}: {message}"
+
+
+MAX_GRAD = WINDOW | dict(dy=Y, tap=TAP, x_shape=X.shape)
+AVG_GRAD = WINDOW | dict(dy=Y, x_shape=X.shape)
+
+MORE_ERRORS = {
+    "dilation 0": (
+        "max_pool2d",
+        WINDOW | dict(x=X, dilation=(1, 0)),
+        ValueError,
+        "dilation is (1, 0); expected both >= 1",
+    ),
+    "max dy of another size": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(dy=zeros(2, 3, 2, 2)),
+        ValueError,
+        "dy is (2, 3, 2, 2); expected the output's shape (2, 3, 2, 3)",
+    ),
+    "tap of another size": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(tap=zeros(1, 3, 2, 3, dtype=np.uint8)),
+        ValueError,
+        "tap is (1, 3, 2, 3); expected the output's shape (2, 3, 2, 3)",
+    ),
+    "tap of another dtype": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(tap=TAP.astype(np.int64)),
+        TypeError,
+        "tap is int64; expected uint8 for kernel_size (2, 2)",
+    ),
+    "tap is no array": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(tap=[0]),
+        TypeError,
+        "tap is list; expected uint8 for kernel_size (2, 2)",
+    ),
+    "max x_shape": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(x_shape=5),
+        TypeError,
+        "x_shape is 5; expected a tuple of ints (N, C, H, W)",
+    ),
+    "max dy of integers": (
+        "max_pool2d_grad",
+        MAX_GRAD | dict(dy=TAP),
+        TypeError,
+        "dy is uint8; expected float16, float32 or float64",
+    ),
+    "average dy of another size": (
+        "avg_pool2d_grad",
+        AVG_GRAD | dict(dy=zeros(2, 1, 2, 3)),
+        ValueError,
+        "dy is (2, 1, 2, 3); expected the output's shape (2, 3, 2, 3)",
+    ),
+    "average x_shape": (
+        "avg_pool2d_grad",
+        AVG_GRAD | dict(x_shape=(3, 5, 6)),
+        ValueError,
+        "x_shape is (3, 5, 6); expected 4 dimensions (N, C, H, W)",
+    ),
+    "average dy of integers": (
+        "avg_pool2d_grad",
+        AVG_GRAD | dict(dy=TAP),
+        TypeError,
+        "dy is uint8; expected float16, float32 or float64",
+    ),
+    "divisor 0": (
+        "avg_pool2d",
+        WINDOW | dict(x=X, divisor_override=0),
+        ValueError,
+        "divisor_override is 0; expected another int",
+    ),
+    "divisor of a float": (
+        "avg_pool2d_grad",
+        AVG_GRAD | dict(divisor_override=2.0),
+        TypeError,
+        "divisor_override is 2.0; expected an int or None",
+    ),
+}
+
+
+@pytest.mark.parametrize(("op", "arguments", "kind", "message"), MORE_ERRORS.values(), ids=MORE_ERRORS.keys())
+def test_more_errors(backend, op, arguments, kind, message):
+    with pytest.raises(kind) as error:
+        getattr(backend, op)(**arguments)
+    assert str(error.value) == f"{op}: {message}"
