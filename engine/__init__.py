@@ -45,6 +45,7 @@ from engine.dtypes import float16, float32, float64, int8, int16, int32, int64, 
 from engine.gradcheck import gradcheck, gradgradcheck
 from engine.ops import (
     abs,
+    acos,
     add,
     all,
     allclose,
@@ -57,6 +58,8 @@ from engine.ops import (
     argmax,
     argmin,
     argsort,
+    asin,
+    atan,
     bitwise_and,
     bitwise_not,
     bitwise_or,

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
+from inspect import isgeneratorfunction
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,16 @@ def is_grad_enabled() -> bool:
     return _mode.enabled
 
 
-class set_grad_enabled(ContextDecorator):
+class _Decorator(ContextDecorator):
+    """A grad mode for a `with` block or, as decorator, for each call of a function."""
+
+    def __call__(self, function: Callable) -> Callable:
+        if isgeneratorfunction(function):
+            raise TypeError(f"{type(self).__name__}: a generator runs outside it; expected a `with` block inside it")
+        return super().__call__(function)
+
+
+class set_grad_enabled(_Decorator):
     """Turn recording on or off: as a call for all that follows, or as a `with` block or decorator."""
 
     def __init__(self, mode: bool) -> None:
@@ -52,7 +62,7 @@ class set_grad_enabled(ContextDecorator):
         return super().__call__(function)
 
     def _recreate_cm(self) -> set_grad_enabled:
-        return set_grad_enabled(self.mode)  # each call of a decorated function has one of its own: threads are apart
+        return set_grad_enabled(self.mode)  # each call of a decorated function has its own: threads are apart
 
     def __enter__(self) -> None:
         _mode.enabled = self.mode
@@ -61,8 +71,12 @@ class set_grad_enabled(ContextDecorator):
         _mode.enabled = self._before
 
 
-class _Switch(ContextDecorator):
+class _Switch(_Decorator):
     mode: bool
+
+    def __new__(cls, function: Callable | None = None) -> Any:
+        """A grad mode, or as bare `@no_grad` the decorated function."""
+        return super().__new__(cls) if function is None else cls()(function)
 
     def __init__(self) -> None:
         self._before: list[bool] = []  # a stack: one object may be entered again inside itself
@@ -138,14 +152,15 @@ def record(
     """The tensor of an op's result, with the op recorded behind it if any parent requires a gradient.
 
     rule      called as rule(dy) -> one gradient (or None) a parent. What it saves is what its closure names; closures
-              should name tensors rather than arrays, because tensors are guarded against later in-place writes.
+              should name tensors (or tuples of them) rather than arrays, because tensors are guarded against later
+              in-place writes; and only those that the rule needs, because what it saves stays in memory.
     output    call rule(dy, y) instead, y the result: naming it in the closure would be a reference cycle.
     view_of   the parent whose memory the result shares, so that writes to either are seen in both.
     """
     out = wrap(data)
     if view_of is not None:
-        out._storage = storage = view_of._storage
-        storage.viewed = True
+        out._storage = view_of._storage
+        out._storage.share(view_of, out)
     if not _mode.enabled:
         return out
     for parent in parents:
@@ -159,8 +174,10 @@ def record(
     saved = []
     for cell in rule.__closure__ or ():
         kept = cell.cell_contents
-        if isinstance(kept, Tensor):
-            saved.append((kept._storage, kept._storage.version))
+        for x in kept if type(kept) is tuple else (kept,):
+            if isinstance(x, Tensor):
+                x._storage.kept = True
+                saved.append((x._storage, x._storage.version))
     if output:
         node.output = (out.data, out._storage)
         saved.append((out._storage, out._storage.version))
@@ -199,6 +216,8 @@ def backward(
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         if not inputs:
             raise RuntimeError("backward: expected at least one tensor in inputs, or None; got an empty list")
+        _require_grads("backward", inputs)
+        inputs = list({id(x): x for x in inputs}.values())
     seed = _seed("backward", tensor, gradient)
     found = _walk([(tensor, seed)], inputs, retain_graph, create_graph)
     for leaf, grad_, exclusive in found:
@@ -229,9 +248,7 @@ def grad(
         grad_outputs = [grad_outputs] * (1 if grad_outputs is not None else len(outputs))
     if len(grad_outputs) != len(outputs):
         raise RuntimeError(f"grad: {len(outputs)} outputs but {len(grad_outputs)} grad_outputs; expected one each")
-    for i, x in enumerate(inputs):
-        if not x._requires_grad:
-            raise RuntimeError(f"grad: expected inputs that require grad; input {i} does not")
+    _require_grads("grad", inputs)
     seeds = [(y, _seed("grad", y, g)) for y, g in zip(outputs, grad_outputs)]
     found = _walk(seeds, inputs, retain_graph, create_graph)
     for i, (_, g, _) in enumerate(found):
@@ -240,6 +257,12 @@ def grad(
                 f"grad: input {i} was not used in computing the outputs; expected allow_unused=True if that is meant"
             )
     return tuple(g for _, g, _ in found)
+
+
+def _require_grads(op: str, inputs: Sequence[Tensor]) -> None:
+    for i, x in enumerate(inputs):
+        if not x._requires_grad:
+            raise RuntimeError(f"{op}: expected inputs that require grad; input {i} does not")
 
 
 def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
@@ -257,7 +280,7 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
         raise RuntimeError(
             f"{op}: the gradient is {gradient.data.shape} but the tensor is {tensor.data.shape}; expected one shape"
         )
-    return gradient
+    return gradient.to(tensor.data.dtype)
 
 
 def _walk(
@@ -287,11 +310,13 @@ def _walk(
             dy = totals.get(key) if key in wanted else totals.pop(key, None)
             if dy is None:
                 continue
-            if node.hooks or node.retainers:
+            runs = running is None or key in running
+            if (node.hooks or node.retainers) and (runs or key in wanted):
                 dy = _call_hooks(node, dy)
                 if key in wanted:
                     totals[key] = dy
-            if running is not None and key not in running:
+                    exclusive.discard(key)  # a hook may have kept it
+            if not runs:
                 continue
             grads = _apply(node, dy)
             for i, (edge, spec, g) in enumerate(zip(node.edges, node.specs, grads)):
@@ -302,15 +327,16 @@ def _walk(
                 _accumulate(totals, exclusive, id(edge), g, mine)
             if not retain:
                 node.free()
-        found = []
+        found: dict[int, tuple[Tensor, Tensor | None, bool]] = {}  # a tensor may be asked for twice
         for x in asked:
             key = id(x._node or x)
-            g = totals.get(key)
-            if g is not None and x._node is None and x._hooks:
+            g, mine = totals.get(key), key in exclusive
+            if g is not None and x._node is None and x._hooks and id(x) not in found:
                 for hook in list(x._hooks.values()):
-                    g = _hooked(hook, g, x.data.shape)
-            found.append((x, g, key in exclusive))
-    return found
+                    g = _hooked(hook, g)
+                mine = False  # as above
+            found.setdefault(id(x), (x, g, mine))
+    return [found[id(x)] for x in asked]
 
 
 def _reach(edges: list[Any], wanted: set[int]) -> tuple[list[Node], list[Tensor]]:
@@ -360,6 +386,8 @@ def _apply(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
         y = wrap(node.output[0])
         y._storage, y._node, y._requires_grad = node.output[1], node, True
         grads = node.rule(dy, y)
+    if type(grads) is not tuple:
+        raise RuntimeError(f"{node.name}: the rule gave a {type(grads).__name__}; expected a tuple of gradients")
     if len(grads) != len(node.edges):
         raise RuntimeError(f"{node.name}: the rule gave {len(grads)} gradients; expected {len(node.edges)}")
     return grads
@@ -367,6 +395,8 @@ def _apply(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -> Tensor:
     """The gradient in its parent's shape and dtype: summed over the axes along which the parent was broadcast."""
+    if not isinstance(g, Tensor):
+        raise RuntimeError(f"{name}: the gradient of parent {i} is a {type(g).__name__}; expected a Tensor or None")
     shape, dtype = spec
     have = g.data.shape
     if have != shape:
@@ -402,9 +432,8 @@ def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Ten
 
 
 def _call_hooks(node: Node, dy: Tensor) -> Tensor:
-    shape = dy.data.shape
     for hook in list((node.hooks or {}).values()):
-        dy = _hooked(hook, dy, shape)
+        dy = _hooked(hook, dy)
     for reference in node.retainers or ():
         tensor = reference()
         if tensor is not None:
@@ -412,14 +441,17 @@ def _call_hooks(node: Node, dy: Tensor) -> Tensor:
     return dy
 
 
-def _hooked(hook: Callable, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _hooked(hook: Callable, g: Tensor) -> Tensor:
+    """The gradient, or what the hook makes of it."""
     changed = hook(g)
     if changed is None:
         return g
     if not isinstance(changed, Tensor):
         raise TypeError(f"hook: expected a Tensor or None; got {type(changed).__name__}")
-    if changed.data.shape != shape:
-        raise RuntimeError(f"hook: the gradient it gave is {changed.data.shape}; expected {shape}")
+    if changed.data.shape != g.data.shape:
+        raise RuntimeError(f"hook: the gradient it gave is {changed.data.shape}; expected {g.data.shape}")
+    if changed.data.dtype != g.data.dtype:
+        raise RuntimeError(f"hook: the gradient it gave is {changed.data.dtype}; expected {g.data.dtype}")
     return changed
 
 
@@ -456,4 +488,5 @@ def retain_grad(tensor: Tensor) -> None:
     if not tensor._requires_grad:
         raise RuntimeError("retain_grad: the tensor does not require grad; expected one that does")
     if tensor._node is not None:
-        tensor._node.retainers = (tensor._node.retainers or []) + [weakref.ref(tensor)]
+        others = [r for r in tensor._node.retainers or () if r() is not tensor]
+        tensor._node.retainers = [*others, weakref.ref(tensor)]

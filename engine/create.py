@@ -9,9 +9,9 @@ import numpy as np
 
 from engine import dtypes
 from engine.device import as_device, move
-from engine.ops.operands import shape_argument
+from engine.ops.operands import quiet, shape_argument
 from engine.random import Generator, default_generator
-from engine.tensor import Tensor, wrap
+from engine.tensor import Tensor, adopted, wrap
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -34,8 +34,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the memory of a NumPy array."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a NumPy array; got {type(array).__name__}")
-    dtypes.as_dtype(array.dtype)
-    return wrap(_native(array))
+    return wrap(adopted("from_numpy", array))
 
 
 def from_dlpack(source: Any) -> Tensor:
@@ -47,19 +46,18 @@ def _as_array(op: str, data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         return data.data
     if isinstance(data, np.ndarray):
-        array = data
+        array = np.asarray(data)
     else:
         try:
             array = np.array(_plain(data))
         except ValueError:
             raise ValueError(f"{op}: expected nested sequences of equal lengths; got ragged ones") from None
-        if array.size == 0 and array.dtype == np.float64 or array.dtype.kind == "f" and not _has_arrays(data):
-            array = array.astype(np.float32) if dtype is None else array
+        if dtype is None and array.dtype.kind == "f" and not _has_arrays(data):
+            with quiet(over="ignore"):
+                array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{op}: expected numbers; got {array.dtype} from {type(data).__name__}")
-    if dtype is None:
-        dtypes.as_dtype(array.dtype)
-    return _native(array)
+    return adopted(op, array) if dtype is None else array
 
 
 def _plain(data: Any) -> Any:
@@ -71,18 +69,15 @@ def _plain(data: Any) -> Any:
 
 def _has_arrays(data: Any) -> bool:
     """Whether a nested sequence holds arrays or tensors, whose float64 is meant (a Python float's is not)."""
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_arrays, data))
     return isinstance(data, (np.ndarray, np.generic, Tensor))
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _finish(array: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     if dtype is not None:
-        array = array.astype(dtypes.as_dtype(dtype), copy=False)
+        with quiet(all="ignore"):
+            array = array.astype(dtypes.as_dtype(dtype), copy=False)
     out = wrap(move(array, as_device(device)))
     if requires_grad:
         out.requires_grad = True
@@ -90,6 +85,13 @@ def _finish(array: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> 
 
 
 # --- of a shape ------------------------------------------------------------------------------------------------------
+
+
+def _size(op: str, size: tuple[Any, ...]) -> tuple[int, ...]:
+    shape = shape_argument(op, size)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{op}: the size is {shape}; expected no negative entry")
+    return shape
 
 
 def full(
@@ -102,22 +104,24 @@ def full(
 ) -> Tensor:
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
-    return _finish(np.full(shape_argument((size,)), fill_value, dtypes.as_dtype(dtype)), None, device, requires_grad)
+    with quiet(all="ignore"):
+        array = np.full(_size("full", (size,)), fill_value, dtypes.as_dtype(dtype))
+    return _finish(array, None, device, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros; float32 by default."""
-    return _finish(np.zeros(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    return _finish(np.zeros(_size("zeros", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones; float32 by default."""
-    return _finish(np.ones(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    return _finish(np.ones(_size("ones", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Memory as it is found; float32 by default."""
-    return _finish(np.empty(shape_argument(size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    return _finish(np.empty(_size("empty", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -189,7 +193,7 @@ def rand(
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform on [0, 1)."""
-    values = (generator or default_generator).uniform(shape_argument(size), _float("rand", dtype))
+    values = (generator or default_generator).uniform(_size("rand", size), _float("rand", dtype))
     return _finish(values, None, device, requires_grad)
 
 
@@ -201,7 +205,7 @@ def randn(
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal."""
-    values = (generator or default_generator).normal(shape_argument(size), _float("randn", dtype))
+    values = (generator or default_generator).normal(_size("randn", size), _float("randn", dtype))
     return _finish(values, None, device, requires_grad)
 
 
@@ -217,7 +221,7 @@ def randint(
     """Uniform integers in [low, high), int64 by default; randint(high, size) starts at 0."""
     if size is None:
         low, high, size = 0, low, high
-    values = (generator or default_generator).integers(int(low), int(high), shape_argument((size,)))
+    values = (generator or default_generator).integers(int(low), int(high), _size("randint", (size,)))
     return _finish(values, dtype, device, False)
 
 

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 
 
+def is_array(x: Any) -> bool:
+    """Whether x is an array that a tensor can hold: NumPy's or CuPy's."""
+    return isinstance(x, np.ndarray) or type(x).__module__.partition(".")[0] == "cupy"
+
+
 def device_of(array: Any) -> str:
     """The device that an array lives on."""
     return "cpu" if isinstance(array, np.ndarray) else "cuda"

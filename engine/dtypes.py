@@ -25,6 +25,7 @@ float64 = np.dtype(np.float64)
 
 DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, float32, float64)
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+_PYTHON_KIND = {bool: 0, int: 1, float: 2}
 _DEFAULT = (bool_, int64, float32)  # what a Python bool, int, float becomes
 
 
@@ -47,6 +48,16 @@ def as_dtype(dtype: Any) -> np.dtype:
 def is_float(dtype: np.dtype) -> bool:
     """Whether tensors of this dtype can carry gradients."""
     return dtype.kind == "f"
+
+
+def can_hold(dtype: np.dtype, other: np.dtype) -> bool:
+    """Whether results of `other` may be written to a tensor of `dtype`: no float to integers, nor number to bools."""
+    return _KIND[other.kind] <= _KIND[dtype.kind]
+
+
+def absorbs(dtype: np.dtype, value: Any) -> bool:
+    """Whether value is a Python number that leaves the dtype of a tensor as it is."""
+    return type(value) in _PYTHON_KIND and _PYTHON_KIND[type(value)] <= _KIND[dtype.kind]
 
 
 def of_scalar(value: Any) -> np.dtype:
@@ -73,7 +84,7 @@ def _combine(*tiers: tuple[np.dtype, ...]) -> np.dtype:
     result: np.dtype | None = None
     for tier in tiers:
         for dtype in tier:
-            if _KIND.get(dtype.kind, 3) > 2:
+            if dtype not in DTYPES:
                 raise TypeError(f"promote: expected dtypes among {', '.join(map(str, DTYPES))}; got {dtype}")
         kind = max((_KIND[d.kind] for d in tier), default=-1)
         if result is None or kind > _KIND[result.kind]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from engine import dtypes, ops
-from engine.autograd import Node, is_grad_enabled, no_grad
-from engine.ops.operands import as_tensor, broadcast_shape
+from engine.autograd import Node, is_grad_enabled
+from engine.ops.operands import as_tensor, broadcast_shape, cast
 from engine.random import Generator, default_generator
-from engine.tensor import Tensor
+from engine.tensor import Tensor, wrap
 
 
 def tracked_write(
@@ -21,119 +23,119 @@ def tracked_write(
     x: Tensor,
     others: Sequence[Tensor],
     write: Callable[[], None],
-    rule: Callable[[Tensor], tuple] | None,
+    rule: Callable[[Tensor], tuple],
 ) -> Tensor:
     """Run write(), which changes x's memory, and record `rule` behind x if a gradient passes through.
 
-    rule(dy) -> the gradients of (x before the write, *others); None where the write cannot be differentiated.
+    rule(dy) -> the gradients of (x before the write, *others).
     Raises RuntimeError for a leaf that requires grad, and where views of x would miss the change in the graph.
     """
-    tracking = is_grad_enabled() and (x._requires_grad or any(o._requires_grad for o in others))
-    if tracking:
-        if x._node is None and x._requires_grad:
-            raise RuntimeError(f"{name}: x is a leaf that requires grad; expected the write under no_grad()")
-        if x._storage.viewed:
-            raise RuntimeError(
-                f"{name}: x shares its memory with a view, which would miss this write in the graph; "
-                "expected a clone() first, or the write under no_grad()"
-            )
-        if x.data.dtype.kind != "f":
-            raise RuntimeError(f"{name}: x is {x.dtype}, which carries no gradient; expected a floating-point tensor")
-        node = Node(name, rule, (x, *others))
+    tracking = _is_tracked(x, *others)
+    _require_writable(name, x, tracking)
+    node = Node(name, rule, (x, *others)) if tracking else None
     write()
-    x._storage.version += 1
-    if tracking:
-        x._node = node
-        x._requires_grad = True
+    _written(x, node)
     return x
 
 
-def _binary(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def method(self: Tensor, other: Any, **options: Any) -> Tensor:
-        other = as_tensor(name, other, self)
-        if is_grad_enabled() and (self._requires_grad or other._requires_grad):
-            return _differentiable(name, self, op, other, **options)
-        with no_grad():
-            y = op(self, other, **options)
+def _is_tracked(*tensors: Any) -> bool:
+    return is_grad_enabled() and any(isinstance(t, Tensor) and t._requires_grad for t in tensors)
+
+
+def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
+    if not getattr(x.data.flags, "writeable", True):
+        raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
+    if not tracking:
+        return
+    if x._node is None and x._requires_grad:
+        raise RuntimeError(f"{name}: x is a leaf that requires grad; expected the write under no_grad()")
+    if x._storage.viewed_beside(x):
+        raise RuntimeError(
+            f"{name}: x shares its memory with a view, which would miss this write in the graph; "
+            "expected a clone() first, or the write under no_grad()"
+        )
+    if x.data.dtype.kind != "f":
+        raise RuntimeError(f"{name}: x is {x.dtype}, which carries no gradient; expected a floating-point tensor")
+
+
+def _written(x: Tensor, node: Node | None) -> None:
+    """Count the write; where it was recorded, x now stands behind that node."""
+    x._storage.version += 1
+    if node is None:
+        return
+    if x._node is not None and x._node.retainers:  # a retained gradient is that of the latest value, as in PyTorch
+        retained = [r for r in x._node.retainers if r() is x]
+        x._node.retainers = [r for r in x._node.retainers if r() is not x]
+        node.retainers = (node.retainers or []) + retained
+    x._node, x._requires_grad = node, True
+
+
+def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method that makes x op(x, ...), in memory and in the graph."""
+
+    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        tracking = _is_tracked(self, *args, *options.values())
+        _require_writable(name, self, tracking)
+        before = wrap(self.data)  # stands where x stood in the graph, with a version of its own
+        before._node, before._requires_grad = self._node, self._requires_grad
+        y = op(before, *args, **options)
         _require_same(name, self, y)
-
-        def write() -> None:
-            self.data[...] = y.data
-
-        return tracked_write(name, self, (other,), write, None)
+        y = cast(y, self.dtype)
+        if before._storage.kept:
+            before.data = self.data.copy()  # the rule needs the value that is about to be overwritten
+        self.data[...] = y.data
+        _written(self, y._node if tracking else None)
+        return self
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"{name[:-1]} in place; returns the tensor."
     return method
-
-
-def _differentiable(name: str, x: Tensor, op: Callable[..., Tensor], *others: Any, **options: Any) -> Tensor:
-    """x becomes op(x, ...) in memory and in the graph."""
-    before = Tensor(x.data)
-    before._storage, before._node, before._requires_grad = x._storage, x._node, x._requires_grad
-    y = op(before, *others, **options)
-    _require_same(name, x, y)
-
-    def write() -> None:
-        x.data[...] = y.data
-
-    # The node of the op stands behind x now; tracked_write checks, writes and counts.
-    tracked_write(name, x, (y,), write, None)
-    if is_grad_enabled():
-        x._node, x._requires_grad = y._node, y._requires_grad
-    return x
 
 
 def _require_same(name: str, x: Tensor, y: Tensor) -> None:
     if y.shape != x.shape:
         raise ValueError(f"{name}: the result is {y.shape} but x is {x.shape}; expected x's shape")
-    if y.dtype != x.dtype and dtypes.promote(x.data, y.data) != x.dtype:
+    if not dtypes.can_hold(x.dtype, y.dtype):
         raise TypeError(f"{name}: the result is {y.dtype} but x is {x.dtype}; expected a dtype that x can hold")
 
 
-def _unary(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return _differentiable(name, self, op, *args, **options)
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"{name[:-1]} in place; returns the tensor."
-    return method
-
-
-add_ = _binary("add_", ops.add)
-sub_ = _binary("sub_", ops.sub)
-mul_ = _binary("mul_", ops.mul)
-div_ = _binary("div_", ops.div)
-pow_ = _binary("pow_", ops.pow)
-neg_ = _unary("neg_", ops.neg)
-exp_ = _unary("exp_", ops.exp)
-sqrt_ = _unary("sqrt_", ops.sqrt)
-relu_ = _unary("relu_", ops.relu)
-tanh_ = _unary("tanh_", ops.tanh)
-sigmoid_ = _unary("sigmoid_", ops.sigmoid)
-clamp_ = _unary("clamp_", ops.clamp)
-masked_fill_ = _unary("masked_fill_", ops.masked_fill)
+add_ = inplace_form("add_", ops.add)
+sub_ = inplace_form("sub_", ops.sub)
+mul_ = inplace_form("mul_", ops.mul)
+div_ = inplace_form("div_", ops.div)
+pow_ = inplace_form("pow_", ops.pow)
+neg_ = inplace_form("neg_", ops.neg)
+exp_ = inplace_form("exp_", ops.exp)
+sqrt_ = inplace_form("sqrt_", ops.sqrt)
+relu_ = inplace_form("relu_", ops.relu)
+tanh_ = inplace_form("tanh_", ops.tanh)
+sigmoid_ = inplace_form("sigmoid_", ops.sigmoid)
+clamp_ = inplace_form("clamp_", ops.clamp)
+masked_fill_ = inplace_form("masked_fill_", ops.masked_fill)
 
 
-def copy_(self: Tensor, src: Tensor) -> Tensor:
-    """Take over the values of src, broadcast and cast; the gradient flows to src."""
-    src = as_tensor("copy_", src, self)
-    if broadcast_shape("copy_", self.shape, src.shape) != self.shape:
-        raise ValueError(f"copy_: src is {src.shape}; expected it to broadcast to {self.shape}")
-
-    def write() -> None:
-        self.data[...] = src.data
-
-    return tracked_write("copy_", self, (src,), write, lambda dy: (None, dy))
+def copy_(self: Tensor, src: Any) -> Tensor:
+    """Take over the values of src (a tensor or a number), broadcast and cast; the gradient flows to src."""
+    return _copied("copy_", self, src)
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
-    """Set every element to a number."""
+    """Set every element to a number (or 0-dim tensor, to which the gradient flows)."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise ValueError(f"fill_: the value is {value.shape}; expected a number or a tensor without dimensions")
+    return _copied("fill_", self, value)
+
+
+def _copied(name: str, x: Tensor, src: Any) -> Tensor:
+    src = as_tensor(name, src, x)
+    if broadcast_shape(name, x.shape, src.shape) != x.shape:
+        raise ValueError(f"{name}: src is {src.shape}; expected it to broadcast to {x.shape}")
+    source = cast(src, x.dtype)
 
     def write() -> None:
-        self.data[...] = value.item() if isinstance(value, Tensor) else value
+        x.data[...] = source.data
 
-    return tracked_write("fill_", self, (), write, lambda dy: (None,))
+    return tracked_write(name, x, (source,), write, lambda dy: (None, dy))
 
 
 def zero_(self: Tensor) -> Tensor:
@@ -145,21 +147,27 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator 
     """Fill with numbers uniform on [a, b) from the Philox stream."""
     if a > b:
         raise ValueError(f"uniform_: expected a <= b; got a={a}, b={b}")
-    values = (generator or default_generator).uniform(self.shape, self.dtype) * (b - a) + a
 
-    def write() -> None:
-        self.data[...] = values
+    def draw(stream: Generator) -> np.ndarray:
+        values = stream.uniform(self.shape, self.dtype) * (b - a) + a
+        below = np.nextafter(np.asarray(b, self.dtype), np.asarray(a, self.dtype))  # rounding may reach b
+        return np.minimum(values, below)
 
-    return tracked_write("uniform_", self, (), write, lambda dy: (None,))
+    return _drawn("uniform_", self, draw, generator)
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with normally distributed numbers from the Philox stream."""
     if std < 0:
         raise ValueError(f"normal_: expected std >= 0; got {std}")
-    values = (generator or default_generator).normal(self.shape, self.dtype) * std + mean
+    return _drawn("normal_", self, lambda stream: stream.normal(self.shape, self.dtype) * std + mean, generator)
+
+
+def _drawn(name: str, x: Tensor, draw: Callable[[Generator], np.ndarray], generator: Generator | None) -> Tensor:
+    if x.data.dtype.kind != "f":
+        raise TypeError(f"{name}: x is {x.dtype}; expected a floating-point tensor")
 
     def write() -> None:
-        self.data[...] = values
+        x.data[...] = draw(generator or default_generator)
 
-    return tracked_write("normal_", self, (), write, lambda dy: (None,))
+    return tracked_write(name, x, (), write, lambda dy: (None,))

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from engine import autograd, dtypes, inplace, ops
-from engine.device import as_device, move
+from engine.device import as_device, is_array, move
 from engine.ops.operands import cast
 from engine.tensor import Tensor
 
 FUNCTIONS = """
-    abs add all allclose amax amin any arccos arcsin arctan argmax argmin argsort bitwise_and bitwise_not bitwise_or
-    bitwise_xor bmm broadcast_to ceil chunk clamp clip clone contiguous cos cosh cumprod cumsum detach diagonal div dot
-    eq equal exp expand expand_as expm1 flatten flip floor floor_divide gather ge gt index_select isfinite isinf isnan
-    le log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt masked_fill
-    masked_select matmul max maximum mean min minimum mm movedim mul narrow ne neg nonzero norm outer permute pow prod
-    reciprocal relu remainder repeat repeat_interleave reshape roll round rsqrt scatter scatter_add select sigmoid sign
-    sin sinh softmax sort split sqrt square squeeze std sub sum t take_along_dim tan tanh tile topk trace transpose tril
-    triu trunc unbind unflatten unsqueeze var view where
+    abs acos add all allclose amax amin any arccos arcsin arctan argmax argmin argsort asin atan bitwise_and
+    bitwise_not bitwise_or bitwise_xor bmm broadcast_to ceil chunk clamp clip clone contiguous cos cosh cumprod
+    cumsum detach diagonal div dot eq equal exp expand expand_as expm1 flatten flip floor floor_divide gather ge gt
+    index_select isfinite isinf isnan le log log10 log1p log2 log_softmax logical_and logical_not logical_or
+    logical_xor logsumexp lt masked_fill masked_select matmul max maximum mean min minimum mm movedim mul narrow ne
+    neg nonzero norm outer permute pow prod reciprocal relu remainder repeat repeat_interleave reshape roll round
+    rsqrt scatter scatter_add select sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub sum t
+    take_along_dim tan tanh tile topk trace transpose tril triu trunc unbind unflatten unsqueeze var view where
 """.split()
 
 INPLACE = """
     add_ clamp_ copy_ div_ exp_ fill_ masked_fill_ mul_ neg_ normal_ pow_ relu_ sigmoid_ sqrt_ sub_ tanh_ uniform_ zero_
 """.split()
+
+
+def _equality(op: Any) -> Any:
+    """== or != that leaves foreign objects, such as None, to Python: they are not equal."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        if not (isinstance(other, (Tensor, bool, int, float, np.generic)) or is_array(other)):
+            return NotImplemented
+        return op(self, other)
+
+    return method
+
 
 OPERATORS = {
     "__add__": ops.add,
@@ -43,8 +57,8 @@ OPERATORS = {
     "__neg__": ops.neg,
     "__abs__": ops.abs,
     "__invert__": ops.bitwise_not,
-    "__eq__": ops.eq,
-    "__ne__": ops.ne,
+    "__eq__": _equality(ops.eq),
+    "__ne__": _equality(ops.ne),
     "__lt__": ops.lt,
     "__le__": ops.le,
     "__gt__": ops.gt,

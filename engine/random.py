@@ -76,12 +76,14 @@ class Generator:
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> np.ndarray:
         """Uniform integers in [low, high), int64, from 64 random bits modulo the range (bias below range / 2^64)."""
-        if not low < high:
-            raise ValueError(f"randint: expected low < high; got low={low}, high={high}")
+        if not -(2**63) <= low < high <= 2**63:
+            raise ValueError(f"randint: expected low < high within int64; got low={low}, high={high}")
         n = math.prod(shape)
         words = self.bits(2 * n).astype(np.uint64)
         wide = (words[0::2] << np.uint64(32)) | words[1::2]
-        return (low + (wide % np.uint64(high - low)).astype(np.int64)).reshape(shape)
+        if high - low < 2**64:
+            wide %= np.uint64(high - low)
+        return (np.int64(low) + wide.view(np.int64)).reshape(shape)  # modulo 2^64, which brings it back into range
 
     def permutation(self, n: int) -> np.ndarray:
         """A random order of range(n), int64: the stable sort of n keys of 64 bits."""

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from engine.device import device_of
+from engine.device import device_of, is_array
+from engine.dtypes import DTYPES
 
 
 class Storage:
-    """What tensors that share memory share: how often it was written to, and whether it has views."""
+    """What tensors that share memory share.
+
+    version  how often it was written to
+    kept     whether a gradient rule keeps a tensor on it
+    """
 
     version = 0
-    viewed = False
+    kept = False
+    _sharers: dict[int, weakref.ref] | None = None
+
+    def share(self, *tensors: Tensor) -> None:
+        """Know these as one another's views for as long as they live."""
+        if self._sharers is None:
+            self._sharers = {}
+        sharers = self._sharers
+        for x in tensors:
+            key = id(x)
+            if key not in sharers:
+                sharers[key] = weakref.ref(x, lambda _, key=key: sharers.pop(key))
+
+    def viewed_beside(self, x: Tensor) -> bool:
+        """Whether x shares this memory with a view, or with what it is a view of, that still lives."""
+        return any(key != id(x) for key in self._sharers or ())
 
 
 class Tensor:
@@ -33,9 +54,9 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             data = data.data
-        if not hasattr(data, "dtype") or isinstance(data, np.generic):
+        if not is_array(data):
             raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (engine.tensor takes any numbers)")
-        self.data = data
+        self.data = adopted("Tensor", data)
         self.grad: Tensor | None = None
         self._node = None
         self._storage = Storage()
@@ -73,7 +94,11 @@ class Tensor:
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or its entry `dim`."""
-        return self.data.shape if dim is None else self.data.shape[dim]
+        if dim is None:
+            return self.data.shape
+        if not -self.data.ndim <= dim < self.data.ndim:
+            raise IndexError(f"size: dim is {dim} but the tensor is {self.data.shape}; expected a dimension of it")
+        return self.data.shape[dim]
 
     def dim(self) -> int:
         """The number of dimensions."""
@@ -194,10 +219,12 @@ class Tensor:
         return int(self.data.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.data.ndim == 0 else str(self)
+        return format(self.item(), spec) if self.data.ndim == 0 else object.__format__(self, spec)
 
     def __contains__(self, element: Any) -> bool:
-        return bool((self.data == getattr(element, "data", element)).any())
+        if not isinstance(element, (Tensor, bool, int, float, np.generic)):
+            raise TypeError(f"in: expected a tensor or a number; got {type(element).__name__}")
+        return bool((self == element).any())
 
     __hash__ = object.__hash__
 
@@ -226,6 +253,18 @@ class Tensor:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
         return type(self), (self.data, self._requires_grad)
+
+
+def adopted(op: str, array: Any) -> Any:
+    """The array as tensors hold it: no subclass, in native byte order; itself where it is so already.
+
+    Raises TypeError for a dtype that tensors cannot have.
+    """
+    if array.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(f"{op}: the array is {array.dtype}; expected one of {', '.join(map(str, DTYPES))}")
+    if isinstance(array, np.ndarray) and type(array) is not np.ndarray:
+        array = array.view(np.ndarray)  # a memory map or a matrix would bring its own arithmetic
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def wrap(data: Any) -> Tensor:

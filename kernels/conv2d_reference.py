@@ -28,7 +28,7 @@ from kernels.windows import Pair, Windows, channels_first, channels_last, image_
 TILE_BYTES = 1 << 20  # columns and output of one tile: half of a 2 MB cache
 
 
-class _Conv(NamedTuple):
+class Conv(NamedTuple):
     """The sizes of one convolution, checked."""
 
     images: int
@@ -84,14 +84,7 @@ def conv2d(
     pass through the cache in tiles.
     Raises ValueError for shapes, geometry, activation and precision, TypeError for dtypes.
     """
-    op = "conv2d"
-    dtype = float_dtype(op, x=x, w=w, bias=bias)
-    s = _sizes(op, "x", x.shape, "w", w.shape, stride, padding, dilation, groups)
-    bias_fits = bias is None or bias.shape == s.w_shape[:1]
-    require(bias_fits, op, f"bias is {np.shape(bias)}; expected {s.w_shape[:1]}")
-    one_of(op, "activation", activation, (None, *ACTIVATIONS))
-    one_of(op, "precision", precision, PRECISIONS)
-
+    dtype, s = check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     accumulate = accumulator(dtype)
     images, channels, height, width = s.y_shape
     y = np.empty((images, height, width, channels), accumulate)
@@ -131,12 +124,7 @@ def conv2d_grad_input(
     the image, passes through the cache in tiles.
     Raises ValueError for shapes, geometry and precision, TypeError for dtypes.
     """
-    op = "conv2d_grad_input"
-    dtype = float_dtype(op, dy=dy, w=w)
-    s = _sizes(op, "x_shape", x_shape, "w", w.shape, stride, padding, dilation, groups)
-    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
-    one_of(op, "precision", precision, PRECISIONS)
-
+    dtype, s = check_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
     accumulate = accumulator(dtype)
     dy = channels_last(dy, accumulate)
     dx = np.zeros((s.images, *s.windows.image, s.groups * s.in_channels), accumulate)
@@ -177,12 +165,7 @@ def conv2d_grad_weight(
     image, pass through the cache in tiles.
     Raises ValueError for shapes, geometry and precision, TypeError for dtypes.
     """
-    op = "conv2d_grad_weight"
-    dtype = float_dtype(op, dy=dy, x=x)
-    s = _sizes(op, "x", x.shape, "w_shape", w_shape, stride, padding, dilation, groups)
-    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
-    one_of(op, "precision", precision, PRECISIONS)
-
+    dtype, s = check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     accumulate = accumulator(dtype)
     dy = channels_last(dy, accumulate)
     dw = np.zeros((s.groups, s.window_size, s.out_channels), accumulate)
@@ -212,6 +195,66 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     return over_images.reshape(height * width, channels).sum(axis=0).astype(dtype, copy=False)
 
 
+def check_conv2d(
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    activation: str | None,
+    precision: str,
+) -> tuple[np.dtype, Conv]:
+    """Raise as conv2d does; the dtype and the sizes."""
+    op = "conv2d"
+    dtype = float_dtype(op, x=x, w=w, bias=bias)
+    s = _sizes(op, "x", x.shape, "w", w.shape, stride, padding, dilation, groups)
+    bias_fits = bias is None or bias.shape == s.w_shape[:1]
+    require(bias_fits, op, f"bias is {np.shape(bias)}; expected {s.w_shape[:1]}")
+    one_of(op, "activation", activation, (None, *ACTIVATIONS))
+    one_of(op, "precision", precision, PRECISIONS)
+    return dtype, s
+
+
+def check_grad_input(
+    dy: np.ndarray,
+    w: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    precision: str,
+) -> tuple[np.dtype, Conv]:
+    """Raise as conv2d_grad_input does; the dtype and the sizes."""
+    op = "conv2d_grad_input"
+    dtype = float_dtype(op, dy=dy, w=w)
+    s = _sizes(op, "x_shape", x_shape, "w", w.shape, stride, padding, dilation, groups)
+    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
+    one_of(op, "precision", precision, PRECISIONS)
+    return dtype, s
+
+
+def check_grad_weight(
+    dy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    precision: str,
+) -> tuple[np.dtype, Conv]:
+    """Raise as conv2d_grad_weight does; the dtype and the sizes."""
+    op = "conv2d_grad_weight"
+    dtype = float_dtype(op, dy=dy, x=x)
+    s = _sizes(op, "x", x.shape, "w_shape", w_shape, stride, padding, dilation, groups)
+    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
+    one_of(op, "precision", precision, PRECISIONS)
+    return dtype, s
+
+
 def _sizes(
     op: str,
     x_name: str,
@@ -222,7 +265,7 @@ def _sizes(
     padding: Any,
     dilation: Any,
     groups: Any,
-) -> _Conv:
+) -> Conv:
     images, channels, *image = image_shape(op, x_name, x_shape)
     out_channels, in_channels, *kernel = image_shape(op, w_name, w_shape, axes="(O, C / groups, KH, KW)")
     if not is_int(groups):
@@ -233,22 +276,22 @@ def _sizes(
     divides = out_channels > 0 and out_channels % groups == 0
     require(divides, op, f"{shapes}; expected {w_name}[0] to be a positive multiple of groups")
     geometry = windows(op, tuple(image), tuple(kernel), stride, padding, dilation)
-    return _Conv(images, groups, in_channels, out_channels // groups, geometry)
+    return Conv(images, groups, in_channels, out_channels // groups, geometry)
 
 
-def _taps_first(w: np.ndarray, s: _Conv, dtype: np.dtype) -> np.ndarray:
+def _taps_first(w: np.ndarray, s: Conv, dtype: np.dtype) -> np.ndarray:
     """w (O, C / groups, KH, KW) as (groups, taps, C / groups, O / groups)."""
     grouped = w.reshape(s.groups, s.out_channels, s.in_channels, s.taps)
     return grouped.transpose(0, 3, 2, 1).astype(dtype, order="C")
 
 
-def _group_matrices(y: np.ndarray, s: _Conv) -> np.ndarray:
+def _group_matrices(y: np.ndarray, s: Conv) -> np.ndarray:
     """y (n, rows, OW, O), dense, as one matrix a group: a view (groups, n * rows * OW, O / groups)."""
     windows_of_tile = math.prod(y.shape[:3])
     return y.reshape(windows_of_tile, s.groups, s.out_channels).swapaxes(0, 1)
 
 
-def _tiles(s: _Conv, dtype: np.dtype) -> Iterator[tuple[slice, slice]]:
+def _tiles(s: Conv, dtype: np.dtype) -> Iterator[tuple[slice, slice]]:
     """Cut the output into tiles (images, rows): a few whole images or, if they are large, rows of one."""
     height, width = s.windows.count
     row_bytes = width * s.groups * (s.window_size + s.out_channels) * dtype.itemsize
@@ -259,7 +302,7 @@ def _tiles(s: _Conv, dtype: np.dtype) -> Iterator[tuple[slice, slice]]:
             yield slice(n, min(n + images, s.images)), slice(row, min(row + rows, height))
 
 
-def _im2col(x: np.ndarray, s: _Conv, dtype: np.dtype) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+def _im2col(x: np.ndarray, s: Conv, dtype: np.dtype) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Yield (tile, columns (groups, M, K)) for every tile; the next columns overwrite these."""
     view = _window_view(channels_last(x, dtype), s)
     memory = None
@@ -269,7 +312,7 @@ def _im2col(x: np.ndarray, s: _Conv, dtype: np.dtype) -> Iterator[tuple[tuple[sl
         yield tile, _columns(part, memory)
 
 
-def _window_view(x: np.ndarray, s: _Conv) -> np.ndarray:
+def _window_view(x: np.ndarray, s: Conv) -> np.ndarray:
     """All windows of x (N, H, W, C): a view (groups, N, OH, OW, KH, KW, C / groups) of the padded images."""
     (height, width), (ph, pw) = s.windows.image, s.windows.padding
     if ph or pw:
@@ -296,7 +339,7 @@ def _columns(view: np.ndarray, memory: np.ndarray) -> np.ndarray:
     return columns.reshape(shape)
 
 
-def _col2im(columns: np.ndarray, dx: np.ndarray, tile: tuple[slice, slice], s: _Conv) -> None:
+def _col2im(columns: np.ndarray, dx: np.ndarray, tile: tuple[slice, slice], s: Conv) -> None:
     """Add columns (groups, taps, M, C / groups) of a tile to dx (N, H, W, C) at the pixels the taps read."""
     images, rows = tile
     dx = dx[images].reshape(images.stop - images.start, *s.windows.image, s.groups, s.in_channels)

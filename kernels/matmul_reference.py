@@ -33,18 +33,8 @@ def matmul(
     Traffic: reads (M K + K N) * itemsize a matrix at least once, writes M N * itemsize.
     Raises ValueError for shapes, activation and precision, TypeError for dtypes.
     """
-    op = "matmul"
-    dtype = float_dtype(op, a=a, b=b, bias=bias)
-    for name, x in (("a", a), ("b", b)):
-        require(x.ndim >= 2, op, f"{name} is {x.shape}; expected at least 2 dimensions")
+    dtype = check_matmul(a, b, bias, activation, precision)
     k, n = b.shape[-2:]
-    require(a.shape[-1] == k, op, f"a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
-    broadcast = _broadcastable(a.shape[:-2], b.shape[:-2])
-    require(broadcast, op, f"a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
-    require(bias is None or bias.shape == (n,), op, f"bias is {np.shape(bias)}; expected ({n},)")
-    one_of(op, "activation", activation, (None, *ACTIVATIONS))
-    one_of(op, "precision", precision, PRECISIONS)
-
     accumulate = accumulator(dtype)
     a, b = a.astype(accumulate, copy=False), b.astype(accumulate, copy=False)
     if b.ndim == 2:  # one product of (batch * M) rows is faster than a product for each matrix of the batch
@@ -56,6 +46,24 @@ def matmul(
         y += bias
     apply_activation(y, activation)
     return y.astype(dtype, copy=False)
+
+
+def check_matmul(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str
+) -> np.dtype:
+    """Raise as matmul does; the dtype."""
+    op = "matmul"
+    dtype = float_dtype(op, a=a, b=b, bias=bias)
+    for name, x in (("a", a), ("b", b)):
+        require(x.ndim >= 2, op, f"{name} is {x.shape}; expected at least 2 dimensions")
+    k, n = b.shape[-2:]
+    require(a.shape[-1] == k, op, f"a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
+    broadcast = _broadcastable(a.shape[:-2], b.shape[:-2])
+    require(broadcast, op, f"a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
+    require(bias is None or bias.shape == (n,), op, f"bias is {np.shape(bias)}; expected ({n},)")
+    one_of(op, "activation", activation, (None, *ACTIVATIONS))
+    one_of(op, "precision", precision, PRECISIONS)
+    return dtype
 
 
 def _broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

@@ -43,10 +43,7 @@ def max_pool2d(
     Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * (itemsize + 1).
     Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
     """
-    op = "max_pool2d"
-    dtype = float_dtype(op, x=x)
-    w = _pool_windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-
+    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
     x = channels_last(x, dtype)
     y = np.full((len(x), *w.count, x.shape[3]), -np.inf, dtype)
     tap = np.zeros(y.shape, _tap_dtype(w))
@@ -76,16 +73,8 @@ def max_pool2d_grad(
     Traffic: reads N C OH OW * (itemsize + 1), writes N C H W * itemsize once if the windows tile the image.
     Raises ValueError for shapes, TypeError for dtypes.
     """
-    op = "max_pool2d_grad"
-    dtype = float_dtype(op, dy=dy)
-    n, c, height, width = image_shape(op, "x_shape", x_shape)
-    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, dilation, ceil_mode)
-    if getattr(tap, "dtype", None) != _tap_dtype(w):
-        found = getattr(tap, "dtype", type(tap).__name__)
-        raise TypeError(f"{op}: tap is {found}; expected {_tap_dtype(w)} for kernel_size {w.kernel}")
-    _require_output_shape(op, "dy", dy, (n, c, *w.count))
-    _require_output_shape(op, "tap", tap, (n, c, *w.count))
-
+    dtype, w = check_max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    n, c, height, width = x_shape
     accumulate = accumulator(dtype)
     dy, tap = channels_last(dy, accumulate), channels_last(tap, tap.dtype)
     dx = np.zeros((n, height, width, c), accumulate)
@@ -165,6 +154,38 @@ def avg_pool2d_grad(
     for t in taps(w):
         dx[:, t.rows, t.cols] += share[:, t.window_rows, t.window_cols]
     return channels_first(dx, dtype)
+
+
+def check_max_pool2d(
+    x: np.ndarray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> tuple[np.dtype, Windows]:
+    """Raise as max_pool2d does; the dtype and the windows."""
+    op = "max_pool2d"
+    dtype = float_dtype(op, x=x)
+    return dtype, _pool_windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def check_max_pool2d_grad(
+    dy: np.ndarray,
+    tap: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> tuple[np.dtype, Windows]:
+    """Raise as max_pool2d_grad does; the dtype and the windows."""
+    op = "max_pool2d_grad"
+    dtype = float_dtype(op, dy=dy)
+    n, c, height, width = image_shape(op, "x_shape", x_shape)
+    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, dilation, ceil_mode)
+    if getattr(tap, "dtype", None) != _tap_dtype(w):
+        found = getattr(tap, "dtype", type(tap).__name__)
+        raise TypeError(f"{op}: tap is {found}; expected {_tap_dtype(w)} for kernel_size {w.kernel}")
+    _require_output_shape(op, "dy", dy, (n, c, *w.count))
+    _require_output_shape(op, "tap", tap, (n, c, *w.count))
+    return dtype, w
 
 
 def _pool_windows(

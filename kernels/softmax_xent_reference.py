@@ -47,7 +47,7 @@ def softmax_xent(
     TypeError for dtypes.
     """
     op = "softmax_xent"
-    _check(op, z, t, weight, label_smoothing, ignore_index, reduction)
+    check_softmax_xent(op, z, t, weight, label_smoothing, ignore_index, reduction)
     accumulate = accumulator(z.dtype)
     z = z.astype(accumulate, copy=False)
     kept, target, row_weight = _rows(t, weight, ignore_index, accumulate)
@@ -94,18 +94,8 @@ def softmax_xent_grad(
     Traffic: reads and writes N*C*itemsize once.
     Raises as softmax_xent does, and for m, s, total or dloss of another shape or dtype.
     """
-    op = "softmax_xent_grad"
-    _check(op, z, t, weight, label_smoothing, ignore_index, reduction)
-    rows, classes = z.shape
-    dtype, accumulate = z.dtype, accumulator(z.dtype)
-    loss_shape = (rows,) if reduction == "none" else ()
-    shapes = {"dloss": loss_shape, "m": (rows,), "s": (rows,), "total": ()}
-    saved = float_dtype(op, dloss=dloss, m=m, s=s, total=total)
-    if saved != accumulate:
-        raise TypeError(f"{op}: dloss, m, s and total are {saved} but z is {dtype}; expected {accumulate}")
-    for (name, shape), a in zip(shapes.items(), (dloss, m, s, total), strict=True):
-        require(a.shape == shape, op, f"{name} is {a.shape}; expected {shape} for z {z.shape}, {reduction!r}")
-
+    check_softmax_xent_grad(dloss, z, t, m, s, total, weight, label_smoothing, ignore_index, reduction)
+    (rows, classes), dtype, accumulate = z.shape, z.dtype, accumulator(z.dtype)
     z = z.astype(accumulate, copy=False)
     kept, target, row_weight = _rows(t, weight, ignore_index, accumulate)
     g = np.where(kept, dloss / total, 0)
@@ -136,7 +126,33 @@ def _rows(
     return kept, target, np.where(kept, weight[target], 0).astype(accumulate)
 
 
-def _check(
+def check_softmax_xent_grad(
+    dloss: np.ndarray,
+    z: np.ndarray,
+    t: np.ndarray,
+    m: np.ndarray,
+    s: np.ndarray,
+    total: np.ndarray,
+    weight: np.ndarray | None,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
+) -> None:
+    """Raise as softmax_xent_grad does."""
+    op = "softmax_xent_grad"
+    check_softmax_xent(op, z, t, weight, label_smoothing, ignore_index, reduction)
+    rows = len(z)
+    dtype, accumulate = z.dtype, accumulator(z.dtype)
+    loss_shape = (rows,) if reduction == "none" else ()
+    shapes = {"dloss": loss_shape, "m": (rows,), "s": (rows,), "total": ()}
+    saved = float_dtype(op, dloss=dloss, m=m, s=s, total=total)
+    if saved != accumulate:
+        raise TypeError(f"{op}: dloss, m, s and total are {saved} but z is {dtype}; expected {accumulate}")
+    for (name, shape), a in zip(shapes.items(), (dloss, m, s, total), strict=True):
+        require(a.shape == shape, op, f"{name} is {a.shape}; expected {shape} for z {z.shape}, {reduction!r}")
+
+
+def check_softmax_xent(
     op: str,
     z: np.ndarray,
     t: np.ndarray,
@@ -145,6 +161,7 @@ def _check(
     ignore_index: int,
     reduction: str,
 ) -> None:
+    """Raise as softmax_xent does, in the name of `op`."""
     float_dtype(op, z=z, weight=weight)
     if not isinstance(t, np.ndarray) or t.dtype not in (np.int32, np.int64):
         found = t.dtype if isinstance(t, np.ndarray) else f"a {type(t).__name__}"

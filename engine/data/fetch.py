@@ -64,7 +64,7 @@ def cached(
         try:
             for name, data in source.fetch(missing):
                 _check(name, data, sha256[name])
-                if name in missing or not (folder / name).exists():
+                if name in missing or not (folder / name).exists():  # else it may be mapped: leave it alone
                     write_atomically(folder / name, data)
                 if name in missing:
                     files[name] = _map_verified(folder / name, sha256[name])

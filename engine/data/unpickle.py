@@ -6,7 +6,6 @@ one makes NumPy take raw bytes for Python objects. So the three names in a pickl
 records, and the arrays are made from those records afterwards, by us.
 """
 
-import math
 import pickle
 import re
 from typing import Any, BinaryIO
@@ -65,8 +64,8 @@ class _Array:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
             raise ValueError("found an array without a dtype or without bytes")
         array = np.frombuffer(raw, dtype.to_numpy()) if raw else np.empty(0, dtype.to_numpy())
-        if min(shape, default=0) < 0 or math.prod(shape) != array.size:
-            raise ValueError(f"found {array.size} elements for the shape {shape}")
+        if min(shape, default=0) < 0:  # which reshape would take for "as many as there are"
+            raise ValueError(f"found an array of shape {shape}")
         array = array.reshape(shape, order="F" if fortran else "C")
         array.flags.writeable = False
         return array

@@ -43,12 +43,13 @@ class _Sequence(Module):
         self._rearrange(self._names(), list(self))
 
     def __add__(self, other: Iterable[Module]) -> Any:
-        if not isinstance(other, _Sequence):
-            return NotImplemented
-        return self._part(self._names()).extend(other)
+        return self._part([]).extend(self).extend(other)
 
     def __iadd__(self: S, other: Iterable[Module]) -> S:
         return self.extend(other)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.isdigit()]
 
     def append(self: S, module: Module) -> S:
         """Add a module at the end; returns the container."""
@@ -106,6 +107,7 @@ class _Sequence(Module):
             self.register_module(name, module)
 
     def _part(self, names: list[str]) -> Any:
+        """A new container of these members."""
         raise NotImplementedError
 
 
@@ -261,4 +263,3 @@ class ModuleDict(Module):
         pairs = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
         for key, module in pairs:
             self[key] = module
-

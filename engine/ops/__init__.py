@@ -16,11 +16,14 @@ from engine.ops.conv import (
 )
 from engine.ops.elementwise import (
     abs,
+    acos,
     add,
     allclose,
     arccos,
     arcsin,
     arctan,
+    asin,
+    atan,
     bitwise_and,
     bitwise_not,
     bitwise_or,

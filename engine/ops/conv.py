@@ -37,13 +37,16 @@ def conv2d(
 
     arrays = [p.data for p in parents]
     y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, activation=activation)
-    biased = bias is not None and bias.requires_grad
+    count, biased = len(parents), bias is not None and bias.requires_grad
+    x_shape, w_shape = input.shape, weight.shape
+    # Each operand is kept only for the other's gradient.
+    for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         dz = dy if y is None else activation_grad(activation, dy, y)
-        dx = conv2d_grad_input(dz, weight, input.shape, geometry) if input.requires_grad else None
-        dw = conv2d_grad_weight(dz, input, weight.shape, geometry) if weight.requires_grad else None
-        return (dx, dw, conv2d_grad_bias(dz) if biased else None)[: len(parents)]
+        dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
+        dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
+        return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]
 
     return record("conv2d", y, parents, rule, output=activation is not None)
 

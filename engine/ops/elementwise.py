@@ -31,79 +31,96 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     a, b = binary("add", input, other)
     if alpha != 1:
         b = mul(b, alpha)
-    return record("add", a.data + b.data, (a, b), lambda dy: (dy, dy))
+    with quiet(all="ignore"):
+        return record("add", a.data + b.data, (a, b), lambda dy: (dy, dy))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
-    """a - alpha * b, broadcast. Raises TypeError for bools (as PyTorch does)."""
+    """a - alpha * b, broadcast. Raises TypeError for two bools."""
     a, b = binary("sub", input, other)
     if a.data.dtype.kind == "b":
         raise TypeError("sub: both operands are bool; expected numbers (logical_xor is the difference of bools)")
     if alpha != 1:
         b = mul(b, alpha)
     wanted = b.requires_grad
-    return record("sub", a.data - b.data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+    with quiet(all="ignore"):
+        return record("sub", a.data - b.data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
 
 
 def mul(input: Any, other: Any) -> Tensor:
     """a * b, broadcast;  da = dy * b,  db = dy * a."""
     a, b = binary("mul", input, other)
+    # Each operand is kept only for the other's gradient.
+    for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
 
     def rule(dy: Tensor) -> tuple:
-        return mul(dy, b) if a.requires_grad else None, mul(dy, a) if b.requires_grad else None
+        return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
 
-    return record("mul", a.data * b.data, (a, b), rule)
+    with quiet(all="ignore"):
+        return record("mul", a.data * b.data, (a, b), rule)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """a / b, broadcast, integers as float32;  da = dy / b,  db = -dy * a / b^2.
 
-    rounding_mode "floor" or "trunc" rounds the quotient; the gradient is then zero.
+    rounding_mode "floor" or "trunc" rounds the quotient (integers stay integers); the gradient is then zero.
     """
-    if rounding_mode == "floor":
-        return floor_divide(input, other)
-    if rounding_mode not in (None, "trunc"):
+    if rounding_mode not in (None, "floor", "trunc"):
         raise ValueError(f"div: rounding_mode is {rounding_mode!r}; expected None, 'floor' or 'trunc'")
+    if rounding_mode is not None:
+        return floor_divide(input, other) if rounding_mode == "floor" else _trunc_divide(input, other)
     a, b = binary("div", input, other)
-    integers = a.data.dtype.kind != "f"
-    if integers:
+    if a.data.dtype.kind != "f":
         a, b = cast(a, dtypes.float32), cast(b, dtypes.float32)
+    dividend = a if b.requires_grad else None
+    wanted = a.requires_grad
 
     def rule(dy: Tensor) -> tuple:
         da = div(dy, b)
-        return da if a.requires_grad else None, neg(mul(da, div(a, b))) if b.requires_grad else None
+        return da if wanted else None, None if dividend is None else neg(mul(da, div(dividend, b)))
 
     with quiet(all="ignore"):
-        y = record("div", a.data / b.data, (a, b), rule)
-    if rounding_mode == "trunc":
-        y = trunc(y)
-        return cast(y, dtypes.promote(*(getattr(x, "data", x) for x in (input, other)))) if integers else y
-    return y
+        return record("div", a.data / b.data, (a, b), rule)
 
 
 def floor_divide(input: Any, other: Any) -> Tensor:
-    """floor(a / b). Not differentiable. Raises ZeroDivisionError for an integer divisor of 0."""
-    a, b = binary("floor_divide", input, other)
-    _no_integer_zero("floor_divide", b)
+    """floor(a / b); its gradient is zero. Raises ZeroDivisionError for an integer divisor of 0."""
+    a, b = _divisible("floor_divide", input, other)
     with quiet(all="ignore"):
-        return wrap(a.data // b.data)
+        return record("floor_divide", a.data // b.data, (a, b), lambda dy: (_zeros(dy), _zeros(dy)))
+
+
+def _trunc_divide(input: Any, other: Any) -> Tensor:
+    a, b = _divisible("div", input, other)
+    if a.data.dtype.kind == "f":
+        return trunc(div(a, b))
+    down = a.data // b.data
+    return wrap(down + ((down < 0) & (down * b.data != a.data)).astype(down.dtype))  # exact, unlike a float quotient
 
 
 def remainder(input: Any, other: Any) -> Tensor:
     """a - b * floor(a / b), with the sign of b;  da = dy,  db = -dy * floor(a / b)."""
-    a, b = binary("remainder", input, other)
-    _no_integer_zero("remainder", b)
+    a, b = _divisible("remainder", input, other)
+    operands = (a, b) if b.requires_grad else None
 
     def rule(dy: Tensor) -> tuple:
-        return dy, neg(mul(dy, floor_divide(a, b))) if b.requires_grad else None
+        return dy, None if operands is None else neg(mul(dy, floor_divide(*operands)))
 
     with quiet(all="ignore"):
         return record("remainder", a.data % b.data, (a, b), rule)
 
 
-def _no_integer_zero(op: str, divisor: Tensor) -> None:
-    if divisor.data.dtype.kind != "f" and not divisor.data.all():
+def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
+    a, b = binary(op, input, other)
+    if a.data.dtype.kind == "b":
+        raise TypeError(f"{op}: both operands are bool; expected numbers")
+    if b.data.dtype.kind != "f" and not b.data.all():
         raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
+    return a, b
+
+
+def _zeros(x: Tensor) -> Tensor:
+    return wrap(array_module(x.data).zeros_like(x.data))
 
 
 def neg(input: Any) -> Tensor:
@@ -117,11 +134,13 @@ def neg(input: Any) -> Tensor:
 def pow(input: Any, exponent: Any) -> Tensor:
     """a ** b, broadcast;  da = dy * b * a^(b-1),  db = dy * a^b * log a (0 where a = 0 and b >= 0)."""
     a, b = binary("pow", input, exponent)
+    if a.data.dtype.kind == "b":
+        raise TypeError("pow: both operands are bool; expected numbers")
     if a.data.dtype.kind in "iu" and (b.data < 0).any():
         raise ValueError("pow: integers to a negative power; expected a floating-point base")
     xp = array_module(a.data)
 
-    def rule(dy: Tensor, y: Tensor) -> tuple:
+    def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         da = db = None
         if a.requires_grad:
             # b = 0 is masked: 0 * a^-1 would be nan at a = 0.
@@ -134,7 +153,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
         return da, db
 
     with quiet(all="ignore"):
-        return record("pow", xp.power(a.data, b.data), (a, b), rule, output=True)
+        return record("pow", xp.power(a.data, b.data), (a, b), rule, output=b.requires_grad)
 
 
 def square(input: Tensor) -> Tensor:
@@ -263,6 +282,9 @@ def arctan(input: Tensor) -> Tensor:
     return record("arctan", array_module(x.data).arctan(x.data), (x,), lambda dy: (div(dy, add(mul(x, x), 1.0)),))
 
 
+asin, acos, atan = arcsin, arccos, arctan
+
+
 def sinh(input: Tensor) -> Tensor:
     """sinh x;  dx = dy * cosh x."""
     x = float_operand("sinh", input)
@@ -283,6 +305,8 @@ def cosh(input: Tensor) -> Tensor:
 def abs(input: Tensor) -> Tensor:
     """|x|;  dx = dy * sign(x), 0 at 0."""
     x = as_tensor("abs", input)
+    if x.data.dtype.kind == "b":
+        raise TypeError("abs: the tensor is bool; expected numbers")
     return record("abs", array_module(x.data).abs(x.data), (x,), lambda dy: (mul(dy, sign(x)),))
 
 
@@ -291,7 +315,7 @@ def sign(input: Tensor) -> Tensor:
     x = as_tensor("sign", input)
     if x.data.dtype.kind == "b":
         return wrap(x.data.copy())
-    return wrap(array_module(x.data).sign(x.data))
+    return record("sign", array_module(x.data).sign(x.data), (x,), lambda dy: (_zeros(dy),))
 
 
 def _stepwise(name: str, doc: str) -> Any:
@@ -300,7 +324,7 @@ def _stepwise(name: str, doc: str) -> Any:
         if x.data.dtype.kind != "f":
             return wrap(x.data.copy())
         y = getattr(array_module(x.data), name)(x.data)
-        return record(name, y, (x,), lambda dy: (wrap(array_module(dy.data).zeros_like(dy.data)),))
+        return record(name, y, (x,), lambda dy: (_zeros(dy),))
 
     op.__name__ = op.__qualname__ = name
     op.__doc__ = doc + " Its gradient is zero, as in PyTorch."
@@ -327,9 +351,13 @@ def _extremum(name: str, input: Any, other: Any) -> Tensor:
     a, b = binary(name, input, other)
 
     def rule(dy: Tensor) -> tuple:
-        first, second = (a, b) if name == "maximum" else (b, a)
-        share = cast(wrap(first.data > second.data), dy.dtype) + cast(wrap(a.data == b.data), dy.dtype) * 0.5
-        return mul(dy, share) if a.requires_grad else None, mul(dy, 1.0 - share) if b.requires_grad else None
+        larger, smaller = (a, b) if name == "maximum" else (b, a)
+        tie = mul(cast(wrap(a.data == b.data), dy.dtype), 0.5)
+        lost = cast(wrap(larger.data < smaller.data), dy.dtype)  # by a; by b it is the other way round
+        won = cast(wrap(larger.data > smaller.data), dy.dtype)
+        # Beside a nan neither is lost, and both get the gradient, as in PyTorch.
+        da = mul(dy, sub(1.0, add(lost, tie))) if a.requires_grad else None
+        return da, mul(dy, sub(1.0, add(won, tie))) if b.requires_grad else None
 
     return record(name, getattr(array_module(a.data), name)(a.data, b.data), (a, b), rule)
 
@@ -369,18 +397,20 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
     a, b = binary("where", input, other)
     broadcast_shape("where", condition.data.shape, a.data.shape, b.data.shape)
     xp = array_module(a.data)
+    first, second = a.requires_grad, b.requires_grad
 
     def rule(dy: Tensor) -> tuple:
         zero = wrap(xp.zeros((), dy.data.dtype))
-        da = where(condition, dy, zero) if a.requires_grad else None
-        return da, where(condition, zero, dy) if b.requires_grad else None
+        return where(condition, dy, zero) if first else None, where(condition, zero, dy) if second else None
 
     return record("where", xp.where(condition.data, a.data, b.data), (a, b), rule)
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """x with `value` where the mask holds; the mask broadcasts to x."""
-    x = as_tensor("masked_fill", input)
+    x, mask = as_tensor("masked_fill", input), as_tensor("masked_fill", mask)
+    if mask.data.dtype.kind != "b":
+        raise TypeError(f"masked_fill: the mask is {mask.dtype}; expected bool")
     if broadcast_shape("masked_fill", x.data.shape, mask.data.shape) != x.data.shape:
         raise ValueError(f"masked_fill: the mask is {mask.shape} but x is {x.shape}; expected it to broadcast to x")
     return where(mask, cast(as_tensor("masked_fill", value, x), x.dtype), x)

@@ -8,14 +8,14 @@ import numpy as np
 
 from engine.autograd import record
 from engine.device import array_module
-from engine.ops.operands import as_tensor, broadcast_shape, cast, normalize_axis
+from engine.ops.operands import as_tensor, broadcast_shape, cast, normalize_axis, quiet
 from engine.tensor import Tensor, wrap
 
 
 def plain_index(index: Any) -> Any:
     """An index as arrays, slices and ints: tensors give up their arrays, lists become integer or bool arrays."""
     if isinstance(index, tuple):
-        return tuple(plain_index(i) for i in index)
+        return index if is_basic(index) else tuple([plain_index(i) for i in index])
     if isinstance(index, Tensor):
         index = index.data
     elif isinstance(index, list):
@@ -31,32 +31,53 @@ def plain_index(index: Any) -> Any:
 
 def is_basic(index: Any) -> bool:
     """Whether an index gives a view: ints, slices, None and Ellipsis only."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(
-        i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool) for i in parts
-    )
+    for i in index if isinstance(index, tuple) else (index,):
+        if not (isinstance(i, (int, np.integer, slice)) or i is None or i is Ellipsis) or isinstance(i, bool):
+            return False
+    return True
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index] as NumPy has it: a view for ints and slices, a copy for index arrays and masks."""
-    index = plain_index(index)
+    parts, view = _parts(index), None
+    if is_basic(parts):
+        view = input
+        if Ellipsis not in parts:
+            parts = (*parts, Ellipsis)  # without it, NumPy gives one element as a copy instead of a view
+    y = _taken("getitem", input, parts)
     shape = input.data.shape
-    basic = is_basic(index)
+    return record("getitem", y, (input,), lambda dy: (_put(dy, parts, shape),), view_of=view)
+
+
+def _parts(index: Any) -> tuple[Any, ...]:
+    """An index as a tuple that a gradient rule may keep: lists, which may change, as tensors; 0-dim ones as ints."""
+    parts = index if type(index) is tuple else (index,)
+    if is_basic(parts):
+        return parts
+    parts = [wrap(plain_index(i)) if isinstance(i, list) else i for i in parts]
+    single = [isinstance(i, (Tensor, np.ndarray)) and i.ndim == 0 and i.dtype.kind in "iu" for i in parts]
+    return tuple([int(i) if one else i for i, one in zip(parts, single)])
+
+
+def _taken(op: str, x: Tensor, index: Any) -> Any:
+    """The array x[index]."""
     try:
-        y = input.data[index]
+        return x.data[plain_index(index)]
     except IndexError as error:
-        raise IndexError(f"getitem: {error} (the tensor is {shape})") from None
-    return record("getitem", y, (input,), lambda dy: (_put(dy, index, shape, basic),), view_of=input if basic else None)
+        raise IndexError(f"{op}: {error} (the tensor is {x.data.shape})") from None
 
 
-def _put(dy: Tensor, index: Any, shape: tuple[int, ...], basic: bool) -> Tensor:
+def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of that shape with dy added at the index: the adjoint of getitem."""
     xp = array_module(dy.data)
-    y = xp.zeros(shape, dy.data.dtype)
-    if basic:
+    if is_basic(index):
+        y = xp.zeros(shape, dy.data.dtype)
         y[index] = dy.data
     else:
-        scatter_add_at(y, index, dy.data)
+        y = xp.zeros(shape, np.float32 if dy.data.dtype == np.float16 else dy.data.dtype)
+        scatter_add_at(y, plain_index(index), dy.data)
+        with quiet(all="ignore"):
+            y = y.astype(dy.data.dtype, copy=False)
     return record("getitem_grad", y, (dy,), lambda ddy: (getitem(ddy, index),))
 
 
@@ -72,12 +93,9 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
     from engine.inplace import tracked_write  # the engine's one door for in-place writes
 
-    plain = plain_index(index)
+    parts = _parts(index)
     value = as_tensor("setitem", value, input)
-    try:
-        place = input.data[plain]
-    except IndexError as error:
-        raise IndexError(f"setitem: {error} (the tensor is {input.shape})") from None
+    place = np.asarray(_taken("setitem", input, parts))
     lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
     if lead > 0 and value.shape[:lead] == (1,) * lead:
         value = value.reshape(value.shape[lead:])
@@ -87,19 +105,18 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     new = value.data
 
     def write() -> None:
-        input.data[plain] = new
+        input.data[plain_index(parts)] = new
 
     def rule(dy: Tensor) -> tuple:
-        rest = clone_with_zeros(dy, plain)
-        return rest, getitem(dy, plain)
+        return clone_with_zeros(dy, parts), getitem(dy, parts)
 
     tracked_write("setitem", input, (value,), write, rule)
 
 
-def clone_with_zeros(x: Tensor, index: Any) -> Tensor:
+def clone_with_zeros(x: Tensor, index: tuple[Any, ...]) -> Tensor:
     """A copy of x with zeros at the index."""
     y = x.data.copy()
-    y[index] = 0
+    y[plain_index(index)] = 0
     return record("clone_with_zeros", y, (x,), lambda dy: (clone_with_zeros(dy, index),))
 
 
@@ -109,15 +126,16 @@ def clone_with_zeros(x: Tensor, index: Any) -> Tensor:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices `index` (1-D, integers) along `dim`."""
     d = normalize_axis("index_select", dim, input.ndim)
-    at = plain_index(as_tensor("index_select", index))
-    if at.ndim > 1:
-        raise ValueError(f"index_select: the index is {at.shape}; expected 1 dimension")
-    return getitem(input, (slice(None),) * d + (at.reshape(-1),))
+    index = _integers("index_select", index)
+    if index.ndim > 1:
+        raise ValueError(f"index_select: the index is {index.shape}; expected 1 dimension")
+    return getitem(input, (slice(None),) * d + (index.reshape(-1),))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
     """x[..., indices, ...] elementwise along `dim`, the other dimensions broadcast (NumPy's take_along_axis)."""
     d = normalize_axis("take_along_dim", dim, input.ndim)
+    indices = _integers("take_along_dim", indices)
     if indices.ndim != input.ndim:
         raise ValueError(f"take_along_dim: indices are {indices.shape} but x is {input.shape}; expected equal ndim")
     xp = array_module(input.data)
@@ -125,7 +143,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
         "take_along_dim",
         *(tuple(1 if k == d else s for k, s in enumerate(a.shape)) for a in (input, indices)),
     )
-    at = xp.broadcast_to(indices.data, tuple(indices.shape[d] if k == d else s for k, s in enumerate(rest)))
+    at = indices.expand(tuple(indices.shape[d] if k == d else s for k, s in enumerate(rest)))
     x = input.expand(tuple(input.shape[d] if k == d else s for k, s in enumerate(rest)))
     return getitem(x, _grid(xp, at, d))
 
@@ -141,9 +159,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     d, at = _along("scatter", input, dim, index)
     y = input.clone()
     grid = _grid(array_module(input.data), at, d)
-    if isinstance(src, Tensor):
-        src = src[tuple(slice(s) for s in at.shape)]
-    y[grid] = src
+    y[grid] = src if isinstance(src, (bool, int, float)) else _corner("scatter", src, at.shape)
     return y
 
 
@@ -151,22 +167,41 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[index[i][j]][j] += src[i][j] for dim 0, and so on."""
     d, at = _along("scatter_add", input, dim, index)
     xp = array_module(input.data)
-    part = src[tuple(slice(s) for s in at.shape)]
-    return input + _put(cast(part, input.dtype), _grid(xp, at, d), input.shape, False)
+    part = _corner("scatter_add", src, at.shape)
+    return input + _put(cast(part, input.dtype), _grid(xp, at, d), input.shape)
 
 
-def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Any]:
+def _corner(op: str, src: Any, shape: tuple[int, ...]) -> Tensor:
+    """The part of src that an index of this shape takes."""
+    src = as_tensor(op, src)
+    if src.ndim != len(shape) or any(i > s for i, s in zip(shape, src.shape)):
+        raise ValueError(f"{op}: src is {src.shape} but the index is {shape}; expected src at least as large")
+    return src[tuple(slice(s) for s in shape)]
+
+
+def _integers(op: str, index: Any) -> Tensor:
+    """An index tensor. Raises TypeError for bools, which NumPy would take for a mask, and for floats."""
+    index = as_tensor(op, index)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"{op}: the index is {index.dtype}; expected integers")
+    return index
+
+
+def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
     d = normalize_axis(op, dim, x.ndim)
-    at = plain_index(index)
+    index = _integers(op, index)
+    at = index.data
+    if x.ndim == 0:
+        raise ValueError(f"{op}: the tensor has no dimensions; expected at least 1")
     if at.ndim != x.ndim or any(k != d and i > s for k, (i, s) in enumerate(zip(at.shape, x.shape))):
         raise ValueError(f"{op}: the index is {at.shape} but x is {x.shape}; expected it no larger but in dim {d}")
     if at.size and not (0 <= int(at.min()) and int(at.max()) < x.shape[d]):
         raise IndexError(f"{op}: the index runs from {at.min()} to {at.max()}; expected 0 <= index < {x.shape[d]}")
-    return d, at
+    return d, index
 
 
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
-    """The index arrays of every dimension, with `at` for dimension d."""
+    """The indices of every dimension, with `at` (an array, or a tensor that a rule shall guard) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
     axes[d] = at
     return tuple(axes)
@@ -174,12 +209,16 @@ def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask holds, as a vector; both broadcast."""
+    if mask.dtype.kind != "b":
+        raise TypeError(f"masked_select: the mask is {mask.dtype}; expected bool")
     shape = broadcast_shape("masked_select", input.shape, mask.shape)
-    return getitem(input.expand(shape), array_module(mask.data).broadcast_to(mask.data, shape))
+    return getitem(input.expand(shape), mask.expand(shape))
 
 
 def nonzero(input: Tensor) -> Tensor:
     """The indices of elements that are not zero, one a row: (n, ndim) int64."""
+    if input.ndim == 0:
+        return wrap(np.zeros((int(bool(input)), 0), np.int64))
     xp = array_module(input.data)
     return wrap(xp.stack(xp.nonzero(input.data), axis=1).astype(np.int64))
 
@@ -200,8 +239,8 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 # --- order -----------------------------------------------------------------------------------------------------------
 
 
-def sort(input: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
-    """(values, indices) in stable order along `dim`; nan counts as largest."""
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> tuple[Tensor, Tensor]:
+    """(values, indices) in order along `dim`, always a stable one; nan counts as largest."""
     at = argsort(input, dim, descending)
     d = normalize_axis("sort", dim, input.ndim)
     if input.ndim == 0:
@@ -209,8 +248,8 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor
     return getitem(input, _grid(array_module(input.data), at.data, d)), at
 
 
-def argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
-    """The indices that sort along `dim`, int64, stable; nan counts as largest."""
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The indices that sort along `dim`, int64, always stable; nan counts as largest."""
     d = normalize_axis("argsort", dim, input.ndim)
     xp = array_module(input.data)
     if input.ndim == 0:

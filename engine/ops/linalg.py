@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from engine import dtypes
 from engine.autograd import is_grad_enabled, record
 from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
 from engine.ops.elementwise import mul
-from engine.ops.operands import broadcast_shape, cast, require_float
+from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float
 from engine.ops.reduce import sum
 from engine.ops.shape import permute, reshape, transpose, unsqueeze
 from engine.tensor import Tensor, wrap
@@ -23,8 +24,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     A vector on the left is a row, on the right a column, and that dimension is dropped from the result, as in PyTorch.
     Raises ValueError for sizes that do not fit and TypeError for dtypes that differ.
     """
-    if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
-        raise TypeError(f"matmul: expected two tensors; got {type(input).__name__} and {type(other).__name__}")
+    input, other = as_tensor("matmul", input), as_tensor("matmul", other)
     if input.ndim == 0 or other.ndim == 0:
         raise ValueError(f"matmul: a is {input.shape} and b is {other.shape}; expected at least 1 dimension each")
     if input.dtype != other.dtype:
@@ -34,7 +34,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         side = "-2" if other.ndim > 1 else "0"
         raise ValueError(f"matmul: a is {input.shape} but b is {other.shape}; expected b.shape[{side}] == {k}")
     if input.ndim == 1 and other.ndim == 1:
-        return sum(mul(input, other))
+        return sum(mul(input, other), dtype=input.dtype)
     if input.ndim == 1:
         y = _matmul(unsqueeze(input, 0), other)
         return reshape(y, (*y.shape[:-2], y.shape[-1]))
@@ -49,10 +49,12 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
     if a.data.dtype.kind != "f":
         return wrap(np.matmul(a.data, b.data))  # integers are no business of the kernels
+    # Each operand is kept only for the other's gradient.
+    for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
 
     def rule(dy: Tensor) -> tuple:
-        da = _matmul(dy, transpose(b, -2, -1)) if a.requires_grad else None
-        return da, _matmul(transpose(a, -2, -1), dy) if b.requires_grad else None
+        da = None if for_a is None else _matmul(dy, transpose(for_a, -2, -1))
+        return da, None if for_b is None else _matmul(transpose(for_b, -2, -1), dy)
 
     y = kernels.of(a.data, b.data).matmul(a.data, b.data)
     return record("matmul", y, (a, b), rule)
@@ -111,22 +113,20 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     if recording and activation is not None and activation not in from_output:
         return ACTIVATIONS[activation](linear(input, weight, bias))
 
-    rows = (
-        input if input.ndim == 2 else reshape(input, (-1, input.shape[-1]) if input.data.size else (0, input.shape[-1]))
-    )
+    rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
     x, w = rows.data, weight.data
     b = None if bias is None else bias.data
     y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
-    biased = bias is not None and bias.requires_grad
+    parents = (rows, weight) if bias is None else (rows, weight, bias)
+    count, biased = len(parents), bias is not None and bias.requires_grad
+    for_x, for_w = weight if rows.requires_grad else None, rows if weight.requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         dz = dy if y is None else activation_grad(activation, dy, y)
-        dx = _matmul(dz, weight) if rows.requires_grad else None
-        dw = _matmul(transpose(dz, 0, 1), rows) if weight.requires_grad else None
-        grads = (dx, dw, sum(dz, 0) if biased else None)
-        return grads[: len(parents)]
+        dx = None if for_x is None else _matmul(dz, for_x)
+        dw = None if for_w is None else _matmul(transpose(dz, 0, 1), for_w)
+        return (dx, dw, sum(dz, 0) if biased else None)[:count]
 
-    parents = (rows, weight) if bias is None else (rows, weight, bias)
     out = record("linear", y, parents, rule, output=activation is not None)
     return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))
 
@@ -169,6 +169,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 def _parse_einsum(equation: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], str]:
     """One string of labels an operand, and the output's; the dimensions of "..." become capital Greek labels."""
+    if not equation.isascii():  # "..." is about to become letters beyond
+        raise ValueError(f"einsum: got {equation!r}; expected letters, commas, '...' and '->'")
     left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(inputs) != len(shapes):
@@ -212,7 +214,7 @@ def _diagonalised(x: Tensor, term: str) -> tuple[Tensor, str]:
 
 def _summed_away(x: Tensor, term: str, keep: set[str]) -> tuple[Tensor, str]:
     axes = tuple(i for i, label in enumerate(term) if label not in keep)
-    return (sum(x, axes), "".join(label for label in term if label in keep)) if axes else (x, term)
+    return (sum(x, axes, dtype=x.dtype), "".join(s for s in term if s in keep)) if axes else (x, term)
 
 
 def _contract(

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from engine import dtypes
 from engine.autograd import record
-from engine.device import array_module, device_of
-from engine.tensor import Tensor, wrap
+from engine.device import array_module, device_of, is_array
+from engine.tensor import Tensor, adopted, wrap
 
 # Division by zero, overflow and invalid values give inf and nan without a word, as in PyTorch.
 quiet = np.errstate
 
 
 def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
-    """x as a tensor: an array is wrapped, a number gets the dtype it has by itself, on the device of `like`."""
+    """x as a tensor: an array is wrapped; a number gets the dtype and device of `like`, or the dtype of its own."""
     if isinstance(x, Tensor):
         return x
-    if hasattr(x, "dtype") and hasattr(x, "ndim") and not isinstance(x, np.generic):
-        return wrap(x)
+    if is_array(x):
+        return wrap(adopted(op, x))
     if isinstance(x, (bool, int, float, np.generic)):
-        xp = np if like is None else array_module(like.data)
-        return wrap(xp.asarray(x, dtypes.of_scalar(x)))
+        if like is None:
+            return wrap(np.asarray(x, dtypes.of_scalar(x)))
+        return number(op, x, like.dtype, array_module(like.data))
     raise TypeError(f"{op}: expected a tensor or a number; got {type(x).__name__}")
+
+
+def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
+    """A number as a tensor of this dtype, rounded once. Raises ValueError for an integer that the dtype cannot hold."""
+    try:
+        if abs(x) <= 65504:  # the largest float16: no dtype overflows, and there is nothing to be quiet about
+            return wrap(xp.asarray(x, dtype))
+        with quiet(all="ignore"):
+            return wrap(xp.asarray(x, dtype))
+    except (OverflowError, ValueError):
+        raise ValueError(f"{op}: {x} does not fit {dtype}; expected a number that does") from None
 
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     """x in another dtype, with the gradient cast back; x itself where it has that dtype."""
     if x.data.dtype == dtype:
         return x
-    return record("to", x.data.astype(dtype), (x,), lambda dy: (dy,))
+    with quiet(all="ignore"):
+        y = x.data.astype(dtype)
+    return record("to", y, (x,), lambda dy: (dy,))
 
 
 def binary(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -52,15 +67,14 @@ def binary(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def _with_number(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    values = [x.data if isinstance(x, Tensor) else x for x in (a, b)]
-    for x in values:
-        if not (hasattr(x, "dtype") or isinstance(x, (bool, int, float))):
-            raise TypeError(f"{op}: expected a tensor or a number; got {type(x).__name__}")
-    dtype = dtypes.promote(*values)
+    if isinstance(a, Tensor) and dtypes.absorbs(a.data.dtype, b):  # what follows, without the detours
+        return a, number(op, b, a.data.dtype, array_module(a.data))
+    a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
+    dtype = dtypes.promote(*(x.data if isinstance(x, Tensor) else x for x in (a, b)))
     like = a if isinstance(a, Tensor) else b
     xp = array_module(like.data) if isinstance(like, Tensor) else np
     # A number takes the common dtype directly: 0.1 becomes the nearest float64 next to a float64 tensor.
-    a, b = (cast(x, dtype) if isinstance(x, Tensor) else wrap(xp.asarray(x, dtype)) for x in (a, b))
+    a, b = (cast(x, dtype) if isinstance(x, Tensor) else number(op, x, dtype, xp) for x in (a, b))
     return a, b
 
 
@@ -119,10 +133,11 @@ def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tupl
     return found if ndim else ()
 
 
-def shape_argument(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """(2, 3) from either f(2, 3) or f((2, 3))."""
-    if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)):
-        if isinstance(shape[0], Tensor):
-            return (int(shape[0]),)
-        shape = tuple(shape[0])
-    return tuple(int(s) for s in shape)
+def shape_argument(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """(2, 3) from either f(2, 3) or f((2, 3)). Raises TypeError for anything but integers."""
+    try:
+        if len(shape) == 1 and not isinstance(shape[0], int) and getattr(shape[0], "ndim", 1):
+            shape = tuple(shape[0])
+        return tuple([index(s) for s in shape])
+    except TypeError:
+        raise TypeError(f"{op}: got {shape!r}; expected ints, or one sequence of them") from None

@@ -36,10 +36,9 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
         x = cast(x, dtypes.int64)
     axes = normalize_axes("sum", dim, x.ndim)
     before, kept = x.shape, _kept(x.shape, axes)
-    wide = np.float32 if x.data.dtype == np.float16 else None
+    wide = np.float32 if x.data.dtype == np.float16 else x.data.dtype  # NumPy would widen small integers
     with quiet(all="ignore"):
-        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=wide)
-        y = y if wide is None else y.astype(x.data.dtype)
+        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=wide).astype(x.data.dtype, copy=False)
     return record("sum", y, (x,), lambda dy: (expand(reshape(dy, kept), before),))
 
 
@@ -64,30 +63,47 @@ def var(
     x = float_operand("var", input)
     if unbiased is not None:
         correction = int(unbiased)
+    if x.data.dtype == np.float16:  # the squares could overflow
+        return cast(var(cast(x, dtypes.float32), dim, correction, keepdim), dtypes.float16)
     axes = normalize_axes("var", dim, x.ndim)
     n = math.prod(x.shape[d] for d in axes)
     centred = sub(x, mean(x, axes if x.ndim else None, keepdim=True))
-    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(builtins.max(n - correction, 0)))
+    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(builtins.max(n - correction, 0) if n else 0))
 
 
 def std(
     input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
 ) -> Tensor:
-    """The square root of var."""
-    return sqrt(var(input, dim, correction, keepdim, unbiased))
+    """The square root of var; its gradient where that is 0 is 0."""
+    return _root(var(input, dim, correction, keepdim, unbiased), 2)
 
 
 def norm(input: Tensor, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|. The gradient at the zero vector is 0 for p = 2."""
+    """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|, -inf the smallest, 0 the number that are not 0.
+
+    The gradient at the zero vector is 0.
+    """
     x = float_operand("norm", input)
-    if p == math.inf:
-        return amax(abs_(x), dim, keepdim)
+    if not isinstance(p, (int, float)):
+        raise TypeError(f"norm: p is {p!r}; expected a number")
+    if abs(p) == math.inf:
+        return (amax if p > 0 else amin)(abs_(x), dim, keepdim)
+    if p == 0:
+        return sum(cast(wrap(x.data != 0), x.dtype), dim, keepdim)
     if p == 1:
         return sum(abs_(x), dim, keepdim)
-    if p != 2:
-        return pow(sum(pow(abs_(x), p), dim, keepdim), 1.0 / p)
-    y = sum(square(x), dim, keepdim)
-    return where(wrap(y.data == 0), 0.0, sqrt(where(wrap(y.data == 0), 1.0, y)))
+    if p == 2:
+        return _root(sum(square(x), dim, keepdim), 2)
+    zero = wrap(x.data == 0)
+    powers = where(zero, 0.0 if p > 0 else math.inf, pow(abs_(where(zero, 1.0, x)), p))
+    return _root(sum(powers, dim, keepdim), p)
+
+
+def _root(y: Tensor, p: float) -> Tensor:
+    """y^(1/p), with gradient 0 at 0."""
+    zero = wrap(y.data == 0)
+    safe = where(zero, 1.0, y)
+    return where(zero, 0.0, sqrt(safe) if p == 2 else pow(safe, 1.0 / p))
 
 
 # --- extrema ---------------------------------------------------------------------------------------------------------
@@ -100,7 +116,7 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
         return getattr(elementwise, name + "imum")(input, dim)
     if dim is None:
         return amax(input) if name == "max" else amin(input)
-    at = _arg(name, input, dim, keepdim=True)
+    at = _arg(name, "arg" + name, input, dim, keepdim=True)
     d = normalize_axis(name, dim, input.ndim)
     if input.ndim == 0:
         return input.clone(), wrap(at.reshape(()))
@@ -151,21 +167,21 @@ def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tens
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the (first) largest element along `dim`, or in the flattened tensor; int64."""
-    return wrap(_arg("max", input, dim, keepdim))
+    return wrap(_arg("argmax", "argmax", input, dim, keepdim))
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The index of the (first) smallest element along `dim`, or in the flattened tensor; int64."""
-    return wrap(_arg("min", input, dim, keepdim))
+    return wrap(_arg("argmin", "argmin", input, dim, keepdim))
 
 
-def _arg(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
-    axis = None if dim is None else normalize_axis("arg" + name, dim, x.ndim)
+def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+    axis = None if dim is None else normalize_axis(op, dim, x.ndim)
     if (x.data.size if axis is None else (x.shape[axis] if x.ndim else 1)) == 0:
-        raise ValueError(f"arg{name}: the tensor is {x.shape}; expected at least one element along dim {dim}")
+        raise ValueError(f"{op}: the tensor is {x.shape}; expected at least one element along dim {dim}")
     if x.ndim == 0:
         return np.zeros((), np.int64)
-    return np.asarray(getattr(x.data, "arg" + name)(axis=axis, keepdims=keepdim), np.int64)
+    return np.asarray(getattr(x.data, reduction)(axis=axis, keepdims=keepdim), np.int64)
 
 
 # --- logic -----------------------------------------------------------------------------------------------------------
@@ -195,7 +211,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     elif x.data.dtype.kind != "f":
         x = cast(x, dtypes.int64)
     if dim is None:
-        y = prod(reshape(x, -1), 0)
+        y = prod(reshape(x, -1), 0, dtype=x.data.dtype)
         return reshape(y, (1,) * x.ndim) if keepdim else y
     axis = normalize_axis("prod", dim, x.ndim)
     if x.ndim == 0:
@@ -206,7 +222,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
         return (mul(reshape(dy, kept), _product_of_others(x, axis)),)
 
     with quiet(all="ignore"):
-        return record("prod", x.data.prod(axis=axis, keepdims=keepdim), (x,), rule)
+        return record("prod", x.data.prod(axis=axis, keepdims=keepdim, dtype=x.data.dtype), (x,), rule)
 
 
 def _product_of_others(x: Tensor, axis: int) -> Tensor:
@@ -239,25 +255,30 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     axis = normalize_axis("cumsum", dim, x.ndim)
     if x.ndim == 0:
         return x.clone()
-    y = x.data.cumsum(axis=axis)
+    with quiet(all="ignore"):
+        y = x.data.cumsum(axis=axis, dtype=x.data.dtype)
     return record("cumsum", y, (x,), lambda dy: (flip(cumsum(flip(dy, axis), axis), axis),))
 
 
 def cumprod(input: Tensor, dim: int) -> Tensor:
-    """Products of the elements up to each one along `dim`."""
+    """Products of the elements up to each one along `dim`; integers as int64."""
     x = as_tensor("cumprod", input)
     if x.data.dtype.kind != "f":
-        return wrap(x.data.astype(np.int64).cumprod(axis=normalize_axis("cumprod", dim, x.ndim)))
+        x = cast(x, dtypes.int64)
     axis = normalize_axis("cumprod", dim, x.ndim)
+    if x.ndim == 0:
+        return x.clone()
+    if x.data.dtype.kind != "f":
+        return wrap(x.data.cumprod(axis=axis))
     rows = movedim(x, axis, -1)
-    return movedim(mul(rows, _exclusive_product(rows)), -1, axis) if x.ndim else x.clone()
+    return movedim(mul(rows, _exclusive_product(rows)), -1, axis)
 
 
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """log sum exp x over `dim`, shifted by the largest element."""
     x = float_operand("logsumexp", input)
     axes = normalize_axes("logsumexp", dim, x.ndim)
-    m = x.data.max(axis=axes, keepdims=True)
+    m = x.data.max(axis=axes, keepdims=True, initial=-np.inf)
     m = wrap(np.where(np.isfinite(m), m, 0).astype(m.dtype))
     y = add(log(sum(exp(sub(x, m)), axes if x.ndim else None, keepdim=True)), m)
     return y if keepdim else reshape(y, tuple(s for d, s in enumerate(x.shape) if d not in axes))

@@ -27,7 +27,7 @@ from engine.tensor import Tensor, wrap
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in row-major order under another shape, one entry of which may be -1. A view where it can be one."""
     x = as_tensor("reshape", input)
-    wanted = _inferred("reshape", x.data.shape, shape_argument(shape))
+    wanted = _inferred("reshape", x.data.shape, shape_argument("reshape", shape))
     y = x.data.reshape(wanted)
     before = x.data.shape
     shares = y.base is not None and np.may_share_memory(y, x.data)
@@ -38,7 +38,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     """reshape that is sure to share memory. Raises RuntimeError where the strides do not allow it."""
     if len(shape) == 1 and isinstance(shape[0], (np.dtype, type)):
         raise TypeError("view: reinterpreting as another dtype is not supported; expected a shape")
-    wanted = _inferred("view", input.data.shape, shape_argument(shape))
+    wanted = _inferred("view", input.data.shape, shape_argument("view", shape))
     y = input.data.reshape(wanted)
     if input.data.size and not np.may_share_memory(y, input.data):
         raise RuntimeError(
@@ -70,16 +70,17 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` as the dimensions `sizes`."""
-    d = normalize_axis("unflatten", dim, input.ndim)
-    inner = _inferred("unflatten", (input.shape[d],), tuple(sizes))
+    d, n = _along("unflatten", input, dim)
+    inner = _inferred("unflatten", (n,), tuple(sizes))
     return reshape(input, (*input.shape[:d], *inner, *input.shape[d + 1 :]))
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The dimensions in another order; a view."""
-    axes = normalize_axes("permute", dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims, input.ndim)
-    if len(axes) != input.ndim:
-        raise ValueError(f"permute: dims are {axes} but the tensor has {input.ndim} dimensions; expected each once")
+    dims = shape_argument("permute", dims)
+    if len(dims) != input.ndim:
+        raise ValueError(f"permute: dims are {dims} but the tensor has {input.ndim} dimensions; expected each once")
+    axes = normalize_axes("permute", dims, input.ndim)
     inverse = tuple(int(i) for i in np.argsort(axes))
     return record("permute", input.data.transpose(axes), (input,), lambda dy: (permute(dy, inverse),), view_of=input)
 
@@ -112,7 +113,7 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dimensions of size 1: all of them, or those among `dim`."""
-    axes = normalize_axes("squeeze", dim, input.ndim)
+    axes = () if dim == () else normalize_axes("squeeze", dim, input.ndim)
     return reshape(input, tuple(s for d, s in enumerate(input.shape) if s != 1 or d not in axes))
 
 
@@ -124,9 +125,9 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of size 1 (and new ones in front) repeated without copying; -1 keeps a size. A read-only view."""
-    wanted = shape_argument(sizes)
+    wanted = shape_argument("expand", sizes)
     lead = len(wanted) - input.ndim
-    if lead < 0 or any(s == -1 for s in wanted[:lead]):
+    if lead < 0 or any(s < 0 for s in wanted[: max(lead, 0)]) or any(s < -1 for s in wanted):
         raise ValueError(f"expand: the tensor is {input.shape}; expected at least as many sizes, got {wanted}")
     shape = (*wanted[:lead], *(h if s == -1 else s for h, s in zip(input.shape, wanted[lead:])))
     if any(h not in (1, s) for h, s in zip(input.shape, shape[lead:])):
@@ -180,7 +181,8 @@ def contiguous(input: Tensor) -> Tensor:
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """A copy with the order of elements reversed along `dims`."""
-    axes = normalize_axes("flip", shape_argument(dims), input.ndim)
+    dims = shape_argument("flip", dims)
+    axes = normalize_axes("flip", dims, input.ndim) if dims else ()
     y = array_module(input.data).flip(input.data, axes).copy()
     return record("flip", y, (input,), lambda dy: (flip(dy, axes),))
 
@@ -199,30 +201,36 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 
 def repeat(input: Tensor, *sizes: Any) -> Tensor:
     """The tensor tiled `sizes` times (NumPy's tile). Raises ValueError for fewer sizes than dimensions."""
-    reps = shape_argument(sizes)
+    reps = shape_argument("repeat", sizes)
     lead = len(reps) - input.ndim
-    if lead < 0:
-        raise ValueError(f"repeat: the tensor is {input.shape}; expected at least {input.ndim} sizes, got {reps}")
+    if lead < 0 or min(reps, default=0) < 0:
+        raise ValueError(f"repeat: the tensor is {input.shape}; expected at least {input.ndim} sizes >= 0, got {reps}")
     shape = (1,) * lead + input.shape
     spread = [n for r, s in zip(reps, shape) for n in (r, s)]
     x = reshape(input, [n for s in shape for n in (1, s)])
-    return reshape(expand(x, spread), [r * s for r, s in zip(reps, shape)])
+    y = reshape(expand(x, spread), [r * s for r, s in zip(reps, shape)])
+    return clone(y) if y._storage is input._storage else y
 
 
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """repeat, with missing leading sizes taken as 1."""
-    reps = shape_argument(dims)
+    reps = shape_argument("tile", dims)
     return repeat(input, (1,) * (input.ndim - len(reps)) + reps)
 
 
 def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
     """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row."""
+    if not isinstance(repeats, (int, np.integer)):
+        raise TypeError(f"repeat_interleave: repeats is a {type(repeats).__name__}; expected an int")
+    if repeats < 0:
+        raise ValueError(f"repeat_interleave: repeats is {repeats}; expected at least 0")
     if dim is None:
         return repeat_interleave(flatten(input), repeats, 0)
-    d = normalize_axis("repeat_interleave", dim, input.ndim)
+    d, _ = _along("repeat_interleave", input, dim)
     s = input.shape
     x = expand(unsqueeze(input, d + 1), (*s[: d + 1], repeats, *s[d + 1 :]))
-    return reshape(x, (*s[:d], s[d] * repeats, *s[d + 1 :]))
+    y = reshape(x, (*s[:d], s[d] * repeats, *s[d + 1 :]))
+    return clone(y) if y._storage is input._storage else y
 
 
 # --- joins and splits ------------------------------------------------------------------------------------------------
@@ -267,8 +275,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of pieces along `dim`: of one size (the last may be smaller), or of the sizes listed."""
-    d = normalize_axis("split", dim, input.ndim)
-    n = input.shape[d]
+    d, n = _along("split", input, dim)
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size <= 0:
@@ -276,7 +283,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         sizes = [min(size, n - start) for start in range(0, n, size)] or [0]
     else:
         sizes = list(split_size_or_sections)
-        if sum(sizes) != n:
+        if sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: sections {sizes} add up to {sum(sizes)}; expected {n}, the size of dim {d}")
     starts = np.cumsum([0, *sizes]).tolist()
     return tuple(narrow(input, d, start, size) for start, size in zip(starts, sizes))
@@ -286,20 +293,19 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of at most `chunks` pieces of equal size along `dim` (the last may be smaller)."""
     if chunks <= 0:
         raise ValueError(f"chunk: chunks is {chunks}; expected at least 1")
-    n = input.shape[normalize_axis("chunk", dim, input.ndim)]
-    return split(input, max(1, -(-n // chunks)), dim)
+    d, n = _along("chunk", input, dim)
+    return split(input, [0] * chunks if n == 0 else -(-n // chunks), d)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the slices along `dim`, without it."""
-    d = normalize_axis("unbind", dim, input.ndim)
-    return tuple(select(input, d, i) for i in range(input.shape[d]))
+    d, n = _along("unbind", input, dim)
+    return tuple(select(input, d, i) for i in range(n))
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of the elements start..start+length along `dim`."""
-    d = normalize_axis("narrow", dim, input.ndim)
-    n = input.shape[d]
+    d, n = _along("narrow", input, dim)
     if not (0 <= start and 0 <= length and start + length <= n):
         raise IndexError(f"narrow: start {start} and length {length} leave dim {d} of size {n}")
     return input[(slice(None),) * d + (slice(start, start + length),)]
@@ -307,8 +313,18 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view of the slice `index` along `dim`, without it."""
-    d = normalize_axis("select", dim, input.ndim)
+    d, n = _along("select", input, dim)
+    if not -n <= index < n:
+        raise IndexError(f"select: index is {index}; expected {-n} <= index < {n}, the size of dim {d}")
     return input[(slice(None),) * d + (index,)]
+
+
+def _along(op: str, x: Tensor, dim: int) -> tuple[int, int]:
+    """A dimension counted from the left, and its size."""
+    if x.ndim == 0:
+        raise IndexError(f"{op}: the tensor has no dimensions; expected at least 1")
+    d = normalize_axis(op, dim, x.ndim)
+    return d, x.shape[d]
 
 
 # --- padding and triangles -------------------------------------------------------------------------------------------
@@ -323,8 +339,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2 or len(pairs) > input.ndim:
         raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
-    sizes = [s + a + b for s, (a, b) in zip(input.shape, widths)]
-    if min(sizes, default=0) < 0:
+    if any(max(-a, 0) + max(-b, 0) > s for s, (a, b) in zip(input.shape, widths)):
         raise ValueError(f"pad: {tuple(pad)} cuts more than there is of {input.shape}; expected sizes >= 0")
     if mode == "constant":
         return _pad_constant(input, widths, value)
@@ -342,10 +357,13 @@ def _pad_constant(x: Tensor, widths: list[tuple[int, int]], value: float) -> Ten
 
 def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor:
     xp = array_module(x.data)
-    for d, (a, b) in enumerate(widths):
-        if (a, b) == (0, 0):
+    for d, (before, after) in enumerate(widths):
+        if (before, after) == (0, 0):
             continue
-        n = x.shape[d]
+        # What is cut goes first: the rest is what is repeated.
+        cut = max(-before, 0)
+        n = x.shape[d] - cut - max(-after, 0)
+        a, b = max(before, 0), max(after, 0)
         at = np.arange(-a, n + b)
         if mode == "replicate" and n > 0:
             at = at.clip(0, n - 1)
@@ -355,10 +373,10 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
             at = np.abs(at)
             at = np.where(at >= n, 2 * (n - 1) - at, at)
         elif mode in ("replicate", "circular", "reflect"):
-            raise ValueError(f"pad: {mode} by {(a, b)} needs more than dim {d} of size {n} holds")
+            raise ValueError(f"pad: {mode} by {(before, after)} needs more than dim {d} of size {x.shape[d]} holds")
         else:
             raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
-        x = x[(slice(None),) * d + (xp.asarray(at),)]
+        x = x[(slice(None),) * d + (xp.asarray(at + cut),)]
     return x
 
 

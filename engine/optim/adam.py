@@ -60,8 +60,8 @@ class Adam(Optimizer):
         require_lr(op, group["lr"])
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"{op}: betas is {betas!r}; expected a pair of numbers")
-        for i in (0, 1):
-            require_number(op, f"betas[{i}]", betas[i], least=0, below=1)
+        require_number(op, "betas[0]", betas[0], least=0, below=1)
+        require_number(op, "betas[1]", betas[1], least=0, below=1)
         require_number(op, "eps", group["eps"], least=0)
         require_number(op, "weight_decay", group["weight_decay"], least=0)
         require_flag(op, "maximize", group["maximize"])
@@ -74,7 +74,7 @@ class Adam(Optimizer):
             if not state:
                 state = {"step": new_step(param), "exp_avg": new_moment(param), "exp_avg_sq": new_moment(param)}
                 self.state[param] = state
-            by_step.setdefault(int(state["step"].data), []).append((param, state))
+            by_step.setdefault(int(state["step"].data.item()), []).append((param, state))
         for steps_before, batch in by_step.items():
             self._run(group, batch, steps_before + 1)
 
@@ -97,7 +97,7 @@ class Adam(Optimizer):
             maximize=group["maximize"],
         )
         for param, state in batch:
-            state["step"].data += 1
+            state["step"].data[()] = step
             param._storage.version += 1  # a graph that still needs the old values finds out
 
 

@@ -11,7 +11,8 @@ from engine.tensor import Tensor
 
 def require_number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> None:
     """Raise TypeError unless the value is a number, ValueError unless it is finite and least <= value < below."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    # The plain types first: this runs for every option at every step, and asking an abstract class is slow.
+    if type(value) not in (float, int) and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{op}: {name} is {value!r}; expected a number")
     if not (least <= value < below and math.isfinite(value)):
         raise ValueError(f"{op}: {name} is {value}; expected {least} <= {name} < {below}")

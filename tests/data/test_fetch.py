@@ -140,6 +140,15 @@ def test_a_damaged_file_in_the_cache_is_replaced_or_refused_and_never_served(bad
     assert (folder / "a").read_bytes() == GOOD["a"]
 
 
+def test_a_good_file_that_comes_along_again_is_left_in_place(folder):
+    """Where a file is mapped, some systems refuse to rename another over it."""
+    source = Fake("wheel", GOOD, extra=["c"])
+    cached(["c"], source)
+    before = (folder / "c").stat().st_ino
+    cached(["a"], source)
+    assert (folder / "c").stat().st_ino == before
+
+
 def test_a_damaged_file_that_was_not_asked_for_waits_until_it_is(folder):
     folder.mkdir(parents=True)
     (folder / "c").write_bytes(b"damaged")

@@ -98,7 +98,7 @@ def test_written_in_index_order_whatever_the_memory_order(tmp_path):
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda raw: memoryview(bytearray(raw))])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_sources_of_bytes(make, pack):
-    array = np.arange(6, dtype=np.int16).reshape(2, 3)
+    array = np.arange(1, 7, dtype=np.uint8).reshape(2, 3)
     source = make(pack(encode_idx(array)))
     got = read_idx(source)
     assert_equal_bits(got, array)

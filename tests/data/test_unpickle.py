@@ -183,3 +183,14 @@ def test_no_change_of_a_pickle_does_anything_but_raise_value_error_or_load(data)
         load(bytes(raw))
     except ValueError as error:
         assert str(error).startswith("load_arrays: ")
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (-1, 2), (2, -3), (7,), ("2", 3), None])
+def test_shapes_that_do_not_fit_the_bytes_are_refused(shape):
+    class Forged:
+        def __reduce__(self):
+            reconstruct, arguments, state = np.arange(6, dtype=np.uint8).__reduce__()
+            return reconstruct, arguments, (state[0], shape, *state[2:])
+
+    with pytest.raises(ValueError, match="load_arrays: "):
+        load(pickle.dumps(Forged(), 4))

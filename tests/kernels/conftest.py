@@ -16,7 +16,7 @@ import pytest
 
 from tests.layouts import LAYOUTS
 
-BACKENDS = ["reference"]
+BACKENDS = ["reference", "cpu"]
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -186,6 +186,14 @@ def test_half_precision_accumulates_in_float32(backend):
     assert_same(dx, four_thousand)
 
 
+def test_half_precision_overflows_to_infinity_only_at_the_end(backend):
+    """60000 + 60000 does not fit, but 60000 + 60000 - 60000 does."""
+    big = np.float16(60000)
+    x, w = np.full((1, 2, 1, 1), big), np.ones((1, 2, 1, 1), np.float16)
+    assert_same(backend.conv2d(x, w), np.full((1, 1, 1, 1), np.inf, np.float16))
+    assert_same(backend.conv2d(x, w, np.array([-big])), np.full((1, 1, 1, 1), big))
+
+
 def test_nan_reaches_the_windows_that_see_it_and_no_others(backend, dtype, rng):
     case = CASES["everything"]
     x, w, bias, dy = operands(rng, dtype, case)

@@ -117,8 +117,9 @@ def test_half_precision_overflows_to_infinity_only_at_the_end(backend):
     """60000 + 60000 - 60000 fits; 60000 + 60000 does not."""
     big = np.float16(60000)
     a = np.array([[1, 1, -1], [1, 1, 0]], np.float16)
-    y = backend.matmul(a, np.full((3, 1), big))
-    assert_same(y, np.array([[big], [np.inf]], np.float16))
+    b = np.full((3, 1), big)
+    assert_same(backend.matmul(a, b), np.array([[big], [np.inf]], np.float16))
+    assert_same(backend.matmul(a, b, bias=np.array([-big])), np.array([[0], [big]], np.float16))
 
 
 def test_nan_and_infinity_stay_in_their_rows(backend, dtype, rng):

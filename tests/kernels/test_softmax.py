@@ -106,6 +106,15 @@ def test_log_softmax_keeps_its_digits_beside_a_large_shift(backend):
     assert_close(backend.log_softmax(x), want, want.astype(np.float32), elementwise=True)
 
 
+def test_float16_is_float32_rounded_once(backend, name, rng):
+    x, dy = rng.standard_normal((2, 33, 257)).astype(np.float16)
+    function, grad = getattr(backend, name), getattr(backend, f"{name}_grad")
+    y = function(x)
+    assert_same(y, function(x.astype(np.float32)).astype(np.float16))
+    dx = grad(dy.astype(np.float32), y.astype(np.float32))
+    assert_same(grad(dy, y), dx.astype(np.float16))
+
+
 def test_nan_stays_in_its_row(backend, name):
     x = np.ones((3, 4), np.float32)
     x[1, 2] = np.nan

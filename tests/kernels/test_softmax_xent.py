@@ -85,6 +85,21 @@ def test_every_combination_of_options(backend, reduction, smoothing, weighted, i
     check(backend, z, t, weight, dloss, label_smoothing=smoothing, reduction=reduction)
 
 
+def test_float16_is_computed_in_float32(backend, rng):
+    """The loss is float32, the gradient is rounded once."""
+    z, t = sample(rng, 33, 257, np.float16)
+    weight = (rng.random(257) + 0.5).astype(np.float16)
+    results = []
+    for kind in (np.float16, np.float32):
+        floats = z.astype(kind), t, weight.astype(kind)
+        loss, *saved = backend.softmax_xent(*floats, label_smoothing=0.1)
+        dz = backend.softmax_xent_grad(np.ones((), np.float32), *floats[:2], *saved, floats[2], 0.1)
+        results.append((loss, dz))
+    (loss, dz), (want_loss, want_dz) = results
+    assert_same(loss, want_loss)
+    assert_same(dz, want_dz.astype(np.float16))
+
+
 def test_a_vocabulary_of_256k(backend, rng):
     z, t = sample(rng, 2, 262144, np.float32)
     check(backend, z, t, label_smoothing=0.1)

@@ -6,15 +6,14 @@ gradient (see engine.inplace); the returned tensor is then the input itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from engine import ops
 from engine.autograd import record
 from engine.device import array_module
-from engine.inplace import _differentiable as write_over
-from engine.ops.operands import float_operand
+from engine.inplace import inplace_form
+from engine.ops.operands import float_operand, quiet
 from engine.tensor import Tensor
 
 gelu = ops.gelu
@@ -26,7 +25,7 @@ tanh = ops.tanh
 
 def _placed(name: str, input: Tensor, inplace: bool, op: Callable[..., Tensor], *args: Any) -> Tensor:
     """op(input, *args), in a new tensor or over the input."""
-    return write_over(name + "_", input, op, *args) if inplace else op(input, *args)
+    return inplace_form(name + "_", op)(input, *args) if inplace else op(input, *args)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -79,8 +78,14 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 def _elu(input: Tensor, alpha: float) -> Tensor:
     x = float_operand("elu", input)
-    below = ops.expm1(ops.clamp(x, max=0.0))  # cut at 0: where x is large e^x would be inf, and its gradient nan
-    return ops.where(x > 0, x, below * alpha)
+    xp = array_module(x.data)
+    y = xp.where(x.data > 0, x.data, alpha * xp.expm1(xp.minimum(x.data, 0)))
+
+    def rule(dy: Tensor) -> tuple:
+        slope = ops.exp(ops.clamp(x, max=0.0)) * alpha  # cut at 0: e^x of a large x would be infinite
+        return (ops.where(x > 0, dy, dy * slope),)
+
+    return record("elu", y, (x,), rule)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -106,8 +111,11 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)."""
-    return input / (ops.abs(input) + 1.0)
+    """x / (1 + |x|);  dx = dy / (1 + |x|)^2."""
+    x = float_operand("softsign", input)
+    with quiet(invalid="ignore"):  # infinity / infinity
+        y = x.data / (1 + array_module(x.data).abs(x.data))
+    return record("softsign", y, (x,), lambda dy: (dy / ops.square(ops.abs(x) + 1.0),))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -119,17 +127,9 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return a * ops.sigmoid(b)
 
 
-def tanhshrink(input: Tensor) -> Tensor:
-    """x - tanh x."""
-    return input - ops.tanh(input)
-
-
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """scale * elu(x, alpha), with the constants of Klambauer et al. 2017."""
-    return _placed("selu", input, inplace, lambda x: _elu(x, SELU_ALPHA) * SELU_SCALE)
-
-
-assert math.isfinite(SELU_SCALE)
+    """scale * elu(x, alpha), which keeps mean 0 and variance 1 (Klambauer et al. 2017, appendix: the constants)."""
+    return _placed("selu", input, inplace, lambda x: _elu(x, _SELU_ALPHA) * _SELU_SCALE)

@@ -177,7 +177,9 @@ class LambdaLR(LRScheduler):
 
 
 def _attributes(function: Callable[[int], float]) -> dict[str, Any] | None:
-    return None if isinstance(function, types.FunctionType) else copy.deepcopy(vars(function))
+    if isinstance(function, types.FunctionType) or not hasattr(function, "__dict__"):
+        return None
+    return copy.deepcopy(vars(function))
 
 
 def _require_share(op: str, name: str, value: float, zero: bool = False) -> None:

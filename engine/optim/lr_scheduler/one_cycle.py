@@ -75,7 +75,8 @@ class OneCycleLR(LRScheduler):
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         self._anneal_func_type = anneal_strategy
         self.cycle_momentum = cycle_momentum
-        self.use_beta1 = "betas" in optimizer.defaults
+        if cycle_momentum:
+            self.use_beta1 = "betas" in optimizer.defaults
         if last_epoch == -1:
             for group, peak, (base, top) in zip(optimizer.param_groups, peaks, bounds):
                 group["initial_lr"] = peak / div_factor
@@ -121,7 +122,7 @@ def _cos(start: float, end: float, done: float) -> float:
 
 
 def _linear(start: float, end: float, done: float) -> float:
-    return start + (end - start) * done
+    return start + (end - start) * min(done, 1.0)  # a loop asks once past the end, where the line is below 0
 
 
 _ANNEAL = {"cos": _cos, "linear": _linear}

@@ -1,0 +1,98 @@
+"""Two-dimensional convolution layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import ops
+from engine.create import empty
+from engine.nn import init
+from engine.nn.arguments import one_of, pair, size
+from engine.nn.functional.conv import conv2d, require_padding_name, same_padding
+from engine.nn.module import Module
+from engine.nn.parameter import Parameter
+from engine.tensor import Tensor
+
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class Conv2d(Module):
+    """Cross-correlation of images: (N, C, H, W) -> (N, O, OH, OW), or one image; `F.conv2d` has the formula.
+
+    weight        (out_channels, in_channels / groups, KH, KW), bias (out_channels,) or None; both start uniform on
+                  [-b, b),  b = 1 / sqrt(in_channels / groups * KH * KW)
+    padding       an int, a pair, "valid" or "same"
+    padding_mode  what lies outside the image: "zeros", "reflect", "replicate" or "circular"
+
+    Raises ValueError for sizes out of range and groups that do not divide the channels.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = size("Conv2d", "in_channels", in_channels, 1)
+        self.out_channels = size("Conv2d", "out_channels", out_channels, 1)
+        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
+        self.stride = pair("Conv2d", "stride", stride, 1)
+        self.dilation = pair("Conv2d", "dilation", dilation, 1)
+        self.groups = size("Conv2d", "groups", groups, 1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise ValueError(f"Conv2d: {name} is {channels}; expected a multiple of groups, {groups}")
+        one_of("Conv2d", "padding_mode", padding_mode, _PADDING_MODES)
+        self.padding_mode = padding_mode
+        if isinstance(padding, str):
+            require_padding_name("Conv2d", padding, self.stride)
+            self.padding = padding
+        else:
+            self.padding = pair("Conv2d", "padding", padding)
+        made = {"device": device, "dtype": dtype}
+        self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size, **made))
+        self.register_parameter("bias", Parameter(empty(out_channels, **made)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        init.default_(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution of the input."""
+        return self.forward_activated(input, None)
+
+    def forward_activated(self, input: Tensor, activation: str | None) -> Tensor:
+        """act(convolution) as one primitive; activation is a name of engine.ops.ACTIVATIONS, or None."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = ops.pad(input, self._pad_widths(), self.padding_mode), 0
+        return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation)
+
+    def _pad_widths(self) -> tuple[int, ...]:
+        if self.padding == "same":
+            return same_padding(self.kernel_size, self.dilation)
+        height, width = (0, 0) if self.padding == "valid" else self.padding
+        return width, width, height, height
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
+            value = getattr(self, name)
+            if value != default:
+                text += f", {name}={value}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text if self.padding_mode == "zeros" else text + f", padding_mode={self.padding_mode}"

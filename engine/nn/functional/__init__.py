@@ -1,0 +1,84 @@
+"""Layers and losses as functions, with PyTorch's names: `from engine.nn import functional as F`.
+
+Where PyTorch's signature has deprecated arguments in the middle (size_average, reduce), they are left out, and what
+follows them is keyword-only.
+"""
+
+from engine.nn.functional.activation import (
+    elu,
+    gelu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    mish,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
+from engine.nn.functional.attention import scaled_dot_product_attention
+from engine.nn.functional.conv import conv2d, pad
+from engine.nn.functional.cross_entropy import cross_entropy, nll_loss
+from engine.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
+from engine.nn.functional.dropout import dropout, dropout2d
+from engine.nn.functional.embedding import embedding, one_hot
+from engine.nn.functional.linear import linear
+from engine.nn.functional.norm import batch_norm, group_norm, layer_norm, normalize
+from engine.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from engine.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "dropout2d",
+    "elu",
+    "embedding",
+    "gelu",
+    "glu",
+    "group_norm",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "max_pool2d",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "relu",
+    "relu6",
+    "scaled_dot_product_attention",
+    "selu",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "softsign",
+    "tanh",
+]

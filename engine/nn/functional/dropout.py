@@ -1,0 +1,45 @@
+"""Dropout, of elements and of whole channels."""
+
+from __future__ import annotations
+
+from engine import ops
+from engine.device import array_module
+from engine.inplace import inplace_form
+from engine.nn.arguments import probability, require_tensor
+from engine.ops.operands import require_float
+from engine.tensor import Tensor, wrap
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element 0 with probability p, else x / (1 - p) (Srivastava et al. 2014); not in training, x itself.
+
+    The bits come from the default generator's Philox stream. Raises ValueError unless 0 <= p <= 1.
+    """
+    require_tensor("dropout", input=input)
+    probability("dropout", p)
+    if not inplace:
+        return ops.dropout(input, p, training)
+    return inplace_form("dropout_", ops.dropout)(input, p) if training and p > 0 else input
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each channel of (N, C, H, W) as a whole 0 with probability p, else x / (1 - p) (Tompson et al. 2015).
+
+    Raises ValueError for shapes and unless 0 <= p <= 1.
+    """
+    require_float("dropout2d", input)
+    probability("dropout2d", p)
+    if input.ndim != 4:
+        raise ValueError(f"dropout2d: input is {input.shape}; expected (N, C, H, W)")
+    return (
+        inplace_form("dropout2d_", _drop_channels)(input, p, training)
+        if inplace
+        else _drop_channels(input, p, training)
+    )
+
+
+def _drop_channels(input: Tensor, p: float, training: bool) -> Tensor:
+    if not training or p == 0:
+        return input
+    one_a_channel = wrap(array_module(input.data).ones((*input.shape[:2], 1, 1), input.dtype))
+    return input * ops.dropout(one_a_channel, p)

@@ -1,0 +1,65 @@
+"""Rows of a table by their index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import ops
+from engine.autograd import record
+from engine.device import array_module
+from engine.nn.arguments import is_int, require_tensor
+from engine.ops.index import scatter_add_at
+from engine.ops.operands import require_float
+from engine.tensor import Tensor, wrap
+
+one_hot = ops.one_hot
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """weight[input]: input (...) integers, weight (V, D) -> (..., D);  dweight[v] = sum of dy where input = v.
+
+    padding_idx  a row that gets no gradient; negative ones count from the end
+
+    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index that is not a row.
+    """
+    require_tensor("embedding", input=input)
+    require_float("embedding", weight)
+    if input.dtype.kind not in "iu":
+        raise TypeError(f"embedding: input is {input.dtype}; expected integers")
+    if weight.ndim != 2:
+        raise ValueError(f"embedding: weight is {weight.shape}; expected (V, D)")
+    rows = weight.shape[0]
+    padding_idx = padding_row("embedding", padding_idx, rows)
+    if input.numel():
+        low, high = int(input.data.min()), int(input.data.max())
+        if low < 0 or high >= rows:
+            raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")
+    y = weight.data[input.data]
+    return record("embedding", y, (weight,), lambda dy: (_embedding_grad(dy, input, rows, padding_idx),))
+
+
+def padding_row(op: str, padding_idx: Any, rows: int) -> int | None:
+    """padding_idx counted from the front. Raises ValueError if there is no such row."""
+    if padding_idx is None:
+        return None
+    if not is_int(padding_idx):
+        raise TypeError(f"{op}: padding_idx is {padding_idx!r}; expected an int or None")
+    if not -rows <= padding_idx < rows:
+        raise ValueError(f"{op}: padding_idx is {padding_idx}; expected {-rows} <= padding_idx < {rows}")
+    return int(padding_idx) % rows
+
+
+def _embedding_grad(dy: Tensor, input: Tensor, rows: int, padding_idx: int | None) -> Tensor:
+    xp = array_module(dy.data)
+    dw = xp.zeros((rows, dy.shape[-1]), dy.dtype)
+    scatter_add_at(dw, input.data, dy.data)
+    if padding_idx is not None:
+        dw[padding_idx] = 0
+
+    def rule(g: Tensor) -> tuple:
+        ddy = embedding(input, g)
+        if padding_idx is not None:
+            ddy = ops.masked_fill(ddy, wrap(input.data == padding_idx)[..., None], 0.0)
+        return (ddy,)
+
+    return record("embedding_grad", dw, (dy,), rule)

@@ -1,0 +1,186 @@
+"""Normalisation: batch, layer and group norm are one op over different axes; and vectors scaled to unit length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine import dtypes, ops
+from engine.autograd import is_grad_enabled, no_grad, record
+from engine.nn.arguments import is_int, require_tensor, size
+from engine.ops.operands import cast, require_float
+from engine.tensor import Tensor
+
+Axes = tuple[int, ...]
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias, a channel (dim 1) at a time (Ioffe & Szegedy 2015).
+
+    input    (N, C) or (N, C, ...); the other tensors (C,), of input's dtype
+    training takes mean and (biased) variance from the batch and moves the running ones, in place, towards them:
+             running = (1 - momentum) running + momentum batch, with the unbiased variance. Otherwise the running ones
+             are used; they may be None in training only
+
+    Raises ValueError for shapes, and for a single value a channel in training; TypeError for dtypes.
+    """
+    op = "batch_norm"
+    require_tensor(op, input=input)
+    if input.ndim < 2:
+        raise ValueError(f"{op}: input is {input.shape}; expected (N, C) or (N, C, ...)")
+    channels = input.shape[1]
+    _require_affine(op, input, (channels,), weight, bias)
+    _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
+    along = (1, channels, *(1,) * (input.ndim - 2))
+    weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{op}: training=False needs running_mean and running_var; got None")
+        scale = ops.rsqrt(ops.reshape(running_var, along) + eps)
+        y = (input - ops.reshape(running_mean, along)) * (scale if weight is None else scale * weight)
+        return y if bias is None else y + bias
+
+    n = input.numel() // max(channels, 1)
+    if n < 2:
+        raise ValueError(f"{op}: input is {input.shape}; expected more than 1 value a channel in training")
+    axes = (0, *range(2, input.ndim))
+    y, mean, variance = _normalize(op, input, axes, eps, weight, bias)
+    with no_grad():
+        _move(running_mean, mean, momentum)
+        _move(running_var, variance * (n / (n - 1)), momentum)
+    return y
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions (Ba, Kiros & Hinton 2016).
+
+    input  (..., *normalized_shape); weight and bias of normalized_shape and input's dtype
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    op = "layer_norm"
+    require_tensor(op, input=input)
+    shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
+    _require_affine(op, input, shape, weight, bias)
+    axes = tuple(range(input.ndim - len(shape), input.ndim))
+    return _normalize(op, input, axes, eps, weight, bias)[0]
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over each of num_groups groups of channels (Wu & He 2018).
+
+    input  (N, C, ...), num_groups a divisor of C; weight and bias (C,) of input's dtype
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    op = "group_norm"
+    require_tensor(op, input=input)
+    groups = size(op, "num_groups", num_groups, 1)
+    if input.ndim < 2 or input.shape[1] % groups:
+        raise ValueError(f"{op}: input is {input.shape}; expected (N, C, ...) with C a multiple of {groups} groups")
+    batch, channels = input.shape[:2]
+    _require_affine(op, input, (channels,), weight, bias)
+    grouped = (batch, groups, channels // groups, math.prod(input.shape[2:]))
+    weight, bias = (None if p is None else ops.reshape(p, (1, *grouped[1:3], 1)) for p in (weight, bias))
+    y, *_ = _normalize(op, ops.reshape(input, grouped), (2, 3), eps, weight, bias)
+    return ops.reshape(y, input.shape)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """x / max(||x||_p, eps), the p-norm taken along `dim`."""
+    return input / ops.clamp(ops.norm(input, p, dim, keepdim=True), min=eps)
+
+
+class _Moments(NamedTuple):
+    """Of x over some axes, which are kept as 1."""
+
+    mean: Tensor
+    variance: Tensor  # biased
+    rstd: Tensor  # 1 / sqrt(variance + eps)
+
+
+def _standardize(x: Tensor, axes: Axes, eps: float) -> tuple[Tensor, _Moments]:
+    """(x - mean) / sqrt(variance + eps), in two passes, and the moments."""
+    mean = ops.mean(x, axes, keepdim=True)
+    centred = x - mean
+    variance = ops.mean(ops.square(centred), axes, keepdim=True)
+    rstd = ops.rsqrt(variance + eps)
+    return centred * rstd, _Moments(mean, variance, rstd)
+
+
+def _normalize(
+    op: str, x: Tensor, axes: Axes, eps: float, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """xhat * weight + bias, xhat x standardized over the axes; also its mean and biased variance.
+
+        dx = rstd (g - mean(g) - xhat mean(g xhat)),   g = dy weight
+
+    weight and bias broadcast to x. xhat is computed again for the gradient: all that is kept of x's size is x itself.
+    """
+    if x.dtype == dtypes.float16:  # its sums are kept in float32
+        wide = (None if t is None else cast(t, dtypes.float32) for t in (x, weight, bias))
+        y, mean, variance = _normalize(op, next(wide), axes, eps, next(wide), next(wide))
+        return cast(y, x.dtype), mean, variance
+    with no_grad():
+        xhat, moments = _standardize(x, axes, eps)
+        y = xhat if weight is None else xhat * weight
+        y = y if bias is None else y + bias
+    del xhat
+    biased = bias is not None
+
+    def rule(dy: Tensor) -> tuple:
+        if is_grad_enabled():  # a gradient of this gradient must see how the moments depend on x
+            xhat, (_, _, rstd) = _standardize(x, axes, eps)
+        else:
+            rstd = moments.rstd
+            xhat = (x - moments.mean) * rstd
+        g = dy if weight is None else dy * weight
+        dx = None
+        if x.requires_grad:
+            dx = (g - ops.mean(g, axes, keepdim=True) - xhat * ops.mean(g * xhat, axes, keepdim=True)) * rstd
+        grads = (dx, *(() if weight is None else (dy * xhat,)), dy)
+        return grads if biased else grads[:-1]
+
+    parents = [p for p in (x, weight, bias) if p is not None]
+    return record(op, y.data, parents, rule), moments.mean, moments.variance
+
+
+def _move(running: Tensor | None, batch: Tensor, momentum: float) -> None:
+    """running = (1 - momentum) running + momentum batch, in place."""
+    if running is not None:
+        running.mul_(1 - momentum).add_(ops.reshape(batch, running.shape).to(running.dtype) * momentum)
+
+
+def _require_affine(op: str, x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> None:
+    require_float(op, x)
+    _require_shapes(op, x, shape, weight=weight, bias=bias)
+
+
+def _require_shapes(op: str, x: Tensor, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    """Raise unless each tensor that is given has this shape and x's dtype."""
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        require_tensor(op, **{name: t})
+        if t.shape != shape:
+            raise ValueError(f"{op}: input is {x.shape} but {name} is {t.shape}; expected {shape}")
+        if t.dtype != x.dtype:
+            raise TypeError(f"{op}: input is {x.dtype} but {name} is {t.dtype}; expected one dtype")

@@ -1,0 +1,213 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import no_grad
+from engine.create import ones, zeros
+from engine.nn import functional as F
+from engine.nn import init
+from engine.nn.arguments import is_int, size
+from engine.nn.module import Module
+from engine.nn.parameter import Parameter
+from engine.tensor import Tensor, wrap
+
+
+class _BatchNorm(Module):
+    """Batch normalisation (Ioffe & Szegedy 2015); `F.batch_norm` has the formula.
+
+    weight (ones) and bias (zeros), of shape (num_features,), are None unless affine. The buffers running_mean,
+    running_var and num_batches_tracked are None unless track_running_stats; the batch's statistics are then used in
+    evaluation too. momentum None makes the running statistics the mean over all batches.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    _dims: tuple[int, ...]  # how many dimensions the input may have
+    _shape: str
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        made = {"device": device, "dtype": dtype}
+        self.num_features = n = size(type(self).__name__, "num_features", num_features)
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        _register_affine(self, affine, bias, (n,), made)
+        self.register_buffer("running_mean", zeros(n, **made) if track_running_stats else None)
+        self.register_buffer("running_var", ones(n, **made) if track_running_stats else None)
+        count = zeros(dtype=np.int64, device=device) if track_running_stats else None
+        self.register_buffer("num_batches_tracked", count)
+
+    def reset_running_stats(self) -> None:
+        """Mean 0, variance 1, no batches."""
+        if self.track_running_stats:
+            init.zeros_(self.running_mean)
+            init.ones_(self.running_var)
+            init.zeros_(self.num_batches_tracked)
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0, and reset_running_stats."""
+        self.reset_running_stats()
+        _reset_affine(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised, with the running statistics moved if training."""
+        name = type(self).__name__
+        if input.ndim not in self._dims or input.shape[1] != self.num_features:
+            raise ValueError(f"{name}: input is {input.shape}; expected {self._shape} with C = {self.num_features}")
+        if not self.training:
+            training = self.running_mean is None and self.running_var is None
+            return self._normalized(input, training, 0.0)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.num_batches_tracked is not None:
+            batches = self.num_batches_tracked
+            seen = batches.data + 1
+            if self.momentum is None:
+                momentum = 1.0 / float(seen)
+            y = self._normalized(input, True, momentum)
+            with no_grad():
+                batches.copy_(wrap(seen))
+            return y
+        return self._normalized(input, True, momentum)
+
+    def _normalized(self, input: Tensor, training: bool, momentum: float) -> Tensor:
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = "Over (N, C) or (N, C, L). " + (_BatchNorm.__doc__ or "")
+
+    _dims, _shape = (2, 3), "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = "Over (N, C, H, W). " + (_BatchNorm.__doc__ or "")
+
+    _dims, _shape = (4,), "(N, C, H, W)"
+
+
+class LayerNorm(Module):
+    """Layer normalisation over the last dimensions, normalized_shape (Ba, Kiros & Hinton 2016); see `F.layer_norm`.
+
+    weight (ones) and bias (zeros) have that shape; None without elementwise_affine, the bias also without `bias`.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+        self.normalized_shape = tuple(size("LayerNorm", "normalized_shape", s) for s in shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        _register_affine(self, elementwise_affine, bias, self.normalized_shape, {"device": device, "dtype": dtype})
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        _reset_affine(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised."""
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class GroupNorm(Module):
+    """Normalisation over groups of channels (Wu & He 2018); see `F.group_norm`.
+
+    weight (ones) and bias (zeros), of shape (num_channels,), are None unless affine.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_groups = size("GroupNorm", "num_groups", num_groups, 1)
+        self.num_channels = size("GroupNorm", "num_channels", num_channels)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: num_channels is {num_channels}; expected a multiple of num_groups, {num_groups}"
+            )
+        self.eps = eps
+        self.affine = affine
+        _register_affine(self, affine, bias, (self.num_channels,), {"device": device, "dtype": dtype})
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        _reset_affine(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+def _register_affine(module: Module, affine: bool, bias: bool, shape: tuple[int, ...], made: dict[str, Any]) -> None:
+    module.register_parameter("weight", Parameter(ones(shape, **made)) if affine else None)
+    module.register_parameter("bias", Parameter(zeros(shape, **made)) if affine and bias else None)
+
+
+def _reset_affine(module: Any) -> None:
+    if module.weight is not None:
+        init.ones_(module.weight)
+    if module.bias is not None:
+        init.zeros_(module.bias)

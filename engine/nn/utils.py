@@ -1,0 +1,95 @@
+"""What training loops do to all parameters at once: clip gradients, go to one vector and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from engine import ops
+from engine.autograd import no_grad
+from engine.device import array_module
+from engine.tensor import Tensor, wrap
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Scale all gradients, in place, by min(1, max_norm / (norm + 1e-6)); returns the norm (0-dim).
+
+    The norm is that of all gradients as one vector: (sum |g|^p)^(1/p), p = norm_type, which may be inf (Pascanu,
+    Mikolov & Bengio 2013). It is computed in float32 at least. Raises RuntimeError, with error_if_nonfinite, before
+    anything is scaled, if it is infinite or nan.
+    """
+    op = "clip_grad_norm_"
+    p = float(norm_type)
+    if math.isnan(p) or p <= 0:
+        raise ValueError(f"{op}: norm_type is {norm_type}; expected > 0")
+    if not max_norm >= 0:
+        raise ValueError(f"{op}: max_norm is {max_norm}; expected >= 0")
+    grads = _gradients(op, parameters)
+    if not grads:
+        return wrap(np.zeros((), np.float32))
+    xp = array_module(grads[0].data)
+    norms = xp.stack([_norm(xp, _flat(g.data), p) for g in grads])
+    total = _norm(xp, norms, p)
+    if error_if_nonfinite and not xp.isfinite(total):
+        raise RuntimeError(f"{op}: the norm of the gradients is {total}; expected it to be finite")
+    scale = xp.minimum(max_norm / (total + 1e-6), 1.0)
+    for g in grads:
+        g.data *= scale.astype(g.dtype)
+        g._storage.version += 1
+    return wrap(total)
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Cut every element of every gradient to [-clip_value, clip_value], in place."""
+    if not clip_value >= 0:
+        raise ValueError(f"clip_grad_value_: clip_value is {clip_value}; expected >= 0")
+    with no_grad():
+        for g in _gradients("clip_grad_value_", parameters):
+            g.clamp_(-clip_value, clip_value)
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters, flattened, one after the other; gradients flow back to them."""
+    return ops.cat([ops.reshape(p, -1) for p in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Copy a vector that parameters_to_vector could have made into the parameters, in place.
+
+    Raises TypeError for what is no tensor, ValueError unless it has as many elements as they have.
+    """
+    if not isinstance(vec, Tensor):
+        raise TypeError(f"vector_to_parameters: vec is {type(vec).__name__}; expected a tensor")
+    parameters = list(parameters)
+    sizes = [p.numel() for p in parameters]
+    if vec.shape != (sum(sizes),):
+        raise ValueError(f"vector_to_parameters: vec is {vec.shape}; expected ({sum(sizes)},)")
+    with no_grad():
+        for p, part in zip(parameters, ops.split(vec, sizes)):
+            p.copy_(ops.reshape(part, p.shape))
+
+
+def _gradients(op: str, parameters: Any) -> list[Tensor]:
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for p in parameters:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{op}: expected tensors; got {type(p).__name__}")
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _flat(array: Any) -> Any:
+    """The elements as a vector of float32 at least, in the order in which they lie: a view where it can be one."""
+    flat = array.ravel(order="K")
+    return flat.astype(np.float32) if flat.dtype == np.float16 else flat
+
+
+def _norm(xp: Any, vector: Any, p: float) -> Any:
+    return xp.linalg.norm(vector, p) if vector.size else vector.sum()

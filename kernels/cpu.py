@@ -1,0 +1,68 @@
+"""The CPU backend: the reference, with what small nets spend their time on compiled by Numba.
+
+Every override serves float32 in the shapes it is made for and hands all else to the reference, whose checks and
+semantics it shares.
+"""
+
+from kernels.activations_cpu import relu_grad
+from kernels.conv2d_cpu import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
+from kernels.matmul_cpu import matmul
+from kernels.optimizer_cpu import adam_step
+from kernels.pool_cpu import max_pool2d, max_pool2d_grad
+from kernels.reference import (
+    avg_pool2d,
+    avg_pool2d_grad,
+    dropout,
+    gelu,
+    gelu_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    log_softmax,
+    log_softmax_grad,
+    random_bits,
+    relu,
+    sgd_step,
+    sigmoid,
+    sigmoid_grad,
+    silu,
+    silu_grad,
+    softmax,
+    softmax_grad,
+    tanh,
+    tanh_grad,
+)
+from kernels.softmax_xent_cpu import softmax_xent, softmax_xent_grad
+
+__all__ = [
+    "adam_step",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "conv2d",
+    "conv2d_grad_bias",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "dropout",
+    "gelu",
+    "gelu_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "log_softmax",
+    "log_softmax_grad",
+    "matmul",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "random_bits",
+    "relu",
+    "relu_grad",
+    "sgd_step",
+    "sigmoid",
+    "sigmoid_grad",
+    "silu",
+    "silu_grad",
+    "softmax",
+    "softmax_grad",
+    "softmax_xent",
+    "softmax_xent_grad",
+    "tanh",
+    "tanh_grad",
+]

@@ -1,0 +1,188 @@
+"""The register tile: the one inner loop of every matrix product and convolution on the CPU.
+
+    y[p, :] = start[p, :] + sum over runs s and steps k of  x[x_at[p] + run_at[s] + k * x_step] * w[j, :]
+
+for `rows` rows p of `vectors` vectors each, w moving on by w_step a term j = s * run + k. The rows * vectors sums live
+in vector registers from the first term to the last; a term costs `vectors` loads of w, `rows` broadcast loads of x and
+rows * vectors fused multiply-adds. That is the scheme of Goto & van de Geijn ("Anatomy of high-performance matrix
+multiplication", ACM TOMS 2008); the table of row offsets makes it a direct convolution without im2col.
+
+NumPy's sgemm cannot take its rows from a table, and LLVM does not keep a block of sums in registers by itself, so the
+tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core with AVX-512 and 96 GFLOP/s of sgemm:
+
+    | form                                                          | GFLOP/s |
+    | Numba loops over four pixels, eight terms unrolled            |    36   |
+    | sgemm on im2col's (15488, 288) @ (288, 64), copying not counted |  54   |
+    | this tile, 6 rows x 4 vectors of 16                           |   103   |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+
+def _vector_unit() -> tuple[int, int, dict[int, int]]:
+    """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2, 3, 4 vectors.
+
+    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers.
+    """
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 4, {1: 12, 2: 12, 3: 8, 4: 6}  # 32 registers
+    if features.get("avx2"):
+        return 8, 2, {1: 10, 2: 6, 3: 4, 4: 2}  # 16 registers
+    return 4, 4, {1: 8, 2: 8, 3: 6, 4: 4}
+
+
+LANES, WIDEST, ROWS = _vector_unit()
+_ROWS_1, _ROWS_2, _ROWS_3, _ROWS_4 = (ROWS[v] for v in (1, 2, 3, 4))
+
+
+def tile_shape(columns: int) -> tuple[int, int]:
+    """(rows, vectors) of the tiles for a matrix of that many columns, a multiple of LANES."""
+    vectors = next(v for v in range(WIDEST, 0, -1) if columns // LANES % v == 0)
+    return ROWS[vectors], vectors
+
+
+_f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+_vector = ir.VectorType(_f32, LANES)
+
+
+@intrinsic(prefer_literal=True)
+def register_tile(
+    context: Any,
+    y: Any,
+    y_at: Any,
+    y_base: Any,
+    x: Any,
+    x_at: Any,
+    x_base: Any,
+    run_at: Any,
+    run: Any,
+    x_step: Any,
+    w: Any,
+    w_base: Any,
+    w_step: Any,
+    bias: Any,
+    bias_base: Any,
+    start: Any,
+    relu: Any,
+    rows: Any,
+    vectors: Any,
+) -> Any:
+    """One tile (see the module), to be called from njit code with literal `rows` and `vectors`.
+
+    y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
+    y_at, x_at     intp, at least `rows` offsets of the tile's rows, to which y_base and x_base are added
+    run_at, run    intp, where each run of x begins from its row's offset; terms a run
+    start          0: y starts from what it holds, 1: from bias[bias_base:] (the same for all rows), 2: from zero
+    relu           whether negative sums are written as 0 (NaN stays)
+
+    Rows may repeat: all are read before any is written, so that a repeated row is just written twice.
+    No bounds are checked.
+    """
+    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    sig = types.void(
+        y, y_at, types.intp, x, x_at, types.intp, run_at, types.intp, types.intp, w, types.intp, types.intp,
+        bias, types.intp, types.intp, types.intp, rows, vectors,
+    )  # fmt: skip
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu, *_ = (
+            args
+        )
+
+        def pointer(position: int, value: ir.Value) -> ir.Value:
+            return context.make_array(sig.args[position])(context, b, value).data
+
+        runs = b.extract_value(context.make_array(sig.args[6])(context, b, run_at).shape, 0)
+        y, y_at, x, x_at, run_at, w, bias = (
+            pointer(i, v) for i, v in ((0, y), (1, y_at), (3, x), (4, x_at), (6, run_at), (9, w), (12, bias))
+        )
+        fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fma.v{LANES}f32")
+
+        def load(at: ir.Value, v: int) -> ir.Value:
+            place = b.bitcast(b.gep(at, [_i64(v * LANES)]), _vector.as_pointer())
+            return b.load(place, align=4)
+
+        def broadcast(scalar: ir.Value) -> ir.Value:
+            undefined = ir.Constant(_vector, ir.Undefined)
+            first = b.insert_element(undefined, scalar, _i32(0))
+            return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_i32, LANES), [0] * LANES))
+
+        y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [_i64(p)])))]) for p in range(n_rows)]
+        x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [_i64(p)])))]) for p in range(n_rows)]
+        # Stack slots that are only loaded and stored: LLVM turns them into registers.
+        sums = [[cgutils.alloca_once(b, _vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+        places = [(p, v) for p in range(n_rows) for v in range(n_vectors)]
+
+        zero = ir.Constant(_vector, [0.0] * LANES)
+        for p, v in places:
+            b.store(zero, sums[p][v])
+        with b.if_then(b.icmp_signed("==", start, _i64(0))):
+            for p, v in places:
+                b.store(load(y_rows[p], v), sums[p][v])
+        with b.if_then(b.icmp_signed("==", start, _i64(1))):
+            row = b.gep(bias, [bias_base])
+            for v in range(n_vectors):
+                value = load(row, v)
+                for p in range(n_rows):
+                    b.store(value, sums[p][v])
+
+        term = cgutils.alloca_once_value(b, b.gep(w, [w_base]))
+        with cgutils.for_range(b, runs) as of_run:
+            begin = b.load(b.gep(run_at, [of_run.index]))
+            x_runs = [b.gep(row, [begin]) for row in x_rows]
+            with cgutils.for_range(b, run) as of_step:
+                step = b.mul(of_step.index, x_step)
+                here = b.load(term)
+                factors = [load(here, v) for v in range(n_vectors)]
+                for p in range(n_rows):
+                    value = broadcast(b.load(b.gep(x_runs[p], [step])))
+                    for v in range(n_vectors):
+                        b.store(b.call(fma, [value, factors[v], b.load(sums[p][v])]), sums[p][v])
+                b.store(b.gep(here, [w_step]), term)
+
+        with b.if_then(b.icmp_signed("!=", relu, _i64(0))):
+            for p, v in places:
+                value = b.load(sums[p][v])
+                b.store(b.select(b.fcmp_ordered("<", value, zero), zero, value), sums[p][v])
+        for p, v in places:
+            place = b.bitcast(b.gep(y_rows[p], [_i64(v * LANES)]), _vector.as_pointer())
+            b.store(b.load(sums[p][v]), place, align=4)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+@njit(nogil=True, cache=True)
+def tile(
+    vectors, y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu
+):
+    """register_tile of `vectors` vectors and the ROWS that go with them, chosen at run time."""
+    if vectors == 4:
+        register_tile(
+            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
+            _ROWS_4, 4,
+        )  # fmt: skip
+    elif vectors == 3:
+        register_tile(
+            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
+            _ROWS_3, 3,
+        )  # fmt: skip
+    elif vectors == 2:
+        register_tile(
+            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
+            _ROWS_2, 2,
+        )  # fmt: skip
+    else:
+        register_tile(
+            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
+            _ROWS_1, 1,
+        )  # fmt: skip

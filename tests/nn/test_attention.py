@@ -1,0 +1,115 @@
+"""Scaled dot-product attention against torch: masks, causality, broadcasting, queries that see nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as TF
+
+import engine
+from engine.nn import functional as F
+from engine.tensor import Tensor
+from tests.compare import assert_close
+from tests.nn.versus import assert_function
+
+SHAPES = [
+    ((3, 4), (5, 4), (5, 2)),  # matrices
+    ((2, 3, 4), (2, 5, 4), (2, 5, 4)),  # a batch
+    ((2, 3, 5, 4), (2, 3, 5, 4), (2, 3, 5, 6)),  # heads
+    ((2, 3, 1, 4), (2, 3, 7, 4), (2, 3, 7, 4)),  # one query
+]
+
+
+def qkv(rng, shapes, dtype):
+    return [rng.standard_normal(s).astype(dtype) for s in shapes]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"scale": 0.3}], ids=str)
+def test_plain(shapes, options, dtype, rng):
+    ours = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options)  # noqa: E731
+    theirs = lambda q, k, v: TF.scaled_dot_product_attention(q, k, v, **options)  # noqa: E731
+    assert_function(ours, theirs, *qkv(rng, shapes, dtype), scale=1.0)
+
+
+@pytest.mark.parametrize("mask_shape", [(3, 5), (2, 3, 5), (1, 5)], ids=str)
+def test_masks(mask_shape, dtype, rng):
+    q, k, v = qkv(rng, SHAPES[1], dtype)
+    allowed = rng.random(mask_shape) < 0.6
+    allowed[..., 0] = True
+    added = rng.standard_normal(mask_shape).astype(dtype)
+    assert_function(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, Tensor(allowed)),
+        lambda q, k, v: TF.scaled_dot_product_attention(q, k, v, torch.from_numpy(allowed)),
+        q,
+        k,
+        v,
+        scale=1.0,
+    )
+    assert_function(F.scaled_dot_product_attention, TF.scaled_dot_product_attention, q, k, v, added, scale=1.0)
+
+
+@pytest.mark.parametrize("kind", ["bool", "added"])
+def test_a_query_that_sees_nothing_gives_0(kind, rng):
+    q, k, v = (Tensor(a, requires_grad=True) for a in qkv(rng, SHAPES[0], np.float64))
+    mask = np.ones((3, 5), bool)
+    mask[1] = False
+    given = Tensor(mask) if kind == "bool" else Tensor(np.where(mask, 0.0, -math.inf))
+    y = F.scaled_dot_product_attention(q, k, v, given)
+    y.sum().backward()
+    np.testing.assert_array_equal(y.detach().numpy()[1], 0)
+    np.testing.assert_array_equal(q.grad.numpy()[1], 0)
+    rest = F.scaled_dot_product_attention(q.detach()[[0, 2]], k.detach(), v.detach())
+    assert_close(y.detach().numpy()[[0, 2]], rest.numpy())
+    assert all(np.isfinite(x.grad.numpy()).all() for x in (q, k, v))
+
+
+def test_dropout_takes_weights_away(rng):
+    q, k, v = (Tensor(a) for a in qkv(rng, ((1, 4), (5000, 4), (5000, 1)), np.float64))
+    v = engine.ones(5000, 1, dtype="float64")
+    engine.manual_seed(0)
+    # Weights that add up to 1, each dropped or doubled: the sum is 1 on average.
+    y = F.scaled_dot_product_attention(q * 0, k, v, dropout_p=0.5).item()
+    assert 0 < abs(y - 1) < 5 / math.sqrt(5000)
+
+
+Q = engine.ones(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: F.scaled_dot_product_attention(Q, engine.ones(3, 5), Q), ValueError, "query is (3, 4), key (3, 5)"),
+        (lambda: F.scaled_dot_product_attention(Q, Q, engine.ones(2, 4)), ValueError, "query is (3, 4), key (3, 4)"),
+        (
+            lambda: F.scaled_dot_product_attention(Q[0], Q, Q),
+            ValueError,
+            "query is (4,), key (3, 4), value (3, 4); expected",
+        ),
+        (lambda: F.scaled_dot_product_attention(Q, Q, Q.double()), TypeError, "dtypes are float32 and float64"),
+        (
+            lambda: F.scaled_dot_product_attention(Q, Q, Q, Q[:, :3], is_causal=True),
+            ValueError,
+            "got both attn_mask and",
+        ),
+        (
+            lambda: F.scaled_dot_product_attention(Q, Q, Q, engine.ones(2, 3, 3)),
+            ValueError,
+            "attn_mask is (2, 3, 3); expected",
+        ),
+        (
+            lambda: F.scaled_dot_product_attention(Q, Q, Q, Q[:, :3].long()),
+            TypeError,
+            "expected a floating-point tensor",
+        ),
+        (lambda: F.scaled_dot_product_attention(Q, Q, Q, dropout_p=2), ValueError, "p is 2; expected 0 <= p <= 1"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else None,
+)
+def test_errors(call, kind, message):
+    with pytest.raises(kind) as error:
+        call()
+    assert str(error.value).startswith("scaled_dot_product_attention: " + message)

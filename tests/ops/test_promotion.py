@@ -1,0 +1,151 @@
+"""Type promotion: every pair of dtypes, as tensor with dimensions, 0-dim tensor and Python number, as torch has it."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import pytest
+import torch
+
+import engine
+from engine.dtypes import DTYPES
+from tests.compare import assert_same
+
+ARITHMETIC = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "pow": operator.pow,
+    "eq": operator.eq,
+    "lt": operator.lt,
+    "and": operator.and_,
+    "maximum": lambda a, b: a.maximum(b),
+}
+KINDS = [*(f"{kind} {dtype}" for dtype in DTYPES for kind in ("vector", "scalar")), "bool", "int", "float"]
+
+
+def make(kind: str):
+    """The same operand for both libraries."""
+    if kind in ("bool", "int", "float"):
+        value = {"bool": True, "int": 2, "float": 1.5}[kind]
+        return value, value
+    shape, name = kind.split()
+    array = np.full(() if shape == "scalar" else (2,), 1 if name == "bool" else 4, name)
+    return engine.Tensor(array.copy()), torch.from_numpy(array)
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_every_pair_of_operands_gives_the_dtype_and_values_of_torch(name):
+    op = ARITHMETIC[name]
+    differing = []
+    for left in KINDS:
+        for right in KINDS:
+            (a, x), (b, y) = make(left), make(right)
+            tensors = isinstance(x, torch.Tensor) + isinstance(y, torch.Tensor)
+            if tensors < (2 if name == "maximum" else 1):  # torch's maximum takes no numbers
+                continue
+            got, want = outcome(op, a, b), outcome(op, x, y)
+            if got != want and not is_bool_oddity(name, left, right):
+                differing.append(f"{left} {name} {right}: {got}, torch {want}")
+    assert not differing, "\n".join(differing)
+
+
+def is_bool_oddity(name: str, left: str, right: str) -> bool:
+    """torch refuses to subtract where only one operand is bool, and takes a bool tensor to the power True."""
+    bools = ("bool" in left) + ("bool" in right)
+    return (name == "sub" and bools == 1) or (name == "pow" and bools == 2)
+
+
+def outcome(op, a, b) -> str:
+    """dtype and values of the result, or that it is refused."""
+    try:
+        y = op(a, b)
+    except (TypeError, RuntimeError, NotImplementedError):
+        return "refused"
+    y = y.numpy()
+    return f"{y.dtype} {y.tolist()}"
+
+
+@pytest.mark.parametrize("target", DTYPES, ids=str)
+@pytest.mark.parametrize("source", DTYPES, ids=str)
+def test_to_converts_as_torch(source, target):
+    x = np.array([0, 1, 3.7, -2.5, 100]) if source.kind == "f" else np.array([0, 1, 3, 2, 100])
+    x = x.astype(source)
+    if source.kind == "f" and target.kind == "u":
+        x = np.abs(x)  # negative to unsigned is undefined
+    assert_same(engine.tensor(x).to(target).numpy(), torch.from_numpy(x).to(getattr(torch, target.name)).numpy())
+    assert_same(engine.tensor(x).to(target.name).numpy(), engine.tensor(x, dtype=target).numpy())
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        ("half", "float16"),
+        ("float", "float32"),
+        ("double", "float64"),
+        ("int", "int32"),
+        ("long", "int64"),
+        ("bool", "bool"),
+    ],
+)
+def test_casting_methods(method, dtype):
+    x = engine.tensor([0.0, 1.5, -2.0], dtype="float64", requires_grad=True)
+    y = getattr(x, method)()
+    assert_same(y.detach().numpy(), x.detach().numpy().astype(dtype))
+    if y.dtype.kind == "f":
+        (y * engine.tensor([1.0, 2.0, 3.0])).sum().backward()
+        assert_same(x.grad.numpy(), np.array([1.0, 2.0, 3.0]))
+    else:
+        assert not y.requires_grad
+
+
+def test_to_returns_the_tensor_itself_where_nothing_changes():
+    x = engine.ones(3, requires_grad=True)
+    other = engine.ones(1, dtype="float64")
+    assert x.to("float32") is x and x.float() is x and x.to("cpu") is x and x.cpu() is x and x.type_as(x) is x
+    assert x.to("cpu", "float64").dtype == x.to(other).dtype == x.type_as(other).dtype == np.float64
+
+
+@pytest.mark.parametrize("op", ["cat", "stack", "where"])
+def test_joins_promote_as_torch(op):
+    for left in DTYPES:
+        for right in DTYPES:
+            a, b = np.ones((2,), left), np.ones((2,), right)
+            if op == "where":
+                got = engine.where(engine.tensor([True, False]), engine.tensor(a), engine.tensor(b))
+                want = torch.where(torch.tensor([True, False]), torch.from_numpy(a), torch.from_numpy(b))
+            else:
+                got = getattr(engine, op)([engine.tensor(a), engine.tensor(b)])
+                want = getattr(torch, op)([torch.from_numpy(a), torch.from_numpy(b)])
+            assert_same(got.numpy(), want.numpy())
+
+
+REDUCTIONS = ("sum", "prod", "cumsum", "cumprod", "mean", "amax", "argmax", "any", "max")
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_widen_as_torch(name):
+    for dtype in DTYPES:
+        arguments = (0,) if name.startswith("cum") else ()
+        x = np.ones((3,), dtype)
+        got = outcome(lambda x, options: getattr(x, name)(*options), engine.tensor(x), arguments)
+        want = outcome(lambda x, options: getattr(x, name)(*options), torch.from_numpy(x), arguments)
+        if name == "argmax" and dtype.kind == "b":
+            want = "int64 0"  # refused by torch
+        if name == "any" and dtype == np.uint8:
+            want = want.replace("uint8 1", "bool True")  # torch alone keeps uint8, for old masks
+        assert got == want, dtype
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum", "mean"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float16", "float64"])
+def test_reductions_take_a_dtype(name, dtype):
+    x = np.array([1, 2, 3])
+    arguments = (0,) if name.startswith("cum") else ()
+    got = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), engine.tensor(x), dtype)
+    want = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), torch.from_numpy(x), getattr(torch, dtype))
+    assert got == want

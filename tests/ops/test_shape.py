@@ -1,0 +1,207 @@
+"""Ops that move elements, against torch: values, gradients, and whose memory the result is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import engine
+from tests.compare import assert_same
+from tests.ops.same import assert_same_op, outputs_of, random
+
+VIEWS = {
+    # name: (op, shape)
+    "reshape": (lambda x: x.reshape(10, 5), (5, 10)),
+    "reshape with -1": (lambda x: x.reshape(2, -1), (5, 10)),
+    "reshape from a tuple": (lambda x: x.reshape((25, 2)), (5, 10)),
+    "reshape of nothing": (lambda x: x.reshape(5, 0, 2), (0, 10)),
+    "reshape of a scalar": (lambda x: x.reshape(1, 1), ()),
+    "reshape to a scalar": (lambda x: x.reshape(()), (1, 1)),
+    "flatten": (lambda x: x.flatten(), (2, 3, 4)),
+    "flatten from": (lambda x: x.flatten(1), (2, 3, 4)),
+    "flatten between": (lambda x: x.flatten(-3, -2), (2, 3, 4)),
+    "flatten a scalar": (lambda x: x.flatten(), ()),
+    "unflatten": (lambda x: x.unflatten(-1, (2, -1)), (5, 10)),
+    "permute": (lambda x: x.permute(2, 0, 1), (2, 3, 4)),
+    "permute negative": (lambda x: x.permute(-1, 0, -2), (2, 3, 4)),
+    "permute from a tuple": (lambda x: x.permute((1, 2, 0)), (2, 3, 4)),
+    "permute a scalar": (lambda x: x.permute(()), ()),
+    "transpose": (lambda x: x.transpose(0, -1), (2, 3, 4)),
+    "t": (lambda x: x.t(), (5, 10)),
+    "t of a vector": (lambda x: x.t(), (5,)),
+    "T": (lambda x: x.T, (5, 10)),
+    "mT": (lambda x: x.mT, (2, 3, 4)),
+    "movedim": (lambda x: x.movedim(0, -1), (2, 3, 4)),
+    "movedim several": (lambda x: x.movedim((0, 1), (-1, 0)), (2, 3, 4)),
+    "squeeze": (lambda x: x.squeeze(), (1, 5, 1)),
+    "squeeze one": (lambda x: x.squeeze(-1), (1, 5, 1)),
+    "squeeze not 1": (lambda x: x.squeeze(1), (1, 5, 1)),
+    "squeeze several": (lambda x: x.squeeze((0, 1)), (1, 5, 1)),
+    "squeeze none": (lambda x: x.squeeze(()), (1, 5, 1)),
+    "unsqueeze": (lambda x: x.unsqueeze(0), (5, 10)),
+    "unsqueeze at the end": (lambda x: x.unsqueeze(-1), (5, 10)),
+    "unsqueeze a scalar": (lambda x: x.unsqueeze(0), ()),
+    "expand": (lambda x: x.expand(3, 5, 10), (5, 1)),
+    "expand with -1": (lambda x: x.expand(-1, 4), (5, 1)),
+    "expand to nothing": (lambda x: x.expand(0, 5), (1, 5)),
+    "expand a scalar": (lambda x: x.expand(2, 3), ()),
+    "broadcast_to": (lambda x: x.broadcast_to((4, 5)), (5,)),
+    "narrow": (lambda x: x.narrow(1, 2, 3), (5, 10)),
+    "narrow to nothing": (lambda x: x.narrow(-1, 10, 0), (5, 10)),
+    "select": (lambda x: x.select(1, -2), (5, 10)),
+    "split": (lambda x: x.split(4, 1), (5, 10)),
+    "split sizes": (lambda x: x.split([1, 0, 4]), (5, 10)),
+    "split nothing": (lambda x: x.split(3), (0, 10)),
+    "chunk": (lambda x: x.chunk(3, -1), (5, 10)),
+    "chunk into more than there are": (lambda x: x.chunk(7), (5, 10)),
+    "chunk nothing": (lambda x: x.chunk(3), (0, 10)),
+    "unbind": (lambda x: x.unbind(1), (2, 3, 4)),
+}
+
+COPIES = {
+    "clone": (lambda x: x.clone(), (5, 10)),
+    "contiguous": (lambda x: x.contiguous() * 1.0, (2, 3, 4)),
+    "flip": (lambda x: x.flip(0), (5, 10)),
+    "flip several": (lambda x: x.flip((0, -1)), (2, 3, 4)),
+    "flip none": (lambda x: x.flip(()), (2, 3, 4)),
+    "flip a scalar": (lambda x: x.flip(()), ()),
+    "roll": (lambda x: x.roll(3, 1), (5, 10)),
+    "roll the flattened": (lambda x: x.roll(-7), (5, 10)),
+    "roll several": (lambda x: x.roll((1, -2), (0, -1)), (5, 10)),
+    "roll nothing": (lambda x: x.roll(2, 0), (0, 10)),
+    "repeat": (lambda x: x.repeat(2, 3), (5, 10)),
+    "repeat in front": (lambda x: x.repeat(2, 1, 3), (5, 2)),
+    "repeat no times": (lambda x: x.repeat(0, 1), (5, 10)),
+    "repeat a scalar": (lambda x: x.repeat(3), ()),
+    "repeat once": (lambda x: x.repeat(1, 1), (5, 10)),
+    "tile": (lambda x: x.tile(2), (5, 10)),
+    "tile in front": (lambda x: x.tile(2, 1, 2), (5, 2)),
+    "repeat_interleave": (lambda x: x.repeat_interleave(3, 1), (5, 2)),
+    "repeat_interleave the flattened": (lambda x: x.repeat_interleave(2), (5, 2)),
+    "repeat_interleave once": (lambda x: x.repeat_interleave(1, 0), (5, 2)),
+    "tril": (lambda x: x.tril(), (5, 10)),
+    "tril above": (lambda x: x.tril(2), (2, 3, 4)),
+    "triu": (lambda x: x.triu(), (5, 10)),
+    "triu below": (lambda x: x.triu(-1), (2, 4, 3)),
+    "triu of nothing": (lambda x: x.triu(), (0, 3)),
+    "diagonal": (lambda x: x.diagonal(), (5, 10)),
+    "diagonal above": (lambda x: x.diagonal(3), (5, 10)),
+    "diagonal beyond": (lambda x: x.diagonal(-7), (5, 10)),
+    "diagonal of others": (lambda x: x.diagonal(1, -1, 0), (2, 3, 4)),
+    "trace": (lambda x: x.trace(), (5, 10)),
+}
+
+
+@pytest.mark.parametrize("name", [*VIEWS, *COPIES])
+def test_op(name):
+    op, shape = (VIEWS | COPIES)[name]
+    assert_same_op(op, None, random(*shape))
+    assert_same_op(op, None, np.arange(np.prod(shape, dtype=int)).reshape(shape), layouts=["contiguous"])
+
+
+@pytest.mark.parametrize("name", [n for n in VIEWS if n != "reshape of nothing"])
+def test_a_view_shares_memory_and_writes_go_both_ways(name):
+    op, shape = VIEWS[name]
+    x = engine.tensor(random(*shape))
+    for i, y in enumerate(outputs_of(op(x))):
+        if y.numel() == 0:
+            continue
+        assert np.shares_memory(y.data, x.data)
+        if 0 not in y.data.strides:  # what is expanded is read-only
+            before = x._version
+            y += 1.0
+            assert y._version == x._version == before + 1
+            assert_same(outputs_of(op(x))[i].numpy(), y.numpy())  # taken anew, it shows what was written
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_does_not_share_memory(name):
+    op, shape = COPIES[name]
+    x = engine.tensor(random(*shape))
+    assert not np.shares_memory(op(x).data, x.data)
+
+
+def test_reshape_copies_only_where_it_must():
+    x = engine.tensor(random(2, 3, 4))
+    assert np.shares_memory(x.reshape(6, 4).data, x.data)
+    assert not np.shares_memory(x.permute(2, 1, 0).reshape(4, 6).data, x.data)
+    assert np.shares_memory(x.view(-1).data, x.data)
+    with pytest.raises(RuntimeError, match=r"view: \(4, 3, 2\).*expected reshape"):
+        x.permute(2, 1, 0).view(24)
+
+
+def test_contiguous_is_the_tensor_itself_where_it_can_be():
+    x = engine.tensor(random(2, 3))
+    assert x.contiguous() is x and not x.T.is_contiguous() and x.T.contiguous().is_contiguous()
+
+
+def test_size_and_stride():
+    x = engine.tensor(random(2, 3, 4))
+    y = x.transpose(0, 2)
+    assert y.size() == (4, 3, 2) and y.size(-1) == 2 and y.stride() == (1, 4, 12) and y.stride(0) == 1
+    assert x.dim() == x.ndim == 3 and x.numel() == 24 and x.nbytes == 24 * x.itemsize == 192
+
+
+def test_expand_as_and_broadcast_tensors():
+    a, b = random(5, 1), random(4)
+    assert_same_op(lambda a, b: a.expand_as((a + b).detach()), None, a, b)
+    assert_same_op(engine.broadcast_tensors, torch.broadcast_tensors, a, b)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1, -2])
+def test_cat_and_stack(dim):
+    a, b, c = random(5, 10), random(5, 10, seed=1), random(5, 10, seed=2)
+    for name in ("cat", "stack", "concat", "concatenate"):
+        ours, theirs = getattr(engine, name), getattr(torch, name)
+        assert_same_op(lambda *x, f=ours: f(x, dim), lambda *x, f=theirs: f(x, dim), a, b, c)
+
+
+def test_cat_of_different_sizes():
+    parts = [random(5, n, seed=n) for n in (1, 0, 3)]
+    assert_same_op(lambda *x: engine.cat(x, -1), lambda *x: torch.cat(x, -1), *parts)
+    a = random(3)
+    assert_same_op(lambda x: engine.cat([x, x, x]), lambda x: torch.cat([x, x, x]), a)  # one parent thrice
+    assert_same_op(lambda x: engine.stack([x, x], 0), lambda x: torch.stack([x, x], 0), random())
+
+
+PADDINGS = {
+    "constant": [(1, 2), (1, 2, 3, 0), (-1, 2, 0, -2), (-2, -3), (0, 0), (0, 0, 0, 0, 2, 1), ()],
+    "reflect": [(3, 4), (0, 2)],
+    "replicate": [(1, 2), (5, 0), (-1, 2)],
+    "circular": [(1, 2), (10, 10), (-2, 3)],
+}
+
+
+@pytest.mark.parametrize(("mode", "pad"), [(m, p) for m, ps in PADDINGS.items() for p in ps], ids=str)
+def test_pad(mode, pad):
+    x = random(4, 5, 10)
+    more = {"value": 1.5} if mode == "constant" else {}
+    assert_same_op(
+        lambda x: engine.ops.pad(x, pad, mode, **more), lambda x: torch.nn.functional.pad(x, pad, mode, **more), x
+    )
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_pad_of_two_dimensions(mode):
+    assert_same_op(
+        lambda x: engine.ops.pad(x, (1, 2, 3, 0), mode),
+        lambda x: torch.nn.functional.pad(x, (1, 2, 3, 0), mode),
+        random(2, 3, 4, 5),
+    )
+
+
+def test_pad_of_nothing():
+    pad = (1, 2, 2, 0)
+    assert_same_op(
+        lambda x: engine.ops.pad(x, pad, value=2.0), lambda x: torch.nn.functional.pad(x, pad, value=2.0), random(0, 3)
+    )
+
+
+def test_detach_shares_memory_and_the_version_but_no_history():
+    x = engine.tensor(random(3), requires_grad=True)
+    y = (x * 2).detach()
+    z = x.detach()
+    assert not y.requires_grad and y.is_leaf and not z.requires_grad
+    z += 1.0
+    assert np.shares_memory(z.data, x.data) and x._version == z._version == 1
