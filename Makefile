@@ -46,7 +46,7 @@ $(VENV)/python-ready:
 	touch $@
 
 $(VENV)/train-ready: pyproject.toml $(VENV)/python-ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cpu]"
 	touch $@
 
 $(VENV)/test-ready: pyproject.toml $(VENV)/python-ready

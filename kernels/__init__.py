@@ -4,6 +4,7 @@ A *primitive* is a function of arrays, written by hand in every kernel language.
 every primitive below under the same name with the same signature:
 
     reference   NumPy, the specification: plain, float64 stays float64, every other backend is tested against it
+    cpu         NumPy arrays again, with what small nets spend their time on compiled by Numba
 
 `of(*arrays)` gives the backend that serves these arrays, `use(name)` chooses one. There is no registry: adding a
 kernel is adding a function whose name already exists, adding a backend is adding a module.
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -59,8 +62,11 @@ PRIMITIVES: dict[str, str] = {
     "sgd_step": "SGD with momentum over a list of parameters, in place",
 }
 
-BACKENDS: dict[str, str] = {"reference": "NumPy, the specification"}
-PLANNED: tuple[str, ...] = ("cpu", "triton", "numba")
+BACKENDS: dict[str, str] = {
+    "reference": "NumPy, the specification",
+    "cpu": "NumPy, with the slow primitives compiled by Numba",
+}
+PLANNED: tuple[str, ...] = ("triton", "numba")
 
 _chosen: ModuleType | None = None
 
@@ -68,8 +74,11 @@ _chosen: ModuleType | None = None
 def load(name: str) -> ModuleType:
     """The backend module called `name`; importing it is what loads its language.
 
-    Raises ValueError for a name that no backend has, NotImplementedError for one that is not built yet.
+    Raises ValueError for a name that no backend has, NotImplementedError for one that is not built yet, ImportError
+    where a package that it needs is missing.
     """
+    if name == "cpu" and not _has_numba():
+        raise ImportError("kernels: the backend 'cpu' needs Numba, which is not installed: pip install numba")
     if name in BACKENDS:
         return importlib.import_module(f"kernels.{name}")
     built = ", ".join(BACKENDS)
@@ -87,8 +96,23 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
     TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
     """
     global _chosen
-    before, _chosen = _chosen, load("reference" if name == "auto" else name)
+    before, _chosen = _chosen, load(_best() if name == "auto" else name)
     return _restoring(before)
+
+
+def _best() -> str:
+    """The fastest backend that this machine can run; says so once where that is not the one it could be."""
+    if _has_numba():
+        return "cpu"
+    warnings.warn(
+        "kernels: Numba is not installed, so plain NumPy serves, at a fraction of the speed: pip install numba",
+        stacklevel=4,
+    )
+    return "reference"
+
+
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 def of(*arrays: Any) -> ModuleType:

@@ -30,5 +30,7 @@ def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @njit(nogil=True, cache=True)
 def _relu_grad(dy, y, dx, begin, stop, part):
-    for i in range(begin, stop):
+    # Slices count from 0: an index that could be negative would keep the loop from becoming vectors.
+    dy, y, dx = dy[begin:stop], y[begin:stop], dx[begin:stop]
+    for i in range(dx.size):
         dx[i] = np.float32(0) if y[i] <= 0 else dy[i]

@@ -29,17 +29,28 @@ def float_dtype(op: str, **arrays: Any) -> np.dtype:
 
     Raises TypeError if one is not an array, if it is not float16, float32 or float64, or if two differ.
     """
+    found = None
+    for a in arrays.values():
+        if a is None:
+            continue
+        dtype = getattr(a, "dtype", None)
+        if found is None:
+            found = dtype
+        if dtype is None or dtype != found or dtype not in FLOAT_DTYPES:
+            raise _not_one_float_dtype(op, arrays)
+    assert found is not None
+    return found
+
+
+def _not_one_float_dtype(op: str, arrays: dict[str, Any]) -> TypeError:
     given = {name: a for name, a in arrays.items() if a is not None}
     for name, a in given.items():
         if not hasattr(a, "dtype"):
-            raise TypeError(f"{op}: {name} is a {type(a).__name__}; expected an array")
-    dtypes = {name: a.dtype for name, a in given.items()}
-    found = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
-    if any(dtype not in FLOAT_DTYPES for dtype in dtypes.values()):
-        raise TypeError(f"{op}: {found}; expected float16, float32 or float64")
-    if len(set(dtypes.values())) != 1:
-        raise TypeError(f"{op}: {found}; expected one dtype for all")
-    return next(iter(dtypes.values()))
+            return TypeError(f"{op}: {name} is a {type(a).__name__}; expected an array")
+    found = ", ".join(f"{name} is {a.dtype}" for name, a in given.items())
+    if any(a.dtype not in FLOAT_DTYPES for a in given.values()):
+        return TypeError(f"{op}: {found}; expected float16, float32 or float64")
+    return TypeError(f"{op}: {found}; expected one dtype for all")
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:
@@ -49,7 +60,8 @@ def accumulator(dtype: np.dtype) -> np.dtype:
 
 def one_of(op: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise ValueError unless the value is one of those allowed."""
-    require(value in allowed, op, f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
+    if value not in allowed:
+        raise ValueError(f"{op}: {name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
 
 
 def int_pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:

@@ -22,11 +22,8 @@ from numba import njit
 from kernels import buffers, threads
 from kernels import conv2d_reference as reference
 from kernels.activations_reference import apply_activation
-from kernels.tile_cpu import LANES, ROWS, tile, tile_shape
+from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROWS, ZERO, tile, tile_shape
 from kernels.windows import Pair, channels_last
-
-_NO_BIAS = np.zeros(LANES, np.float32)
-_ONE_RUN = np.zeros(1, np.intp)
 
 
 class _Tables(NamedTuple):
@@ -98,9 +95,9 @@ def conv2d(
     threads.parallel(
         _forward,
         *(s.images, s.images),
-        *(x_padded, np.ascontiguousarray(panels), _NO_BIAS if bias is None else np.ascontiguousarray(bias), y),
+        *(x_padded, np.ascontiguousarray(panels), NO_BIAS if bias is None else np.ascontiguousarray(bias), y),
         *(t.pixels_x, t.pixels_y, t.runs, t.run),
-        *(rows, vectors, 2 if bias is None else 1, int(activation == "relu")),
+        *(rows, vectors, ZERO if bias is None else BIAS, int(activation == "relu")),
     )
     if activation not in (None, "relu"):
         apply_activation(y, activation)
@@ -152,7 +149,7 @@ def conv2d_grad_input(
         _grad_input,
         *(s.images, s.images),
         *(channels_last(dy, dy.dtype), np.ascontiguousarray(panels), dx),
-        *(t.pixels_x, t.pixels_y, t.taps, rows, vectors, _ONE_RUN, _NO_BIAS),
+        *(t.pixels_x, t.pixels_y, t.taps, rows, vectors),
     )
     if ph or pw:
         inner = buffers.empty((s.images, height, image_width, s.in_channels), np.float32)
@@ -162,7 +159,7 @@ def conv2d_grad_input(
 
 
 @njit(nogil=True, cache=True)
-def _grad_input(dy, w, dx, pixels_x, pixels_y, taps, rows, vectors, one_run, no_bias, begin, stop, part):
+def _grad_input(dy, w, dx, pixels_x, pixels_y, taps, rows, vectors, begin, stop, part):
     image_x, image_y = dx[0].size, dy[0].size
     pixels = dy.shape[1] * dy.shape[2]
     panels, terms, width = w.shape[1:]
@@ -174,9 +171,9 @@ def _grad_input(dy, w, dx, pixels_x, pixels_y, taps, rows, vectors, one_run, no_
                     tile(
                         vectors,
                         dx, pixels_x[p:], n * image_x + taps[k] + i * width,
-                        dy, pixels_y[p:], n * image_y, one_run, terms, 1,
+                        dy, pixels_y[p:], n * image_y, ONE_RUN, terms, 1,
                         w, (k * panels + i) * terms * width, width,
-                        no_bias, 0, 0, 0,
+                        NO_BIAS, 0, HELD, 0,
                     )  # fmt: skip
 
 
@@ -204,7 +201,7 @@ def conv2d_grad_weight(
         _grad_weight,
         *(s.images, s.images),
         *(channels_last(dy, dy.dtype), x_padded, parts),
-        *(t.window, t.window_dw, t.rows, s.windows.stride[1] * s.in_channels, rows, vectors, _NO_BIAS),
+        *(t.window, t.window_dw, t.rows, s.windows.stride[1] * s.in_channels, rows, vectors),
     )
     dw = parts[0] if len(parts) == 1 else parts.sum(0)
     dw = dw.reshape(*s.windows.kernel, s.in_channels, s.out_channels)
@@ -212,7 +209,7 @@ def conv2d_grad_weight(
 
 
 @njit(nogil=True, cache=True)
-def _grad_weight(dy, x, dw, window, window_dw, row_at, x_step, rows, vectors, no_bias, begin, stop, part):
+def _grad_weight(dy, x, dw, window, window_dw, row_at, x_step, rows, vectors, begin, stop, part):
     image_x, image_y = x[0].size, dy[0].size
     terms, channels = dw.shape[1:]
     columns, width = dy.shape[2], vectors * LANES
@@ -224,7 +221,7 @@ def _grad_weight(dy, x, dw, window, window_dw, row_at, x_step, rows, vectors, no
                     dw, window_dw[k:], part * terms * channels + i,
                     x, window[k:], n * image_x, row_at, columns, x_step,
                     dy, n * image_y + i, channels,
-                    no_bias, 0, 0, 0,
+                    NO_BIAS, 0, HELD, 0,
                 )  # fmt: skip
 
 

@@ -20,12 +20,10 @@ from numba import njit
 from kernels import buffers, threads
 from kernels import matmul_reference as reference
 from kernels.activations_reference import apply_activation
-from kernels.tile_cpu import LANES, ROWS, tile, tile_shape
+from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROWS, ZERO, tile, tile_shape
 
 _MOST_TERMS = 4096
 _PARALLEL_FROM = 1 << 22  # multiply-adds, 40 microseconds' worth: twice what handing out the work costs
-_ONE_RUN = np.zeros(1, np.intp)
-_NO_BIAS = np.zeros(LANES, np.float32)
 
 
 def matmul(
@@ -43,11 +41,11 @@ def matmul(
     if dtype != np.float32 or a.ndim != 2 or b.ndim != 2 or not 0 < a.shape[1] <= _MOST_TERMS or not a.shape[0]:
         return reference.matmul(a, b, bias, activation, precision)
     m, n = a.shape[0], b.shape[1]
-    contiguous_rows = b.strides[1] == 4
-    if n % LANES == 0 and (contiguous_rows or n <= m or m % LANES):
+    straight, across = n % LANES == 0, m % LANES == 0
+    if straight and (b.strides[1] == 4 or n <= m or not across):
         y = _product(a, b, bias, activation == "relu")
-    elif m % LANES == 0 and bias is None:
-        y = _product(b.T, a.T, None, activation == "relu").T
+    elif across:
+        y = np.ascontiguousarray(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
     else:
         return reference.matmul(a, b, bias, activation, precision)
     if activation not in (None, "relu"):
@@ -55,8 +53,8 @@ def matmul(
     return y
 
 
-def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
-    """act(a @ b + bias) for a b that is a whole number of vectors wide."""
+def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, transposed: bool = False) -> np.ndarray:
+    """act(a @ b + bias) for a b that is a whole number of vectors wide; transposed: the bias goes down the rows."""
     (m, k), n = a.shape, b.shape[1]
     rows, vectors = tile_shape(n)
     width = vectors * LANES
@@ -65,16 +63,20 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool) 
         panels, panel_size, b_step = b, width, b.strides[0] // 4
     else:
         panels, panel_size, b_step = buffers.empty((n // width, k, width), np.float32), k * width, width
-        threads.parallel(_lay_out, min(parts, n // width), n // width, b, panels)
+        threads.parallel(_lay_out, parts, n // width, b, panels)
     y = buffers.empty((m, n), np.float32)
+    start = ZERO if bias is None else BIAS
+    if transposed and bias is not None:
+        y[:] = bias[:, None]
+        start = HELD
     row_tiles = -(-m // rows)
     threads.parallel(
         _multiply,
         parts,
         row_tiles * (n // width),
-        *(a, panels, _NO_BIAS if bias is None else np.ascontiguousarray(bias), y),
+        *(a, panels, np.ascontiguousarray(bias) if start == BIAS else NO_BIAS, y),
         *(_offsets(m, a.strides[0] // 4), _offsets(m, n), a.strides[1] // 4, panel_size, b_step),
-        *(rows, row_tiles, vectors, 2 if bias is None else 1, int(relu), _ONE_RUN),
+        *(rows, row_tiles, vectors, start, int(relu)),
     )
     return y
 
@@ -87,7 +89,7 @@ def _offsets(m: int, step: int) -> np.ndarray:
 
 @njit(nogil=True, cache=True)
 def _multiply(
-    a, panels, bias, y, a_at, y_at, a_step, panel_size, b_step, rows, row_tiles, vectors, start, relu, one_run,
+    a, panels, bias, y, a_at, y_at, a_step, panel_size, b_step, rows, row_tiles, vectors, start, relu,
     begin, stop, part,
 ):  # fmt: skip
     width, terms = vectors * LANES, a.shape[1]
@@ -96,7 +98,7 @@ def _multiply(
         tile(
             vectors,
             y, y_at[p:], i * width,
-            a, a_at[p:], 0, one_run, terms, a_step,
+            a, a_at[p:], 0, ONE_RUN, terms, a_step,
             panels, i * panel_size, b_step,
             bias, i * width, start, relu,
         )  # fmt: skip
@@ -105,9 +107,9 @@ def _multiply(
 @njit(nogil=True, cache=True)
 def _lay_out(b, panels, begin, stop, part):
     """b (K, N) into panels (N / width, K, width)."""
-    width = panels.shape[2]
+    terms, width = panels.shape[1:]
     for i in range(begin, stop):
-        for j in range(width):
-            column = b[:, i * width + j]
-            for k in range(column.size):
-                panels[i, k, j] = column[k]
+        for first in range(0, terms, 16):  # 16 terms of a column are one cache line of b
+            for j in range(width):
+                for k in range(first, min(first + 16, terms)):
+                    panels[i, k, j] = b[k, i * width + j]

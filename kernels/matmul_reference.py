@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from kernels.activations_reference import ACTIVATIONS, apply_activation
-from kernels.checks import PRECISIONS, accumulator, float_dtype, one_of, require
+from kernels.checks import PRECISIONS, accumulator, float_dtype, one_of
 
 
 @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
@@ -54,13 +54,16 @@ def check_matmul(
     """Raise as matmul does; the dtype."""
     op = "matmul"
     dtype = float_dtype(op, a=a, b=b, bias=bias)
-    for name, x in (("a", a), ("b", b)):
-        require(x.ndim >= 2, op, f"{name} is {x.shape}; expected at least 2 dimensions")
-    k, n = b.shape[-2:]
-    require(a.shape[-1] == k, op, f"a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
-    broadcast = _broadcastable(a.shape[:-2], b.shape[:-2])
-    require(broadcast, op, f"a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
-    require(bias is None or bias.shape == (n,), op, f"bias is {np.shape(bias)}; expected ({n},)")
+    # No message is built before it is needed: small products cost as little as this.
+    if a.ndim < 2 or b.ndim < 2:
+        name, shape = ("a", a.shape) if a.ndim < 2 else ("b", b.shape)
+        raise ValueError(f"{op}: {name} is {shape}; expected at least 2 dimensions")
+    if b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"{op}: a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
+    if (a.ndim > 2 or b.ndim > 2) and not _broadcastable(a.shape[:-2], b.shape[:-2]):
+        raise ValueError(f"{op}: a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
+    if bias is not None and bias.shape != b.shape[-1:]:
+        raise ValueError(f"{op}: bias is {bias.shape}; expected {b.shape[-1:]}")
     one_of(op, "activation", activation, (None, *ACTIVATIONS))
     one_of(op, "precision", precision, PRECISIONS)
     return dtype

@@ -69,10 +69,13 @@ def adam_step(
 @njit(nogil=True, cache=True, error_model="numpy")
 def _adam(params, grads, exp_avgs, exp_avg_sqs, scalars, begin, stop, part):
     sign, l2, decay, rate1, beta2, rate2, correction, eps, step_size = scalars
-    for i in range(begin, stop):
-        p = params[i] * decay
+    # Slices count from 0: an index that could be negative would keep the loop from becoming vectors.
+    params, grads = params[begin:stop], grads[begin:stop]
+    exp_avgs, exp_avg_sqs = exp_avgs[begin:stop], exp_avg_sqs[begin:stop]
+    for i in range(params.size):
         g = sign * grads[i] + l2 * params[i]
         m = exp_avgs[i] + rate1 * (g - exp_avgs[i])
         v = beta2 * exp_avg_sqs[i] + rate2 * (g * g)
-        exp_avgs[i], exp_avg_sqs[i] = m, v
-        params[i] = p - step_size * (m / (np.sqrt(v) * correction + eps))
+        exp_avgs[i] = m
+        exp_avg_sqs[i] = v
+        params[i] = decay * params[i] - step_size * (m / (np.sqrt(v) * correction + eps))

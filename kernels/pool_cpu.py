@@ -2,6 +2,14 @@
 
 Served here is float32 with at most 256 taps; all else, and average pooling, is the reference's. Threads share out the
 images.
+
+Offsets are unsigned: an index that could be negative is tested by Numba for every element, and LLVM then makes no
+vectors. One thread, 2 x 2 windows over (128, 32, 26, 26), 14 MB moved, next to a plain copy's 0.9 ms:
+
+    | form of the maximum                                 | ms  |
+    | loops over slices x[n, row, column]                 | 5.5 |
+    | the same over flat arrays with unsigned offsets     | 2.5 |
+    | four taps at once, result and tap in registers      | 0.9 |
 """
 
 from __future__ import annotations
@@ -11,7 +19,7 @@ from numba import njit
 
 from kernels import buffers, threads
 from kernels import pool_reference as reference
-from kernels.windows import Pair, channels_last
+from kernels.windows import Pair, Windows, channels_last
 
 
 def max_pool2d(
@@ -40,12 +48,12 @@ def max_pool2d(
 @njit(nogil=True, cache=True)
 def _max(x, y, tap, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part):
     height, width, channels = x.shape[1:]
+    rows, columns = y.shape[1:3]
+    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
     for n in range(begin, stop):
-        for i in range(y.shape[1]):
-            for j in range(y.shape[2]):
-                best, which = y[n, i, j], tap[n, i, j]
-                best[:] = -np.inf
-                which[:] = 0
+        for i in range(rows):
+            for j in range(columns):
+                out = np.uintp(((n * rows + i) * columns + j) * channels)
                 first = True
                 for a in range(kh):
                     row = i * sh + a * dh - ph
@@ -55,18 +63,45 @@ def _max(x, y, tap, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part):
                         column = j * sw + b * dw - pw
                         if column < 0 or column >= width:
                             continue
-                        pixel, index = x[n, row, column], np.uint8(a * kw + b)
-                        if first:  # even -inf beats the padding
-                            best[:] = pixel
-                            which[:] = index
-                            first = False
-                            continue
-                        for c in range(channels):
-                            value, have = pixel[c], best[c]
-                            # The first maximum wins, and so does the first NaN.
-                            wins = (value > have) | ((value != value) & (have == have))
-                            best[c] = value if wins else have
-                            which[c] = index if wins else which[c]
+                        pixel = np.uintp(((n * height + row) * width + column) * channels)
+                        index = np.uint8(a * kw + b)
+                        for c in range(np.uintp(channels)):
+                            if first:  # even -inf beats the padding
+                                y[out + c], tap[out + c] = x[pixel + c], index
+                            else:
+                                y[out + c], tap[out + c] = _larger(y[out + c], tap[out + c], x[pixel + c], index)
+                        first = False
+                if first:
+                    for c in range(np.uintp(channels)):
+                        y[out + c], tap[out + c] = -np.inf, 0
+
+
+@njit(nogil=True, cache=True)
+def _max_2x2(x, y, tap, begin, stop, part):
+    """Windows of 2 x 2 side by side, without padding."""
+    height, width, channels = x.shape[1:]
+    rows, columns = y.shape[1:3]
+    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                out = np.uintp(((n * rows + i) * columns + j) * channels)
+                p0 = np.uintp(((n * height + 2 * i) * width + 2 * j) * channels)
+                p1, p2 = p0 + np.uintp(channels), p0 + np.uintp(width * channels)
+                p3 = p2 + np.uintp(channels)
+                for c in range(np.uintp(channels)):
+                    best, which = x[p0 + c], np.int32(0)
+                    best, which = _larger(best, which, x[p1 + c], np.int32(1))
+                    best, which = _larger(best, which, x[p2 + c], np.int32(2))
+                    best, which = _larger(best, which, x[p3 + c], np.int32(3))
+                    y[out + c], tap[out + c] = best, which
+
+
+@njit(nogil=True, cache=True)
+def _larger(best, which, value, index):
+    """The larger value and its index: the first of equals, and the first NaN."""
+    wins = (value > best) | ((value != value) & (best == best))
+    return value if wins else best, index if wins else which
 
 
 def max_pool2d_grad(
@@ -88,28 +123,31 @@ def max_pool2d_grad(
         return reference.max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
+    tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
     threads.parallel(
         _max_grad,
         *(n, n),
         *(channels_last(dy, dy.dtype), channels_last(tap, tap.dtype), dx),
-        *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint),
+        *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint, tiling),
     )
     return dx.transpose(0, 3, 1, 2)
 
 
 @njit(nogil=True, cache=True)
-def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, begin, stop, part):
+def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, begin, stop, part):
     height, width, channels = dx.shape[1:]
-    dense = disjoint and kh == sh and kw == sw and ph == 0 and pw == 0 and dh == 1 and dw == 1
+    rows, columns = dy.shape[1:3]
     for n in range(begin, stop):
-        if dense:  # the windows lie side by side: only the rest of the image is not written below
-            dx[n, dy.shape[1] * sh :] = 0
-            dx[n, :, dy.shape[2] * sw :] = 0
+        if tiling:  # only the rest of the image, to the right and below, is not written by the loop
+            dx[n, rows * sh :] = 0
+            dx[n, :, columns * sw :] = 0
         else:
             dx[n] = 0
-        for i in range(dy.shape[1]):
-            for j in range(dy.shape[2]):
-                gradient, which = dy[n, i, j], tap[n, i, j]
+    dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                window = np.uintp(((n * rows + i) * columns + j) * channels)
                 for a in range(kh):
                     row = i * sh + a * dh - ph
                     if row < 0 or row >= height:
@@ -118,10 +156,16 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, begin, stop
                         column = j * sw + b * dw - pw
                         if column < 0 or column >= width:
                             continue
-                        pixel, index = dx[n, row, column], np.uint8(a * kw + b)
+                        pixel = np.uintp(((n * height + row) * width + column) * channels)
+                        index = np.uint8(a * kw + b)
                         if disjoint:
-                            for c in range(channels):
-                                pixel[c] = gradient[c] if which[c] == index else np.float32(0)
+                            for c in range(np.uintp(channels)):
+                                dx[pixel + c] = dy[window + c] if tap[window + c] == index else np.float32(0)
                         else:
-                            for c in range(channels):
-                                pixel[c] += gradient[c] if which[c] == index else np.float32(0)
+                            for c in range(np.uintp(channels)):
+                                dx[pixel + c] += dy[window + c] if tap[window + c] == index else np.float32(0)
+
+
+def _inside(w: Windows) -> bool:
+    """Whether no window reaches beyond the image, as ceil_mode's last may."""
+    return all(count * stride <= size for count, stride, size in zip(w.count, w.stride, w.image, strict=True))

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
@@ -42,6 +43,11 @@ def _vector_unit() -> tuple[int, int, dict[int, int]]:
 
 LANES, WIDEST, ROWS = _vector_unit()
 _ROWS_1, _ROWS_2, _ROWS_3, _ROWS_4 = (ROWS[v] for v in (1, 2, 3, 4))
+
+
+HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
+ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
+NO_BIAS = np.zeros(WIDEST * LANES, np.float32)
 
 
 def tile_shape(columns: int) -> tuple[int, int]:
@@ -81,7 +87,7 @@ def register_tile(
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
     y_at, x_at     intp, at least `rows` offsets of the tile's rows, to which y_base and x_base are added
     run_at, run    intp, where each run of x begins from its row's offset; terms a run
-    start          0: y starts from what it holds, 1: from bias[bias_base:] (the same for all rows), 2: from zero
+    start          where y starts from: HELD, what it holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
 
     Rows may repeat: all are read before any is written, so that a repeated row is just written twice.
@@ -125,10 +131,10 @@ def register_tile(
         zero = ir.Constant(_vector, [0.0] * LANES)
         for p, v in places:
             b.store(zero, sums[p][v])
-        with b.if_then(b.icmp_signed("==", start, _i64(0))):
+        with b.if_then(b.icmp_signed("==", start, _i64(HELD))):
             for p, v in places:
                 b.store(load(y_rows[p], v), sums[p][v])
-        with b.if_then(b.icmp_signed("==", start, _i64(1))):
+        with b.if_then(b.icmp_signed("==", start, _i64(BIAS))):
             row = b.gep(bias, [bias_base])
             for v in range(n_vectors):
                 value = load(row, v)

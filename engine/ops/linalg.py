@@ -156,7 +156,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
                 raise ValueError(f"einsum: {equation!r} gives {label!r} the sizes {known} and {size}; expected one")
     missing = [label for label in output if label not in sizes]
     if missing:
-        raise ValueError(f"einsum: the output of {equation!r} has {missing}, which no operand has")
+        raise ValueError(f"einsum: the output of {equation!r} has {missing}; expected labels of the operands")
     x, term = _summed_away(*terms[0], keep=set(output).union(*(t for _, t in terms[1:])))
     for i, (y, other) in enumerate(terms[1:], start=1):
         keep = set(output).union(*(t for _, t in terms[i + 1 :]))
@@ -174,12 +174,12 @@ def _parse_einsum(equation: str, shapes: list[tuple[int, ...]]) -> tuple[list[st
     left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     if len(inputs) != len(shapes):
-        raise ValueError(f"einsum: {equation!r} names {len(inputs)} operands; got {len(shapes)}")
+        raise ValueError(f"einsum: got {len(shapes)} operands; expected {len(inputs)} for {equation!r}")
     widest = 0
     for term, shape in zip(inputs, shapes):
         labels = len(term.replace("...", ""))
         if not ("..." in term and labels <= len(shape) or labels == len(shape)) or "." in term.replace("...", "", 1):
-            raise ValueError(f"einsum: {term!r} in {equation!r} does not fit an operand of shape {shape}")
+            raise ValueError(f"einsum: an operand of {equation!r} is {shape}; expected the dimensions {term!r} names")
         widest = max(widest, len(shape) - labels) if "..." in term else widest
     dots = "".join(chr(0x391 + i) for i in range(widest))
     inputs = [
@@ -206,7 +206,8 @@ def _diagonalised(x: Tensor, term: str) -> tuple[Tensor, str]:
             i = term.index(label)
             j = term.index(label, i + 1)
             if x.shape[i] != x.shape[j]:
-                raise ValueError(f"einsum: {label!r} stands for sizes {x.shape[i]} and {x.shape[j]} of one operand")
+                sizes = f"{x.shape[i]} and {x.shape[j]}"
+                raise ValueError(f"einsum: {label!r} stands for the sizes {sizes} of one operand; expected equal ones")
             x = diagonal(x, dim1=i, dim2=j)
             term = term[:i] + term[i + 1 : j] + term[j + 1 :] + label
     return x, term

@@ -123,10 +123,10 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
 
 def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Dimensions counted from the left; None (and, as in PyTorch, an empty list) means all. Duplicates raise."""
-    if axes is None or (not isinstance(axes, (int, np.integer)) and len(axes) == 0):
+    if not isinstance(axes, (tuple, list)):
+        axes = () if axes is None else (axes,)
+    if len(axes) == 0:
         return tuple(range(ndim))
-    if isinstance(axes, (int, np.integer)):
-        axes = (axes,)
     found = tuple(normalize_axis(op, axis, ndim) for axis in axes)
     if len(set(found)) != len(found):
         raise ValueError(f"{op}: dim is {tuple(axes)}; expected each dimension once")

@@ -68,7 +68,8 @@ def var(
     axes = normalize_axes("var", dim, x.ndim)
     n = math.prod(x.shape[d] for d in axes)
     centred = sub(x, mean(x, axes if x.ndim else None, keepdim=True))
-    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(builtins.max(n - correction, 0) if n else 0))
+    freedom = builtins.max(n - correction, 0) if n else 0
+    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(freedom))
 
 
 def std(

@@ -63,7 +63,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return reshape(input, 1)
     start, end = (normalize_axis("flatten", d, input.ndim) for d in (start_dim, end_dim))
     if start > end:
-        raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} for shape {input.shape}")
+        found = f"start_dim is {start_dim} and end_dim {end_dim} for shape {input.shape}"
+        raise ValueError(f"flatten: {found}; expected start_dim <= end_dim")
     shape = input.shape
     return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
@@ -104,7 +105,7 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
     """Dimensions `source` moved to the places `destination`, the others in order; a view."""
     from_, to = (normalize_axes("movedim", d, input.ndim) for d in (source, destination))
     if len(from_) != len(to):
-        raise ValueError(f"movedim: source {source} and destination {destination} differ in length")
+        raise ValueError(f"movedim: source is {source} but destination {destination}; expected as many of each")
     order = [d for d in range(input.ndim) if d not in from_]
     for place, d in sorted(zip(to, from_)):
         order.insert(place, d)
@@ -307,7 +308,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of the elements start..start+length along `dim`."""
     d, n = _along("narrow", input, dim)
     if not (0 <= start and 0 <= length and start + length <= n):
-        raise IndexError(f"narrow: start {start} and length {length} leave dim {d} of size {n}")
+        raise IndexError(f"narrow: start is {start} and length {length}; expected a range within dim {d} of size {n}")
     return input[(slice(None),) * d + (slice(start, start + length),)]
 
 
@@ -373,7 +374,8 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
             at = np.abs(at)
             at = np.where(at >= n, 2 * (n - 1) - at, at)
         elif mode in ("replicate", "circular", "reflect"):
-            raise ValueError(f"pad: {mode} by {(before, after)} needs more than dim {d} of size {x.shape[d]} holds")
+            found = f"got {(before, after)} for dim {d} of size {x.shape[d]}"
+            raise ValueError(f"pad: {found}; expected no more than there is to {mode}")
         else:
             raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
         x = x[(slice(None),) * d + (xp.asarray(at + cut),)]

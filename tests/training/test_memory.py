@@ -13,7 +13,7 @@ from engine import ops, optim
 from engine.autograd import Node
 from engine.tensor import Storage
 from tests.compare import assert_same
-from tests.training.nets import CNN, OURS, RECIPES, batches, weights
+from tests.training.nets import OURS, RECIPES, batches, build
 
 
 @pytest.fixture
@@ -144,13 +144,14 @@ def test_a_forward_without_a_backward_leaves_nothing_behind(no_collector):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_is_held_is_not_changed_by_later_steps(recipe):
-    params = [OURS.parameter(w) for w in weights(CNN)]
-    optimizer, scheduler = RECIPES[recipe](optim, params)
+    model = build(OURS, "cnn")
+    params = list(model.parameters())
+    optimizer, scheduler = RECIPES[recipe](optim, model)
     held, bits = [], []
-    for step, (x, t) in zip(range(12), batches(CNN)):
+    for step, (x, t) in zip(range(12), batches("cnn")):
         optimizer.zero_grad()
-        logits = OURS.forward(CNN, params, OURS.tensor(x))
-        loss = OURS.loss(logits, OURS.tensor(t))
+        logits = model(engine.tensor(x))
+        loss = ops.softmax_xent(logits, engine.tensor(t))
         loss.backward()
         optimizer.step()
         scheduler.step()

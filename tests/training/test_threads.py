@@ -11,9 +11,9 @@ import pytest
 
 import engine
 from tests.compare import assert_same
-from tests.training.nets import CNN, MLP, OURS, train
+from tests.training.nets import OURS, train
 
-RUNS = [(MLP, "adam"), (CNN, "sgd")]
+RUNS = [("mlp", "adam"), ("cnn", "sgd")]
 
 
 @pytest.fixture

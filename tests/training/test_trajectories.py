@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from tests.compare import assert_close
-from tests.training.nets import CNN, MLP, OURS, RECIPES, TORCH, train
+from tests.training.nets import NETS, OURS, RECIPES, TORCH, train
 
 # Rounding in float64 grows over the steps, by the nets' own sensitivity, to some 1e-12; a wrong rule is off by 1e-3.
 FLOAT64 = 1e-9
 
 torch_float64 = cache(lambda net, recipe: train(TORCH, net, recipe, np.float64))
 
-both_nets = pytest.mark.parametrize("net", [MLP, CNN], ids=lambda net: net.name)
+both_nets = pytest.mark.parametrize("net", NETS)
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 

@@ -80,6 +80,8 @@ def layer_norm(
         raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
     _require_affine(op, input, shape, weight, bias)
     axes = tuple(range(input.ndim - len(shape), input.ndim))
+    along = (1,) * (input.ndim - len(shape)) + shape
+    weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
     return _normalize(op, input, axes, eps, weight, bias)[0]
 
 
@@ -117,11 +119,26 @@ class _Moments(NamedTuple):
     rstd: Tensor  # 1 / sqrt(variance + eps)
 
 
+def _mean(x: Tensor, axes: Axes) -> Tensor:
+    """The mean over the axes, which are kept as 1: over one after the other, for short sums lose less to rounding."""
+    for axis in axes:
+        x = ops.mean(x, axis, keepdim=True)
+    return x
+
+
+def _sum_to(shape: tuple[int, ...], g: Tensor) -> Tensor:
+    """g summed, one axis after the other, to a shape that was broadcast to its own."""
+    for axis, s in enumerate(shape):
+        if s != g.shape[axis]:
+            g = ops.sum(g, axis, keepdim=True)
+    return g
+
+
 def _standardize(x: Tensor, axes: Axes, eps: float) -> tuple[Tensor, _Moments]:
     """(x - mean) / sqrt(variance + eps), in two passes, and the moments."""
-    mean = ops.mean(x, axes, keepdim=True)
+    mean = _mean(x, axes)
     centred = x - mean
-    variance = ops.mean(ops.square(centred), axes, keepdim=True)
+    variance = _mean(ops.square(centred), axes)
     rstd = ops.rsqrt(variance + eps)
     return centred * rstd, _Moments(mean, variance, rstd)
 
@@ -133,7 +150,8 @@ def _normalize(
 
         dx = rstd (g - mean(g) - xhat mean(g xhat)),   g = dy weight
 
-    weight and bias broadcast to x. xhat is computed again for the gradient: all that is kept of x's size is x itself.
+    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient: the one
+    array of x's size that is kept is x.
     """
     if x.dtype == dtypes.float16:  # its sums are kept in float32
         wide = (None if t is None else cast(t, dtypes.float32) for t in (x, weight, bias))
@@ -144,7 +162,7 @@ def _normalize(
         y = xhat if weight is None else xhat * weight
         y = y if bias is None else y + bias
     del xhat
-    biased = bias is not None
+    weight_shape, bias_shape = (None if p is None else p.shape for p in (weight, bias))
 
     def rule(dy: Tensor) -> tuple:
         if is_grad_enabled():  # a gradient of this gradient must see how the moments depend on x
@@ -155,9 +173,13 @@ def _normalize(
         g = dy if weight is None else dy * weight
         dx = None
         if x.requires_grad:
-            dx = (g - ops.mean(g, axes, keepdim=True) - xhat * ops.mean(g * xhat, axes, keepdim=True)) * rstd
-        grads = (dx, *(() if weight is None else (dy * xhat,)), dy)
-        return grads if biased else grads[:-1]
+            dx = (g - _mean(g, axes) - xhat * _mean(g * xhat, axes)) * rstd
+        grads = [dx]
+        if weight is not None:
+            grads.append(_sum_to(weight_shape, dy * xhat))
+        if bias_shape is not None:
+            grads.append(_sum_to(bias_shape, dy))
+        return tuple(grads)
 
     parents = [p for p in (x, weight, bias) if p is not None]
     return record(op, y.data, parents, rule), moments.mean, moments.variance
