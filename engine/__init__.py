@@ -181,3 +181,5 @@ from engine.ops import (
 )
 from engine.random import Generator, manual_seed
 from engine.tensor import Tensor
+from kernels.threads import num_threads as get_num_threads
+from kernels.threads import set_num_threads

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine import dtypes, ops
 from engine.autograd import Node, is_grad_enabled
-from engine.ops.operands import as_tensor, broadcast_shape, cast
+from engine.ops.operands import as_tensor, broadcast_shape, cast, zeros_like
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, wrap
 
@@ -135,7 +135,7 @@ def _copied(name: str, x: Tensor, src: Any) -> Tensor:
     def write() -> None:
         x.data[...] = source.data
 
-    return tracked_write(name, x, (source,), write, lambda dy: (None, dy))
+    return tracked_write(name, x, (source,), write, lambda dy: (zeros_like(dy), dy))
 
 
 def zero_(self: Tensor) -> Tensor:
@@ -170,4 +170,4 @@ def _drawn(name: str, x: Tensor, draw: Callable[[Generator], np.ndarray], genera
     def write() -> None:
         x.data[...] = draw(generator or default_generator)
 
-    return tracked_write(name, x, (), write, lambda dy: (None,))
+    return tracked_write(name, x, (), write, lambda dy: (zeros_like(dy),))

@@ -35,9 +35,6 @@ class ReLU6(_Inplace):
         """x cut to [0, 6]."""
         return F.relu6(input, self.inplace)
 
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
-
 
 class SiLU(_Inplace):
     """x sigmoid(x)."""

@@ -20,6 +20,7 @@ from engine.ops.operands import (
     cast,
     float_operand,
     quiet,
+    zeros_like,
 )
 from engine.tensor import Tensor, wrap
 
@@ -87,7 +88,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     """floor(a / b); its gradient is zero. Raises ZeroDivisionError for an integer divisor of 0."""
     a, b = _divisible("floor_divide", input, other)
     with quiet(all="ignore"):
-        return record("floor_divide", a.data // b.data, (a, b), lambda dy: (_zeros(dy), _zeros(dy)))
+        return record("floor_divide", a.data // b.data, (a, b), lambda dy: (zeros_like(dy), zeros_like(dy)))
 
 
 def _trunc_divide(input: Any, other: Any) -> Tensor:
@@ -117,10 +118,6 @@ def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
     if b.data.dtype.kind != "f" and not b.data.all():
         raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
     return a, b
-
-
-def _zeros(x: Tensor) -> Tensor:
-    return wrap(array_module(x.data).zeros_like(x.data))
 
 
 def neg(input: Any) -> Tensor:
@@ -315,7 +312,7 @@ def sign(input: Tensor) -> Tensor:
     x = as_tensor("sign", input)
     if x.data.dtype.kind == "b":
         return wrap(x.data.copy())
-    return record("sign", array_module(x.data).sign(x.data), (x,), lambda dy: (_zeros(dy),))
+    return record("sign", array_module(x.data).sign(x.data), (x,), lambda dy: (zeros_like(dy),))
 
 
 def _stepwise(name: str, doc: str) -> Any:
@@ -324,7 +321,7 @@ def _stepwise(name: str, doc: str) -> Any:
         if x.data.dtype.kind != "f":
             return wrap(x.data.copy())
         y = getattr(array_module(x.data), name)(x.data)
-        return record(name, y, (x,), lambda dy: (_zeros(dy),))
+        return record(name, y, (x,), lambda dy: (zeros_like(dy),))
 
     op.__name__ = op.__qualname__ = name
     op.__doc__ = doc + " Its gradient is zero, as in PyTorch."

@@ -50,6 +50,11 @@ def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     return record("to", y, (x,), lambda dy: (dy,))
 
 
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of x's shape and dtype: the gradient of what changes nothing."""
+    return wrap(array_module(x.data).zeros_like(x.data))
+
+
 def binary(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Both operands as tensors of their common dtype (engine.dtypes), on one device, of shapes that broadcast."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):

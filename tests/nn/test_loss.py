@@ -164,6 +164,12 @@ def test_regression(name, options, shape, reduction, dtype, rng):
     assert_function(*both(name, reduction=reduction, **options), x, t)
 
 
+@pytest.mark.parametrize(("name", "options"), [("smooth_l1_loss", {"beta": 0.5}), ("huber_loss", {"delta": 0.5})])
+def test_where_square_and_line_meet(name, options, dtype):
+    x = np.array([0.5, -0.5, 0.499, 0.501, -0.499, -0.501, 0.5 + 2**-20, 0.5 - 2**-20], dtype)
+    assert_function(*both(name, reduction="none", **options), x, np.zeros_like(x))
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
 def test_weighted_regression(name, reduction, dtype, rng):

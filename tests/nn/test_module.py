@@ -318,6 +318,16 @@ def test_a_graph_from_before_the_conversion_is_refused():
         y.backward()
 
 
+def test_memory_from_before_the_conversion_is_no_longer_the_modules():
+    net = nn.Linear(3, 2)
+    before = net.weight.detach()
+    net.double()
+    y = net(engine.randn(4, 3, dtype="float64", requires_grad=True)).sum()
+    before.fill_(0.0)
+    y.backward()
+    assert (net.weight != 0).all()
+
+
 def test_shared_parameters_stay_shared():
     net = Net().double()
     assert net.second.fc.weight is net.first.fc.weight and net.again is net.first

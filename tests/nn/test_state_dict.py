@@ -175,6 +175,9 @@ def test_buffers_that_are_not_persistent():
         module.load_state_dict({"kept": np.ones(2), "scratch": np.ones(2)})
     module.register_buffer("scratch", engine.zeros(2))
     assert list(module.state_dict()) == ["kept", "scratch"]
+    module.register_buffer("scratch", engine.zeros(2), persistent=False)
+    module.scratch = nn.Parameter(engine.zeros(2))
+    assert list(module.state_dict()) == ["scratch", "kept"]
 
 
 def test_tied_weights_stand_under_both_names():

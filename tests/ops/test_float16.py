@@ -41,11 +41,11 @@ OPS = {
     "logsumexp": (lambda a: a.logsumexp(1), None, (5, 10)),
     "matmul": (lambda a, b: a @ b, None, (5, 70), (70, 3)),
     "linear": (ops.linear, F.linear, (5, 70), (3, 70), (3,)),
-    "einsum": (lambda a, b: ops.einsum("ij,kj->ki", a, b), lambda a, b: torch.einsum("ij,kj->ki", a, b), (5, 7), (3, 7)),
-    "conv2d": (lambda x, w: ops.conv2d(x, w, padding=(1, 1)), lambda x, w: F.conv2d(x, w, padding=1), (2, 3, 6, 5), (4, 3, 3, 3)),
+    "einsum": (lambda *x: ops.einsum("ij,kj->ki", *x), lambda *x: torch.einsum("ij,kj->ki", *x), (5, 7), (3, 7)),
+    "conv2d": (ops.conv2d, F.conv2d, (2, 3, 6, 5), (4, 3, 3, 3)),
     "getitem": (lambda a: a[[0, 0, 3]], None, (5, 10)),
     "cat": (lambda a, b: ops.cat([a, b], 1), lambda a, b: torch.cat([a, b], 1), (5, 10), (5, 2)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -1,0 +1,124 @@
+"""gradcheck and gradgradcheck themselves: they must see a wrong rule, and pass a right one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import engine
+from engine import gradcheck, gradgradcheck
+from engine.autograd import record
+from engine.gradcheck import GradcheckError
+
+
+def inputs(*shapes):
+    rng = np.random.default_rng(0)
+    return [engine.Tensor(np.asarray(rng.standard_normal(s)), requires_grad=True) for s in shapes]
+
+
+def cube(x, slope):
+    """x^3 with a rule of our choice."""
+    return record("cube", x.data**3, (x,), lambda dy: (slope(dy, x),))
+
+
+RIGHT = lambda dy, x: dy * 3.0 * x * x  # noqa: E731
+WRONG = {
+    "1 % too large": lambda dy, x: dy * 3.0 * x * x * 1.01,
+    "1 % too small": lambda dy, x: dy * 3.0 * x * x * 0.99,
+    "transposed": lambda dy, x: (dy * 3.0 * x * x).T,
+    "of the other sign": lambda dy, x: dy * -3.0 * x * x,
+    "nothing": lambda dy, x: dy * 0.0,
+    "nan": lambda dy, x: dy * np.nan,
+    "not multiplied by dy": lambda dy, x: 3.0 * x * x,
+    "one element 1 % off": lambda dy, x: (
+        dy * 3.0 * x * x * engine.where(engine.arange(9).reshape(3, 3) == 4, 1.01, 1.0)
+    ),
+    "summed where it was not stretched": lambda dy, x: (dy * 3.0 * x * x).sum(0, keepdim=True).expand(3, 3),
+}
+
+
+def test_a_right_rule_passes():
+    assert gradcheck(lambda x: cube(x, RIGHT), inputs((3, 3)))
+    assert gradgradcheck(lambda x: cube(x, RIGHT), inputs((3, 3)))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_rule_is_caught(name):
+    with pytest.raises(GradcheckError, match="gradcheck: along a random direction the gradient is"):
+        gradcheck(lambda x: cube(x, WRONG[name]), inputs((3, 3)))
+    assert gradcheck(lambda x: cube(x, WRONG[name]), inputs((3, 3)), raise_exception=False) is False
+
+
+def test_a_rule_that_is_only_wrong_for_a_gradient_of_stride_0_is_caught():
+    def rule(dy, x):
+        return dy * 3.0 * x * x * (1.0 if all(dy.data.strides) else 1.01)
+
+    assert gradcheck(lambda x: cube(x, rule), inputs((3, 3)))
+    assert not gradcheck(lambda x: cube(x, rule).sum(), inputs((3, 3)), raise_exception=False)
+
+
+def test_a_wrong_gradient_of_one_of_several_inputs_is_caught():
+    def product(a, b, factor=1.0):
+        return record("product", a.data * b.data, (a, b), lambda dy: (dy * b, dy * a * factor))
+
+    assert gradcheck(product, inputs((3, 2), (2,)))
+    assert not gradcheck(lambda a, b: product(a, b, 1.01), inputs((3, 2), (2,)), raise_exception=False)
+    assert not gradcheck(lambda a, b: (a * 2.0, product(a, b, 1.01)), inputs((3, 2), (2,)), raise_exception=False)
+
+
+def test_a_lost_connection_is_caught():
+    assert not gradcheck(lambda x: x.detach() * 2.0, inputs((3,)), raise_exception=False)
+    assert not gradcheck(lambda x: (x * 1.0, x.detach() * 2.0), inputs((3,)), raise_exception=False)
+    assert not gradcheck(lambda x: x.detach() * x, inputs((3,)), raise_exception=False)
+
+
+@pytest.mark.parametrize(
+    "slope",
+    [
+        lambda dy, x: dy * 3.0 * x.detach() * x,  # the value is right, its history is not
+        lambda dy, x: (dy * 3.0 * x * x).detach() + 0.0 * dy * x,
+        lambda dy, x: dy.detach() * 3.0 * x * x,
+    ],
+)
+def test_a_wrong_second_derivative_is_caught(slope):
+    assert gradcheck(lambda x: cube(x, slope), inputs((3, 3)))
+    with pytest.raises(GradcheckError):
+        gradgradcheck(lambda x: cube(x, slope), inputs((3, 3)))
+
+
+def test_other_arguments_pass_through_and_0_dim_inputs_count():
+    x, n = inputs(())[0], engine.tensor([1, 2])
+    assert gradcheck(lambda x, n, k, flag: x * n * k if flag else None, [x, n, 3.0, True])
+    assert gradcheck(engine.sin, x)
+    assert not gradcheck(lambda x: x.detach() * x, x, raise_exception=False)
+
+
+def test_what_is_computed_leaves_the_inputs_alone():
+    (x,) = inputs((3,))
+    before = x.detach().numpy().copy()
+    gradcheck(engine.exp, x)
+    gradgradcheck(engine.exp, x)
+    assert x.grad is None and x.tolist() == before.tolist() and x._version == 0
+
+
+def test_it_works_without_grad_mode():
+    with engine.no_grad():
+        assert gradcheck(engine.exp, inputs((3,))) and gradgradcheck(engine.exp, inputs((3,)))
+
+
+def test_one_tensor_twice():
+    (x,) = inputs((3,))
+    assert gradcheck(lambda a, b: a * b * b, [x, x])
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="gradcheck: no input requires grad"):
+        gradcheck(engine.exp, engine.ones(3, dtype="float64"))
+    with pytest.raises(TypeError, match="gradcheck: an input is float32; expected float64"):
+        gradcheck(engine.exp, engine.ones(3, requires_grad=True))
+    with pytest.raises(ValueError, match="gradcheck: an input is the result of an op"):
+        gradcheck(engine.exp, inputs((3,))[0] * 2.0)
+    with pytest.raises(ValueError, match="gradcheck: func gave no floating-point tensor"):
+        gradcheck(lambda x: x > 0, inputs((3,)))
+    with pytest.raises(ValueError, match="gradgradcheck: the gradient depends on nothing"):
+        gradgradcheck(lambda x: x.detach() * engine.ones(3, dtype="float64"), inputs((3,)))

@@ -1,0 +1,120 @@
+"""Lent memory: reused when nobody can see it, never before."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+import engine
+from engine import nn, optim
+from engine.nn import functional as F
+from kernels import buffers
+
+SHAPE = (300, 200)  # 240 kB
+
+
+@pytest.fixture(autouse=True)
+def _no_idle_blocks():
+    buffers.free()
+    gc.disable()  # lending must not depend on the cycle collector
+    yield
+    gc.enable()
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_comes_back_when_the_array_dies():
+    first = buffers.empty(SHAPE, np.float32)
+    place = address(first)
+    del first
+    assert address(buffers.empty(SHAPE, np.float32)) == place
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a[10:20, ::3],
+        lambda a: a.T,
+        lambda a: a.reshape(-1)[5:],
+        lambda a: a.view(np.int32),
+        lambda a: np.broadcast_to(a[0], (7, 200)),
+        lambda a: np.lib.stride_tricks.sliding_window_view(a, (2, 2)),
+        lambda a: np.from_dlpack(a),
+        lambda a: memoryview(a),
+        lambda a: np.asarray(memoryview(a))[1:],
+    ],
+)
+def test_any_view_keeps_the_memory(view):
+    array = buffers.empty(SHAPE, np.float32)
+    array[:] = 1
+    kept = view(array)
+    before = np.array(kept)
+    del array
+    others = [buffers.empty(SHAPE, np.float32) for _ in range(3)]
+    for other in others:
+        other[:] = 2
+    assert np.array_equal(np.array(kept), before)
+
+
+def test_arrays_begin_on_a_cache_line_and_are_ordinary():
+    array = buffers.empty((3, 5, 7000), np.float64)
+    assert address(array) % buffers.LINE == 0
+    assert type(array) is np.ndarray
+    assert array.shape == (3, 5, 7000)
+    assert array.dtype == np.float64
+    assert array.flags.c_contiguous and array.flags.writeable
+
+
+def test_small_and_empty_arrays_are_numpys_own():
+    assert buffers.empty((10,), np.float32).base is None
+    assert buffers.empty((0, 1000), np.float32).shape == (0, 1000)
+
+
+def test_idle_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(buffers, "KEPT", 1 << 20)
+    arrays = [buffers.empty((1 << 18,), np.uint8) for _ in range(10)]
+    arrays.clear()
+    assert 0 < buffers.idle_bytes() <= 1 << 20
+    buffers.free()
+    assert buffers.idle_bytes() == 0
+
+
+def test_many_threads_never_share_a_block():
+    wrong = []
+
+    def work(i):
+        for k in range(200):
+            array = buffers.empty((1 << 15,), np.float32)
+            array[:] = 1000 * i + k
+            if not (array == 1000 * i + k).all():
+                wrong.append((i, k))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_held_outputs_survive_training():
+    """Outputs of every step of a small CNN, held while the training goes on, keep their values."""
+    engine.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.Flatten())
+    head = nn.Linear(32 * 11 * 11, 10)
+    optimizer = optim.Adam([*model.parameters(), *head.parameters()])
+    held = []
+    for _ in range(12):
+        x, t = engine.randn(8, 1, 28, 28), engine.randint(10, (8,))
+        features = model(x)
+        logits = head(features)
+        loss = F.cross_entropy(logits, t)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        held += [(a, a.copy()) for a in (features.data, logits.data, model[0].weight.grad.data)]
+    for array, copy in held:
+        assert np.array_equal(array, copy)

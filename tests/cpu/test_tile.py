@@ -1,0 +1,76 @@
+"""The register tile against the formula in its module, written out in NumPy."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROWS, WIDEST, ZERO, tile, tile_shape
+from tests.compare import assert_close
+
+
+@njit
+def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):
+    tile(vectors, y, y_at, 0, x, x_at, 0, run_at, run, x_step, w, 0, w_step, bias, 0, start, relu)
+
+
+def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu, width):
+    begin = {HELD: np.stack([y[at : at + width] for at in y_at]), BIAS: np.tile(bias, (len(y_at), 1)), ZERO: 0.0}[start]
+    terms = [
+        x[np.array(x_at) + at + k * x_step][:, None] * w[(s * run + k) * w_step :][:width]
+        for s, at in enumerate(run_at)
+        for k in range(run)
+    ]
+    sums = begin + np.sum(terms, 0)
+    return np.maximum(sums, 0) if relu else sums
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+@pytest.mark.parametrize("start", [HELD, BIAS, ZERO])
+@pytest.mark.parametrize("relu", [0, 1])
+def test_every_shape_and_start(vectors, start, relu):
+    rng = np.random.default_rng(vectors)
+    rows, width = ROWS[vectors], vectors * LANES
+    x = rng.standard_normal(500).astype(np.float32)
+    run_at, run, x_step, w_step = np.array([0, 40, 7]), 5, 3, width + 2  # runs in any order, a stride in both
+    x_at = rng.permutation(400)[:rows]
+    y = rng.standard_normal(rows * (width + 3)).astype(np.float32)
+    y_at = np.arange(rows) * (width + 3)
+    w = rng.standard_normal(3 * run * w_step).astype(np.float32)
+    bias = rng.standard_normal(width).astype(np.float32)
+    arguments = (y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu)
+    wide = [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in arguments]
+    want = formula(y.astype(np.float64), *wide, width)
+    baseline = formula(y, *arguments, width)
+    gaps = np.delete(y, (y_at[:, None] + np.arange(width)).ravel())
+    run_tile(vectors, y, *arguments)
+    got = np.stack([y[at : at + width] for at in y_at])
+    assert_close(got, want, baseline, scale=np.abs(want).max())
+    assert np.array_equal(np.delete(y, (y_at[:, None] + np.arange(width)).ravel()), gaps)  # nothing else was written
+
+
+def test_a_row_that_repeats_is_added_to_once():
+    rows, vectors = tile_shape(LANES)
+    y = np.ones(LANES, np.float32)
+    x, w = np.full(1, 2, np.float32), np.full(LANES, 3, np.float32)
+    at = np.zeros(rows, np.intp)
+    run_tile(vectors, y, at, x, at, ONE_RUN, 1, 1, w, LANES, NO_BIAS, HELD, 0)
+    assert np.array_equal(y, np.full(LANES, 7, np.float32))
+
+
+def test_nan_passes_the_relu():
+    rows, vectors = tile_shape(LANES)
+    y = np.zeros(rows * LANES, np.float32)
+    x, w = np.array([np.nan, -1], np.float32), np.ones(LANES, np.float32)
+    x_at = np.ones(rows, np.intp)
+    x_at[0] = 0
+    run_tile(vectors, y, np.arange(rows) * LANES, x, x_at, ONE_RUN, 1, 1, w, LANES, NO_BIAS, ZERO, 1)
+    assert np.isnan(y[:LANES]).all()
+    assert (y[LANES:] == 0).all()
+
+
+def test_tile_shape_divides_the_columns():
+    for columns in range(LANES, 20 * LANES, LANES):
+        rows, vectors = tile_shape(columns)
+        assert columns % (vectors * LANES) == 0
+        assert 1 <= vectors <= WIDEST
+        assert rows == ROWS[vectors]
