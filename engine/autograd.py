@@ -413,7 +413,10 @@ def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -
 def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor, node: Node) -> bool:
     """Whether the array of g is a fresh one that only this edge holds, so that a leaf may keep it uncopied."""
     array = g.data
-    if array is dy.data or array.base is not None or (node.output is not None and array is node.output[0]):
+    # A base that is an array means a view; kernels' results may stand on lent memory (kernels.buffers), which is none.
+    if array is dy.data or isinstance(array.base, type(array)):
+        return False
+    if node.output is not None and array is node.output[0]:
         return False
     if any(g._storage is storage for storage, _ in node.saved):
         return False

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine import dtypes
 from engine.device import as_device, move
-from engine.ops.operands import quiet, shape_argument
+from engine.ops.operands import number, quiet, shape_argument
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, adopted, wrap
 
@@ -104,9 +104,8 @@ def full(
 ) -> Tensor:
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
-    with quiet(all="ignore"):
-        array = np.full(_size("full", (size,)), fill_value, dtypes.as_dtype(dtype))
-    return _finish(array, None, device, requires_grad)
+    shape, value = _size("full", (size,)), number("full", fill_value, dtypes.as_dtype(dtype))
+    return _finish(np.full(shape, value.data), None, device, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -161,6 +160,8 @@ def arange(
         dtype = dtypes.promote(start, end, step)
         dtype = dtypes.int64 if dtype.kind == "b" else dtype
     values = np.arange(start, end, step)
+    if values.dtype.kind == "f":
+        values = start + step * np.arange(len(values))  # np.arange's own step is a rounded difference
     return _finish(values, dtype, device, requires_grad)
 
 
@@ -174,12 +175,15 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers evenly from start to end, both included; float32 by default."""
+    if steps < 0:
+        raise ValueError(f"linspace: steps is {steps}; expected at least 0")
     return _finish(np.linspace(start, end, steps), dtype or dtypes.float32, device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix; float32 by default."""
-    return _finish(np.eye(n, m, dtype=dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    rows, columns = _size("eye", (n, n if m is None else m))
+    return _finish(np.eye(rows, columns, dtype=dtypes.as_dtype(dtype or float)), None, device, requires_grad)
 
 
 # --- random ----------------------------------------------------------------------------------------------------------

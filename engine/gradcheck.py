@@ -82,7 +82,9 @@ def gradgradcheck(
     def gradient(*arguments: Any) -> tuple[Tensor, ...]:
         given, incoming = arguments[: len(inputs)], arguments[len(inputs) :]
         wanted = [x for x in given if isinstance(x, Tensor) and x.requires_grad]
-        grads = grad(_outputs("gradgradcheck", func(*given)), wanted, incoming, create_graph=True, allow_unused=True)
+        with enable_grad():
+            linked = [(y, v) for y, v in zip(_outputs("gradgradcheck", func(*given)), incoming) if y.requires_grad]
+        grads = grad([y for y, _ in linked], wanted, [v for _, v in linked], create_graph=True, allow_unused=True)
         return tuple(g for g in grads if g is not None and g.requires_grad)
 
     if not gradient(*inputs, *seeds):
@@ -91,7 +93,7 @@ def gradgradcheck(
 
 
 def _checked(op: str, inputs: Sequence[Any]) -> list[Tensor]:
-    checked = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    checked = list({id(x): x for x in inputs if isinstance(x, Tensor) and x.requires_grad}.values())
     if not checked:
         raise ValueError(f"{op}: no input requires grad; expected at least one that does")
     for x in checked:

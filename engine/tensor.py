@@ -230,7 +230,7 @@ class Tensor:
 
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self.data), separator=", ", precision=4, prefix="tensor(")
-        notes = ""
+        notes = f", size={self.data.shape}" if not self.data.size and self.data.ndim != 1 else ""
         if self.data.dtype not in (np.float32, np.int64, np.bool_):
             notes += f", dtype={self.data.dtype}"
         if self._node is not None:
@@ -238,6 +238,14 @@ class Tensor:
         elif self._requires_grad:
             notes += ", requires_grad=True"
         return f"tensor({text}{notes})"
+
+    def __copy__(self) -> Tensor:
+        if self._node is not None:
+            raise RuntimeError("copy: the tensor is the result of an op; expected a leaf, or detach() first")
+        copy = type(self).__new__(type(self))
+        Tensor.__init__(copy, self.data, self._requires_grad)
+        copy._storage = self._storage
+        return copy
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self._node is not None:

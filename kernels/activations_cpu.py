@@ -24,7 +24,8 @@ def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     if not flat_dy.flags.c_contiguous:
         return reference.relu_grad(dy, y)
     dx = buffers.empty(flat_dy.shape, np.float32)
-    threads.parallel(_relu_grad, dy.size, dy.size, flat_dy.reshape(-1), flat_y.reshape(-1), dx.reshape(-1))
+    most = threads.num_threads() if dy.nbytes > threads.WORTH_SHARING >> 1 else 1
+    threads.parallel(_relu_grad, most, dy.size, flat_dy.reshape(-1), flat_y.reshape(-1), dx.reshape(-1))
     return dx.transpose(np.argsort(order))
 
 

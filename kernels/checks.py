@@ -6,7 +6,8 @@ op, what it got and what it expected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,29 @@ def int_pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
 def is_int(value: Any) -> bool:
     """Whether the value is an integer and not a bool, which Python counts as one."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def remembered(check: Callable[..., Any]) -> Callable[..., Any]:
+    """`check`, with its result kept for arguments that passed: training asks for the same few shapes at every step.
+
+    For checks of shapes and numbers, whose result depends on nothing else. Arguments that are equal but of other
+    types (True and 1.0 equal 1) are told apart; what cannot be a key is checked anew.
+    """
+    passed: dict[Any, Any] = {}
+
+    @wraps(check)
+    def wrapper(*arguments: Any) -> Any:
+        try:
+            kinds = [type(v) for a in arguments for v in (a if type(a) is tuple else (a,))]
+            key = arguments, tuple(kinds)
+            if key in passed:
+                return passed[key]
+        except TypeError:
+            return check(*arguments)
+        result = check(*arguments)
+        if len(passed) >= 1024:
+            passed.clear()
+        passed[key] = result
+        return result
+
+    return wrapper

@@ -114,8 +114,8 @@ def _forward(x, w, bias, y, pixels_x, pixels_y, runs, run, rows, vectors, start,
             for i in range(panels):
                 tile(
                     vectors,
-                    y, pixels_y[p:], n * image_y + i * width,
-                    x, pixels_x[p:], n * image_x, runs, run, 1,
+                    y, pixels_y, n * image_y + i * width, p,
+                    x, pixels_x, n * image_x, runs, run, 1,
                     w, i * terms * width, width,
                     bias, i * width, start, relu,
                 )  # fmt: skip
@@ -170,8 +170,8 @@ def _grad_input(dy, w, dx, pixels_x, pixels_y, taps, rows, vectors, begin, stop,
                 for i in range(panels):
                     tile(
                         vectors,
-                        dx, pixels_x[p:], n * image_x + taps[k] + i * width,
-                        dy, pixels_y[p:], n * image_y, ONE_RUN, terms, 1,
+                        dx, pixels_x, n * image_x + taps[k] + i * width, p,
+                        dy, pixels_y, n * image_y, ONE_RUN, terms, 1,
                         w, (k * panels + i) * terms * width, width,
                         NO_BIAS, 0, HELD, 0,
                     )  # fmt: skip
@@ -218,8 +218,8 @@ def _grad_weight(dy, x, dw, window, window_dw, row_at, x_step, rows, vectors, be
             for i in range(0, channels, width):
                 tile(
                     vectors,
-                    dw, window_dw[k:], part * terms * channels + i,
-                    x, window[k:], n * image_x, row_at, columns, x_step,
+                    dw, window_dw, part * terms * channels + i, k,
+                    x, window, n * image_x, row_at, columns, x_step,
                     dy, n * image_y + i, channels,
                     NO_BIAS, 0, HELD, 0,
                 )  # fmt: skip
@@ -234,7 +234,13 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
         return reference.conv2d_grad_bias(dy)
     n, channels, height, width = dy.shape
     sums = np.empty((n, channels), np.float32)
-    threads.parallel(_sum_pixels, n, n, channels_last(dy, dy.dtype).reshape(n, height * width, channels), sums)
+    threads.parallel(
+        _sum_pixels,
+        n if dy.nbytes > threads.WORTH_SHARING else 1,
+        n,
+        channels_last(dy, dy.dtype).reshape(n, height * width, channels),
+        sums,
+    )
     return sums.sum(0)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kernels.activations_reference import ACTIVATIONS, apply_activation
-from kernels.checks import PRECISIONS, accumulator, float_dtype, is_int, one_of, require
+from kernels.checks import PRECISIONS, accumulator, float_dtype, is_int, one_of, remembered, require
 from kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
 TILE_BYTES = 1 << 20  # columns and output of one tile: half of a 2 MB cache
@@ -231,7 +231,8 @@ def check_grad_input(
     op = "conv2d_grad_input"
     dtype = float_dtype(op, dy=dy, w=w)
     s = _sizes(op, "x_shape", x_shape, "w", w.shape, stride, padding, dilation, groups)
-    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
+    if dy.shape != s.y_shape:
+        raise ValueError(f"{op}: dy is {dy.shape}; expected {s.y_shape}")
     one_of(op, "precision", precision, PRECISIONS)
     return dtype, s
 
@@ -250,11 +251,13 @@ def check_grad_weight(
     op = "conv2d_grad_weight"
     dtype = float_dtype(op, dy=dy, x=x)
     s = _sizes(op, "x", x.shape, "w_shape", w_shape, stride, padding, dilation, groups)
-    require(dy.shape == s.y_shape, op, f"dy is {dy.shape}; expected {s.y_shape}")
+    if dy.shape != s.y_shape:
+        raise ValueError(f"{op}: dy is {dy.shape}; expected {s.y_shape}")
     one_of(op, "precision", precision, PRECISIONS)
     return dtype, s
 
 
+@remembered
 def _sizes(
     op: str,
     x_name: str,

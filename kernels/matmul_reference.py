@@ -33,9 +33,14 @@ def matmul(
     Traffic: reads (M K + K N) * itemsize a matrix at least once, writes M N * itemsize.
     Raises ValueError for shapes, activation and precision, TypeError for dtypes.
     """
-    dtype = check_matmul(a, b, bias, activation, precision)
+    check_matmul(a, b, bias, activation, precision)
+    return unchecked_matmul(a, b, bias, activation)
+
+
+def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+    """matmul of arguments that passed check_matmul."""
+    dtype, accumulate = a.dtype, accumulator(a.dtype)
     k, n = b.shape[-2:]
-    accumulate = accumulator(dtype)
     a, b = a.astype(accumulate, copy=False), b.astype(accumulate, copy=False)
     if b.ndim == 2:  # one product of (batch * M) rows is faster than a product for each matrix of the batch
         rows = a.shape[:-1]

@@ -32,20 +32,14 @@ def adam_step(
     maximize: bool = False,
 ) -> None:
     """optimizer_reference.adam_step. Traffic: 28 bytes a parameter, once."""
-    served = all(
-        a.dtype == np.float32 and a.flags.c_contiguous
-        for arrays in (params, grads, exp_avgs, exp_avg_sqs)
-        for a in arrays
-        if isinstance(a, np.ndarray)
-    )
+    served = len(params) == len(grads) == len(exp_avgs) == len(exp_avg_sqs)
+    served = served and all(map(_is_served, params, grads, exp_avgs, exp_avg_sqs))
     if not served:
         reference.adam_step(
             params, grads, exp_avgs, exp_avg_sqs, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize
         )
         return
-    step, lr, beta1, beta2, eps, weight_decay = reference.check_adam_step(
-        params, grads, exp_avgs, exp_avg_sqs, step, lr, beta1, beta2, eps, weight_decay
-    )
+    step, lr, beta1, beta2, eps, weight_decay = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
     scalars = np.array(
         [
             -1 if maximize else 1,
@@ -63,7 +57,18 @@ def adam_step(
     for arrays in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         size = arrays[0].size
         most = threads.num_threads() if size >= _PARALLEL_FROM else 1
-        threads.parallel(_adam, most, size, *(a.reshape(-1) for a in arrays), scalars)
+        threads.parallel(_adam, most, size, *[a.reshape(-1) for a in arrays], scalars)
+
+
+def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bool:
+    """Whether these four pass every check of the reference's, and are what the loop below takes."""
+    for a in (p, g, m, v):
+        if type(a) is not np.ndarray or a.dtype != np.float32 or a.shape != p.shape:
+            return False
+        flags = a.flags
+        if not flags.c_contiguous or not (flags.writeable or a is g):
+            return False
+    return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -53,9 +53,9 @@ def adam_step(
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
     Sources: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
     """
-    step, lr, beta1, beta2, eps, weight_decay = check_adam_step(
-        params, grads, exp_avgs, exp_avg_sqs, step, lr, beta1, beta2, eps, weight_decay
-    )
+    _check_arrays("adam_step", params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+
     step_size = lr / (1 - beta1**step)
     correction2_sqrt = math.sqrt(1 - beta2**step)
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
@@ -143,28 +143,19 @@ def sgd_step(
         np.subtract(p, lr * g, out=param, casting="same_kind")
 
 
-def check_adam_step(
-    params: Arrays,
-    grads: Arrays,
-    exp_avgs: Arrays,
-    exp_avg_sqs: Arrays,
-    step: int | np.ndarray,
-    lr: Scalar,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
+def check_adam_numbers(
+    step: int | np.ndarray, lr: Scalar, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> tuple[float, float, float, float, float, float]:
-    """Raise as adam_step does; step, lr, beta1, beta2, eps and weight_decay as floats."""
+    """Raise as adam_step does for its numbers; the numbers as floats."""
     op = "adam_step"
-    _check_arrays(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step = _number(op, "step", step, least=1)
-    lr = _number(op, "lr", lr, least=0)
-    beta1 = _number(op, "beta1", beta1, least=0, below=1)
-    beta2 = _number(op, "beta2", beta2, least=0, below=1)
-    eps = _number(op, "eps", eps, least=0)
-    weight_decay = _number(op, "weight_decay", weight_decay, least=0)
-    return step, lr, beta1, beta2, eps, weight_decay
+    return (
+        _number(op, "step", step, least=1),
+        _number(op, "lr", lr, least=0),
+        _number(op, "beta1", beta1, least=0, below=1),
+        _number(op, "beta2", beta2, least=0, below=1),
+        _number(op, "eps", eps, least=0),
+        _number(op, "weight_decay", weight_decay, least=0),
+    )
 
 
 def _check_arrays(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
@@ -193,5 +184,6 @@ def _number(op: str, name: str, value: Scalar, least: float = -math.inf, below: 
     if not isinstance(value, Real) and not (isinstance(value, np.ndarray) and value.ndim == 0):
         raise TypeError(f"{op}: {name} is {value!r}; expected a number or a 0-d array")
     number = float(value)
-    require(least <= number < below, op, f"{name} is {number}; expected {least} <= {name} < {below}")
+    if not least <= number < below:
+        raise ValueError(f"{op}: {name} is {number}; expected {least} <= {name} < {below}")
     return number

@@ -39,9 +39,12 @@ def max_pool2d(
         return reference.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
     shape = (len(x), *w.count, x.shape[1])
     y, tap = buffers.empty(shape, np.float32), buffers.empty(shape, np.uint8)
-    threads.parallel(
-        _max, len(x), len(x), channels_last(x, x.dtype), y, tap, *w.kernel, *w.stride, *w.padding, *w.dilation
-    )
+    arrays = (channels_last(x, x.dtype), y, tap)
+    most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
+    if w.kernel == w.stride == (2, 2) and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w):
+        threads.parallel(_max_2x2, most, len(x), *arrays)
+    else:
+        threads.parallel(_max, most, len(x), *arrays, *w.kernel, *w.stride, *w.padding, *w.dilation)
     return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
 
 
@@ -126,7 +129,7 @@ def max_pool2d_grad(
     tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
     threads.parallel(
         _max_grad,
-        *(n, n),
+        *(n if dx.nbytes > threads.WORTH_SHARING else 1, n),
         *(channels_last(dy, dy.dtype), channels_last(tap, tap.dtype), dx),
         *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint, tiling),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.checks import accumulator, float_dtype, is_int, require
+from kernels.checks import accumulator, float_dtype, is_int, remembered, require
 from kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
 BATCH_BYTES = 1 << 20  # images visited together: half of a 2 MB cache, next to their temporaries
@@ -188,6 +188,7 @@ def check_max_pool2d_grad(
     return dtype, w
 
 
+@remembered
 def _pool_windows(
     op: str, x_shape: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Windows:
@@ -203,7 +204,8 @@ def _pool_windows(
 
 
 def _require_output_shape(op: str, name: str, x: np.ndarray, expected: tuple[int, ...]) -> None:
-    require(x.shape == expected, op, f"{name} is {x.shape}; expected the output's shape {expected}")
+    if x.shape != expected:
+        raise ValueError(f"{op}: {name} is {x.shape}; expected the output's shape {expected}")
 
 
 def _tap_dtype(w: Windows) -> np.dtype:

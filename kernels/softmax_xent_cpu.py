@@ -27,6 +27,7 @@ def softmax_xent(
     reference.check_softmax_xent("softmax_xent", z, t, weight, label_smoothing, ignore_index, reduction)
     if z.dtype != np.float32 or weight is not None or label_smoothing:
         return reference.softmax_xent(z, t, weight, label_smoothing, ignore_index, reduction)
+    _check_labels("softmax_xent", t, z.shape[1], ignore_index)
     losses, m, s = (np.empty(len(z), np.float32) for _ in range(3))
     loss, total = _losses(z, t, ignore_index, _CODE[reduction], losses, m, s)
     total = np.asarray(total, np.float32)
@@ -73,6 +74,7 @@ def softmax_xent_grad(
     if not served:
         return reference.softmax_xent_grad(dloss, z, t, m, s, total, weight, label_smoothing, ignore_index, reduction)
     reference.check_softmax_xent_grad(dloss, z, t, m, s, total, weight, label_smoothing, ignore_index, reduction)
+    _check_labels("softmax_xent_grad", t, z.shape[1], ignore_index)
     dz = np.empty(z.shape, np.float32)
     _gradient(np.broadcast_to(dloss, len(z)), z, t, m, s, np.float32(total), ignore_index, dz)
     return dz
@@ -88,3 +90,16 @@ def _gradient(dloss, z, t, m, s, total, ignore_index, dz):
             dz[i, j] = g * np.exp((z[i, j] - m[i]) - s[i])
         if kept:
             dz[i, t[i]] -= g
+
+
+def _check_labels(op: str, t: np.ndarray, classes: int, ignore_index: int) -> None:
+    if _first_wrong(t, classes, ignore_index) < len(t):
+        reference.check_labels(op, t, classes, ignore_index)
+
+
+@njit(nogil=True, cache=True)
+def _first_wrong(t, classes, ignore_index):
+    for i in range(t.size):
+        if (t[i] < 0 or t[i] >= classes) and t[i] != ignore_index:
+            return i
+    return t.size

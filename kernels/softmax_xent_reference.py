@@ -48,6 +48,7 @@ def softmax_xent(
     """
     op = "softmax_xent"
     check_softmax_xent(op, z, t, weight, label_smoothing, ignore_index, reduction)
+    check_labels(op, t, z.shape[1], ignore_index)
     accumulate = accumulator(z.dtype)
     z = z.astype(accumulate, copy=False)
     kept, target, row_weight = _rows(t, weight, ignore_index, accumulate)
@@ -95,6 +96,7 @@ def softmax_xent_grad(
     Raises as softmax_xent does, and for m, s, total or dloss of another shape or dtype.
     """
     check_softmax_xent_grad(dloss, z, t, m, s, total, weight, label_smoothing, ignore_index, reduction)
+    check_labels("softmax_xent_grad", t, z.shape[1], ignore_index)
     (rows, classes), dtype, accumulate = z.shape, z.dtype, accumulator(z.dtype)
     z = z.astype(accumulate, copy=False)
     kept, target, row_weight = _rows(t, weight, ignore_index, accumulate)
@@ -138,7 +140,7 @@ def check_softmax_xent_grad(
     ignore_index: int,
     reduction: str,
 ) -> None:
-    """Raise as softmax_xent_grad does."""
+    """Raise as softmax_xent_grad does, but for labels out of range."""
     op = "softmax_xent_grad"
     check_softmax_xent(op, z, t, weight, label_smoothing, ignore_index, reduction)
     rows = len(z)
@@ -161,7 +163,7 @@ def check_softmax_xent(
     ignore_index: int,
     reduction: str,
 ) -> None:
-    """Raise as softmax_xent does, in the name of `op`."""
+    """Raise as softmax_xent does, in the name of `op`, but for labels out of range."""
     float_dtype(op, z=z, weight=weight)
     if not isinstance(t, np.ndarray) or t.dtype not in (np.int32, np.int64):
         found = t.dtype if isinstance(t, np.ndarray) else f"a {type(t).__name__}"
@@ -177,6 +179,10 @@ def check_softmax_xent(
         require(weight.shape == (classes,), op, f"weight is {weight.shape}; expected ({classes},)")
     require(0 <= label_smoothing <= 1, op, f"label_smoothing is {label_smoothing}; expected 0 to 1")
     one_of(op, "reduction", reduction, REDUCTIONS)
+
+
+def check_labels(op: str, t: np.ndarray, classes: int, ignore_index: int) -> None:
+    """Raise ValueError, naming the first row whose label is out of range."""
     wrong = np.flatnonzero(((t < 0) | (t >= classes)) & (t != ignore_index))
     if len(wrong):
         row = wrong[0]

@@ -40,6 +40,9 @@ def set_num_threads(n: int) -> None:
     _count = n
 
 
+WORTH_SHARING = 1 << 20  # bytes moved by a kernel that memory bounds: some 80 microseconds, twice what sharing costs
+
+
 def parallel(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -> None:
     """Share range(items) out: kernel(*arguments, start, stop, i) for the i-th of at most `most` contiguous pieces.
 

@@ -31,19 +31,21 @@ from numba.extending import intrinsic
 def _vector_unit() -> tuple[int, int, dict[int, int]]:
     """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2, 3, 4 vectors.
 
-    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers.
+    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. All divide ROW_BLOCK.
     """
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
         return 16, 4, {1: 12, 2: 12, 3: 8, 4: 6}  # 32 registers
     if features.get("avx2"):
-        return 8, 2, {1: 10, 2: 6, 3: 4, 4: 2}  # 16 registers
+        return 8, 2, {1: 12, 2: 6, 3: 4, 4: 2}  # 16 registers
     return 4, 4, {1: 8, 2: 8, 3: 6, 4: 4}
 
 
 LANES, WIDEST, ROWS = _vector_unit()
 _ROWS_1, _ROWS_2, _ROWS_3, _ROWS_4 = (ROWS[v] for v in (1, 2, 3, 4))
 
+
+ROW_BLOCK = 24  # rows that tiles of any shape fill exactly
 
 HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
 ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
@@ -63,9 +65,12 @@ _vector = ir.VectorType(_f32, LANES)
 @intrinsic(prefer_literal=True)
 def register_tile(
     context: Any,
+    rows: Any,
+    vectors: Any,
     y: Any,
     y_at: Any,
     y_base: Any,
+    first: Any,
     x: Any,
     x_at: Any,
     x_base: Any,
@@ -79,13 +84,11 @@ def register_tile(
     bias_base: Any,
     start: Any,
     relu: Any,
-    rows: Any,
-    vectors: Any,
 ) -> Any:
     """One tile (see the module), to be called from njit code with literal `rows` and `vectors`.
 
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
-    y_at, x_at     intp, at least `rows` offsets of the tile's rows, to which y_base and x_base are added
+    y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows stand from `first` on
     run_at, run    intp, where each run of x begins from its row's offset; terms a run
     start          where y starts from: HELD, what it holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
@@ -94,22 +97,22 @@ def register_tile(
     No bounds are checked.
     """
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    index = types.intp
     sig = types.void(
-        y, y_at, types.intp, x, x_at, types.intp, run_at, types.intp, types.intp, w, types.intp, types.intp,
-        bias, types.intp, types.intp, types.intp, rows, vectors,
-    )  # fmt: skip
+        *(rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index),
+        *(w, index, index, bias, index, index, index),
+    )
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu, *_ = (
-            args
-        )
+        y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step = args[2:12]
+        w, w_base, w_step, bias, bias_base, start, relu = args[12:]
 
         def pointer(position: int, value: ir.Value) -> ir.Value:
             return context.make_array(sig.args[position])(context, b, value).data
 
-        runs = b.extract_value(context.make_array(sig.args[6])(context, b, run_at).shape, 0)
+        runs = b.extract_value(context.make_array(sig.args[9])(context, b, run_at).shape, 0)
         y, y_at, x, x_at, run_at, w, bias = (
-            pointer(i, v) for i, v in ((0, y), (1, y_at), (3, x), (4, x_at), (6, run_at), (9, w), (12, bias))
+            pointer(i, v) for i, v in ((2, y), (3, y_at), (6, x), (7, x_at), (9, run_at), (12, w), (15, bias))
         )
         fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fma.v{LANES}f32")
 
@@ -122,8 +125,8 @@ def register_tile(
             first = b.insert_element(undefined, scalar, _i32(0))
             return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_i32, LANES), [0] * LANES))
 
-        y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [_i64(p)])))]) for p in range(n_rows)]
-        x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [_i64(p)])))]) for p in range(n_rows)]
+        y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
+        x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
         # Stack slots that are only loaded and stored: LLVM turns them into registers.
         sums = [[cgutils.alloca_once(b, _vector) for _ in range(n_vectors)] for _ in range(n_rows)]
         places = [(p, v) for p in range(n_rows) for v in range(n_vectors)]
@@ -169,26 +172,27 @@ def register_tile(
 
 @njit(nogil=True, cache=True)
 def tile(
-    vectors, y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu
-):
-    """register_tile of `vectors` vectors and the ROWS that go with them, chosen at run time."""
+    vectors, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
+    w, w_base, w_step, bias, bias_base, start, relu,
+):  # fmt: skip
+    """register_tile of `vectors` vectors and the rows that go with them, chosen at run time."""
     if vectors == 4:
         register_tile(
-            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
-            _ROWS_4, 4,
+            _ROWS_4, 4, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
+            w, w_base, w_step, bias, bias_base, start, relu,
         )  # fmt: skip
     elif vectors == 3:
         register_tile(
-            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
-            _ROWS_3, 3,
+            _ROWS_3, 3, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
+            w, w_base, w_step, bias, bias_base, start, relu,
         )  # fmt: skip
     elif vectors == 2:
         register_tile(
-            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
-            _ROWS_2, 2,
+            _ROWS_2, 2, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
+            w, w_base, w_step, bias, bias_base, start, relu,
         )  # fmt: skip
     else:
         register_tile(
-            y, y_at, y_base, x, x_at, x_base, run_at, run, x_step, w, w_base, w_step, bias, bias_base, start, relu,
-            _ROWS_1, 1,
+            _ROWS_1, 1, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
+            w, w_base, w_step, bias, bias_base, start, relu,
         )  # fmt: skip

@@ -17,8 +17,10 @@ from tests.ops.test_gradients import OPS, inputs_of, outputs_of
 @pytest.fixture(autouse=True)
 def no_garbage_collector():
     gc.collect()
+    gc.freeze()  # what is there already is not looked at again
     gc.disable()
     yield
+    gc.unfreeze()
     gc.enable()
 
 

@@ -10,7 +10,7 @@ from tests.compare import assert_close
 
 @njit
 def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):
-    tile(vectors, y, y_at, 0, x, x_at, 0, run_at, run, x_step, w, 0, w_step, bias, 0, start, relu)
+    tile(vectors, y, y_at, 0, 0, x, x_at, 0, run_at, run, x_step, w, 0, w_step, bias, 0, start, relu)
 
 
 def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu, width):

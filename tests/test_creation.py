@@ -1,0 +1,177 @@
+"""Making tensors, against torch: values, dtypes, defaults, and what shares memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import engine
+from tests.compare import assert_close, assert_same
+
+DATA = [
+    1,
+    1.5,
+    True,
+    [],
+    [[], []],
+    [1, 2],
+    [1, 2.5],
+    [True, 2],
+    [[1.0, 2.0], [3.0, 4.0]],
+    ((1, 2), (3, 4)),
+    [np.float64(1.0), 2.0],
+    [1.0, np.float64(2.0)],
+    np.float64(1.5),
+    np.int32(2),
+    np.arange(3.0),
+    np.arange(6, dtype=np.int16).reshape(2, 3).T,
+    np.zeros((0, 3)),
+    [np.zeros(0)],
+    np.array(2.5),
+    [np.arange(2), np.arange(2)],
+    range(3),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Creating a tensor from a list of numpy.ndarrays")
+@pytest.mark.parametrize("data", DATA, ids=repr)
+def test_tensor(data):
+    assert_same(engine.tensor(data).numpy(), torch.tensor(data).numpy())
+    for dtype in ("float64", "int32", "bool", "float16"):
+        want = torch.tensor(data, dtype=getattr(torch, dtype)).numpy()
+        assert_same(engine.tensor(data, dtype=dtype).numpy(), want)
+        assert_same(engine.as_tensor(data, dtype=dtype).numpy(), want)
+
+
+def test_tensor_of_tensors():
+    a = engine.tensor([1.0, 2.0], requires_grad=True)
+    assert engine.tensor([a, [3.0, 4.0]]).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    copy = engine.tensor(a)
+    assert copy.tolist() == [1.0, 2.0] and not copy.requires_grad and not np.shares_memory(copy.data, a.data)
+
+
+def test_tensor_copies_and_as_tensor_shares():
+    array = np.zeros(3)
+    copied, shared, converted = engine.tensor(array), engine.as_tensor(array), engine.as_tensor(array, dtype="float32")
+    array[0] = 1.0
+    assert copied.tolist() == converted.tolist() == [0.0, 0.0, 0.0] and shared.tolist() == [1.0, 0.0, 0.0]
+    x = engine.ones(2, requires_grad=True) * 2
+    assert engine.as_tensor(x) is x and engine.as_tensor(x, dtype="float64").requires_grad
+
+
+def test_from_numpy_shares_both_ways():
+    array = np.arange(6.0).reshape(2, 3).T
+    x = engine.from_numpy(array)
+    array[0, 0], x[1, 1] = 7.0, 8.0
+    assert x[0, 0].item() == 7.0 and array[1, 1] == 8.0 and x.stride() == (1, 3)
+
+
+def test_foreign_arrays_become_plain_ones(tmp_path):
+    mapped = np.memmap(tmp_path / "data", np.float32, "w+", shape=(3,))
+    mapped[:] = [1, 2, 3]
+    big_endian = np.array([1.0, 2.0], ">f8")
+    for x in (engine.from_numpy(mapped), engine.Tensor(mapped), engine.as_tensor(mapped), engine.ones(3) * mapped):
+        assert type(x.data) is np.ndarray and (x + engine.ones(3)).tolist() == [2.0, 3.0, 4.0]
+    assert np.shares_memory(engine.from_numpy(mapped).data, mapped)
+    for x in (engine.from_numpy(big_endian), engine.Tensor(big_endian), engine.tensor(big_endian)):
+        assert x.dtype.isnative and x.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "text"),
+    [
+        ([[1, 2], [3]], ValueError, "tensor: expected nested sequences of equal lengths"),
+        ("abc", TypeError, "tensor: expected numbers; got <U3 from str"),
+        (None, TypeError, "tensor: expected numbers; got object from NoneType"),
+        ([1j], TypeError, "tensor: expected numbers; got complex128"),
+        ([2**70], TypeError, "tensor: expected numbers; got object"),
+        (np.zeros(2, np.uint16), TypeError, "tensor: the array is uint16; expected one of bool"),
+    ],
+)
+def test_tensor_refuses(data, error, text):
+    with pytest.raises(error, match=text):
+        engine.tensor(data)
+
+
+@pytest.mark.parametrize("size", [(), (3,), (2, 0), (2, 3)])
+@pytest.mark.parametrize("dtype", [None, "float64", "int64", "bool"])
+def test_of_a_shape(size, dtype):
+    theirs = None if dtype is None else getattr(torch, dtype)
+    for name in ("zeros", "ones"):
+        want = getattr(torch, name)(size, dtype=theirs).numpy()
+        assert_same(getattr(engine, name)(size, dtype=dtype).numpy(), want)
+        assert_same(getattr(engine, name)(*size, dtype=dtype).numpy(), want)
+        assert_same(getattr(engine, name + "_like")(engine.tensor(want)).numpy(), want)
+    for value in (0, 2, 1.5, True):
+        want = torch.full(size, value, dtype=theirs).numpy()
+        assert_same(engine.full(size, value, dtype=dtype).numpy(), want)
+        assert_same(engine.full_like(engine.tensor(want), value).numpy(), np.full(size, value, want.dtype))
+    empty = engine.empty(size, dtype=dtype)
+    assert empty.shape == size and empty.dtype == (dtype or "float32") and engine.empty_like(empty).shape == size
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(5,), (2, 7), (2, 7, 2), (7, 2, -2), (0,), (1.0, 2.0, 0.1), (0, 1, 0.3), (5.0,), (-1, 1, 0.25), (0.0, 1.0, 1 / 3)],
+)
+def test_arange(arguments):
+    assert_same(engine.arange(*arguments).numpy(), torch.arange(*arguments).numpy())
+    for dtype in ("float32", "float64", "int16") if all(a == int(a) for a in arguments) else ("float64",):
+        want = torch.arange(*arguments, dtype=getattr(torch, dtype)).numpy()
+        if dtype == "float64":  # torch's steps are rounded differently in vectors
+            assert_close(engine.arange(*arguments, dtype=dtype).numpy(), want)
+        else:
+            assert_same(engine.arange(*arguments, dtype=dtype).numpy(), want)
+
+
+@pytest.mark.parametrize("arguments", [(0, 1, 5), (1, -1, 3), (2, 2, 4), (0, 1, 1), (0, 1, 0), (0, 10, 11)])
+def test_linspace(arguments):
+    want = np.linspace(*arguments)
+    assert_same(engine.linspace(*arguments, dtype="float64").numpy(), want)
+    assert_same(engine.linspace(*arguments).numpy(), want.astype(np.float32))
+    theirs = torch.linspace(*arguments, dtype=torch.float64).numpy()
+    np.testing.assert_allclose(want, theirs, rtol=1e-15, atol=1e-15)
+
+
+def test_eye():
+    for arguments in ((3,), (2, 3), (3, 2), (0,)):
+        assert_same(engine.eye(*arguments).numpy(), torch.eye(*arguments).numpy())
+
+
+def test_requires_grad():
+    for x in (
+        engine.tensor([1.0], requires_grad=True),
+        engine.zeros(2, requires_grad=True),
+        engine.rand(2, requires_grad=True),
+        engine.full((2,), 1.0, requires_grad=True),
+        engine.linspace(0, 1, 3, requires_grad=True),
+        engine.zeros_like(engine.ones(2), requires_grad=True),
+    ):
+        assert x.requires_grad and x.is_leaf and x.grad is None
+    with pytest.raises(RuntimeError, match="requires_grad: expected a floating-point tensor; got int64"):
+        engine.arange(3, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "text"),
+    [
+        (lambda: engine.zeros(-1), ValueError, r"zeros: the size is \(-1,\); expected no negative entry"),
+        (lambda: engine.ones(2, 1.5), TypeError, r"ones: got \(2, 1.5\); expected ints"),
+        (lambda: engine.full("ab", 1), TypeError, "full: got"),
+        (lambda: engine.full((2,), 300, dtype="uint8"), ValueError, "full: 300 does not fit uint8"),
+        (lambda: engine.rand(2, -3), ValueError, r"rand: the size is \(2, -3\)"),
+        (lambda: engine.rand(2, dtype="int32"), TypeError, "rand: dtype is int32"),
+        (lambda: engine.randn_like(engine.arange(2)), TypeError, "randn: dtype is int64"),
+        (lambda: engine.arange(0, 5, -1), ValueError, "arange: start=0, end=5, step=-1"),
+        (lambda: engine.arange(0, 5, 0), ValueError, "arange: start=0, end=5, step=0"),
+        (lambda: engine.linspace(0, 1, -1), ValueError, "linspace: steps is -1"),
+        (lambda: engine.eye(-1), ValueError, r"eye: the size is \(-1, -1\)"),
+        (lambda: engine.from_numpy([1.0]), TypeError, "from_numpy: expected a NumPy array; got list"),
+        (lambda: engine.zeros(2, device="cuda"), NotImplementedError, '"cuda" is not built yet'),
+        (lambda: engine.zeros(2, device="tpu"), ValueError, "device: expected .*; got 'tpu'"),
+    ],
+)
+def test_refusals(act, error, text):
+    with pytest.raises(error, match=text):
+        act()
