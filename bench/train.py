@@ -3,9 +3,9 @@
     python -m bench.train [--nets cnn,mlp] [--batch-sizes 32,128,512] [--steps 30] [--json PATH]
 
 One process, the same initial weights and the same data for all; torch runs with fused Adam, for the CNN in both of its
-memory formats. Rivals take turns a few steps at a time, so that what else the machine does hits all of them; the first
-step of a turn is not counted, because the other library's threads may still be spinning. The losses of the counted
-steps are compared before any time is shown.
+memory formats. Rivals take turns of a tenth of a second or more, so that what else the machine does hits all of them;
+the first steps of a turn are not counted, because the other library's threads may still be spinning. The losses are
+compared before any time is shown.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ import kernels
 from bench.provenance import provenance
 from engine import nn, optim
 from engine.nn import functional as F
+from kernels import buffers
 
-TURN = 6  # steps of one rival in a row, the first of them uncounted
+TURN_SECONDS = 0.1
+LEAST_TURN = 5  # steps
+WARM_UP = 0.2  # the part of a turn that is not counted
 
 Step = Callable[[], float]
 
@@ -108,13 +111,16 @@ def measure(name: str, batch_size: int, steps: int) -> list[dict[str, Any]]:
 
     losses: dict[str, list[float]] = {rival: [] for rival in rivals}
     seconds: dict[str, list[float]] = {rival: [] for rival in rivals}
+    for rival, step in rivals.items():
+        losses[rival] += [step() for _ in range(LEAST_TURN)]  # compiles, and fills caches
     while len(seconds["torch"]) < steps:
         for rival, step in rivals.items():
-            for i in range(TURN):
+            turn: list[float] = []
+            while len(turn) < LEAST_TURN or sum(turn) < TURN_SECONDS:
                 start = time.perf_counter()
                 losses[rival].append(step())
-                if i > 0:
-                    seconds[rival].append(time.perf_counter() - start)
+                turn.append(time.perf_counter() - start)
+            seconds[rival] += turn[max(1, int(WARM_UP * len(turn))) :]
     for rival, values in losses.items():
         # Rounding grows as the weights drift apart; the first steps must agree closely.
         np.testing.assert_allclose(values[:5], losses["torch"][:5], rtol=1e-3, err_msg=f"{name}: {rival} against torch")
@@ -141,6 +147,7 @@ def peak_bytes(name: str, batch_size: int) -> int:
     model = NETS[name](nn)
     images = engine.randn(batch_size, 1, 28, 28)
     labels = engine.randint(10, (batch_size,))
+    buffers.free()
     tracemalloc.start()
     F.cross_entropy(model(images), labels).backward()
     peak = tracemalloc.get_traced_memory()[1]
@@ -171,8 +178,9 @@ def main() -> None:
             for row in measure(net, batch_size, flags.steps):
                 rows.append(row)
                 print(
-                    f"{row['net']:4} {row['batch_size']:5}  {row['provider']:20} {row['step_ms']:8.2f} {row['p20_ms']:7.2f} "
-                    f"{row['p80_ms']:7.2f} {row['images_per_second']:9,.0f} {row['times_torch']:8.2f}",
+                    f"{row['net']:4} {row['batch_size']:5}  {row['provider']:20} {row['step_ms']:8.2f} "
+                    f"{row['p20_ms']:7.2f} {row['p80_ms']:7.2f} {row['images_per_second']:9,.0f} "
+                    f"{row['times_torch']:8.2f}",
                     flush=True,
                 )
     memory = {net: {n: peak_bytes(net, n) for n in map(int, flags.batch_sizes.split(","))} for net in nets}

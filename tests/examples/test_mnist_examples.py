@@ -1,6 +1,7 @@
 """The examples as a user runs them: a process of their own, on a small data set in a folder."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def digits(tmp_path_factory):
 
 def run(example, *flags):
     command = [sys.executable, EXAMPLES / example, *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}  # installed or not
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 @pytest.mark.parametrize("example", ["mnist_cnn.py", "mnist_mlp.py"])

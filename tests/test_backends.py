@@ -1,0 +1,67 @@
+"""Choosing a backend: by name, by environment, by what is installed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kernels
+
+
+@pytest.fixture
+def _no_numba(monkeypatch):
+    monkeypatch.setattr(kernels, "_has_numba", lambda: False)
+
+
+def test_auto_takes_the_compiled_kernels():
+    with kernels.use("auto"):
+        assert kernels.name() == "cpu"
+
+
+def test_a_choice_lasts_for_its_block():
+    with kernels.use("cpu"):
+        with kernels.use("reference"):
+            assert kernels.of(np.ones(1)).__name__ == "kernels.reference"
+        assert kernels.of(np.ones(1)).__name__ == "kernels.cpu"
+
+
+@pytest.mark.usefixtures("_no_numba")
+def test_without_numba_auto_says_so_and_takes_the_reference():
+    with pytest.warns(UserWarning, match="Numba is not installed.*pip install numba"), kernels.use("auto"):
+        assert kernels.name() == "reference"
+
+
+@pytest.mark.usefixtures("_no_numba")
+def test_without_numba_the_cpu_backend_cannot_be_had():
+    with pytest.raises(ImportError, match="the backend 'cpu' needs Numba, which is not installed: pip install numba"):
+        kernels.use("cpu")
+
+
+def test_a_whole_training_step_without_numba():
+    """In a process where Numba cannot be imported, one notice and then plain NumPy."""
+    code = """
+import sys, warnings
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("numba", "llvmlite"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "numba" else found(name, *a)
+import engine
+from engine import nn
+from engine.nn import functional as F
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    for _ in range(3):
+        F.cross_entropy(model(engine.randn(2, 1, 8, 8)), engine.tensor([0, 2])).backward()
+assert all(p.grad is not None for p in model.parameters())
+assert "numba" not in sys.modules
+print(len(caught), caught[0].message)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 kernels: Numba is not installed")
