@@ -30,7 +30,6 @@ _TINY = 1 << 18  # multiply-adds
 _PARALLEL_FROM = 1 << 22  # multiply-adds, 40 microseconds' worth: twice what handing out the work costs
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def matmul(
     a: np.ndarray,
     b: np.ndarray,

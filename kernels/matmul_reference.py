@@ -10,7 +10,6 @@ from kernels.activations_reference import ACTIVATIONS, apply_activation
 from kernels.checks import PRECISIONS, accumulator, float_dtype, one_of
 
 
-@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
 def matmul(
     a: np.ndarray,
     b: np.ndarray,
@@ -37,6 +36,7 @@ def matmul(
     return unchecked_matmul(a, b, bias, activation)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
 def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
     """matmul of arguments that passed check_matmul."""
     dtype, accumulate = a.dtype, accumulator(a.dtype)

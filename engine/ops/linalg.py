@@ -14,7 +14,7 @@ from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
 from engine.ops.elementwise import mul
 from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float
 from engine.ops.reduce import sum
-from engine.ops.shape import permute, reshape, transpose, unsqueeze
+from engine.ops.shape import permute, reshape, unsqueeze
 from engine.tensor import Tensor, wrap
 
 
@@ -44,20 +44,25 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return _matmul(input, other)
 
 
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """matmul of at least 2 dimensions each."""
-    broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
-    if a.data.dtype.kind != "f":
-        return wrap(np.matmul(a.data, b.data))  # integers are no business of the kernels
+def _matmul(a: Tensor, b: Tensor, ta: bool = False, tb: bool = False) -> Tensor:
+    """matmul of at least 2 dimensions each, with the last two of a (ta) or of b (tb) exchanged first."""
+    if a.ndim > 2 or b.ndim > 2:
+        broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
+    left, right = a.data.swapaxes(-1, -2) if ta else a.data, b.data.swapaxes(-1, -2) if tb else b.data
+    if left.dtype.kind != "f":
+        return wrap(np.matmul(left, right))  # integers are no business of the kernels
     # Each operand is kept only for the other's gradient.
     for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
 
     def rule(dy: Tensor) -> tuple:
-        da = None if for_a is None else _matmul(dy, transpose(for_a, -2, -1))
-        return da, None if for_b is None else _matmul(transpose(for_b, -2, -1), dy)
+        da = db = None
+        if for_a is not None:
+            da = _matmul(for_a, dy, tb, True) if ta else _matmul(dy, for_a, False, not tb)
+        if for_b is not None:
+            db = _matmul(dy, for_b, True, ta) if tb else _matmul(for_b, dy, not ta, False)
+        return da, db
 
-    y = kernels.of(a.data, b.data).matmul(a.data, b.data)
-    return record("matmul", y, (a, b), rule)
+    return record("matmul", kernels.of(left, right).matmul(left, right), (a, b), rule)
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else _matmul(dz, for_x)
-        dw = None if for_w is None else _matmul(transpose(dz, 0, 1), for_w)
+        dw = None if for_w is None else _matmul(dz, for_w, True)
         return (dx, dw, sum(dz, 0) if biased else None)[:count]
 
     out = record("linear", y, parents, rule, output=activation is not None)
