@@ -13,7 +13,8 @@ from typing import Any
 import kernels
 from engine import dtypes
 from engine.autograd import record
-from engine.ops.elementwise import add, exp, mul, sub
+from engine.ops.arithmetic import add, mul, sub
+from engine.ops.exponential import exp
 from engine.ops.operands import cast, float_operand, normalize_axis
 from engine.ops.reduce import sum
 from engine.tensor import Tensor

@@ -11,7 +11,7 @@ import kernels
 from engine import dtypes
 from engine.autograd import is_grad_enabled, record
 from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
-from engine.ops.elementwise import mul
+from engine.ops.arithmetic import mul
 from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float
 from engine.ops.reduce import sum
 from engine.ops.shape import permute, reshape, unsqueeze
@@ -168,7 +168,6 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         y, other = _summed_away(y, other, keep=keep | set(term))
         x, term = _contract(x, term, y, other, keep, sizes)
     x, term = _summed_away(x, term, keep=set(output))
-    x = x.expand([sizes[label] for label in term]) if term else x
     return permute(x, [term.index(label) for label in output])
 
 

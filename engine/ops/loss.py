@@ -10,7 +10,7 @@ import kernels
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.activations import softmax, softmax_grad
-from engine.ops.elementwise import div, mul, sub
+from engine.ops.arithmetic import div, mul, sub
 from engine.ops.operands import require_float
 from engine.ops.reduce import sum
 from engine.ops.shape import expand, reshape

@@ -12,10 +12,12 @@ import numpy as np
 from engine import dtypes
 from engine.autograd import record
 from engine.device import array_module
-from engine.ops.elementwise import abs as abs_
-from engine.ops.elementwise import add, div, exp, log, mul, pow, sqrt, square, sub, where
+from engine.ops.arithmetic import abs as abs_
+from engine.ops.arithmetic import add, div, mul, square, sub
+from engine.ops.exponential import exp, log, pow, sqrt
 from engine.ops.index import _grid, getitem
 from engine.ops.operands import as_tensor, cast, float_operand, normalize_axes, normalize_axis, quiet
+from engine.ops.selection import where
 from engine.ops.shape import expand, flip, movedim, reshape
 from engine.tensor import Tensor, wrap
 
@@ -27,6 +29,11 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if d in axes else s for d, s in enumerate(shape))
 
 
+def _accumulator(dtype: np.dtype) -> np.dtype:
+    """What sums and products are kept in: float32 for float16, else the dtype (NumPy would widen small integers)."""
+    return dtypes.float32 if dtype == np.float16 else dtype
+
+
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum over `dim` (None: all). Integers and bools are summed as int64; float16 in float32."""
     x = as_tensor("sum", input)
@@ -36,9 +43,8 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
         x = cast(x, dtypes.int64)
     axes = normalize_axes("sum", dim, x.ndim)
     before, kept = x.shape, _kept(x.shape, axes)
-    wide = np.float32 if x.data.dtype == np.float16 else x.data.dtype  # NumPy would widen small integers
     with quiet(all="ignore"):
-        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=wide).astype(x.data.dtype, copy=False)
+        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
     return record("sum", y, (x,), lambda dy: (expand(reshape(dy, kept), before),))
 
 
@@ -112,9 +118,9 @@ def _root(y: Tensor, p: float) -> Tensor:
 
 def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     if isinstance(dim, Tensor):
-        from engine.ops import elementwise
+        from engine.ops import selection
 
-        return getattr(elementwise, name + "imum")(input, dim)
+        return getattr(selection, name + "imum")(input, dim)
     if dim is None:
         return amax(input) if name == "max" else amin(input)
     at = _arg(name, "arg" + name, input, dim, keepdim=True)
@@ -223,7 +229,8 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
         return (mul(reshape(dy, kept), _product_of_others(x, axis)),)
 
     with quiet(all="ignore"):
-        return record("prod", x.data.prod(axis=axis, keepdims=keepdim, dtype=x.data.dtype), (x,), rule)
+        y = x.data.prod(axis=axis, keepdims=keepdim, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
+    return record("prod", y, (x,), rule)
 
 
 def _product_of_others(x: Tensor, axis: int) -> Tensor:
@@ -257,7 +264,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     if x.ndim == 0:
         return x.clone()
     with quiet(all="ignore"):
-        y = x.data.cumsum(axis=axis, dtype=x.data.dtype)
+        y = x.data.cumsum(axis=axis, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
     return record("cumsum", y, (x,), lambda dy: (flip(cumsum(flip(dy, axis), axis), axis),))
 
 

@@ -195,6 +195,9 @@ def test_a_gradient_shares_no_memory_with_the_one_passed_in():
     x, v = leaf(1.0, 2.0), engine.tensor([1.0, 2.0], dtype="float64")
     x.backward(v)
     spoil(x)
+    x.grad = None
+    x.clone().backward(v)
+    spoil(x)
     (x + 0.0).backward(v)
     (x.reshape(1, 2) * 1.0).backward(v.reshape(1, 2))
     assert v.tolist() == [1.0, 2.0]
@@ -225,15 +228,16 @@ def test_a_rule_that_returns_what_it_saved_is_found_out():
 def test_a_rule_that_returns_one_array_twice_is_found_out():
     from engine.autograd import record
 
-    x, y = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    x, y, z = leaf(1.0, 2.0), leaf(1.0, 2.0), leaf(1.0, 2.0)
 
     def rule(dy):
         both = dy * 2.0
-        return both, both.reshape(2)
+        return both, both, both.reshape(2)
 
-    record("mine", x.data + y.data, (x, y), rule).sum().backward()
+    record("mine", x.data + y.data, (x, y, z), rule).sum().backward()
     spoil(x)
-    assert y.grad.tolist() == [2.0, 2.0]
+    spoil(z)
+    assert y.grad.tolist() == [2.0, 2.0] and x.grad.tolist() == [200.0, 200.0]
 
 
 def test_accumulating_does_not_change_a_gradient_that_was_taken_out():

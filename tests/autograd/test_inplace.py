@@ -157,6 +157,12 @@ def test_a_cast_between_float_types():
     assert_agree(scenario)
 
 
+def test_a_float64_that_overflows_the_tensor():
+    x = engine.ones(2)
+    x += engine.tensor([1e300, 1.0], dtype="float64")
+    assert x.tolist() == [np.inf, 2.0] and x.dtype == np.float32
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 

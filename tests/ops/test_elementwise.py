@@ -141,6 +141,14 @@ def test_pow_by_a_number(exponent):
     assert_same_op(lambda x: x**exponent, None, x)
 
 
+def test_derivatives_of_the_power_0_at_0():
+    """Constant 1: no derivative of any order is nan."""
+    x = engine.tensor([0.0, 2.0], requires_grad=True)
+    (first,) = engine.grad((x ** engine.zeros(2)).sum(), [x], create_graph=True)
+    (second,) = engine.grad(first.sum(), [x])
+    assert first.tolist() == second.tolist() == [0.0, 0.0]
+
+
 def test_a_number_to_a_power():
     assert_same_op(lambda x: 2.5**x, None, random(5, 10))
     assert_same_op(lambda x: 0.0**x, None, np.array([0.0, 1.0, 2.0]))  # 0 where the exponent is >= 0

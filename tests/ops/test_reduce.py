@@ -178,11 +178,12 @@ def test_logsumexp_of_nothing_is_minus_infinity():
 
 
 def test_float16_accumulates_in_float32():
-    """1 + 4096 * 0.5 in float16 would stop at 1024, where 0.5 is half an ulp."""
-    x = np.full(4097, 0.5, np.float16)
-    for name, want in (("sum", 2048.5), ("mean", 0.5), ("var", 0.0), ("norm", math.sqrt(4097 / 4))):
-        got = getattr(engine.tensor(x), name)()
-        assert_same(got.numpy(), np.asarray(want, np.float16))
+    """A float16 sum of 4096 halves, element by element, would stop at 1024, where 0.5 is half an ulp."""
+    x = engine.tensor(np.full((4096, 2), 0.5, np.float16))
+    for name, want in (("sum", 2048.0), ("mean", 0.5), ("var", 0.0), ("std", 0.0)):
+        assert_same(getattr(x, name)(0).numpy(), np.full(2, want, np.float16))
+    assert x.norm(2, 0).tolist() == [32.0, 32.0] and x.cumsum(0)[-1].tolist() == [2048.0, 2048.0]
+    assert (x * 0.0 + 1.0)[:2048].cumsum(0)[-1].tolist() == [2048.0, 2048.0]
     big = engine.tensor(np.full(100, 60000.0, np.float16))  # the sum, and every square, is beyond float16
     assert big.mean().item() == 60000.0 and big.var().item() == 0.0
 

@@ -136,6 +136,11 @@ def test_contiguous_is_the_tensor_itself_where_it_can_be():
     assert x.contiguous() is x and not x.T.is_contiguous() and x.T.contiguous().is_contiguous()
 
 
+def test_the_clone_of_an_expanded_tensor_is_dense():
+    assert engine.ones(1, 4).expand(3, 4).clone().is_contiguous()
+    assert engine.ones(3, 4).T.clone().stride() == (1, 4)  # any other keeps its order
+
+
 def test_size_and_stride():
     x = engine.tensor(random(2, 3, 4))
     y = x.transpose(0, 2)

@@ -1,0 +1,156 @@
+"""Arithmetic, magnitude and rounding, elementwise and broadcast.
+
+NumPy and CuPy run the identical line for these, as for all elementwise ops, so they are `xp` code, not primitives.
+Gradients come back with the result's shape; the walk sums them over broadcast dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import dtypes
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.operands import as_tensor, binary, cast, quiet, zeros_like
+from engine.tensor import Tensor, wrap
+
+
+def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """a + alpha * b, broadcast."""
+    a, b = binary("add", input, other)
+    if alpha != 1:
+        b = mul(b, alpha)
+    with quiet(all="ignore"):
+        return record("add", a.data + b.data, (a, b), lambda dy: (dy, dy))
+
+
+def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """a - alpha * b, broadcast. Raises TypeError for two bools."""
+    a, b = binary("sub", input, other)
+    if a.data.dtype.kind == "b":
+        raise TypeError("sub: both operands are bool; expected numbers (logical_xor is the difference of bools)")
+    if alpha != 1:
+        b = mul(b, alpha)
+    wanted = b.requires_grad
+    with quiet(all="ignore"):
+        return record("sub", a.data - b.data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+
+
+def mul(input: Any, other: Any) -> Tensor:
+    """a * b, broadcast;  da = dy * b,  db = dy * a."""
+    a, b = binary("mul", input, other)
+    # Each operand is kept only for the other's gradient.
+    for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
+
+    def rule(dy: Tensor) -> tuple:
+        return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
+
+    with quiet(all="ignore"):
+        return record("mul", a.data * b.data, (a, b), rule)
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """a / b, broadcast, integers as float32;  da = dy / b,  db = -dy * a / b^2.
+
+    rounding_mode "floor" or "trunc" rounds the quotient (integers stay integers); the gradient is then zero.
+    """
+    if rounding_mode not in (None, "floor", "trunc"):
+        raise ValueError(f"div: rounding_mode is {rounding_mode!r}; expected None, 'floor' or 'trunc'")
+    if rounding_mode is not None:
+        return floor_divide(input, other) if rounding_mode == "floor" else _trunc_divide(input, other)
+    a, b = binary("div", input, other)
+    if a.data.dtype.kind != "f":
+        a, b = cast(a, dtypes.float32), cast(b, dtypes.float32)
+    dividend = a if b.requires_grad else None
+    wanted = a.requires_grad
+
+    def rule(dy: Tensor) -> tuple:
+        da = div(dy, b)
+        return da if wanted else None, None if dividend is None else neg(mul(da, div(dividend, b)))
+
+    with quiet(all="ignore"):
+        return record("div", a.data / b.data, (a, b), rule)
+
+
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """floor(a / b); its gradient is zero. Raises ZeroDivisionError for an integer divisor of 0."""
+    a, b = _divisible("floor_divide", input, other)
+    with quiet(all="ignore"):
+        return record("floor_divide", a.data // b.data, (a, b), lambda dy: (zeros_like(dy), zeros_like(dy)))
+
+
+def _trunc_divide(input: Any, other: Any) -> Tensor:
+    a, b = _divisible("div", input, other)
+    if a.data.dtype.kind == "f":
+        return trunc(div(a, b))
+    down = a.data // b.data
+    return wrap(down + ((down < 0) & (down * b.data != a.data)).astype(down.dtype))  # exact, unlike a float quotient
+
+
+def remainder(input: Any, other: Any) -> Tensor:
+    """a - b * floor(a / b), with the sign of b;  da = dy,  db = -dy * floor(a / b)."""
+    a, b = _divisible("remainder", input, other)
+    operands = (a, b) if b.requires_grad else None
+
+    def rule(dy: Tensor) -> tuple:
+        return dy, None if operands is None else neg(mul(dy, floor_divide(*operands)))
+
+    with quiet(all="ignore"):
+        return record("remainder", a.data % b.data, (a, b), rule)
+
+
+def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
+    a, b = binary(op, input, other)
+    if a.data.dtype.kind == "b":
+        raise TypeError(f"{op}: both operands are bool; expected numbers")
+    if b.data.dtype.kind != "f" and not b.data.all():
+        raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
+    return a, b
+
+
+def neg(input: Any) -> Tensor:
+    """-x."""
+    x = as_tensor("neg", input)
+    if x.data.dtype.kind == "b":
+        raise TypeError("neg: the tensor is bool; expected numbers (logical_not is the negation of bools)")
+    return record("neg", -x.data, (x,), lambda dy: (neg(dy),))
+
+
+def square(input: Tensor) -> Tensor:
+    """x * x."""
+    return mul(input, input)
+
+
+def abs(input: Tensor) -> Tensor:
+    """|x|;  dx = dy * sign(x), 0 at 0."""
+    x = as_tensor("abs", input)
+    if x.data.dtype.kind == "b":
+        raise TypeError("abs: the tensor is bool; expected numbers")
+    return record("abs", array_module(x.data).abs(x.data), (x,), lambda dy: (mul(dy, sign(x)),))
+
+
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1 by the sign of x; its gradient is zero."""
+    x = as_tensor("sign", input)
+    if x.data.dtype.kind == "b":
+        return wrap(x.data.copy())
+    return record("sign", array_module(x.data).sign(x.data), (x,), lambda dy: (zeros_like(dy),))
+
+
+def _stepwise(name: str, doc: str) -> Any:
+    def op(input: Tensor) -> Tensor:
+        x = as_tensor(name, input)
+        if x.data.dtype.kind != "f":
+            return wrap(x.data.copy())
+        y = getattr(array_module(x.data), name)(x.data)
+        return record(name, y, (x,), lambda dy: (zeros_like(dy),))
+
+    op.__name__ = op.__qualname__ = name
+    op.__doc__ = doc + " Its gradient is zero, as in PyTorch."
+    return op
+
+
+floor = _stepwise("floor", "The largest integer <= x.")
+ceil = _stepwise("ceil", "The smallest integer >= x.")
+trunc = _stepwise("trunc", "x without its fraction.")
+round = _stepwise("round", "The nearest integer, halves to even.")

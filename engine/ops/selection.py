@@ -1,0 +1,90 @@
+"""Elementwise choices between values: maximum, clamp, where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.arithmetic import add, mul, sub
+from engine.ops.operands import as_tensor, binary, broadcast_shape, cast
+from engine.tensor import Tensor, wrap
+
+
+def maximum(input: Any, other: Any) -> Tensor:
+    """The larger of a and b (nan if either is); the gradient goes to the larger, half to each of equals."""
+    return _extremum("maximum", input, other)
+
+
+def minimum(input: Any, other: Any) -> Tensor:
+    """The smaller of a and b (nan if either is); the gradient goes to the smaller, half to each of equals."""
+    return _extremum("minimum", input, other)
+
+
+def _extremum(name: str, input: Any, other: Any) -> Tensor:
+    a, b = binary(name, input, other)
+
+    def rule(dy: Tensor) -> tuple:
+        larger, smaller = (a, b) if name == "maximum" else (b, a)
+        tie = mul(cast(wrap(a.data == b.data), dy.dtype), 0.5)
+        lost = cast(wrap(larger.data < smaller.data), dy.dtype)  # by a; by b it is the other way round
+        won = cast(wrap(larger.data > smaller.data), dy.dtype)
+        # Beside a nan neither is lost, and both get the gradient, as in PyTorch.
+        da = mul(dy, sub(1.0, add(lost, tie))) if a.requires_grad else None
+        return da, mul(dy, sub(1.0, add(won, tie))) if b.requires_grad else None
+
+    return record(name, getattr(array_module(a.data), name)(a.data, b.data), (a, b), rule)
+
+
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """x cut to [min, max]; the gradient passes where x is within (bounds included), the rest goes to the bound."""
+    if min is None and max is None:
+        raise ValueError("clamp: min and max are both None; expected at least one")
+    y = as_tensor("clamp", input)
+    if min is not None:
+        y = _bounded("clamp", y, min, below=True)
+    return y if max is None else _bounded("clamp", y, max, below=False)
+
+
+def _bounded(name: str, input: Tensor, bound: Any, *, below: bool) -> Tensor:
+    x, b = binary(name, input, bound)
+    xp = array_module(x.data)
+
+    def rule(dy: Tensor) -> tuple:
+        inside = wrap(x.data >= b.data if below else x.data <= b.data)
+        outside = wrap(x.data < b.data if below else x.data > b.data)
+        zero = wrap(xp.zeros((), dy.data.dtype))
+        dx = where(inside, dy, zero) if x.requires_grad else None
+        return dx, where(outside, dy, zero) if b.requires_grad else None
+
+    return record(name, (xp.maximum if below else xp.minimum)(x.data, b.data), (x, b), rule)
+
+
+clip = clamp
+
+
+def where(condition: Any, input: Any, other: Any) -> Tensor:
+    """a where the condition holds, else b, all three broadcast. Raises TypeError unless the condition is bool."""
+    condition = as_tensor("where", condition)
+    if condition.data.dtype.kind != "b":
+        raise TypeError(f"where: the condition is {condition.dtype}; expected bool")
+    a, b = binary("where", input, other)
+    broadcast_shape("where", condition.data.shape, a.data.shape, b.data.shape)
+    xp = array_module(a.data)
+    first, second = a.requires_grad, b.requires_grad
+
+    def rule(dy: Tensor) -> tuple:
+        zero = wrap(xp.zeros((), dy.data.dtype))
+        return where(condition, dy, zero) if first else None, where(condition, zero, dy) if second else None
+
+    return record("where", xp.where(condition.data, a.data, b.data), (a, b), rule)
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """x with `value` where the mask holds; the mask broadcasts to x."""
+    x, mask = as_tensor("masked_fill", input), as_tensor("masked_fill", mask)
+    if mask.data.dtype.kind != "b":
+        raise TypeError(f"masked_fill: the mask is {mask.dtype}; expected bool")
+    if broadcast_shape("masked_fill", x.data.shape, mask.data.shape) != x.data.shape:
+        raise ValueError(f"masked_fill: the mask is {mask.shape} but x is {x.shape}; expected it to broadcast to x")
+    return where(mask, cast(as_tensor("masked_fill", value, x), x.dtype), x)

@@ -1,0 +1,71 @@
+"""Trigonometric and hyperbolic functions, elementwise (tanh is an activation: engine.ops.activations)."""
+
+from __future__ import annotations
+
+from engine.autograd import record
+from engine.device import array_module
+from engine.ops.arithmetic import add, div, mul, neg, sub
+from engine.ops.exponential import rsqrt
+from engine.ops.operands import float_operand, quiet
+from engine.tensor import Tensor
+
+
+def sin(input: Tensor) -> Tensor:
+    """sin x;  dx = dy * cos x."""
+    x = float_operand("sin", input)
+    with quiet(all="ignore"):
+        return record("sin", array_module(x.data).sin(x.data), (x,), lambda dy: (mul(dy, cos(x)),))
+
+
+def cos(input: Tensor) -> Tensor:
+    """cos x;  dx = -dy * sin x."""
+    x = float_operand("cos", input)
+    with quiet(all="ignore"):
+        return record("cos", array_module(x.data).cos(x.data), (x,), lambda dy: (neg(mul(dy, sin(x))),))
+
+
+def tan(input: Tensor) -> Tensor:
+    """tan x;  dx = dy * (1 + y^2)."""
+    x = float_operand("tan", input)
+    with quiet(all="ignore"):
+        y = array_module(x.data).tan(x.data)
+    return record("tan", y, (x,), lambda dy, y: (mul(dy, add(mul(y, y), 1.0)),), output=True)
+
+
+def arcsin(input: Tensor) -> Tensor:
+    """arcsin x;  dx = dy / sqrt(1 - x^2)."""
+    x = float_operand("arcsin", input)
+    with quiet(all="ignore"):
+        y = array_module(x.data).arcsin(x.data)
+    return record("arcsin", y, (x,), lambda dy: (mul(dy, rsqrt(sub(1.0, mul(x, x)))),))
+
+
+def arccos(input: Tensor) -> Tensor:
+    """arccos x;  dx = -dy / sqrt(1 - x^2)."""
+    x = float_operand("arccos", input)
+    with quiet(all="ignore"):
+        y = array_module(x.data).arccos(x.data)
+    return record("arccos", y, (x,), lambda dy: (neg(mul(dy, rsqrt(sub(1.0, mul(x, x))))),))
+
+
+def arctan(input: Tensor) -> Tensor:
+    """arctan x;  dx = dy / (1 + x^2)."""
+    x = float_operand("arctan", input)
+    return record("arctan", array_module(x.data).arctan(x.data), (x,), lambda dy: (div(dy, add(mul(x, x), 1.0)),))
+
+
+asin, acos, atan = arcsin, arccos, arctan
+
+
+def sinh(input: Tensor) -> Tensor:
+    """sinh x;  dx = dy * cosh x."""
+    x = float_operand("sinh", input)
+    with quiet(all="ignore"):
+        return record("sinh", array_module(x.data).sinh(x.data), (x,), lambda dy: (mul(dy, cosh(x)),))
+
+
+def cosh(input: Tensor) -> Tensor:
+    """cosh x;  dx = dy * sinh x."""
+    x = float_operand("cosh", input)
+    with quiet(all="ignore"):
+        return record("cosh", array_module(x.data).cosh(x.data), (x,), lambda dy: (mul(dy, sinh(x)),))
