@@ -21,37 +21,3 @@ from kernels.optimizer_reference import adam_step, sgd_step
 from kernels.pool_reference import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from kernels.softmax_reference import log_softmax, log_softmax_grad, softmax, softmax_grad
 from kernels.softmax_xent_reference import softmax_xent, softmax_xent_grad
-
-__all__ = [
-    "adam_step",
-    "avg_pool2d",
-    "avg_pool2d_grad",
-    "conv2d",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "dropout",
-    "gelu",
-    "gelu_grad",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "log_softmax",
-    "log_softmax_grad",
-    "matmul",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "random_bits",
-    "relu",
-    "relu_grad",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_grad",
-    "silu",
-    "silu_grad",
-    "softmax",
-    "softmax_grad",
-    "softmax_xent",
-    "softmax_xent_grad",
-    "tanh",
-    "tanh_grad",
-]

@@ -342,6 +342,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
     if any(max(-a, 0) + max(-b, 0) > s for s, (a, b) in zip(input.shape, widths)):
         raise ValueError(f"pad: {tuple(pad)} cuts more than there is of {input.shape}; expected sizes >= 0")
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
     if mode == "constant":
         return _pad_constant(input, widths, value)
     return _pad_by_index(input, widths, mode)
@@ -373,11 +375,9 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
         elif mode == "reflect" and max(a, b) < n:
             at = np.abs(at)
             at = np.where(at >= n, 2 * (n - 1) - at, at)
-        elif mode in ("replicate", "circular", "reflect"):
+        else:
             found = f"got {(before, after)} for dim {d} of size {x.shape[d]}"
             raise ValueError(f"pad: {found}; expected no more than there is to {mode}")
-        else:
-            raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
         x = x[(slice(None),) * d + (xp.asarray(at + cut),)]
     return x
 
