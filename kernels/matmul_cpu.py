@@ -25,7 +25,7 @@ from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROW_BLOCK, ROW
 
 _MOST_TERMS = 4096
 _PANEL = WIDEST * LANES  # columns
-_ROWS_OF = np.array([0, *(ROWS[v] for v in (1, 2, 3, 4))])
+_ROWS_OF = np.array([ROWS.get(v, 0) for v in range(5)])
 _TINY = 1 << 18  # multiply-adds
 _PARALLEL_FROM = 1 << 22  # multiply-adds, 40 microseconds' worth: twice what handing out the work costs
 
@@ -90,9 +90,10 @@ def _multiply(a, b, bias, y, a_at, y_at, a_step, b_step, start, relu, begin, sto
     """Rows begin * ROW_BLOCK to stop * ROW_BLOCK of y; b_step 0 says that b is laid out in panels."""
     (m, terms), n = a.shape, b.shape[1]
     first_row, last_row = begin * ROW_BLOCK, min(stop * ROW_BLOCK, m)
-    for column in range(0, n, _PANEL):  # all rows of one panel, then the next: the panel stays in the cache
-        width = min(_PANEL, n - column)
-        vectors = width // LANES
+    column = 0
+    while column < n:  # all rows of one panel, then the next: the panel stays in the cache
+        vectors = _vectors(n - column)
+        width = vectors * LANES
         for row in range(first_row, last_row, _ROWS_OF[vectors]):
             tile(
                 vectors,
@@ -101,16 +102,28 @@ def _multiply(a, b, bias, y, a_at, y_at, a_step, b_step, start, relu, begin, sto
                 b, column if b_step else column * terms, b_step if b_step else width,
                 bias, column if start == BIAS else 0, start, relu,
             )  # fmt: skip
+        column += width
+
+
+@njit(nogil=True, cache=True)
+def _vectors(columns):
+    """The width in vectors of the next panel, where this many columns are left."""
+    for vectors in (4, 2):
+        if vectors <= WIDEST and vectors * LANES <= columns:
+            return vectors
+    return 1
 
 
 @njit(nogil=True, cache=True)
 def _lay_out(b, panels, begin, stop, part):
     """Panels begin to stop of b (K, N), each (K, its width), one behind the other."""
     terms, n = b.shape
-    for column in range(begin * _PANEL, min(stop * _PANEL, n), _PANEL):
-        width = min(_PANEL, n - column)
+    column, last = begin * _PANEL, min(stop * _PANEL, n)
+    while column < last:
+        width = _vectors(n - column) * LANES
         panel = panels[column * terms : (column + width) * terms].reshape(terms, width)
         for first in range(0, terms, 16):  # 16 terms of a column are one cache line of b
             for j in range(width):
                 for k in range(first, min(first + 16, terms)):
                     panel[k, j] = b[k, column + j]
+        column += width

@@ -24,7 +24,7 @@ def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu,
     return np.maximum(sums, 0) if relu else sums
 
 
-@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+@pytest.mark.parametrize("vectors", list(ROWS))
 @pytest.mark.parametrize("start", [HELD, BIAS, ZERO])
 @pytest.mark.parametrize("relu", [0, 1])
 def test_every_shape_and_start(vectors, start, relu):
