@@ -8,20 +8,18 @@ another memory order (tests/layouts.py), `dtype` is each floating type in turn.
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+import kernels
 from tests.layouts import LAYOUTS
 
-BACKENDS = ["reference", "cpu"]
 
-
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=kernels.BACKENDS)
 def backend(request: pytest.FixtureRequest) -> ModuleType:
-    return importlib.import_module(f"kernels.{request.param}")
+    return kernels.load(request.param)
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
