@@ -27,7 +27,7 @@ _MOST_TERMS = 4096
 _PANEL = WIDEST * LANES  # columns
 _ROWS_OF = np.array([ROWS.get(v, 0) for v in range(5)])
 _TINY = 1 << 18  # multiply-adds
-_PARALLEL_FROM = 1 << 22  # multiply-adds, 40 microseconds' worth: twice what handing out the work costs
+_PARALLEL_FROM = 1 << 22  # multiply-adds: some 90 microseconds of one core, twice what sharing them costs
 
 
 def matmul(
