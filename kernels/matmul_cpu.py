@@ -46,6 +46,8 @@ def matmul(
     straight, across = n % LANES == 0, m % LANES == 0
     if dtype != np.float32 or a.ndim != 2 or b.ndim != 2 or m * n * k <= _TINY or k > _MOST_TERMS:
         return reference.unchecked_matmul(a, b, bias, activation)
+    if any(step % 4 for step in (*a.strides, *b.strides)):  # a field of packed records: offsets are no whole elements
+        return reference.unchecked_matmul(a, b, bias, activation)
     if straight and (b.strides[1] == 4 or n <= m or not across):
         y = _product(a, b, bias, activation == "relu")
     elif across:
@@ -62,7 +64,7 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, 
     (m, k), n = a.shape, b.shape[1]
     most = threads.num_threads() if m * n * k >= _PARALLEL_FROM else 1
     b_step = b.strides[0] // 4
-    if b.strides[1] != 4:
+    if b.strides[1] != 4 or b_step == 0:  # one row broadcast to all is laid out too: a step of 0 means panels below
         laid_out = buffers.empty((k, n), np.float32)
         threads.parallel(_lay_out, most, -(-n // _PANEL), b, laid_out.reshape(-1))
         b, b_step = laid_out, 0

@@ -32,7 +32,7 @@ def _vector_unit() -> tuple[int, int, dict[int, int]]:
     """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2 and 4 vectors.
 
     rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. All divide ROW_BLOCK. Three
-    vectors would serve 48 channels a third faster, and add three seconds to what is compiled on first use.
+    vectors are left out: every shape is compiled into every kernel, and few nets have 48 channels.
     """
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):

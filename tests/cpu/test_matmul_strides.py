@@ -1,0 +1,54 @@
+"""Products large enough for the tile, with operands that lie in memory in every way: NumPy is the oracle."""
+
+import numpy as np
+import pytest
+
+from kernels import cpu
+from tests.compare import assert_close
+
+M, K, N = 80, 96, 112  # 860,160 multiply-adds, more than BLAS is asked for; whole vectors in M and N
+
+
+def arrange(array, kind):
+    if kind == "contiguous":
+        return array
+    if kind == "transposed":
+        return np.ascontiguousarray(array.T).T
+    if kind == "one row for all":
+        return np.broadcast_to(array[:1], array.shape)
+    if kind == "one column for all":
+        return np.broadcast_to(array[:, :1], array.shape)
+    if kind == "backwards":
+        return array[::-1, ::-1]
+    if kind == "every other":
+        frame = np.full((2 * array.shape[0], 2 * array.shape[1]), np.nan, array.dtype)
+        frame[::2, ::2] = array
+        return frame[::2, ::2]
+    records = np.zeros(array.shape, np.dtype([("tag", "u1"), ("value", "f4")]))  # steps of 5 bytes
+    records["value"] = array
+    return records["value"]
+
+
+KINDS = [
+    "contiguous",
+    "transposed",
+    "one row for all",
+    "one column for all",
+    "backwards",
+    "every other",
+    "field of a packed record",
+]
+
+
+@pytest.mark.parametrize("of_a", KINDS)
+@pytest.mark.parametrize("of_b", KINDS)
+@pytest.mark.parametrize("columns", [N, N - 1])  # straight, and transposed
+def test_any_strides(of_a, of_b, columns):
+    rng = np.random.default_rng(0)
+    a = arrange(rng.standard_normal((M, K)).astype(np.float32), of_a)
+    b = arrange(rng.standard_normal((K, columns)).astype(np.float32), of_b)
+    bias = rng.standard_normal(columns).astype(np.float32)
+    want = a.astype(np.float64) @ b.astype(np.float64) + bias
+    baseline = np.ascontiguousarray(a) @ np.ascontiguousarray(b) + bias
+    scale = float((np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))).max())
+    assert_close(cpu.matmul(a, b, bias), want, baseline, scale=scale)
