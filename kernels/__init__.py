@@ -5,6 +5,7 @@ every primitive below under the same name with the same signature:
 
     reference   NumPy, the specification: plain, float64 stays float64, every other backend is tested against it
     cpu         NumPy arrays again, with what small nets spend their time on compiled by Numba
+    triton      CuPy arrays, on an NVIDIA GPU; with TRITON_INTERPRET=1 arrays of a simulated one (kernels/simulated.py)
 
 `of(*arrays)` gives the backend that serves these arrays, `use(name)` chooses one. There is no registry: adding a
 kernel is adding a function whose name already exists, adding a backend is adding a module.
@@ -12,7 +13,7 @@ kernel is adding a function whose name already exists, adding a backend is addin
 Shared conventions: arrays may have any strides and are never written to unless the name of the primitive ends in
 `_step`; a gradient primitive `f_grad` takes the incoming gradient first; images are logically (N, C, H, W) in whatever
 memory order; every primitive checks shapes and dtypes before any arithmetic and says op, expectation and actual.
-Floating types: float16 (accumulated in float32), float32, float64.
+Floating types: float16 and bfloat16 (accumulated in float32), float32, and on NumPy arrays float64.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from kernels import gpu
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
@@ -56,6 +59,7 @@ PRIMITIVES: dict[str, str] = {
     "max_pool2d_grad": "its gradient: dy scattered to the taps",
     "avg_pool2d": "mean over windows",
     "avg_pool2d_grad": "its gradient",
+    "sum": "sum over any axes",
     "random_bits": "n 32-bit words of the Philox4x32-10 stream (seed, offset)",
     "dropout": "x / (1 - p) where the Philox stream keeps it, else 0; its own gradient",
     "adam_step": "Adam or AdamW over a list of parameters, in place",
@@ -65,20 +69,27 @@ PRIMITIVES: dict[str, str] = {
 BACKENDS: dict[str, str] = {
     "reference": "NumPy, the specification",
     "cpu": "NumPy, with the slow primitives compiled by Numba",
+    "triton": "NVIDIA GPUs, in Triton",
 }
-PLANNED: tuple[str, ...] = ("triton", "numba")
+PLANNED: tuple[str, ...] = ("numba",)
+_DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda"}
 
-_chosen: ModuleType | None = None
+_chosen: dict[str, ModuleType] = {}  # by device
 
 
 def load(name: str) -> ModuleType:
     """The backend module called `name`; importing it is what loads its language.
 
     Raises ValueError for a name that no backend has, NotImplementedError for one that is not built yet, ImportError
-    where a package that it needs is missing.
+    where a package that it needs is missing, RuntimeError where a GPU is.
     """
     if name == "cpu" and not _has_numba():
         raise ImportError("kernels: the backend 'cpu' needs Numba, which is not installed: pip install numba")
+    if name == "triton":
+        gpu.xp()
+        if not _has_triton():
+            raise ImportError("kernels: the backend 'triton' needs Triton, which is not installed: pip install triton")
+        return importlib.import_module("kernels.triton_backend")
     if name in BACKENDS:
         return importlib.import_module(f"kernels.{name}")
     built = ", ".join(BACKENDS)
@@ -88,20 +99,27 @@ def load(name: str) -> ModuleType:
 
 
 def use(name: str) -> contextlib.AbstractContextManager[None]:
-    """Choose the backend for all that follows, or for a `with` block: auto, or a name from BACKENDS.
+    """Choose a backend for the arrays that it serves, for all that follows or for a `with` block.
 
         kernels.use("reference")
         with kernels.use("reference"): ...
 
+    name   one of BACKENDS; the choice for arrays of the other device stays. Or auto: the best for each device
+
     TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
     """
-    global _chosen
-    before, _chosen = _chosen, load(_best() if name == "auto" else name)
+    before = dict(_chosen)
+    if name == "auto":
+        _chosen.clear()
+        _chosen["cpu"] = load(_best())
+    else:
+        module = load(name)
+        _chosen[_DEVICES[name]] = module
     return _restoring(before)
 
 
 def _best() -> str:
-    """The fastest backend that this machine can run; says so once where that is not the one it could be."""
+    """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
     if _has_numba():
         return "cpu"
     warnings.warn(
@@ -115,31 +133,53 @@ def _has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def of(*arrays: Any) -> ModuleType:
-    """The backend that serves these arrays (None is passed over). Raises TypeError for arrays of another kind."""
+    """The backend that serves these arrays (None is passed over; no array at all counts as NumPy's).
+
+    Raises TypeError for arrays of two devices, and for what is no array.
+    """
+    device = None
     for array in arrays:
-        if array is not None and not isinstance(array, np.ndarray):
-            kinds = ", ".join(type(a).__module__ + "." + type(a).__name__ for a in arrays)
-            raise TypeError(f"kernels.of: expected NumPy arrays, the only kind served so far; got {kinds}")
-    if _chosen is None:
-        use(os.environ.get("TILEGRAD_KERNELS", "auto"))
-    return _chosen  # type: ignore[return-value]
+        if array is None:
+            continue
+        kind = "cpu" if isinstance(array, np.ndarray) else "cuda" if gpu.is_array(array) else None
+        if kind is None or kind != (device or kind):
+            kinds = ", ".join(type(a).__module__ + "." + type(a).__name__ for a in arrays if a is not None)
+            raise TypeError(f"kernels.of: expected arrays of one device, NumPy's or CuPy's; got {kinds}")
+        device = kind
+    return _chosen.get(device or "cpu") or _choose(device or "cpu")
 
 
-def name() -> str:
-    """The name of the backend now chosen, as `use` takes it."""
-    return of().__name__.rpartition(".")[2]
+def name(device: str = "cpu") -> str:
+    """The name of the backend now chosen for a device, "cpu" or "cuda", as `use` takes it."""
+    module = _chosen.get(device) or _choose(device)
+    return module.__name__.rpartition(".")[2].removesuffix("_backend")
 
 
-def _restoring(before: ModuleType | None) -> contextlib.AbstractContextManager[None]:
+def _choose(device: str) -> ModuleType:
+    """The backend that serves a device where none was chosen: what TILEGRAD_KERNELS says, or the best."""
+    asked = os.environ.get("TILEGRAD_KERNELS", "auto")
+    if asked != "auto":
+        load(asked)  # a name that cannot be served is an error whichever device comes first
+    if _DEVICES.get(asked) != device:
+        asked = "triton" if device == "cuda" else _best()
+    _chosen[device] = load(asked)
+    return _chosen[device]
+
+
+def _restoring(before: dict[str, ModuleType]) -> contextlib.AbstractContextManager[None]:
     """A context manager that does nothing on entry: the choice was made when `use` was called."""
 
     @contextlib.contextmanager
     def restore() -> Iterator[None]:
-        global _chosen
         try:
             yield
         finally:
-            _chosen = before
+            _chosen.clear()
+            _chosen.update(before)
 
     return restore()

@@ -1,9 +1,9 @@
 """Elementwise activations and their gradients: the NumPy specification.
 
-For all of them: x, y and dy are float16, float32 or float64 arrays of one dtype and one shape (nothing
-broadcasts), with any strides; the result has that dtype and shape, and the memory order of its arguments.
-float16 is computed in float32. NaN gives NaN. No finite argument overflows on the way or warns; 0 * inf is
-NaN, so gelu(-inf) and silu(-inf) are, and the gradients of both at +-inf.
+For all of them: x, y and dy are float16, bfloat16, float32 or float64 arrays of one dtype and one shape
+(nothing broadcasts), with any strides; the result has that dtype and shape, and the memory order of its
+arguments. 16-bit types are computed in float32. NaN gives NaN. No finite argument overflows on the way or
+warns; 0 * inf is NaN, so gelu(-inf) and silu(-inf) are, and the gradients of both at +-inf.
 
 Each raises TypeError for another dtype or for two dtypes, and ValueError for two shapes.
 
@@ -31,9 +31,10 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(x, 0))
 
 
+@_quiet  # a comparison with a bfloat16 NaN warns
 def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dx = 0 where y <= 0, else dy. y may be relu's result or its argument; the derivative at 0 is 0."""
-    dtype = _alike("relu_grad", dy=dy, y=y)
+    dtype = check_alike("relu_grad", dy=dy, y=y)
     # A mask on the bits selects without a branch or a product, so that 0 * inf does not arise.
     bits = np.dtype(f"i{dtype.itemsize}")
     keep = np.asarray(y <= 0).astype(bits)
@@ -46,7 +47,7 @@ def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
     """y = x where x > 0, else negative_slope * x."""
     dtype = float_dtype("leaky_relu", x=x)
-    _require_slope("leaky_relu", negative_slope)
+    check_slope("leaky_relu", negative_slope)
     x = _wide(x)
     return _narrow(np.where(x > 0, x, x * negative_slope), dtype)
 
@@ -54,8 +55,8 @@ def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
 @_quiet
 def leaky_relu_grad(dy: np.ndarray, x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
     """dx = dy where x > 0, else negative_slope * dy."""
-    dtype = _alike("leaky_relu_grad", dy=dy, x=x)
-    _require_slope("leaky_relu_grad", negative_slope)
+    dtype = check_alike("leaky_relu_grad", dy=dy, x=x)
+    check_slope("leaky_relu_grad", negative_slope)
     dy = _wide(dy)
     return _narrow(np.where(x > 0, dy, dy * negative_slope), dtype)
 
@@ -89,7 +90,7 @@ def gelu_grad(dy: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.nd
     approximate "none"   dx = dy (Phi(x) + x phi(x)),  phi(x) = exp(-x^2/2) / sqrt(2 pi)
     approximate "tanh"   dx = dy (sigmoid(2u) + 2 x u' sigmoid'(2u)),  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
     """
-    dtype = _alike("gelu_grad", dy=dy, x=x)
+    dtype = check_alike("gelu_grad", dy=dy, x=x)
     one_of("gelu_grad", "approximate", approximate, ("none", "tanh"))
     dy, x = _wide(dy), _wide(x)
     if approximate == "none":
@@ -113,7 +114,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 @_quiet
 def silu_grad(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """dx = dy (s + x s'), s = sigmoid(x), s' = s (1 - s)."""
-    dtype = _alike("silu_grad", dy=dy, x=x)
+    dtype = check_alike("silu_grad", dy=dy, x=x)
     dy, x = _wide(dy), _wide(x)
     return _narrow(dy * (_sigmoid(x) + x * _sigmoid_slope(x)), dtype)
 
@@ -128,7 +129,7 @@ def tanh(x: np.ndarray) -> np.ndarray:
 @_quiet
 def tanh_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dx = dy (1 - y^2), from tanh's result."""
-    dtype = _alike("tanh_grad", dy=dy, y=y)
+    dtype = check_alike("tanh_grad", dy=dy, y=y)
     y = _wide(y)
     return _narrow(_wide(dy) * (1 - y * y), dtype)
 
@@ -143,7 +144,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 @_quiet
 def sigmoid_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dx = dy y (1 - y), from sigmoid's result."""
-    dtype = _alike("sigmoid_grad", dy=dy, y=y)
+    dtype = check_alike("sigmoid_grad", dy=dy, y=y)
     y = _wide(y)
     return _narrow(_wide(dy) * (y * (1 - y)), dtype)
 
@@ -186,7 +187,7 @@ def _clip_saturated(x: np.ndarray) -> np.ndarray:
     return np.clip(x, -30, 30)
 
 
-def _alike(op: str, **arrays: np.ndarray) -> np.dtype:
+def check_alike(op: str, **arrays: np.ndarray) -> np.dtype:
     """The one dtype of two arrays, which must have one shape too."""
     dtype = float_dtype(op, **arrays)
     (first, a), (second, b) = arrays.items()
@@ -203,6 +204,6 @@ def _narrow(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.asarray(y).astype(dtype, copy=False)
 
 
-def _require_slope(op: str, negative_slope: float) -> None:
+def check_slope(op: str, negative_slope: float) -> None:
     if not isinstance(negative_slope, Real):
         raise TypeError(f"{op}: negative_slope is a {type(negative_slope).__name__}; expected a real number")

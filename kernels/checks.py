@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-FLOAT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
+FLOAT_DTYPES = (np.dtype(np.float16), bfloat16, np.dtype(np.float32), np.dtype(np.float64))
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
 
@@ -28,7 +30,7 @@ def require(condition: bool, op: str, message: str) -> None:
 def float_dtype(op: str, **arrays: Any) -> np.dtype:
     """The one floating dtype of all these arrays; an argument that is None is left out.
 
-    Raises TypeError if one is not an array, if it is not float16, float32 or float64, or if two differ.
+    Raises TypeError if one is not an array, if it is not float16, bfloat16, float32 or float64, or if two differ.
     """
     found = None
     for a in arrays.values():
@@ -50,13 +52,13 @@ def _not_one_float_dtype(op: str, arrays: dict[str, Any]) -> TypeError:
             return TypeError(f"{op}: {name} is a {type(a).__name__}; expected an array")
     found = ", ".join(f"{name} is {a.dtype}" for name, a in given.items())
     if any(a.dtype not in FLOAT_DTYPES for a in given.values()):
-        return TypeError(f"{op}: {found}; expected float16, float32 or float64")
+        return TypeError(f"{op}: {found}; expected float16, bfloat16, float32 or float64")
     return TypeError(f"{op}: {found}; expected one dtype for all")
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:
-    """The dtype that sums are kept in: float32 for float16, otherwise the dtype itself."""
-    return np.dtype(np.float32) if dtype == np.float16 else np.dtype(dtype)
+    """The dtype that sums are kept in: float32 for float16 and bfloat16, otherwise the dtype itself."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else np.dtype(dtype)
 
 
 def one_of(op: str, name: str, value: Any, allowed: Sequence[Any]) -> None:

@@ -28,6 +28,7 @@ from kernels.reference import (
     silu_grad,
     softmax,
     softmax_grad,
+    sum,
     tanh,
     tanh_grad,
 )

@@ -34,10 +34,8 @@ def random_bits(seed: int, offset: int, n: int) -> np.ndarray:
     Raises TypeError for what is no int, ValueError for what is out of range.
     """
     op = "random_bits"
-    _check_stream(op, seed, offset)
-    if not is_int(n):
-        raise TypeError(f"{op}: n is {n!r}; expected an int")
-    require(n >= 0, op, f"n is {n}; expected n >= 0")
+    check_stream(op, seed, offset)
+    check_count(op, n)
 
     first, skipped = divmod(int(offset), 4)
     count = -(-(skipped + int(n)) // 4)
@@ -62,26 +60,23 @@ def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
 
     It is a product with 0 or 1 / (1 - p): NaN stays NaN, and so becomes an infinity that is dropped.
 
-    x       float16 | float32 | float64, any shape and strides
+    x       float16 | bfloat16 | float32 | float64, any shape and strides
     p       0 <= p <= 1, the probability of an element to be dropped
-    ->      y of x's shape, dtype and memory order; float16 is computed in float32
+    ->      y of x's shape, dtype and memory order; 16-bit types are computed in float32
 
     Traffic: reads and writes x.size * itemsize; the bits are never stored on a GPU.
     Raises TypeError for dtypes and for what is no number, ValueError for ranges. Srivastava et al. 2014.
     """
     op = "dropout"
     dtype = float_dtype(op, x=x)
-    if not isinstance(p, Real):
-        raise TypeError(f"{op}: p is {p!r}; expected a real number")
-    require(0 <= p <= 1, op, f"p is {p}; expected 0 <= p <= 1")
-    _check_stream(op, seed, offset)
+    check_rate(op, p)
+    check_stream(op, seed, offset)
 
     accumulate = accumulator(dtype)
     if p == 1:
         factor = np.zeros(x.shape, accumulate)
     else:
-        threshold = min(round(p * 2**32), 2**32 - 1)
-        factor = (random_bits(seed, offset, x.size) >= threshold).astype(accumulate).reshape(x.shape)
+        factor = (random_bits(seed, offset, x.size) >= threshold(p)).astype(accumulate).reshape(x.shape)
         factor *= 1 / (1 - p)
     y = np.empty_like(x, accumulate)
     np.multiply(x, factor, out=y)
@@ -101,8 +96,25 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     return c0, c1, c2, c3
 
 
-def _check_stream(op: str, seed: int, offset: int) -> None:
+def threshold(p: float) -> int:
+    """The least word that keeps an element."""
+    return min(round(p * 2**32), 2**32 - 1)
+
+
+def check_stream(op: str, seed: int, offset: int) -> None:
     for name, value in (("seed", seed), ("offset", offset)):
         if not is_int(value):
             raise TypeError(f"{op}: {name} is {value!r}; expected an int")
         require(0 <= value < 2**64, op, f"{name} is {value}; expected 0 <= {name} < 2^64")
+
+
+def check_count(op: str, n: int) -> None:
+    if not is_int(n):
+        raise TypeError(f"{op}: n is {n!r}; expected an int")
+    require(n >= 0, op, f"n is {n}; expected n >= 0")
+
+
+def check_rate(op: str, p: float) -> None:
+    if not isinstance(p, Real):
+        raise TypeError(f"{op}: p is {p!r}; expected a real number")
+    require(0 <= p <= 1, op, f"p is {p}; expected 0 <= p <= 1")

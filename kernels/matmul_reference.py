@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,13 @@ def matmul(
 
         y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n])
 
-    a           (..., M, K) float16 | float32 | float64, any strides; transpose by view
+    a           (..., M, K) float16 | bfloat16 | float32 | float64, any strides; transpose by view
     b           (..., K, N) of a's dtype; the leading axes of a and b broadcast by NumPy's rules
     bias        (N,) of a's dtype, or None
     activation  a name of ACTIVATIONS, or None
     precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
                 always computes "ieee"
-    ->          y (..., M, N) of a's dtype; float16 is accumulated in float32. K = 0 gives activation(bias)
+    ->          y (..., M, N) of a's dtype; 16-bit types are accumulated in float32. K = 0 gives activation(bias)
 
     Traffic: reads (M K + K N) * itemsize a matrix at least once, writes M N * itemsize.
     Raises ValueError for shapes, activation and precision, TypeError for dtypes.
@@ -53,10 +54,8 @@ def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, acti
     return y.astype(dtype, copy=False)
 
 
-def check_matmul(
-    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str
-) -> np.dtype:
-    """Raise as matmul does; the dtype."""
+def check_matmul(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str) -> np.dtype:
+    """Raise as matmul does; the dtype. For arrays of any library."""
     op = "matmul"
     dtype = float_dtype(op, a=a, b=b, bias=bias)
     # No message is built before it is needed: small products cost as little as this.

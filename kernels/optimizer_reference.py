@@ -1,7 +1,7 @@
 """One step of Adam, AdamW or SGD over a list of parameters, in place: the NumPy specification.
 
-Parameters and gradients are float16, float32 or float64 arrays with any strides; what the optimizer
-remembers is float32 for float16 parameters and has the parameter's dtype otherwise, and the step is
+Parameters and gradients are float16, bfloat16, float32 or float64 arrays with any strides; what the optimizer
+remembers is float32 for the 16-bit types and has the parameter's dtype otherwise, and the step is
 computed in that dtype. Gradients are never written. Everything is checked before the first parameter
 changes.
 """
@@ -53,7 +53,7 @@ def adam_step(
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
     Sources: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
     """
-    _check_arrays("adam_step", params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    check_arrays("adam_step", np.ndarray, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
 
     step_size = lr / (1 - beta1**step)
@@ -112,18 +112,11 @@ def sgd_step(
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
     Sources: Polyak 1964; Sutskever, Martens, Dahl & Hinton 2013, in the form torch.optim.SGD gives it.
     """
-    op = "sgd_step"
     remembered = {} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}
-    _check_arrays(op, params, grads, **remembered)
-    lr = _number(op, "lr", lr, least=0)
-    momentum = _number(op, "momentum", momentum, least=0)
-    dampening = _number(op, "dampening", dampening)
-    weight_decay = _number(op, "weight_decay", weight_decay, least=0)
-    given = momentum == 0 or momentum_buffers is not None
-    require(given, op, f"momentum_buffers is None; expected a list of arrays for momentum {momentum}")
-    lookahead = not nesterov or (momentum > 0 and dampening == 0)
-    found = f"momentum is {momentum} and dampening {dampening}"
-    require(lookahead, op, f"{found}; expected momentum > 0 and dampening 0 for nesterov")
+    check_arrays("sgd_step", np.ndarray, params, grads, **remembered)
+    lr, momentum, dampening, weight_decay = check_sgd_numbers(
+        momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
+    )
 
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         accumulate = accumulator(param.dtype)
@@ -158,24 +151,47 @@ def check_adam_numbers(
     )
 
 
-def _check_arrays(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
-    """params and grads are alike, place by place, and so is each list of the state, at least float32."""
+def check_sgd_numbers(
+    momentum_buffers: Arrays | None,
+    lr: Scalar,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> tuple[float, float, float, float]:
+    """Raise as sgd_step does for its numbers; (lr, momentum, dampening, weight_decay) as floats."""
+    op = "sgd_step"
+    lr = _number(op, "lr", lr, least=0)
+    momentum = _number(op, "momentum", momentum, least=0)
+    dampening = _number(op, "dampening", dampening)
+    weight_decay = _number(op, "weight_decay", weight_decay, least=0)
+    given = momentum == 0 or momentum_buffers is not None
+    require(given, op, f"momentum_buffers is None; expected a list of arrays for momentum {momentum}")
+    lookahead = not nesterov or (momentum > 0 and dampening == 0)
+    found = f"momentum is {momentum} and dampening {dampening}"
+    require(lookahead, op, f"{found}; expected momentum > 0 and dampening 0 for nesterov")
+    return lr, momentum, dampening, weight_decay
+
+
+def check_arrays(op: str, kind: type, params: Arrays, grads: Arrays, **state: Arrays) -> None:
+    """All are of that kind; params and grads are alike, place by place; the state too, but at least float32."""
     for name, arrays in {"params": params, "grads": grads, **state}.items():
         lengths = f"{len(params)} params but {len(arrays)} {name}"
         require(len(arrays) == len(params), op, f"{lengths}; expected one for each parameter")
         for i, (a, param) in enumerate(zip(arrays, params, strict=True)):
             # No message is built before it is needed: this runs for every array of every step.
-            if not isinstance(a, np.ndarray):
-                raise TypeError(f"{op}: {name}[{i}] is a {type(a).__name__}; expected a numpy.ndarray")
+            if not isinstance(a, kind):
+                found, expected = type(a).__name__, f"{kind.__module__}.{kind.__name__}"
+                raise TypeError(f"{op}: {name}[{i}] is a {found}; expected a {expected}")
             if a.dtype not in FLOAT_DTYPES:
-                raise TypeError(f"{op}: {name}[{i}] is {a.dtype}; expected float16, float32 or float64")
+                raise TypeError(f"{op}: {name}[{i}] is {a.dtype}; expected float16, bfloat16, float32 or float64")
             expected = accumulator(param.dtype) if name in state else param.dtype
             if a.dtype != expected:
                 found = f"{name}[{i}] is {a.dtype} but params[{i}] is {param.dtype}"
                 raise TypeError(f"{op}: {found}; expected {expected}")
             if a.shape != param.shape:
                 raise ValueError(f"{op}: {name}[{i}] is {a.shape}; expected {param.shape} as params[{i}]")
-            if name != "grads" and not a.flags.writeable:
+            if name != "grads" and kind is np.ndarray and not a.flags.writeable:  # CuPy's are always writeable
                 raise ValueError(f"{op}: {name}[{i}] is read-only; expected an array to update in place")
 
 

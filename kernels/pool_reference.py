@@ -30,7 +30,7 @@ def max_pool2d(
 
         y[n, c, i, j] = max over (kh, kw) of x[n, c, i * sh + kh * dh - ph, j * sw + kw * dw - pw]
 
-    x            (N, C, H, W) float16 | float32 | float64, any strides
+    x            (N, C, H, W) float16 | bfloat16 | float32 | float64, any strides
     kernel_size  (KH, KW); likewise stride (sh, sw), padding (ph, pw) and dilation (dh, dw)
     ceil_mode    also the windows that reach beyond the padded image, if they start inside it
     ->           y (N, C, OH, OW) of x's dtype; tap (N, C, OH, OW) uint8 (int32 if KH * KW > 256), the index
@@ -44,9 +44,9 @@ def max_pool2d(
     Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
     """
     dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
-    x = channels_last(x, dtype)
-    y = np.full((len(x), *w.count, x.shape[3]), -np.inf, dtype)
-    tap = np.zeros(y.shape, _tap_dtype(w))
+    x = channels_last(x, accumulator(dtype))  # NumPy compares halves by way of float32, one at a time
+    y = np.full((len(x), *w.count, x.shape[3]), -np.inf, x.dtype)
+    tap = np.zeros(y.shape, tap_dtype(w))
     for batch in _batches(x):
         _max_and_tap(x[batch], y[batch], tap[batch], w)
     return channels_first(y, dtype), channels_first(tap, tap.dtype)
@@ -65,10 +65,10 @@ def max_pool2d_grad(
 ) -> np.ndarray:
     """Gradient of max_pool2d: dy goes to the pixel that won its window, and adds up where windows overlap.
 
-    dy       (N, C, OH, OW) float16 | float32 | float64, any strides
+    dy       (N, C, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     tap      (N, C, OH, OW) as max_pool2d returned it
     x_shape  (N, C, H, W); the other arguments are those of the forward
-    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; float16 is accumulated in float32
+    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; 16-bit types are accumulated in float32
 
     Traffic: reads N C OH OW * (itemsize + 1), writes N C H W * itemsize once if the windows tile the image.
     Raises ValueError for shapes, TypeError for dtypes.
@@ -97,21 +97,18 @@ def avg_pool2d(
 
         y[n, c, i, j] = sum over (kh, kw) of x[n, c, i * sh + kh - ph, j * sw + kw - pw] / divisor[i, j]
 
-    x                  (N, C, H, W) float16 | float32 | float64, any strides
+    x                  (N, C, H, W) float16 | bfloat16 | float32 | float64, any strides
     kernel_size        (KH, KW); likewise stride (sh, sw) and padding (ph, pw)
     ceil_mode          also the windows that reach beyond the padded image, if they start inside it
     count_include_pad  the divisor counts the taps in the padding too (never those beyond it)
     divisor_override   the divisor itself, not 0
-    ->                 y (N, C, OH, OW) of x's dtype, channels-last in memory; float16 is summed in float32
+    ->                 y (N, C, OH, OW) of x's dtype, channels-last in memory; 16-bit types are summed in float32
 
     Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * itemsize.
     Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
     """
-    op = "avg_pool2d"
-    dtype = float_dtype(op, x=x)
-    w = _pool_windows(op, x.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
-    divisor = _divisor(op, w, count_include_pad, divisor_override)
-
+    dtype, w = check_avg_pool2d(x, kernel_size, stride, padding, ceil_mode, divisor_override)
+    divisor = _divisor(w, count_include_pad, divisor_override)
     accumulate = accumulator(dtype)
     x = channels_last(x, accumulate)
     y = np.zeros((x.shape[0], *w.count, x.shape[3]), accumulate)
@@ -134,20 +131,16 @@ def avg_pool2d_grad(
 ) -> np.ndarray:
     """Gradient of avg_pool2d: every pixel of a window receives dy / divisor.
 
-    dy       (N, C, OH, OW) float16 | float32 | float64, any strides
+    dy       (N, C, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     x_shape  (N, C, H, W); the other arguments are those of the forward
-    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; float16 is accumulated in float32
+    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; 16-bit types are accumulated in float32
 
     Traffic: reads N C OH OW * itemsize and writes N C H W * itemsize once if the windows tile the image.
     Raises ValueError for shapes, TypeError for dtypes.
     """
-    op = "avg_pool2d_grad"
-    dtype = float_dtype(op, dy=dy)
-    n, c, height, width = image_shape(op, "x_shape", x_shape)
-    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, (1, 1), ceil_mode)
-    _require_output_shape(op, "dy", dy, (n, c, *w.count))
-    divisor = _divisor(op, w, count_include_pad, divisor_override)
-
+    dtype, w = check_avg_pool2d_grad(dy, x_shape, kernel_size, stride, padding, ceil_mode, divisor_override)
+    n, c, height, width = x_shape
+    divisor = _divisor(w, count_include_pad, divisor_override)
     accumulate = accumulator(dtype)
     share = channels_last(dy, accumulate) / divisor.astype(accumulate)
     dx = np.zeros((n, height, width, c), accumulate)
@@ -157,7 +150,7 @@ def avg_pool2d_grad(
 
 
 def check_max_pool2d(
-    x: np.ndarray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+    x: Any, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> tuple[np.dtype, Windows]:
     """Raise as max_pool2d does; the dtype and the windows."""
     op = "max_pool2d"
@@ -166,8 +159,8 @@ def check_max_pool2d(
 
 
 def check_max_pool2d_grad(
-    dy: np.ndarray,
-    tap: np.ndarray,
+    dy: Any,
+    tap: Any,
     x_shape: tuple[int, int, int, int],
     kernel_size: Pair,
     stride: Pair,
@@ -180,12 +173,47 @@ def check_max_pool2d_grad(
     dtype = float_dtype(op, dy=dy)
     n, c, height, width = image_shape(op, "x_shape", x_shape)
     w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, dilation, ceil_mode)
-    if getattr(tap, "dtype", None) != _tap_dtype(w):
+    if getattr(tap, "dtype", None) != tap_dtype(w):
         found = getattr(tap, "dtype", type(tap).__name__)
-        raise TypeError(f"{op}: tap is {found}; expected {_tap_dtype(w)} for kernel_size {w.kernel}")
+        raise TypeError(f"{op}: tap is {found}; expected {tap_dtype(w)} for kernel_size {w.kernel}")
     _require_output_shape(op, "dy", dy, (n, c, *w.count))
     _require_output_shape(op, "tap", tap, (n, c, *w.count))
     return dtype, w
+
+
+def check_avg_pool2d(
+    x: Any, kernel_size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, divisor_override: int | None
+) -> tuple[np.dtype, Windows]:
+    """Raise as avg_pool2d does; the dtype and the windows."""
+    op = "avg_pool2d"
+    dtype = float_dtype(op, x=x)
+    w = _pool_windows(op, x.shape, kernel_size, stride, padding, (1, 1), ceil_mode)
+    _check_override(op, divisor_override)
+    return dtype, w
+
+
+def check_avg_pool2d_grad(
+    dy: Any,
+    x_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool,
+    divisor_override: int | None,
+) -> tuple[np.dtype, Windows]:
+    """Raise as avg_pool2d_grad does; the dtype and the windows."""
+    op = "avg_pool2d_grad"
+    dtype = float_dtype(op, dy=dy)
+    n, c, height, width = image_shape(op, "x_shape", x_shape)
+    w = _pool_windows(op, (n, c, height, width), kernel_size, stride, padding, (1, 1), ceil_mode)
+    _require_output_shape(op, "dy", dy, (n, c, *w.count))
+    _check_override(op, divisor_override)
+    return dtype, w
+
+
+def tap_dtype(w: Windows) -> np.dtype:
+    """The dtype of max_pool2d's tap: the index of the last tap must fit."""
+    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 256 else np.int32)
 
 
 @remembered
@@ -203,13 +231,17 @@ def _pool_windows(
     return w
 
 
-def _require_output_shape(op: str, name: str, x: np.ndarray, expected: tuple[int, ...]) -> None:
+def _check_override(op: str, override: int | None) -> None:
+    if override is None:
+        return
+    if not is_int(override):
+        raise TypeError(f"{op}: divisor_override is {override!r}; expected an int or None")
+    require(override != 0, op, "divisor_override is 0; expected another int")
+
+
+def _require_output_shape(op: str, name: str, x: Any, expected: tuple[int, ...]) -> None:
     if x.shape != expected:
         raise ValueError(f"{op}: {name} is {x.shape}; expected the output's shape {expected}")
-
-
-def _tap_dtype(w: Windows) -> np.dtype:
-    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 256 else np.int32)
 
 
 def _batches(x: np.ndarray) -> Iterator[slice]:
@@ -255,12 +287,9 @@ def _where(mask: np.ndarray, x: np.ndarray) -> np.ndarray:
     return bits.view(x.dtype)
 
 
-def _divisor(op: str, w: Windows, count_include_pad: bool, override: int | None) -> np.ndarray:
+def _divisor(w: Windows, count_include_pad: bool, override: int | None) -> np.ndarray:
     """The number of taps that count, for each window: an array that broadcasts over (N, OH, OW, C)."""
     if override is not None:
-        if not is_int(override):
-            raise TypeError(f"{op}: divisor_override is {override!r}; expected an int or None")
-        require(override != 0, op, "divisor_override is 0; expected another int")
         return np.array(override)
     counts = []
     for axis in (0, 1):

@@ -15,6 +15,7 @@ m and s are kept apart, for the gradient: log p formed from m + s would lose the
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def softmax_xent(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The loss (see the head of this file) and what its gradient needs.
 
-    z       (N, C) float16 | float32 | float64, any strides, C >= 1
+    z       (N, C) float16 | bfloat16 | float32 | float64, any strides, C >= 1
     t       (N,) int32 | int64, each 0 <= t < C or ignore_index
     weight  (C,) of z's dtype, or None
     ->      loss () for "mean" and "sum", (N,) for "none"; m (N,); s (N,), so that p = exp((z - m) - s);
@@ -129,13 +130,13 @@ def _rows(
 
 
 def check_softmax_xent_grad(
-    dloss: np.ndarray,
-    z: np.ndarray,
-    t: np.ndarray,
-    m: np.ndarray,
-    s: np.ndarray,
-    total: np.ndarray,
-    weight: np.ndarray | None,
+    dloss: Any,
+    z: Any,
+    t: Any,
+    m: Any,
+    s: Any,
+    total: Any,
+    weight: Any | None,
     label_smoothing: float,
     ignore_index: int,
     reduction: str,
@@ -143,40 +144,43 @@ def check_softmax_xent_grad(
     """Raise as softmax_xent_grad does, but for labels out of range."""
     op = "softmax_xent_grad"
     check_softmax_xent(op, z, t, weight, label_smoothing, ignore_index, reduction)
-    rows = len(z)
-    dtype, accumulate = z.dtype, accumulator(z.dtype)
+    rows, dtype, accumulate = z.shape[0], z.dtype, accumulator(z.dtype)
     loss_shape = (rows,) if reduction == "none" else ()
     shapes = {"dloss": loss_shape, "m": (rows,), "s": (rows,), "total": ()}
     saved = float_dtype(op, dloss=dloss, m=m, s=s, total=total)
     if saved != accumulate:
         raise TypeError(f"{op}: dloss, m, s and total are {saved} but z is {dtype}; expected {accumulate}")
     for (name, shape), a in zip(shapes.items(), (dloss, m, s, total), strict=True):
-        require(a.shape == shape, op, f"{name} is {a.shape}; expected {shape} for z {z.shape}, {reduction!r}")
+        if a.shape != shape:
+            raise ValueError(f"{op}: {name} is {a.shape}; expected {shape} for z {z.shape}, {reduction!r}")
 
 
 def check_softmax_xent(
     op: str,
-    z: np.ndarray,
-    t: np.ndarray,
-    weight: np.ndarray | None,
+    z: Any,
+    t: Any,
+    weight: Any | None,
     label_smoothing: float,
     ignore_index: int,
     reduction: str,
 ) -> None:
     """Raise as softmax_xent does, in the name of `op`, but for labels out of range."""
     float_dtype(op, z=z, weight=weight)
-    if not isinstance(t, np.ndarray) or t.dtype not in (np.int32, np.int64):
-        found = t.dtype if isinstance(t, np.ndarray) else f"a {type(t).__name__}"
+    found = getattr(t, "dtype", None)
+    if found not in (np.int32, np.int64):
+        found = f"a {type(t).__name__}" if found is None else found
         raise TypeError(f"{op}: t is {found}; expected an int32 or int64 array")
     if not is_int(ignore_index):
         raise TypeError(f"{op}: ignore_index is {ignore_index!r}; expected an int")
     if not isinstance(label_smoothing, Real):
         raise TypeError(f"{op}: label_smoothing is {label_smoothing!r}; expected a real number")
-    require(z.ndim == 2 and z.shape[1] > 0, op, f"z is {z.shape}; expected (N, C) with C >= 1")
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise ValueError(f"{op}: z is {z.shape}; expected (N, C) with C >= 1")
     rows, classes = z.shape
-    require(t.shape == (rows,), op, f"z is {z.shape} but t is {t.shape}; expected t of shape ({rows},)")
-    if weight is not None:
-        require(weight.shape == (classes,), op, f"weight is {weight.shape}; expected ({classes},)")
+    if t.shape != (rows,):
+        raise ValueError(f"{op}: z is {z.shape} but t is {t.shape}; expected t of shape ({rows},)")
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"{op}: weight is {weight.shape}; expected ({classes},)")
     require(0 <= label_smoothing <= 1, op, f"label_smoothing is {label_smoothing}; expected 0 to 1")
     one_of(op, "reduction", reduction, REDUCTIONS)
 
@@ -185,6 +189,10 @@ def check_labels(op: str, t: np.ndarray, classes: int, ignore_index: int) -> Non
     """Raise ValueError, naming the first row whose label is out of range."""
     wrong = np.flatnonzero(((t < 0) | (t >= classes)) & (t != ignore_index))
     if len(wrong):
-        row = wrong[0]
-        expected = f"0 <= t < {classes}, or ignore_index {ignore_index}"
-        raise ValueError(f"{op}: t[{row}] is {t[row]}; expected {expected}")
+        raise label_error(op, classes, ignore_index, wrong[0], t[wrong[0]])
+
+
+def label_error(op: str, classes: int, ignore_index: int, row: int, label: int) -> ValueError:
+    """What is wrong with a label out of range."""
+    expected = f"0 <= t < {classes}, or ignore_index {ignore_index}"
+    return ValueError(f"{op}: t[{row}] is {label}; expected {expected}")

@@ -16,10 +16,12 @@ always means something.
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike
 
 ULPS = 4
+ULPS_BFLOAT16 = 0.1  # of its 8 bits none is to spare: a single ulp may be 0.8 % of the value
 ULPS_FLOAT64 = 32  # the float64 oracle rounds as much as what it judges, and no baseline tells how much
 SHARPEST = 0.009  # 1.01 * want, rounded to float16, is still further than this from want
 
@@ -28,6 +30,8 @@ def assert_same(got: np.ndarray, want: np.ndarray) -> None:
     """got and want have the same shape, dtype and values; NaN equals NaN. For results without rounding."""
     __tracebackhide__ = True
     _require_alike(got, np.shape(want), want.dtype)
+    if got.dtype == ml_dtypes.bfloat16:  # whose NaN NumPy's comparison does not know
+        got, want = got.astype(np.float32), want.astype(np.float32)
     np.testing.assert_array_equal(got, want)
 
 
@@ -71,8 +75,8 @@ def assert_close(
     if want.size == 0:
         return
 
-    kind = np.finfo(got.dtype)
-    ulps = ULPS_FLOAT64 if got.dtype == np.float64 else ULPS
+    kind = ml_dtypes.finfo(got.dtype)
+    ulps = {"float64": ULPS_FLOAT64, "bfloat16": ULPS_BFLOAT16}.get(got.dtype.name, ULPS)
     for name, norm, floor in (
         ("2-norm", _two_norm, scale * want.size**0.5),
         ("max-norm", _max_norm, scale),

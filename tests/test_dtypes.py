@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -11,10 +12,11 @@ import torch
 import engine
 from engine import dtypes
 from tests.compare import assert_same
+from tests.oracle import to_tensor
 
 
 def test_names_are_numpy_dtypes():
-    for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool"):
+    for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "bool"):
         assert getattr(engine, name) == np.dtype(name)
 
 
@@ -25,6 +27,8 @@ def test_names_are_numpy_dtypes():
         (int, "int64"),
         (bool, "bool"),
         ("float16", "float16"),
+        ("bfloat16", "bfloat16"),
+        (ml_dtypes.bfloat16, "bfloat16"),
         (np.float64, "float64"),
         (np.dtype(">f4"), "float32"),
         (engine.int32, "int32"),
@@ -35,7 +39,20 @@ def test_as_dtype(given, want):
 
 
 @pytest.mark.parametrize(
-    "wrong", [complex, "complex64", np.uint16, np.uint64, "float128", "U1", object, "bfloat16", 3, torch.float32]
+    "wrong",
+    [
+        complex,
+        "complex64",
+        np.uint16,
+        np.uint64,
+        "float128",
+        "U1",
+        object,
+        "V2",
+        ml_dtypes.float8_e5m2,
+        3,
+        torch.float32,
+    ],
 )
 def test_as_dtype_refuses(wrong):
     with pytest.raises(TypeError, match="dtype: expected one of bool, uint8"):
@@ -46,7 +63,7 @@ def test_promotion_of_any_three_operands_is_torchs():
     """result_type of tensors with dimensions, 0-dim tensors and numbers; associative where torch is."""
     operands = [np.ones((2,), d) for d in dtypes.DTYPES] + [np.ones((), d) for d in dtypes.DTYPES] + [True, 1, 1.0]
     for a, b in itertools.combinations_with_replacement(operands, 2):
-        x, y = (torch.from_numpy(t) if isinstance(t, np.ndarray) else t for t in (a, b))
+        x, y = (to_tensor(t) if isinstance(t, np.ndarray) else t for t in (a, b))
         assert dtypes.promote(a, b).name == str(torch.result_type(x, y)).removeprefix("torch."), (a, b)
     rng = np.random.default_rng(0)
     for picks in rng.integers(0, len(operands), (300, 3)):
@@ -70,4 +87,21 @@ def test_promote_refuses_foreign_dtypes():
 def test_numpy_scalars_count_as_numbers():
     x = engine.ones(2)
     assert (x * np.float64(0.1)).dtype == (np.float64(0.1) * x).dtype == np.float32
+    assert (x * ml_dtypes.bfloat16(0.5)).dtype == (ml_dtypes.bfloat16(0.5) * x).dtype == np.float32
+    assert (engine.arange(2) * ml_dtypes.bfloat16(0.5)).dtype == np.float32
     assert_same((engine.ones(2, dtype="int32") + np.int64(1)).numpy(), np.full(2, 2, np.int32))
+
+
+def test_what_a_dtype_is():
+    for dtype in dtypes.DTYPES:
+        assert dtypes.is_float(dtype) == getattr(torch, dtype.name).is_floating_point == (dtype in dtypes.FLOATS)
+        assert dtypes.is_number(dtype)
+        assert dtypes.accumulator(dtype) == (np.float32 if dtype in ("float16", "bfloat16") else dtype)
+    for foreign in ("V2", "U1", "O", "M8[s]", "f4,f4"):
+        assert not dtypes.is_number(np.dtype(foreign)) and not dtypes.is_float(np.dtype(foreign))
+
+
+def test_what_can_be_written_into_what():
+    for target, source in itertools.product(dtypes.DTYPES, repeat=2):
+        want = torch.can_cast(getattr(torch, source.name), getattr(torch, target.name))
+        assert dtypes.can_hold(target, source) == want, (target, source)

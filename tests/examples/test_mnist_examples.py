@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.data.idx import write_idx
+from kernels import gpu
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FIELDS = {
@@ -41,9 +42,9 @@ def digits(tmp_path_factory):
     return folder
 
 
-def run(example, *flags):
+def run(example, *flags, **variables):
     command = [sys.executable, EXAMPLES / example, *map(str, flags)]
-    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}  # installed or not
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)} | variables  # installed or not
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
@@ -77,11 +78,34 @@ def test_one_seed_one_result(digits, tmp_path):
     assert reports[0]["losses"] != reports[2]["losses"]
 
 
+def test_device_cuda_has_the_losses_of_the_cpu(digits, tmp_path):
+    """On a GPU, or a simulated one."""
+    reports = {}
+    for device in ("cpu", "cuda"):
+        path = tmp_path / f"{device}.json"
+        flags = ("--epochs", 1, "--limit", 16, "--batch-size", 8, "--device", device, "--json", path)
+        done = run("mnist_mlp.py", "--data", digits, *flags)
+        assert done.returncode == 0, done.stderr
+        reports[device] = json.loads(path.read_text())
+    assert reports["cuda"]["device"] == "cuda" and reports["cuda"]["kernels"] == "triton"
+    np.testing.assert_allclose(reports["cuda"]["losses"], reports["cpu"]["losses"], rtol=1e-4)
+    assert abs(reports["cuda"]["test_accuracy"] - reports["cpu"]["test_accuracy"]) < 0.02
+
+
+@pytest.mark.skipif(gpu.is_available(), reason="there is a GPU")
+def test_device_cuda_without_a_gpu_is_one_clear_line(digits):
+    done = run("mnist_mlp.py", "--data", digits, "--device", "cuda", TRITON_INTERPRET="0")
+    assert done.returncode != 0
+    assert 'device "cuda": ' in done.stderr and "expected" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--kernels", "triton"], "'triton' is not built yet"),
-        (["--device", "cuda"], '"cuda" is not built yet'),
+        (["--kernels", "numba"], "'numba' is not built yet"),
+        (["--kernels", "triton", "--device", "cpu"], "--kernels: triton does not serve device cpu"),
+        (["--device", "tpu"], "device: expected"),
         (["--epochs", "0"], "expected a number above 0"),
         (["--limit", "641"], "641 images wanted; the train set has 640"),
         (["--json", "/no/such/folder/report.json"], "cannot write to the folder /no/such/folder"),

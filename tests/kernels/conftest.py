@@ -2,33 +2,61 @@
 
     def test_relu(backend, layout, dtype): ...
 
-`backend` is a module of flat functions (kernels/__init__.py), `layout` turns an array into an equal one in
-another memory order (tests/layouts.py), `dtype` is each floating type in turn.
+`backend` is a module of flat functions (kernels/__init__.py; of device cuda behind tests/device.py), `layout` turns an
+array into an equal one in another memory order (tests/layouts.py), `dtype` is each floating type that the backend
+serves, in turn.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import kernels
+from kernels import gpu
+from tests.device import OnDevice
 from tests.layouts import LAYOUTS
 
+DTYPES = {
+    "reference": (np.float16, bfloat16, np.float32, np.float64),
+    "cpu": (np.float16, np.float32, np.float64),  # bfloat16 takes float16's way to the reference
+    "triton": (np.float16, bfloat16, np.float32),
+}
 
-@pytest.fixture(scope="session", params=kernels.BACKENDS)
-def backend(request: pytest.FixtureRequest) -> ModuleType:
-    return kernels.load(request.param)
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every backend, with the dtypes that it serves; those of device cuda are GPU tests where there is a GPU."""
+    marks = {"triton": [pytest.mark.gpu] if gpu.is_available() else []}
+    if {"backend", "dtype"} <= set(metafunc.fixturenames) and "dtype" not in _parametrized(metafunc):
+        each = [
+            pytest.param(name, dtype, marks=marks.get(name, ()), id=f"{name}-{np.dtype(dtype)}")
+            for name, dtypes in DTYPES.items()
+            for dtype in dtypes
+        ]
+        metafunc.parametrize(("backend", "dtype"), each, indirect=["backend"])
+    elif "backend" in metafunc.fixturenames:
+        each = [pytest.param(name, marks=marks.get(name, ())) for name in DTYPES]
+        metafunc.parametrize("backend", each, indirect=True)
+    elif "dtype" in metafunc.fixturenames and "dtype" not in _parametrized(metafunc):
+        metafunc.parametrize("dtype", DTYPES["reference"], ids=str)
+
+
+def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
+    names = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    return {name.strip() for each in names for name in (each.split(",") if isinstance(each, str) else each)}
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Any:
+    module = kernels.load(request.param)
+    return OnDevice(module) if request.param == "triton" else module
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
 def layout(request: pytest.FixtureRequest):
-    return request.param
-
-
-@pytest.fixture(params=[np.float16, np.float32, np.float64], ids=["float16", "float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> type[np.floating]:
     return request.param
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import kernels
+from kernels import gpu, reference
 from kernels.dropout_reference import philox4x32
 from tests.compare import assert_close, assert_same
 from tests.layouts import untouched
@@ -63,7 +66,8 @@ def test_every_word_is_the_papers(backend, seed, offset):
     assert_same(got, np.array([word_of_the_paper(seed, offset + i) for i in range(9)], np.uint32))
 
 
-@settings(max_examples=30, deadline=None)
+# `backend` is the same module for every example
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**64 - 1), offset=st.integers(0, 2**64 - 1), n=st.integers(0, 30))
 def test_offset_counts_words(backend, seed, offset, n):
     skip = min(offset, 11)
@@ -71,12 +75,18 @@ def test_offset_counts_words(backend, seed, offset, n):
     assert_same(backend.random_bits(seed, offset, n), longer[skip:])
 
 
-def test_a_long_stream_is_the_same_stream(backend):
-    """Longer than what is computed at a time, and begun in the middle of a block."""
-    stream = backend.random_bits(SEED, 0, 200_001)
-    assert_same(backend.random_bits(SEED, 70_003, 100_000), stream[70_003:170_003])
+def test_a_long_stream_is_the_same_stream():
+    """Longer than what the reference computes at a time, and begun in the middle of a block."""
+    stream = reference.random_bits(SEED, 0, 200_001)
+    assert_same(reference.random_bits(SEED, 70_003, 100_000), stream[70_003:170_003])
     for i in (0, 65_535, 65_536, 131_071, 131_072, 200_000):
         assert stream[i] == word_of_the_paper(SEED, i)
+
+
+@pytest.mark.parametrize("offset, n", [(3, 20_000), (8, 20_000), (2**34 - 10_000, 20_001)])
+def test_every_backend_has_the_same_stream(backend, offset, n):
+    """Beyond one program of a GPU, from within a block and from its first word."""
+    assert_same(backend.random_bits(SEED, offset, n), reference.random_bits(SEED, offset, n))
 
 
 def test_empty_streams(backend):
@@ -89,18 +99,21 @@ def within(hits, n, p):
     return abs(hits - n * p) <= 6 * math.sqrt(n * p * (1 - p))
 
 
-def test_every_bit_is_set_half_of_the_time(backend):
+# The statistics are of the stream, which every backend has bit for bit: the reference's are enough.
+
+
+def test_every_bit_is_set_half_of_the_time():
     n = 1 << 17
-    bits = backend.random_bits(SEED, 0, n)
+    bits = reference.random_bits(SEED, 0, n)
     for i in range(32):
         assert within(int(((bits >> np.uint32(i)) & np.uint32(1)).sum()), n, 0.5), f"bit {i}"
 
 
-def test_neighbouring_words_and_seeds_are_unrelated(backend):
+def test_neighbouring_words_and_seeds_are_unrelated():
     """Bits agree half of the time between a word and the next, four further, and the same of the next seed."""
     n = 1 << 16
-    bits = backend.random_bits(SEED, 0, n + 4)
-    for other in (bits[1 : n + 1], bits[4:], backend.random_bits(SEED + 1, 0, n)):
+    bits = reference.random_bits(SEED, 0, n + 4)
+    for other in (bits[1 : n + 1], bits[4:], reference.random_bits(SEED + 1, 0, n)):
         differing = int(np.bitwise_count(bits[:n] ^ other).sum())
         assert within(differing, 32 * n, 0.5)
 
@@ -113,12 +126,12 @@ def threshold(p):
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1), (5, 10), (0, 10), (33, 257), (2, 3, 4, 5)], ids=str)
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_what_the_stream_keeps_is_scaled_and_the_rest_is_0(backend, shape, p, dtype, rng):
+@pytest.mark.parametrize("p, offset", [(0.1, 8), (0.5, 7), (0.9, 2**34 + 1)])  # one begins with a block
+def test_what_the_stream_keeps_is_scaled_and_the_rest_is_0(backend, shape, p, offset, dtype, rng):
     x = np.asarray(rng.standard_normal(shape)).astype(dtype)
     with untouched(x):
-        y = backend.dropout(x, p, SEED, 7)
-    keep = (backend.random_bits(SEED, 7, x.size) >= threshold(p)).reshape(shape)
+        y = backend.dropout(x, p, SEED, offset)
+    keep = (reference.random_bits(SEED, offset, x.size) >= threshold(p)).reshape(shape)
     want = np.where(keep, x.astype(np.float64) / (1 - p), 0)
     assert_close(y, want, want.astype(dtype), elementwise=True)
 
@@ -130,6 +143,31 @@ def test_the_mask_follows_the_logical_index_in_every_layout(backend, layout, dty
     assert y.strides == np.empty_like(layout(x)).strides
 
 
+@pytest.mark.parametrize(
+    "shape, memory_order",
+    [
+        ((33, 257), (1, 0)),  # a matrix transposed, one past a tile each way
+        (
+            (2, 70, 7, 7),
+            (0, 2, 3, 1),
+        ),  # channels-last: each of a channel's 49 elements begins at another word of a block
+        ((3, 4, 5, 6), (1, 2, 3, 0)),
+        ((1, 3, 2, 2), (0, 2, 3, 1)),  # fewer than a tile
+        ((4, 1, 5, 3), (0, 3, 1, 2)),  # an axis of length 1, which has no place in memory
+        ((2, 3, 4, 5), (0, 3, 1, 2)),
+        ((2, 3, 4, 5), (3, 1, 2, 0)),  # no transposition of merged axes
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("offset", [4, 5])
+def test_the_mask_follows_the_logical_index_in_every_memory_order(backend, shape, memory_order, offset, dtype, rng):
+    row_major = rng.standard_normal(shape).astype(dtype)
+    x = np.ascontiguousarray(row_major.transpose(memory_order)).transpose(np.argsort(memory_order))
+    y = backend.dropout(x, 0.3, SEED, offset)
+    assert_same(y, reference.dropout(row_major, 0.3, SEED, offset))
+    assert y.strides == np.empty_like(x).strides
+
+
 def test_an_incoming_gradient_of_stride_0(backend, dtype):
     dy = np.broadcast_to(np.array(2, dtype), (5, 10))
     assert_same(backend.dropout(dy, 0.5, SEED, 3), backend.dropout(dy.copy(), 0.5, SEED, 3))
@@ -137,7 +175,7 @@ def test_an_incoming_gradient_of_stride_0(backend, dtype):
 
 def test_it_is_its_own_gradient(backend, rng):
     """It is linear with a diagonal matrix: <dy, f(x)> = <f(dy), x>."""
-    x, dy = rng.integers(-4, 5, (2, 50, 20)).astype(np.float64)
+    x, dy = rng.integers(-4, 5, (2, 50, 20)).astype(np.float32)  # every product and sum below is exact
     y, dx = backend.dropout(x, 0.5, SEED, 11), backend.dropout(dy, 0.5, SEED, 11)
     assert (dy * y).sum() == (dx * x).sum() != 0
 
@@ -151,21 +189,21 @@ def test_p_of_0_keeps_all_and_p_of_1_none(backend, dtype, rng):
 
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.5, 0.95])
-def test_the_rate_is_p(backend, p):
+def test_the_rate_is_p(p):
     n = 1 << 17
-    assert within(np.count_nonzero(backend.dropout(np.ones(n, np.float32), p, SEED, 0)), n, 1 - p)
+    assert within(np.count_nonzero(reference.dropout(np.ones(n, np.float32), p, SEED, 0)), n, 1 - p)
 
 
 def test_the_threshold_is_exact(backend):
     """Element 5 is kept at the p whose threshold is its word, and dropped at the next."""
     word = int(backend.random_bits(SEED, 5, 1)[0])
-    x = np.ones(1)
+    x = np.ones(1, np.float32)
     assert backend.dropout(x, word / 2**32, SEED, 5)[0] > 0
     assert backend.dropout(x, (word + 1) / 2**32, SEED, 5)[0] == 0
 
 
 def test_another_seed_or_offset_is_another_mask(backend):
-    x = np.ones(64)
+    x = np.ones(64, np.float32)
     masks = [backend.dropout(x, 0.5, seed, offset) for seed, offset in ((0, 0), (1, 0), (2**32, 0), (0, 64))]
     assert len({mask.tobytes() for mask in masks}) == 4
 
@@ -174,12 +212,62 @@ def test_nan_stays_and_nothing_warns(backend, dtype):
     x = np.full(100, np.nan, dtype)
     assert_same(backend.dropout(x, 0.5, SEED, 0), x)
     assert_same(backend.dropout(x, 1.0, SEED, 0), x)
-    largest = np.full(100, np.finfo(dtype).max)
+    largest = np.full(100, ml_dtypes.finfo(dtype).max, dtype)
     kept = backend.random_bits(SEED, 0, 100) >= threshold(0.5)
     assert_same(backend.dropout(largest, 0.5, SEED, 0), np.where(kept, np.inf, 0).astype(dtype))
 
 
+# --- on a device
+
+ON_DEVICE = [pytest.mark.gpu] if gpu.is_available() else []
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=ON_DEVICE) for kind in (np.int64, np.uint64)])
+@pytest.mark.parametrize("offset", [8, 2**40 + 3])
+def test_the_offset_may_be_in_device_memory(kind, offset):
+    """So that a captured graph takes other words at every replay."""
+    device, xp = kernels.load("triton"), gpu.xp()
+    place = xp.full((), offset, kind)
+    x = xp.ones((3, 5, 2), np.float32)
+    for each in (x, x.transpose(0, 2, 1), x.transpose()):
+        y = device.dropout(each, 0.5, SEED, place)
+        assert_same(xp.asnumpy(y), xp.asnumpy(device.dropout(each, 0.5, SEED, offset)))
+    assert_same(xp.asnumpy(device.random_bits(SEED, place, 9)), reference.random_bits(SEED, offset, 9))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=ON_DEVICE) for case in ("dtype", "shape")])
+def test_wrong_offsets_in_device_memory(case):
+    device, xp = kernels.load("triton"), gpu.xp()
+    error, offset, message = {
+        "dtype": (
+            TypeError,
+            xp.zeros((), np.int32),
+            "offset is an array of int32; expected an int, or int64 or uint64",
+        ),
+        "shape": (ValueError, xp.zeros(1, np.int64), r"offset has shape \(1,\); expected an int or a 0-d array"),
+    }[case]
+    with pytest.raises(error, match=f"^dropout: {message}$"):
+        device.dropout(xp.ones(3, np.float32), 0.5, SEED, offset)
+    with pytest.raises(error, match=f"^random_bits: {message}$"):
+        device.random_bits(SEED, offset, 3)
+
+
+@pytest.mark.parametrize("p", [pytest.param(p, marks=ON_DEVICE) for p in (0.0, 2**-32, 0.1, 0.5, 1.0)])
+def test_no_seed_offset_or_rate_is_compiled_for_anew(p):
+    from kernels import launch
+
+    device, x = kernels.load("triton"), gpu.xp().ones((4, 4), np.float32)
+    with launch.recording() as launches:
+        device.dropout(x, 0.3, 7, 7)
+        for number in (0, 1, 16, 2**31, 2**32, 2**64 - 16):
+            device.dropout(x, p, number, 0)
+            device.dropout(x, p, 0, number)
+    assert len(set(launches)) == 1
+
+
 # --- errors
+
+ONES = np.ones(3, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -200,17 +288,17 @@ def test_wrong_streams(backend, arguments, error, message):
         backend.random_bits(*arguments)
     if not message.startswith("n "):
         with pytest.raises(error, match=f"^dropout: {message}$"):
-            backend.dropout(np.ones(3), 0.5, *arguments[:2])
+            backend.dropout(ONES, 0.5, *arguments[:2])
 
 
 @pytest.mark.parametrize(
     "x, p, error, message",
     [
-        (np.ones(3), -0.1, ValueError, "p is -0.1; expected 0 <= p <= 1"),
-        (np.ones(3), 1.1, ValueError, "p is 1.1; expected 0 <= p <= 1"),
-        (np.ones(3), np.nan, ValueError, "p is nan; expected 0 <= p <= 1"),
-        (np.ones(3), "0.5", TypeError, "p is '0.5'; expected a real number"),
-        (np.ones(3, int), 0.5, TypeError, "x is int64; expected float16, float32 or float64"),
+        (ONES, -0.1, ValueError, "p is -0.1; expected 0 <= p <= 1"),
+        (ONES, 1.1, ValueError, "p is 1.1; expected 0 <= p <= 1"),
+        (ONES, np.nan, ValueError, "p is nan; expected 0 <= p <= 1"),
+        (ONES, "0.5", TypeError, "p is '0.5'; expected a real number"),
+        (np.ones(3, np.int64), 0.5, TypeError, "x is int64; expected float16, bfloat16, float32 or float64"),
     ],
 )
 def test_wrong_arguments(backend, x, p, error, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ml_dtypes import bfloat16
 
 from tests import oracle
 from tests.compare import assert_close, assert_same
@@ -107,10 +108,11 @@ def test_every_other_row_and_column(backend, dtype, rng):
     assert_close(backend.matmul(a, b), *oracle.value(torch.matmul, a, b))
 
 
-def test_half_precision_accumulates_in_float32(backend):
-    """Added one by one in float16, ones stop counting at 2048."""
-    ones = np.ones((1, 4096), np.float16)
-    assert_same(backend.matmul(ones, ones.T), np.array([[4096]], np.float16))
+@pytest.mark.parametrize("half", [np.float16, bfloat16])
+def test_half_precision_accumulates_in_float32(backend, half):
+    """Added one by one, ones stop counting at 2048 in float16, at 256 in bfloat16."""
+    ones = np.ones((1, 4096), half)
+    assert_same(backend.matmul(ones, ones.T), np.array([[4096]], half))
 
 
 def test_half_precision_overflows_to_infinity_only_at_the_end(backend):
@@ -203,7 +205,7 @@ ERRORS = {
     "integers": (
         dict(a=zeros(2, 3, dtype=np.int64), b=zeros(3, 4, dtype=np.int64)),
         TypeError,
-        "matmul: a is int64, b is int64; expected float16, float32 or float64",
+        "matmul: a is int64, b is int64; expected float16, bfloat16, float32 or float64",
     ),
     "no array": (
         dict(a=[[1.0]], b=zeros(1, 1)),

@@ -5,25 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ml_dtypes import bfloat16
 
+import kernels
 from tests.compare import assert_close, assert_same
 from tests.layouts import assert_border, inside_frame, untouched
 
 SHAPES = [(5, 10), (257,), (2, 3, 4, 5), (), (0, 3)]  # ragged, one past a tile, a convolution's, 0-d, empty
 STEPS = 50
+TRAJECTORY = [(257,), (), (0, 3)]  # fewer, for they are walked 50 times; the single steps take all of them
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def numpy_backend(request):
+    """The backends that serve float64."""
+    return kernels.load(request.param)
 
 
 def wide(dtype):
     return np.float64 if dtype == np.float64 else np.float32
 
 
-def sample(rng, dtype, count=1):
+def sample(rng, dtype, count=1, shapes=SHAPES):
     """count lists of arrays, one of each shape."""
-    return [[np.asarray(rng.standard_normal(s)).astype(dtype) for s in SHAPES] for _ in range(count)]
+    return [[np.asarray(rng.standard_normal(s)).astype(dtype) for s in shapes] for _ in range(count)]
 
 
-def zeros(dtype):
-    return [np.zeros(s, dtype) for s in SHAPES]
+def full(value, dtype):
+    return [np.full(s, value, dtype) for s in TRAJECTORY]
 
 
 def learning_rate(i):
@@ -46,8 +55,7 @@ def torch_trajectory(make_optimizer, params, grads, dtype):
 
 def check_trajectory(step, make_optimizer, dtype, rng):
     """step(params, grads, i) against torch after every one of 50 steps with the same gradients."""
-    (params,) = sample(rng, dtype)
-    grads = sample(rng, dtype, STEPS)
+    params, *grads = sample(rng, dtype, 1 + STEPS, TRAJECTORY)
     baseline_dtype = torch.from_numpy(params[0]).dtype
     want = torch_trajectory(make_optimizer, params, grads, torch.float64)
     baseline = torch_trajectory(make_optimizer, params, grads, baseline_dtype)
@@ -67,11 +75,8 @@ ADAM_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("decoupled", [False, True], ids=["Adam", "AdamW"])
-@pytest.mark.parametrize("options", ADAM_OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_adam_trajectories(backend, decoupled, options, dtype, rng):
-    m, v = zeros(dtype), zeros(dtype)
+def check_adam(backend, decoupled, options, dtype, rng):
+    m, v = full(0, dtype), full(0, dtype)
 
     def step(params, grads, i):
         return backend.adam_step(params, grads, m, v, i + 1, learning_rate(i), decoupled=decoupled, **options)
@@ -81,6 +86,18 @@ def test_adam_trajectories(backend, decoupled, options, dtype, rng):
     torchs.setdefault("weight_decay", 0.0)  # AdamW's own default differs
     optimizer = torch.optim.AdamW if decoupled else torch.optim.Adam
     check_trajectory(step, lambda leaves: optimizer(leaves, **torchs), dtype, rng)
+
+
+@pytest.mark.parametrize("decoupled", [False, True], ids=["Adam", "AdamW"])
+@pytest.mark.parametrize("options", ADAM_OPTIONS, ids=str)
+def test_adam_trajectories(backend, decoupled, options, rng):
+    check_adam(backend, decoupled, options, np.float32, rng)
+
+
+@pytest.mark.parametrize("decoupled", [False, True], ids=["Adam", "AdamW"])
+@pytest.mark.parametrize("options", ADAM_OPTIONS, ids=str)
+def test_adam_trajectories_in_float64(numpy_backend, decoupled, options, rng):
+    check_adam(numpy_backend, decoupled, options, np.float64, rng)
 
 
 SGD_OPTIONS = [
@@ -94,10 +111,8 @@ SGD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", SGD_OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sgd_trajectories(backend, options, dtype, rng):
-    buffers = [np.full(s, np.nan, dtype) for s in SHAPES] if "momentum" in options else None
+def check_sgd(backend, options, dtype, rng):
+    buffers = full(np.nan, dtype) if "momentum" in options else None
 
     def step(params, grads, i):
         return backend.sgd_step(params, grads, buffers, learning_rate(i), first=i == 0, **options)
@@ -105,16 +120,26 @@ def test_sgd_trajectories(backend, options, dtype, rng):
     check_trajectory(step, lambda leaves: torch.optim.SGD(leaves, lr=1.0, **options), dtype, rng)
 
 
+@pytest.mark.parametrize("options", SGD_OPTIONS, ids=str)
+def test_sgd_trajectories(backend, options, rng):
+    check_sgd(backend, options, np.float32, rng)
+
+
+@pytest.mark.parametrize("options", SGD_OPTIONS, ids=str)
+def test_sgd_trajectories_in_float64(numpy_backend, options, rng):
+    check_sgd(numpy_backend, options, np.float64, rng)
+
+
 @pytest.mark.parametrize("decoupled", [False, True], ids=["Adam", "AdamW"])
 def test_one_adam_step_from_given_moments(backend, decoupled, dtype, rng):
-    """Every dtype, and the moments too; they are float32 for float16, which torch would keep in float16."""
+    """Every dtype, and the moments too; they are float32 for the 16-bit types, which torch would keep in 16 bits."""
     params, grads = sample(rng, dtype, 2)
     m, v = sample(rng, wide(dtype), 2)
     v = [np.asarray(np.square(a)) for a in v]
-    leaves = [torch.tensor(p, dtype=torch.float64, requires_grad=True) for p in params]
+    leaves = [torch.tensor(p.astype(np.float64), requires_grad=True) for p in params]
     optimizer = (torch.optim.AdamW if decoupled else torch.optim.Adam)(leaves, lr=0.01, weight_decay=0.1)
     for leaf, grad, m_i, v_i in zip(leaves, grads, m, v, strict=True):
-        leaf.grad = torch.tensor(grad, dtype=torch.float64)
+        leaf.grad = torch.tensor(grad.astype(np.float64))
         moments = {"exp_avg": torch.tensor(m_i).double(), "exp_avg_sq": torch.tensor(v_i).double()}
         optimizer.state[leaf] = {"step": torch.tensor(6.0), **moments}
     optimizer.step()
@@ -145,12 +170,13 @@ def test_one_sgd_step_from_a_given_buffer(backend, nesterov, dtype, rng):
 
 
 def test_dampening_does_not_touch_the_first_step(backend):
-    param, buffer = np.zeros(2), np.full(2, np.nan)
-    backend.sgd_step([param], [np.array([1.0, 2.0])], [buffer], 0.5, 0.9, dampening=0.5, first=True)
-    assert_same(buffer, np.array([1.0, 2.0]))
-    assert_same(param, np.array([-0.5, -1.0]))
-    backend.sgd_step([param], [np.array([1.0, 2.0])], [buffer], 0.5, 0.5, dampening=0.5)
-    assert_same(buffer, np.array([1.0, 2.0]))
+    param, buffer = np.zeros(2, np.float32), np.full(2, np.nan, np.float32)
+    grad = np.array([1, 2], np.float32)
+    backend.sgd_step([param], [grad], [buffer], 0.5, 0.9, dampening=0.5, first=True)
+    assert_same(buffer, grad)
+    assert_same(param, np.array([-0.5, -1], np.float32))
+    backend.sgd_step([param], [grad], [buffer], 0.5, 0.5, dampening=0.5)
+    assert_same(buffer, grad)
 
 
 def test_layouts_and_borders(backend, layout, dtype, rng):
@@ -181,8 +207,9 @@ def test_a_gradient_of_stride_0(backend, dtype):
     assert_same(param, np.full((3, 4), 0.5, dtype))
 
 
-def test_lr_and_step_may_be_0d_arrays(backend, rng):
-    results = []
+def test_lr_and_step_may_be_0d_arrays(numpy_backend):
+    """Of NumPy; those on a device: test_optimizer_triton.py."""
+    backend, results = numpy_backend, []
     for kind in (lambda x: x, np.array):
         (p,), (g,), (m,), (v,) = ([np.linspace(i, i + 1, 7)] for i in range(4))
         backend.adam_step([p], [g], [m], [v], kind(4), kind(0.1))
@@ -221,27 +248,27 @@ def test_no_parameters_are_no_error(backend):
 # --- errors: raised before anything is changed
 
 
-def arrays(shape=(2,), dtype=np.float64):
-    return [np.ones(3), np.ones(shape, dtype)]
-
-
-def read_only(a):
-    a.flags.writeable = False
-    return a
+def arrays(shape=(2,), dtype=np.float32):
+    return [np.ones(3, np.float32), np.ones(shape, dtype)]
 
 
 ARRAY_ERRORS = [
-    ({"grads": [np.ones(3)]}, ValueError, "2 params but 1 grads; expected one for each parameter"),
-    ({"state": [np.ones(3)]}, ValueError, "2 params but 1 STATE; expected one for each parameter"),
+    ({"grads": arrays()[:1]}, ValueError, "2 params but 1 grads; expected one for each parameter"),
+    ({"state": arrays()[:1]}, ValueError, "2 params but 1 STATE; expected one for each parameter"),
     ({"grads": arrays((3,))}, ValueError, r"grads\[1\] is \(3,\); expected \(2,\) as params\[1\]"),
     ({"state": arrays((1,))}, ValueError, r"STATE\[1\] is \(1,\); expected \(2,\) as params\[1\]"),
     (
-        {"grads": arrays(dtype=np.float32)},
+        {"grads": arrays(dtype=np.float64)},
         TypeError,
-        r"grads\[1\] is float32 but params\[1\] is float64; expected float64",
+        r"grads\[1\] is float64 but params\[1\] is float32; expected float32",
     ),
     (
-        {"state": arrays(dtype=np.float32)},
+        {"state": arrays(dtype=np.float64)},
+        TypeError,
+        r"STATE\[1\] is float64 but params\[1\] is float32; expected float32",
+    ),
+    (
+        {"params": arrays(dtype=np.float64), "grads": arrays(dtype=np.float64)},
         TypeError,
         r"STATE\[1\] is float32 but params\[1\] is float64; expected float64",
     ),
@@ -250,30 +277,41 @@ ARRAY_ERRORS = [
         TypeError,
         r"STATE\[1\] is float16 but params\[1\] is float16; expected float32",
     ),
-    ({"params": arrays(dtype=int)}, TypeError, r"params\[1\] is int64; expected float16, float32 or float64"),
-    ({"grads": [np.ones(3), [1, 2]]}, TypeError, r"grads\[1\] is a list; expected a numpy.ndarray"),
     (
-        {"params": [np.ones(3), read_only(np.ones(2))]},
-        ValueError,
-        r"params\[1\] is read-only; expected an array to update in place",
+        {"params": arrays(dtype=bfloat16), "grads": arrays(dtype=bfloat16), "state": arrays(dtype=np.float16)},
+        TypeError,
+        r"STATE\[1\] is float16 but params\[1\] is bfloat16; expected float32",
     ),
+    ({"params": arrays(dtype=int)}, TypeError, r"params\[1\] is int64; expected float16, bfloat16, float32 or float64"),
     (
-        {"state": [np.ones(3), read_only(np.ones(2))]},
-        ValueError,
-        r"STATE\[1\] is read-only; expected an array to update in place",
+        {"grads": [*arrays()[:1], [1, 2]]},
+        TypeError,
+        r"grads\[1\] is a list; expected a (numpy|cupy|kernels\.simulated)\.ndarray",
     ),
 ]
 
 
 @pytest.mark.parametrize("change, error, message", ARRAY_ERRORS)
 def test_wrong_arrays(backend, change, error, message):
+    check_wrong_arrays(backend, change, error, message)
+
+
+@pytest.mark.parametrize("name", ["params", "state"])
+def test_read_only_arrays(numpy_backend, name):
+    """Of NumPy: a device array is always writeable."""
+    change = {name: arrays()}
+    change[name][1].flags.writeable = False
+    message = rf"{name.replace('state', 'STATE')}\[1\] is read-only; expected an array to update in place"
+    check_wrong_arrays(numpy_backend, change, ValueError, message)
+
+
+def check_wrong_arrays(backend, change, error, message):
     given = {"params": arrays(), "grads": arrays(), "state": arrays(), **change}
     params, grads, state = given["params"], given["grads"], given["state"]
-    everything = [a for a in params + grads + state + arrays() if isinstance(a, np.ndarray)]
+    right = arrays(dtype=wide(params[1].dtype))
+    everything = [a for a in params + grads + state + right if isinstance(a, np.ndarray)]
     for name in ("exp_avgs", "exp_avg_sqs"):
-        both = (state, arrays()) if name == "exp_avgs" else (arrays(), state)
-        if name == "exp_avg_sqs" and "float16" in message:
-            both = ([np.ones(3), np.ones(2, np.float32)], state)
+        both = (state, right) if name == "exp_avgs" else (right, state)
         text = f"^adam_step: {message.replace('STATE', name)}$"
         with untouched(*everything), pytest.raises(error, match=text):
             backend.adam_step(params, grads, *both, 1, 0.1)
@@ -289,7 +327,12 @@ NUMBER_ERRORS = [
     ("adam_step", {"eps": -1}, ValueError, "eps is -1.0; expected 0 <= eps < inf"),
     ("adam_step", {"lr": -1}, ValueError, "lr is -1.0; expected 0 <= lr < inf"),
     ("adam_step", {"lr": np.nan}, ValueError, "lr is nan; expected 0 <= lr < inf"),
-    ("adam_step", {"lr": np.ones(1)}, TypeError, r"lr is array\(\[1.\]\); expected a number or a 0-d array"),
+    (
+        "adam_step",
+        {"lr": np.ones(1)},
+        TypeError,
+        r"lr is (array\(\[1.\]\)|an array of shape \(1,\)); expected a number or a 0-d array",
+    ),
     ("adam_step", {"lr": "1"}, TypeError, "lr is '1'; expected a number or a 0-d array"),
     ("adam_step", {"weight_decay": -1}, ValueError, "weight_decay is -1.0; expected 0 <= weight_decay < inf"),
     ("sgd_step", {"lr": -1}, ValueError, "lr is -1.0; expected 0 <= lr < inf"),

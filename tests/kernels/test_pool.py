@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from ml_dtypes import bfloat16
 
-from kernels import pool_reference
+from kernels import gpu, pool_reference
 from tests import oracle
 from tests.compare import assert_close, assert_same
-from tests.layouts import untouched
+from tests.device import OnDevice
+from tests.layouts import contiguous, untouched
 
 
 class Case(NamedTuple):
@@ -32,7 +35,7 @@ class Case(NamedTuple):
         return F.max_pool2d(x, *self.geometry)
 
     def images(self, rng, dtype):
-        """No two pixels of an image are equal, not even in float16."""
+        """No two pixels of an image are equal, not even in bfloat16."""
         n, c, h, w = self.x
         pixels = [rng.permutation(h * w) - h * w / 2 for _ in range(n * c)]
         return np.array(pixels).reshape(self.x).astype(dtype)
@@ -54,14 +57,24 @@ CASES = {
     "ceil": Case((2, 3, 7, 8), (2, 3), (2, 3), ceil_mode=True),
     "ceil, last window starts in the padding": Case((2, 3, 3, 3), (2, 2), (2, 2), (1, 1), ceil_mode=True),
     "everything": Case((2, 3, 10, 11), (3, 4), (2, 3), (1, 2), (2, 1), True),
-    "257 taps and more": Case((1, 2, 20, 19), (17, 17), (3, 2)),
     "empty batch": Case((0, 3, 5, 6), (2, 2), (2, 2)),
 }
+MANY_TAPS = Case((1, 2, 20, 19), (17, 17), (3, 2))  # more than a byte can tell apart
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def case(request):
     return request.param
+
+
+@pytest.fixture(params=["2x2, even", "everything"])
+def some_case(request):
+    return CASES[request.param]
+
+
+def affordable(backend, cases):
+    """All the cases; of the simulated device, where a launch takes 50 ms, every eleventh."""
+    return cases[::11] if isinstance(backend, OnDevice) and gpu.is_simulated() else cases
 
 
 def winning_pixels(tap, case):
@@ -76,24 +89,34 @@ def check_max(backend, x, case):
     """y and tap are torch's, in x's own dtype: a maximum does not round. Returns tap."""
     with untouched(x):
         y, tap = backend.max_pool2d(x, *case.geometry)
-    want, indices = F.max_pool2d(torch.from_numpy(np.array(x)), *case.geometry, return_indices=True)
-    assert_same(y, want.numpy())
+    want, indices = F.max_pool2d(oracle.to_tensor(x).double(), *case.geometry, return_indices=True)
+    assert_same(y, want.numpy().astype(x.dtype))
     assert tap.dtype == (np.uint8 if np.prod(case.kernel_size) <= 256 else np.int32)
     assert_same(winning_pixels(tap, case), indices.numpy())
     return tap
 
 
-def test_max(backend, layout, dtype, rng, case):
-    check_max(backend, layout(case.images(rng, dtype)), case)
-
-
-def test_max_gradient(backend, layout, dtype, rng, case):
-    x, dy = case.images(rng, dtype), layout(case.dy(rng, dtype))
-    tap = layout(backend.max_pool2d(x, *case.geometry)[1])
+def check_max_and_gradient(backend, x, dy, case, layout=contiguous):
+    tap = layout(check_max(backend, layout(x), case))
+    dy = layout(dy)
     with untouched(dy, tap):
         dx = backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry)
     (want,) = oracle.gradients(case.torch_max, dy, x)
     assert_close(dx, *want)
+
+
+def test_max(backend, dtype, rng, case):
+    check_max_and_gradient(backend, case.images(rng, dtype), case.dy(rng, dtype), case)
+
+
+def test_layouts_of_max(backend, layout, dtype, rng, some_case):
+    case = some_case
+    check_max_and_gradient(backend, case.images(rng, dtype), case.dy(rng, dtype), case, layout)
+
+
+def test_max_of_257_taps_and_more(backend, dtype, rng):
+    case = MANY_TAPS
+    check_max_and_gradient(backend, case.images(rng, dtype), case.dy(rng, dtype), case)
 
 
 def test_max_stride_0_gradient(backend, dtype, rng):
@@ -105,10 +128,10 @@ def test_max_stride_0_gradient(backend, dtype, rng):
     assert_close(backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry), *want)
 
 
-def test_the_first_of_equal_maxima_wins(backend, layout, dtype, rng, case):
+def test_the_first_of_equal_maxima_wins(backend, dtype, rng, case):
     x = rng.integers(0, 2, case.x).astype(dtype)
-    x[rng.random(case.x) < 0.2] *= -1  # and -0.0 equals 0.0
-    check_max(backend, layout(x), case)
+    x[rng.random(case.x) < 0.2] *= dtype(-1)  # and -0.0 equals 0.0
+    check_max(backend, x, case)
 
 
 def test_padding_never_wins(backend, dtype, case):
@@ -116,10 +139,10 @@ def test_padding_never_wins(backend, dtype, case):
     check_max(backend, np.full(case.x, -np.inf, dtype), case)
 
 
-def test_nan_wins(backend, layout, dtype, rng, case):
+def test_nan_wins(backend, dtype, rng, case):
     x = case.images(rng, dtype)
     x[:, -1, case.x[2] // 2, case.x[3] // 2] = np.nan
-    check_max(backend, layout(x), case)
+    check_max(backend, x, case)
 
 
 def test_of_several_nan_the_first_wins(backend, dtype):
@@ -149,21 +172,20 @@ def test_a_window_of_padding_alone(backend, dtype):
     assert_same(backend.max_pool2d_grad(np.ones_like(y), tap, x.shape, *geometry), np.zeros_like(x))
 
 
-def test_max_any_geometry(backend, rng):
+def any_maximum():
     """Every small geometry along one axis, a different one along the other."""
-    count = 0
     for kernel, stride, dilation, ceil_mode in itertools.product((1, 2, 3), (1, 2, 4), (1, 2), (False, True)):
         for padding, size in itertools.product(range(kernel // 2 + 1), range(1, 8)):
             if size + 2 * padding <= dilation * (kernel - 1) or size <= padding:
                 continue  # does not fit, or a window may be all padding
-            case = Case((1, 2, size, 6), (kernel, 2), (stride, 2), (padding, 1), (dilation, 1), ceil_mode)
-            x = case.images(rng, np.float64)
-            tap = check_max(backend, x, case)
-            dy = case.dy(rng, np.float64)
-            (want,) = oracle.gradients(case.torch_max, dy, x)
-            assert_close(backend.max_pool2d_grad(dy, tap, x.shape, *case.geometry), *want)
-            count += 1
-    assert count > 250
+            yield Case((1, 2, size, 6), (kernel, 2), (stride, 2), (padding, 1), (dilation, 1), ceil_mode)
+
+
+def test_max_any_geometry(backend, rng):
+    cases = list(any_maximum())
+    assert len(cases) > 250
+    for case in affordable(backend, cases):
+        check_max_and_gradient(backend, case.images(rng, np.float32), case.dy(rng, np.float32), case)
 
 
 # --- average
@@ -185,29 +207,37 @@ def average(case, ceil_mode, count_include_pad, divisor_override):
     return arguments, lambda x: F.avg_pool2d(x, *arguments)
 
 
-def test_average(backend, layout, dtype, rng, case):
-    arguments, torch_average = average(case, ceil_mode=True, count_include_pad=False, divisor_override=None)
-    x = layout(rng.standard_normal(case.x).astype(dtype))
+def check_average(backend, x, rng, case, options, layout=contiguous):
+    """Value and gradient, of a random dy."""
+    arguments, torch_average = average(case, *options)
+    x = layout(x)
     with untouched(x):
         y = backend.avg_pool2d(x, *arguments)
     assert_close(y, *oracle.value(torch_average, x))
 
-    dy = layout(rng.standard_normal(y.shape).astype(dtype))
+    dy = layout(rng.standard_normal(y.shape).astype(x.dtype))
     with untouched(dy):
         dx = backend.avg_pool2d_grad(dy, x.shape, *arguments)
     (want,) = oracle.gradients(torch_average, dy, x)
     assert_close(dx, *want)
 
 
+def test_average(backend, dtype, rng, case):
+    check_average(backend, rng.standard_normal(case.x).astype(dtype), rng, case, AVERAGES[3])
+
+
+def test_layouts_of_average(backend, layout, dtype, rng, some_case):
+    x = rng.standard_normal(some_case.x).astype(dtype)
+    check_average(backend, x, rng, some_case, AVERAGES[3], layout)
+
+
 @pytest.mark.parametrize("options", AVERAGES, ids=str)
-def test_options_of_the_average(backend, dtype, rng, case, options):
-    arguments, torch_average = average(case, *options)
-    x = rng.standard_normal(case.x).astype(dtype)
-    y = backend.avg_pool2d(x, *arguments)
-    assert_close(y, *oracle.value(torch_average, x))
-    dy = rng.standard_normal(y.shape).astype(dtype)
-    (want,) = oracle.gradients(torch_average, dy, x)
-    assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
+def test_options_of_the_average(backend, rng, case, options):
+    check_average(backend, rng.standard_normal(case.x).astype(np.float32), rng, case, options)
+
+
+def test_average_of_257_taps_and_more(backend, rng):
+    check_average(backend, rng.standard_normal(MANY_TAPS.x).astype(np.float32), rng, MANY_TAPS, AVERAGES[0])
 
 
 def test_average_stride_0_gradient(backend, dtype, rng):
@@ -218,20 +248,19 @@ def test_average_stride_0_gradient(backend, dtype, rng):
     assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
 
 
-def test_average_any_geometry(backend, rng):
-    """Every small geometry along one axis, a different one along the other."""
+def any_average():
+    """Every small geometry along one axis, a different one along the other, with every way to count."""
     for kernel, stride, options in itertools.product((1, 2, 3), (1, 2, 4), AVERAGES[:4]):
         for padding, size in itertools.product(range(kernel // 2 + 1), range(1, 7)):
-            if size + 2 * padding < kernel:
-                continue
-            case = Case((1, 2, size, 6), (kernel, 3), (stride, 2), (padding, 1))
-            arguments, torch_average = average(case, *options)
-            x = rng.standard_normal(case.x)
-            y = backend.avg_pool2d(x, *arguments)
-            assert_close(y, *oracle.value(torch_average, x))
-            dy = rng.standard_normal(y.shape)
-            (want,) = oracle.gradients(torch_average, dy, x)
-            assert_close(backend.avg_pool2d_grad(dy, x.shape, *arguments), *want)
+            if size + 2 * padding >= kernel:
+                yield Case((1, 2, size, 6), (kernel, 3), (stride, 2), (padding, 1)), options
+
+
+def test_average_any_geometry(backend, rng):
+    cases = list(any_average())
+    assert len(cases) > 250
+    for case, options in affordable(backend, cases):
+        check_average(backend, rng.standard_normal(case.x).astype(np.float32), rng, case, options)
 
 
 def test_average_of_nan_and_infinity(backend, dtype, rng):
@@ -241,22 +270,23 @@ def test_average_of_nan_and_infinity(backend, dtype, rng):
     assert_close(backend.avg_pool2d(x, *arguments), *oracle.value(torch_average, x))
 
 
-def test_half_precision_is_summed_in_float32(backend):
-    """60000 + 60000 overflows float16, and ones added one by one stop counting at 2048."""
-    big = np.full((1, 1, 2, 2), 60000, np.float16)
-    assert_same(backend.avg_pool2d(big, (2, 2), (2, 2)), big[:, :, :1, :1])
-    ones = np.ones((1, 1, 64, 64), np.float16)
-    assert_same(backend.avg_pool2d(ones, (64, 64), (64, 64)), ones[:, :, :1, :1])
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16], ids=str)
+def test_half_precision_is_summed_in_float32(backend, dtype):
+    """A one added to the first integer whose successor is no half is lost, and 60000 + 60000 overflows float16."""
+    one, last = dtype(1), dtype(2 / ml_dtypes.finfo(dtype).eps)
+    row = np.array([one, last, one], dtype).reshape(1, 1, 1, 3)  # added in halves, from either end, it stays at `last`
+    want = np.full((1, 1, 1, 1), last + dtype(2), dtype)
+    assert want > last
+    assert_same(backend.avg_pool2d(row, (1, 3), (1, 3), divisor_override=1), want)
 
-    # A 64x64 window at every offset: the middle pixel of 127x127 is in all 4096 windows.
-    shape, geometry = (1, 1, 127, 127), ((64, 64), (1, 1))
-    dx = backend.avg_pool2d_grad(ones, shape, *geometry, divisor_override=2)
-    assert dx[0, 0, 63, 63] == 2048
-    x = np.zeros(shape, np.float16)
-    x[0, 0, 63, 63] = 1
-    _, tap = backend.max_pool2d(x, *geometry)
-    want = np.where(x == 1, np.float16(4096), np.float16(0))
-    assert_same(backend.max_pool2d_grad(ones, tap, shape, *geometry), want)
+    # The middle pixel is in all three windows, and wins them.
+    shape, geometry = (1, 1, 1, 5), ((1, 3), (1, 1))
+    assert_same(backend.avg_pool2d_grad(row, shape, *geometry, divisor_override=1)[..., 2:3], want)
+    _, tap = backend.max_pool2d(np.array([0, 0, 1, 0, 0], dtype).reshape(shape), *geometry)
+    assert_same(backend.max_pool2d_grad(row, tap, shape, *geometry)[..., 2:3], want)
+
+    big = np.full((1, 1, 2, 2), 60000, dtype)
+    assert_same(backend.avg_pool2d(big, (2, 2), (2, 2)), big[:, :, :1, :1])
 
 
 # --- both
@@ -305,7 +335,7 @@ FORWARD_ERRORS = {
     "integers": (
         dict(x=zeros(2, 3, 5, 6, dtype=np.uint8)),
         TypeError,
-        "x is uint8; expected float16, float32 or float64",
+        "x is uint8; expected float16, bfloat16, float32 or float64",
     ),
     "no array": (dict(x=[[[[1.0]]]]), TypeError, "x is a list; expected an array"),
     "one int": (
@@ -388,7 +418,7 @@ MORE_ERRORS = {
         "max_pool2d_grad",
         MAX_GRAD | dict(dy=TAP),
         TypeError,
-        "dy is uint8; expected float16, float32 or float64",
+        "dy is uint8; expected float16, bfloat16, float32 or float64",
     ),
     "average dy of another size": (
         "avg_pool2d_grad",
@@ -406,7 +436,7 @@ MORE_ERRORS = {
         "avg_pool2d_grad",
         AVG_GRAD | dict(dy=TAP),
         TypeError,
-        "dy is uint8; expected float16, float32 or float64",
+        "dy is uint8; expected float16, bfloat16, float32 or float64",
     ),
     "divisor 0": (
         "avg_pool2d",

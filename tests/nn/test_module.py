@@ -345,8 +345,8 @@ def test_shared_parameters_stay_shared():
 def test_conversion_errors():
     with pytest.raises(TypeError, match="to: dtype is int64; expected a floating-point dtype for a module"):
         Net().to("int64")
-    with pytest.raises(NotImplementedError, match='"cuda" is not built yet'):
-        Net().cuda()
+    with pytest.raises(ValueError, match='device: got "cuda:7"; expected "cuda" or "cuda:0"'):
+        Net().cuda(7)
     with pytest.raises(TypeError, match="dtype: expected one of"):
         Net().to("float33")
 

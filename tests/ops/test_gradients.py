@@ -162,7 +162,7 @@ OPS = {
     "softmax": (lambda x: ops.softmax(x, 0), X),
     "softmax_xent": (lambda z: ops.softmax_xent(z, LABELS, None, 0.1, 0), X),
     "softmax_xent of each": (
-        lambda z: ops.softmax_xent(z, LABELS, engine.tensor([1.0, 2.0, 3.0, 0.5], dtype="float64"), 0.1, 0, "none"),
+        lambda z: ops.softmax_xent(z, LABELS, engine.tensor([1.0, 2.0, 3.0, 0.5]).to(z), 0.1, 0, "none"),
         X,
     ),
     "sort": (lambda x: ops.sort(x, 1, descending=True)[0], X),

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import engine
-from engine.dtypes import DTYPES
+from engine.dtypes import DTYPES, FLOATS
 from tests.compare import assert_same
+from tests.oracle import to_array, to_tensor
 
 ARITHMETIC = {
     "add": operator.add,
@@ -35,7 +36,7 @@ def make(kind: str):
         return value, value
     shape, name = kind.split()
     array = np.full(() if shape == "scalar" else (2,), 1 if name == "bool" else 4, name)
-    return engine.Tensor(array.copy()), torch.from_numpy(array)
+    return engine.Tensor(array.copy()), to_tensor(array)
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
@@ -66,18 +67,17 @@ def outcome(op, a, b) -> str:
         y = op(a, b)
     except (TypeError, RuntimeError, NotImplementedError):
         return "refused"
-    y = y.numpy()
-    return f"{y.dtype} {y.tolist()}"
+    return f"{str(y.dtype).removeprefix('torch.')} {y.tolist()}"
 
 
 @pytest.mark.parametrize("target", DTYPES, ids=str)
 @pytest.mark.parametrize("source", DTYPES, ids=str)
 def test_to_converts_as_torch(source, target):
-    x = np.array([0, 1, 3.7, -2.5, 100]) if source.kind == "f" else np.array([0, 1, 3, 2, 100])
+    x = np.array([0, 1, 3.7, -2.5, 100]) if source in FLOATS else np.array([0, 1, 3, 2, 100])
     x = x.astype(source)
-    if source.kind == "f" and target.kind == "u":
+    if source in FLOATS and target.kind == "u":
         x = np.abs(x)  # negative to unsigned is undefined
-    assert_same(engine.tensor(x).to(target).numpy(), torch.from_numpy(x).to(getattr(torch, target.name)).numpy())
+    assert_same(engine.tensor(x).to(target).numpy(), to_array(to_tensor(x).to(getattr(torch, target.name))))
     assert_same(engine.tensor(x).to(target.name).numpy(), engine.tensor(x, dtype=target).numpy())
 
 
@@ -85,6 +85,7 @@ def test_to_converts_as_torch(source, target):
     ("method", "dtype"),
     [
         ("half", "float16"),
+        ("bfloat16", "bfloat16"),
         ("float", "float32"),
         ("double", "float64"),
         ("int", "int32"),
@@ -96,7 +97,7 @@ def test_casting_methods(method, dtype):
     x = engine.tensor([0.0, 1.5, -2.0], dtype="float64", requires_grad=True)
     y = getattr(x, method)()
     assert_same(y.detach().numpy(), x.detach().numpy().astype(dtype))
-    if y.dtype.kind == "f":
+    if y.is_floating_point():
         (y * engine.tensor([1.0, 2.0, 3.0])).sum().backward()
         assert_same(x.grad.numpy(), np.array([1.0, 2.0, 3.0]))
     else:
@@ -117,11 +118,11 @@ def test_joins_promote_as_torch(op):
             a, b = np.ones((2,), left), np.ones((2,), right)
             if op == "where":
                 got = engine.where(engine.tensor([True, False]), engine.tensor(a), engine.tensor(b))
-                want = torch.where(torch.tensor([True, False]), torch.from_numpy(a), torch.from_numpy(b))
+                want = torch.where(torch.tensor([True, False]), to_tensor(a), to_tensor(b))
             else:
                 got = getattr(engine, op)([engine.tensor(a), engine.tensor(b)])
-                want = getattr(torch, op)([torch.from_numpy(a), torch.from_numpy(b)])
-            assert_same(got.numpy(), want.numpy())
+                want = getattr(torch, op)([to_tensor(a), to_tensor(b)])
+            assert_same(got.numpy(), to_array(want))
 
 
 REDUCTIONS = ("sum", "prod", "cumsum", "cumprod", "mean", "amax", "argmax", "any", "max")
@@ -133,7 +134,7 @@ def test_reductions_widen_as_torch(name):
         arguments = (0,) if name.startswith("cum") else ()
         x = np.ones((3,), dtype)
         got = outcome(lambda x, options: getattr(x, name)(*options), engine.tensor(x), arguments)
-        want = outcome(lambda x, options: getattr(x, name)(*options), torch.from_numpy(x), arguments)
+        want = outcome(lambda x, options: getattr(x, name)(*options), to_tensor(x), arguments)
         if name == "argmax" and dtype.kind == "b":
             want = "int64 0"  # refused by torch
         if name == "any" and dtype == np.uint8:
@@ -142,10 +143,10 @@ def test_reductions_widen_as_torch(name):
 
 
 @pytest.mark.parametrize("name", ["sum", "prod", "cumsum", "mean"])
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "float16", "float64"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float16", "bfloat16", "float64"])
 def test_reductions_take_a_dtype(name, dtype):
     x = np.array([1, 2, 3])
     arguments = (0,) if name.startswith("cum") else ()
     got = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), engine.tensor(x), dtype)
-    want = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), torch.from_numpy(x), getattr(torch, dtype))
+    want = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), to_tensor(x), getattr(torch, dtype))
     assert got == want

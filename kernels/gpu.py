@@ -1,0 +1,92 @@
+"""Device "cuda": whose arrays they are, and whether there is one.
+
+`xp()` is the array library of the device: CuPy on an NVIDIA GPU, or kernels/simulated.py where TRITON_INTERPRET=1 or
+NUMBA_ENABLE_CUDASIM=1 asks for a simulation. It is decided on first use, once in a process, and nothing here imports
+CuPy before. Then too kernels/memory.py takes over what happens when the GPU's memory is used up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+_forced: ModuleType | None = None
+_found: ModuleType | None = None
+
+
+def is_simulated() -> bool:
+    """Whether device "cuda" is simulated on host memory."""
+    asked = (os.environ.get(name, "0") not in ("", "0") for name in ("TRITON_INTERPRET", "NUMBA_ENABLE_CUDASIM"))
+    return _forced is not None or any(asked)
+
+
+def is_available() -> bool:
+    """Whether there is a GPU that can be used; a simulated one does not count."""
+    return not is_simulated() and _missing() is None
+
+
+def xp() -> ModuleType:
+    """The array library of device "cuda". Raises RuntimeError naming what is missing, and the install line."""
+    return _forced or _found or _find()
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of device "cuda"."""
+    # By the name first: no library is imported to look at an array of another.
+    module = type(x).__module__
+    return module == "kernels.simulated" or (module[:4] == "cupy" and isinstance(x, xp().ndarray))
+
+
+@cache
+def capability() -> int:
+    """The compute capability of the current GPU as one number, 90 for 9.0."""
+    return int(xp().cuda.Device().compute_capability)
+
+
+@contextlib.contextmanager
+def simulate() -> Iterator[None]:
+    """Device "cuda" is simulated within the block, whatever the machine has: to compile without running."""
+    global _forced
+    before, _forced = _forced, importlib.import_module("kernels.simulated")
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _find() -> ModuleType:
+    global _found
+    if is_simulated():
+        _found = importlib.import_module("kernels.simulated")
+        return _found
+    missing = _missing()
+    if missing is not None:
+        raise RuntimeError(f'device "cuda": {missing}')
+    _found = importlib.import_module("cupy")
+    importlib.import_module("kernels.memory").install(_found)
+    return _found
+
+
+@cache
+def _missing() -> str | None:
+    """What keeps this machine from using a GPU, with the remedy; None if nothing does."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as e:
+        return f'CuPy cannot be imported ({e}); expected: pip install "tilegrad[cuda13]" (or [cuda12], as the driver)'
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+        driver, runtime = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+    except Exception as e:  # CuPy's own error types cannot be named without importing it
+        return f"no NVIDIA GPU can be reached ({e}); expected a driver, or TRITON_INTERPRET=1 to simulate one"
+    if devices == 0:
+        return "no NVIDIA GPU is visible; expected one (CUDA_VISIBLE_DEVICES), or TRITON_INTERPRET=1 to simulate one"
+    if driver // 1000 < runtime // 1000:
+        found = f"the driver serves CUDA {driver // 1000} but CuPy is built for CUDA {runtime // 1000}"
+        return f'{found}; expected a newer driver, or pip install "tilegrad[cuda{driver // 1000}]"'
+    return None

@@ -1,0 +1,91 @@
+"""The memory of device "cuda": who holds it, and what is done when there is none left.
+
+CuPy's pool keeps what is freed for the next array. An allocation that fails has everything given back that nobody
+uses, and is tried once more; then `OutOfMemoryError` says what is used, what the limit is, and by which arrays.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LISTED = 8  # of the largest arrays, in an error and in a summary
+
+
+class OutOfMemoryError(RuntimeError):
+    """Device "cuda" has no memory left for an array."""
+
+
+class Held(NamedTuple):
+    """One allocation, and the largest array alive that lies in it."""
+
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def retrying(
+    allocate: Callable[[int], Any], free: Callable[[], None], failure: type[Exception], explain: Callable[[int], str]
+) -> Callable[[int], Any]:
+    """An allocator: `allocate`, which after a `failure` is tried again with all unused memory freed.
+
+    If that fails too, OutOfMemoryError with the text of explain(size).
+    """
+
+    def retrying_allocate(size: int) -> Any:
+        try:
+            return allocate(size)
+        except failure:
+            pass  # and the frames that the exception holds are gone before memory is freed
+        gc.collect()
+        free()
+        try:
+            return allocate(size)
+        except failure:
+            raise OutOfMemoryError(explain(size)) from None
+
+    return retrying_allocate
+
+
+def install(cupy: ModuleType) -> None:
+    """Have CuPy allocate by `retrying`, on top of the allocator that it has."""
+    pool = cupy.get_default_memory_pool()
+
+    def explain(size: int) -> str:
+        limit = pool.get_limit() or cupy.cuda.runtime.memGetInfo()[1]
+        found = f"{amount(size)} wanted, {amount(pool.used_bytes())} of {amount(limit)} used"
+        return f'device "cuda": out of memory: {found}; the largest arrays alive:\n{listed(held(cupy.ndarray))}'
+
+    failure = cupy.cuda.memory.OutOfMemoryError
+    cupy.cuda.set_allocator(retrying(cupy.cuda.get_allocator(), pool.free_all_blocks, failure, explain))
+
+
+def held(kind: type) -> list[Held]:
+    """Every allocation that an array of this type lies in, largest first."""
+    found: dict[int, Held] = {}
+    for x in gc.get_objects():
+        if type(x) is kind and x.nbytes:
+            memory = x.data.mem
+            known = found.get(memory.ptr)
+            if known is None or x.nbytes > math.prod(known.shape) * known.dtype.itemsize:
+                found[memory.ptr] = Held(memory.size, x.shape, x.dtype)
+    return sorted(found.values(), key=lambda h: -h.nbytes)
+
+
+def listed(blocks: list[Held]) -> str:
+    """The first of them, one a line."""
+    rows = [f"    {amount(h.nbytes):>10}  {h.dtype} {h.shape}" for h in blocks[:LISTED]]
+    return "\n".join(rows) if rows else "    none"
+
+
+def amount(nbytes: int) -> str:
+    """A number of bytes as people read it: 1.50 GiB."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes} B"

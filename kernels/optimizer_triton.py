@@ -1,0 +1,345 @@
+"""One step of Adam, AdamW or SGD on a GPU, in Triton: the formulas of optimizer_reference.py, one launch for all
+parameters of a dtype.
+
+A program takes BLOCK neighbouring elements of one parameter, which it finds in a table (kernels/table_triton.py),
+computes in float32 and rounds once. A block that lies wholly inside its parameter is loaded without a mask, 16 bytes at
+a time.
+
+float16, bfloat16 and float32 parameters, also mixed; what is remembered is float32. Any strides: arrays that do not
+walk memory as their parameter does are copied, and those that are updated copied back.
+
+lr and step may be 0-d device arrays. Every program then reads them, so that a captured step replays with what they hold
+by then, and 1 - beta^step is computed in float32 without cancellation. With numbers it is computed in float64 on the
+host.
+
+Traffic, bytes a parameter of float32 (of 16 bits): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). That is the
+floor: of the some 240 instructions for which an H100 has time while 28 bytes come and go, Adam takes a quarter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from kernels import gpu
+from kernels.checks import bfloat16
+from kernels.checks_triton import no_float64
+from kernels.dense import dense, dense_as
+from kernels.launch import Kernel, kernel
+from kernels.math_triton import tanh as _tanh
+from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
+from kernels.table_triton import MOST_TENSORS, find, pointer, table_of
+
+# 4 elements a thread: for Adam 4 loads of 16 bytes, of which the 6 programs that a multiprocessor holds have 96 KB
+# under way. Some 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which
+# comes before the first load, is hidden too. With 8 elements halves and floats would be laid out differently over the
+# threads, and exchanged through shared memory.
+BLOCK, WARPS = 1024, 8
+
+Arrays = Sequence[Any]
+
+_ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
+_NUMBERS = tuple(map(np.dtype, (np.float32, np.float64, np.int32, np.int64)))  # dtypes of lr and step
+
+
+@triton.jit
+def _one_minus_power(log_base, exponent):
+    """1 - base^exponent, 0 <= base < 1, exponent > 0: 2h / (1 + h) with h = tanh(-exponent log(base) / 2)."""
+    h = _tanh(exponent * log_base * -0.5)
+    return 2.0 * h / (1.0 + h)
+
+
+@triton.jit
+def _adam_block(pointers, i, inside, numbers, DECAY: tl.constexpr, MAXIMIZE: tl.constexpr):
+    """rate = 1 - beta, step_size = lr / (1 - beta1^step), scale = 1 / sqrt(1 - beta2^step).
+
+    The root is correctly rounded: the approximate one takes small v for 0.
+    """
+    p_ptr, g_ptr, m_ptr, v_ptr = pointers
+    lr, step_size, scale, rate1, beta2, rate2, eps, weight_decay = numbers
+    p = tl.load(p_ptr + i, mask=inside).to(tl.float32)
+    g = tl.load(g_ptr + i, mask=inside).to(tl.float32)
+    m = tl.load(m_ptr + i, mask=inside)
+    v = tl.load(v_ptr + i, mask=inside)
+    if MAXIMIZE:
+        g = -g
+    if DECAY == "decoupled":
+        p = p * (1.0 - lr * weight_decay)
+    elif DECAY == "l2":
+        g = g + weight_decay * p
+    m = m + rate1 * (g - m)
+    v = beta2 * v + rate2 * (g * g)
+    p = p - step_size * tl.div_rn(m, tl.sqrt_rn(v) * scale + eps)
+    tl.store(p_ptr + i, p.to(p_ptr.dtype.element_ty), mask=inside)
+    tl.store(m_ptr + i, m, mask=inside)
+    tl.store(v_ptr + i, v, mask=inside)
+
+
+@triton.jit
+def _sgd_block(
+    pointers,
+    i,
+    inside,
+    numbers,
+    MOMENTUM: tl.constexpr,
+    FIRST: tl.constexpr,
+    DECAY: tl.constexpr,
+    MAXIMIZE: tl.constexpr,
+):
+    p_ptr, g_ptr, b_ptr = pointers
+    lr, momentum, rate, weight_decay = numbers
+    p = tl.load(p_ptr + i, mask=inside).to(tl.float32)
+    g = tl.load(g_ptr + i, mask=inside).to(tl.float32)
+    if MAXIMIZE:
+        g = -g
+    if DECAY:
+        g = g + weight_decay * p
+    if MOMENTUM is not None:
+        b = g
+        if not FIRST:
+            b = momentum * tl.load(b_ptr + i, mask=inside) + rate * g
+        tl.store(b_ptr + i, b, mask=inside)
+        g = g + momentum * b if MOMENTUM == "nesterov" else b
+    tl.store(p_ptr + i, (p - lr * g).to(p_ptr.dtype.element_ty), mask=inside)
+
+
+@kernel
+def _adam_kernel(
+    table_ptr,
+    lr_ptr,
+    step_ptr,
+    tensors,
+    lr,
+    correction1,
+    correction2,
+    log_beta1,
+    log_beta2,
+    rate1,
+    beta2,
+    rate2,
+    eps,
+    weight_decay,
+    DECAY: tl.constexpr,
+    MAXIMIZE: tl.constexpr,
+    ELEMENT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    TENSORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """table: of p, g, m, v. lr, step: one element, or None where the numbers lr and correction = 1 - beta^step hold."""
+    column_ptr, start, left = find(table_ptr, tensors, TENSORS, BLOCK)
+    p_ptr = pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start
+    g_ptr = pointer(column_ptr, tensors, 1, ELEMENT, ALIGNED) + start
+    m_ptr = pointer(column_ptr, tensors, 2, tl.float32, ALIGNED) + start
+    v_ptr = pointer(column_ptr, tensors, 3, tl.float32, ALIGNED) + start
+    if lr_ptr is not None:
+        lr = tl.load(lr_ptr).to(tl.float32)
+    if step_ptr is not None:
+        step = tl.load(step_ptr).to(tl.float32)
+        correction1 = _one_minus_power(log_beta1, step)
+        correction2 = _one_minus_power(log_beta2, step)
+    scale = tl.div_rn(1.0, tl.sqrt_rn(correction2))
+
+    pointers = p_ptr, g_ptr, m_ptr, v_ptr
+    numbers = lr, tl.div_rn(lr, correction1), scale, rate1, beta2, rate2, eps, weight_decay
+    i = tl.arange(0, BLOCK)
+    if left >= BLOCK:
+        _adam_block(pointers, i, None, numbers, DECAY, MAXIMIZE)
+    else:
+        _adam_block(pointers, i, i < left, numbers, DECAY, MAXIMIZE)
+
+
+@kernel
+def _sgd_kernel(
+    table_ptr,
+    lr_ptr,
+    tensors,
+    lr,
+    momentum,
+    rate,
+    weight_decay,
+    MOMENTUM: tl.constexpr,
+    FIRST: tl.constexpr,
+    DECAY: tl.constexpr,
+    MAXIMIZE: tl.constexpr,
+    ELEMENT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    TENSORS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """table: of p, g and, with momentum, b. lr: one element; or None, and the number holds. rate = 1 - dampening."""
+    column_ptr, start, left = find(table_ptr, tensors, TENSORS, BLOCK)
+    p_ptr = pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start
+    g_ptr = pointer(column_ptr, tensors, 1, ELEMENT, ALIGNED) + start
+    b_ptr = p_ptr  # not used without momentum
+    if MOMENTUM is not None:
+        b_ptr = pointer(column_ptr, tensors, 2, tl.float32, ALIGNED) + start
+    if lr_ptr is not None:
+        lr = tl.load(lr_ptr).to(tl.float32)
+
+    pointers = p_ptr, g_ptr, b_ptr
+    numbers = lr, momentum, rate, weight_decay
+    i = tl.arange(0, BLOCK)
+    if left >= BLOCK:
+        _sgd_block(pointers, i, None, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE)
+    else:
+        _sgd_block(pointers, i, i < left, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE)
+
+
+def adam_step(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    step: int | Any,
+    lr: float | Any,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+) -> None:
+    """optimizer_reference.adam_step.
+
+    step, lr   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked
+
+    Traffic: 28 bytes a float32 parameter, 22 a float16 or bfloat16 one.
+    """
+    op = "adam_step"
+    _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    step, step_array = _number_or_array(op, "step", step, 1)
+    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+    _launch(
+        _adam_kernel,
+        (params, grads, exp_avgs, exp_avg_sqs),
+        (lr_array, step_array),
+        (
+            lr,
+            1 - beta1**step,
+            1 - beta2**step,
+            _log(beta1),
+            _log(beta2),
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            eps,
+            weight_decay,
+        ),
+        DECAY=("decoupled" if decoupled else "l2") if weight_decay else None,
+        MAXIMIZE=bool(maximize),
+    )
+
+
+def sgd_step(
+    params: Arrays,
+    grads: Arrays,
+    momentum_buffers: Arrays | None,
+    lr: float | Any,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    first: bool = False,
+) -> None:
+    """optimizer_reference.sgd_step.
+
+    lr   a number, or a 0-d device array (float32, float64, int32 or int64), whose value is not checked
+
+    Traffic: 20 bytes a float32 parameter, 14 a float16 or bfloat16 one; 12 and 6 without momentum.
+    """
+    op = "sgd_step"
+    _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
+    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    lr, momentum, dampening, weight_decay = check_sgd_numbers(
+        momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
+    )
+    _launch(
+        _sgd_kernel,
+        (params, grads, momentum_buffers) if momentum else (params, grads),
+        (lr_array,),
+        (lr, momentum, 1 - dampening, weight_decay),
+        MOMENTUM=("nesterov" if nesterov else "heavy ball") if momentum else None,
+        FIRST=bool(first),
+        DECAY=weight_decay != 0,
+        MAXIMIZE=bool(maximize),
+    )
+
+
+def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
+    check_arrays(op, gpu.xp().ndarray, params, grads, **state)
+    for param in params:
+        no_float64(op, param.dtype)
+
+
+def _number_or_array(op: str, name: str, value: Any, stand_in: float) -> tuple[Any, Any]:
+    """(value, None) for what is no device array, else (stand_in, value): nothing here waits for the device."""
+    if not gpu.is_array(value):
+        return value, None
+    if value.ndim != 0:
+        raise TypeError(f"{op}: {name} is an array of shape {value.shape}; expected a number or a 0-d array")
+    if value.dtype not in _NUMBERS:
+        raise TypeError(f"{op}: {name} is {value.dtype}; expected one of {', '.join(map(str, _NUMBERS))}")
+    return stand_in, value
+
+
+def _launch(
+    kernel: Kernel, lists: Sequence[Arrays], pointers: tuple[Any, ...], numbers: tuple[float, ...], **constexprs: Any
+) -> None:
+    """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
+    rows: dict[tuple[str, bool], list[tuple[int, ...]]] = {}
+    copies: list[tuple[Any, Any]] = []
+    for arrays in zip(*lists, strict=True):
+        param = arrays[0]
+        if param.size == 0:
+            continue
+        if not all([a.flags.c_contiguous for a in arrays]):
+            given, arrays = arrays, _in_one_order(arrays)
+            copies += zip(given, arrays, strict=True)
+        addresses = [a.data.ptr for a in arrays]
+        aligned = not any([address % 16 for address in addresses])
+        rows.setdefault((param.dtype.char, aligned), []).append((param.size, *addresses))
+
+    for (char, aligned), group in rows.items():
+        for i in range(0, len(group), MOST_TENSORS):
+            table = table_of(tuple(group[i : i + MOST_TENSORS]), BLOCK)
+            kernel(
+                (table.programs,),
+                table.array,
+                *pointers,
+                table.tensors,
+                *numbers,
+                **constexprs,
+                ELEMENT=_ELEMENTS[char],
+                ALIGNED=aligned,
+                TENSORS=table.TENSORS,
+                BLOCK=BLOCK,
+                num_warps=WARPS,
+            )
+    for i, (given, copy) in enumerate(copies):
+        is_gradient = i % len(lists) == 1
+        if copy is not given and not is_gradient:
+            given[...] = copy
+
+
+def _in_one_order(arrays: Iterable[Any]) -> list[Any]:
+    """The arrays, or dense copies, all in the first one's memory order."""
+    first, *rest = arrays
+    first = dense(first)
+    return [first, *(a if _walks_as(a, first) else dense_as(a, first) for a in rest)]
+
+
+def _walks_as(a: Any, b: Any) -> bool:
+    """Whether elements of the same index lie at the same place in both arrays, whatever the dtypes."""
+    return all(s * b.itemsize == t * a.itemsize for s, t in zip(a.strides, b.strides, strict=True))
+
+
+def _log(base: float) -> float:
+    return math.log(base) if base > 0 else -math.inf

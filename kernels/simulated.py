@@ -1,0 +1,323 @@
+"""A stand-in for CuPy on host memory: device "cuda" on a machine that has none.
+
+The Triton interpreter runs the real kernels on host addresses. Everything around them (the engine, the checks, the
+launchers) must then be run as it would be on a GPU, so the arrays here are not NumPy arrays and do not become any
+by accident. They behave as CuPy's do where the two differ:
+
+    a NumPy array beside one of these   TypeError, as for two devices
+    np.asarray(x)                       TypeError; x.get() copies to the host
+    x.sum(), x[0]                       0-d arrays, not NumPy scalars
+    x.data.ptr, x.data.mem              the address, and the allocation that it lies in
+    x.base                              what x is a view of; None for an array that was allocated, also for a copy
+    x.flags                             knows nothing of being read-only
+    x.max(initial=), x.ravel("K")       errors: CuPy has not all that NumPy has
+
+Memory that is not written yet is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes;
+`assert_guards` finds a kernel that wrote beyond its array. Functions are NumPy's, by `__getattr__`.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+GUARD = 256  # bytes before and behind every allocation; keeps the alignment that CuPy's memory has
+_FILL = 0xFF
+_allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
+
+_METHODS = """
+    all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min nonzero
+    prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view
+""".split()
+_ATTRIBUTES = "shape dtype ndim size itemsize nbytes strides".split()
+
+
+class Memory(NamedTuple):
+    """Where an array begins, as cupy.cuda.MemoryPointer tells it: the address, and the allocation it lies in."""
+
+    ptr: int
+    mem: Allocation
+
+
+class Allocation(NamedTuple):
+    ptr: int
+    size: int
+
+
+class Flags(NamedTuple):
+    c_contiguous: bool
+    f_contiguous: bool
+    owndata: bool
+
+
+class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name for it
+    """An array of the simulated device. Made by the functions of this module, never directly."""
+
+    __slots__ = ("_host", "base", "__weakref__")
+    __array_priority__ = 100
+
+    def __init__(self, host: np.ndarray, base: ndarray | None = None) -> None:
+        self._host = host
+        self.base = base
+
+    # --- what it is
+
+    @property
+    def data(self) -> Memory:
+        owner = _owner(self._host)
+        size = owner.nbytes - (3 * GUARD if _is_allocation(owner) else 0)
+        return Memory(_address(self._host), Allocation(_address(owner), size))
+
+    @property
+    def flags(self) -> Flags:
+        flags = self._host.flags
+        return Flags(flags.c_contiguous, flags.f_contiguous, self.base is None)
+
+    @property
+    def T(self) -> ndarray:  # noqa: N802
+        return _wrap(self._host.T, (self,))
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __repr__(self) -> str:
+        return f"simulated.{self._host!r}"
+
+    # --- to and from the host, always by name
+
+    def get(self) -> np.ndarray:
+        """A copy on the host."""
+        return self._host.copy(order="K")
+
+    def set(self, host: np.ndarray) -> None:
+        """Overwrite with a host array of the same shape and dtype."""
+        if host.shape != self.shape or host.dtype != self.dtype:
+            raise ValueError(f"set: got {host.shape} {host.dtype}; expected {self.shape} {self.dtype}")
+        self._host[...] = host
+
+    def item(self, *index: int) -> Any:
+        return self._host.item(*index)
+
+    def tolist(self) -> Any:
+        return self._host.tolist()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise BufferError("a simulated array is not in the memory of a GPU; expected x.get()")
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("Implicit conversion of a device array to a NumPy array is not allowed; expected x.get()")
+
+    def __bool__(self) -> bool:
+        return bool(self._host)
+
+    def __int__(self) -> int:
+        return int(self._host)
+
+    def __float__(self) -> float:
+        return float(self._host)
+
+    def __index__(self) -> int:
+        return operator.index(self._host)
+
+    # --- elements
+
+    def __getitem__(self, index: Any) -> Any:
+        return _wrap(self._host[_unwrap(index)], (self,))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._host[_unwrap(index)] = _unwrap(value)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    # --- NumPy's functions, on arrays of this device only
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return _call(getattr(ufunc, method), args, kwargs)
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        return _call(function, args, kwargs)
+
+
+def _method(name: str) -> Callable:
+    def call(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        foreign = kwargs.keys() & {"initial", "where"}
+        if foreign:
+            raise TypeError(f"{name}() got an unexpected keyword argument '{foreign.pop()}'")
+        if name == "ravel" and "K" in (*args, *kwargs.values()):
+            raise NotImplementedError("ravel with order='K' not yet implemented.")
+        return _call(getattr(self._host, name), args, kwargs, self)
+
+    call.__name__ = name
+    return call
+
+
+for _name in _METHODS:
+    setattr(ndarray, _name, _method(_name))
+for _name in _ATTRIBUTES:
+    setattr(ndarray, _name, property(operator.attrgetter(f"_host.{_name}")))
+
+
+# --- making arrays
+
+
+def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    """Memory between guards, all of it filled with NaN or -1: what is never written shows."""
+    dtype = np.dtype(dtype)
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    owner = np.full(size + 2 * GUARD + GUARD, _FILL, np.uint8)
+    _allocations[id(owner)] = owner
+    start = _start(owner)
+    return ndarray(owner[start : start + size].view(dtype).reshape(shape, order=order))
+
+
+def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    x = empty(shape, dtype, order)
+    x._host[...] = 0
+    return x
+
+
+def ones(shape: Any, dtype: Any = float) -> ndarray:
+    x = empty(shape, dtype)
+    x._host[...] = 1
+    return x
+
+
+def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
+    value = _unwrap(value)
+    x = empty(shape, np.asarray(value).dtype if dtype is None else dtype)
+    x._host[...] = value
+    return x
+
+
+def empty_like(x: ndarray, dtype: Any = None, order: str = "K", shape: Any = None) -> ndarray:
+    """In x's memory order, as NumPy's."""
+    dtype, shape = dtype or x.dtype, x.shape if shape is None else shape
+    if order != "K" or shape != x.shape:
+        return empty(shape, dtype, "C" if order == "K" else order)
+    axes = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return ndarray(empty([shape[axis] for axis in axes], dtype)._host.transpose(np.argsort(axes)))
+
+
+def zeros_like(x: ndarray, dtype: Any = None) -> ndarray:
+    y = empty_like(x, dtype)
+    y._host[...] = 0
+    return y
+
+
+def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
+    """x on the device: itself where it is there already, otherwise a copy."""
+    if isinstance(x, ndarray):
+        return _call(np.asarray, (x, dtype), {"order": order})
+    host = np.asarray(x, dtype, order=order)
+    y = empty_like(ndarray(host))
+    y._host[...] = host
+    return y
+
+
+def array(x: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> ndarray:
+    host = x._host if isinstance(x, ndarray) else x
+    return asarray(np.array(host, dtype, copy=copy, order=order))
+
+
+def asnumpy(x: Any) -> np.ndarray:
+    return x.get() if isinstance(x, ndarray) else np.asarray(x)
+
+
+def adopt(host: np.ndarray) -> ndarray:
+    """A device array on the memory of a host array, which no CuPy has: for tests that watch the memory around it."""
+    return ndarray(host)
+
+
+def __getattr__(name: str) -> Any:
+    found = getattr(np, name)
+    if not callable(found) or isinstance(found, type):
+        return found
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return _call(found, args, kwargs)
+
+    if isinstance(found, np.ufunc):
+        function.at = lambda *args: _call(found.at, args, {})
+    return function
+
+
+# --- the two worlds
+
+
+def assert_guards(op: str, *arrays: ndarray) -> None:
+    """Raise AssertionError if memory before or behind one of these arrays' allocations was written to."""
+    for i, x in enumerate(arrays):
+        owner = _owner(x._host)
+        if not _is_allocation(owner):
+            continue  # adopted, or made by a function of NumPy
+        start = _start(owner)
+        stop = owner.size - 3 * GUARD + start
+        for name, guard in (("before", owner[start - GUARD : start]), ("behind", owner[stop : stop + GUARD])):
+            assert (guard == _FILL).all(), f"{op}: wrote {name} array {i} of shape {x.shape}"
+
+
+def _call(function: Callable, args: Any, kwargs: Any, *self: ndarray) -> Any:
+    result = function(*_unwrap(args), **{k: _unwrap(v) for k, v in kwargs.items()})
+    return _wrap(result, (*self, *_flat(args), *_flat(tuple(kwargs.values()))))
+
+
+def _wrap(x: Any, sources: tuple[ndarray, ...]) -> Any:
+    """NumPy's result as an array of this device: a view where it is one of an array among the sources."""
+    if type(x) is np.ndarray:
+        for source in sources:
+            if x is source._host:
+                return source
+            if x.base is not None and (x.base is source._host or x.base is source._host.base):
+                return ndarray(x, source if source.base is None else source.base)
+        return ndarray(x)
+    if isinstance(x, np.generic):
+        return ndarray(np.asarray(x))
+    if type(x) in (tuple, list):
+        return type(x)(_wrap(item, sources) for item in x)
+    return x
+
+
+def _flat(x: Any) -> Iterator[ndarray]:
+    """The arrays in nested tuples and lists."""
+    if type(x) is ndarray:
+        yield x
+    elif type(x) in (tuple, list):
+        for item in x:
+            yield from _flat(item)
+
+
+def _unwrap(x: Any) -> Any:
+    if type(x) is ndarray:
+        return x._host
+    if type(x) in (tuple, list):
+        return type(x)(map(_unwrap, x))
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"Unsupported type {type(x)}: a NumPy array of shape {x.shape} beside arrays of device cuda")
+    return x
+
+
+def _owner(host: np.ndarray) -> np.ndarray:
+    """The array whose memory this is a view of, in the end."""
+    while isinstance(host.base, np.ndarray):
+        host = host.base
+    return host
+
+
+def _address(host: np.ndarray) -> int:
+    return host.__array_interface__["data"][0]
+
+
+def _is_allocation(x: Any) -> bool:
+    return _allocations.get(id(x)) is x
+
+
+def _start(allocation: np.ndarray) -> int:
+    """Where the array begins in its allocation: aligned, behind the first guard."""
+    return -_address(allocation) % GUARD + GUARD

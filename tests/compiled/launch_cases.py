@@ -1,0 +1,202 @@
+"""Launching as on a GPU: kernels are compiled for sm_90 and handed to a driver that notes what it is given.
+
+Run by test_compiled.py in a process of its own, because Triton's interpreter, which the other tests use, replaces the
+compiler. Nothing of torch may be needed: importing it fails there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import triton.language as tl
+
+from kernels import gpu, launch
+from kernels.checks import bfloat16
+from kernels.launch import kernel
+
+
+class Driver:
+    """What launch.py uses of cupy.cuda; `launches` has (grid, threads, shared, stream, values) of each launch."""
+
+    def __init__(self) -> None:
+        self.launches: list[Any] = []
+        self.modules: list[bytes] = []
+        self.attributes: list[tuple[int, int, int]] = []
+        self.types: list[Any] = []
+        self.pause = 0.0
+        self.device_id = 0
+        self.function = SimpleNamespace(
+            Module=lambda: SimpleNamespace(load=self.modules.append),
+            Function=lambda module, name: SimpleNamespace(ptr=7),
+        )
+        self.driver = SimpleNamespace(launchKernel=self.launch, funcSetAttribute=lambda *a: self.attributes.append(a))
+        self.device = SimpleNamespace(get_device_id=lambda: self.device_id)
+        self.get_current_stream = lambda: SimpleNamespace(ptr=99)
+
+    def launch(self, function, x, y, z, threads, ty, tz, shared, stream, parameters, extra) -> None:
+        assert (function, ty, tz, extra) == (7, 1, 1, 0)
+        addresses = (ctypes.c_void_p * len(self.types)).from_address(parameters)
+        values = [t.from_address(a).value for t, a in zip(self.types, addresses, strict=True)]
+        time.sleep(self.pause)
+        assert values == [t.from_address(a).value for t, a in zip(self.types, addresses, strict=True)], "overwritten"
+        self.launches.append(((x, y, z), threads, shared, stream, values))
+
+
+@pytest.fixture
+def driver(monkeypatch) -> Driver:
+    driver = Driver()
+    monkeypatch.setattr(gpu, "xp", lambda: SimpleNamespace(cuda=driver))
+    monkeypatch.setattr(gpu, "capability", lambda: 90)
+    return driver
+
+
+def array(address: int, dtype: Any = np.float32) -> Any:
+    return SimpleNamespace(data=SimpleNamespace(ptr=address), dtype=np.dtype(dtype))
+
+
+def make_kernel() -> launch.Kernel:
+    """A new one each time: nothing loaded."""
+
+    @kernel
+    def _mixed_kernel(x_ptr, bias_ptr, y_ptr, n, scale, stride, BLOCK: tl.constexpr, ADD: tl.constexpr):
+        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + i * stride, mask=i < n) * scale
+        if bias_ptr is not None:
+            x += tl.load(bias_ptr)
+        if ADD:
+            x += 1.0
+        tl.store(y_ptr + i, x, mask=i < n)
+
+    return _mixed_kernel
+
+
+def test_the_driver_gets_every_parameter_at_its_place(driver):
+    P, i, q, f = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+    mixed = make_kernel()
+    driver.types = [P, P, i, f, i, P, P]
+    mixed((3, 2), array(4096), None, array(8192), 1000, 0.5, 3, BLOCK=256, ADD=True, num_warps=8)
+    driver.types = [P, P, P, q, f, P, P]
+    mixed((5,), array(4096), array(0x7F0000000010), array(8192), 2**40 + 1, -2.0, 1, BLOCK=256, ADD=False, num_warps=4)
+    assert driver.launches == [
+        ((3, 2, 1), 256, 0, 99, [4096, 8192, 1000, 0.5, 3, None, None]),
+        ((5, 1, 1), 128, 0, 99, [4096, 0x7F0000000010, 8192, 2**40 + 1, -2.0, None, None]),
+    ]
+    assert len(driver.modules) == 2 and all(cubin.startswith(b"\x7fELF") for cubin in driver.modules)
+
+
+def test_what_is_specialised_on_is_loaded_once(driver):
+    P, i, f = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    driver.types = [P, P, i, f, i, P, P]
+    mixed = make_kernel()
+
+    def go(x=4096, n=1000, scale=0.5, stride=3, dtype=np.float32, warps=4, **constexprs):
+        constexprs = {"BLOCK": 256, "ADD": True} | constexprs
+        mixed((1,), array(x, dtype), None, array(8192, dtype), n, scale, stride, num_warps=warps, **constexprs)
+        return len(driver.modules)
+
+    assert go() == 1
+    assert go(x=2**40, n=1001, scale=7.0, stride=5) == 1  # other addresses and numbers of the same kinds
+    assert go(x=4100) == 2  # not aligned
+    assert go(n=1024) == 3  # 16 divides it
+    assert go(dtype=bfloat16) == 4
+    assert go(warps=8) == 5
+    assert go(ADD=False) == 6
+    assert go(BLOCK=128) == 7
+    driver.device_id = 1
+    assert go() == 8  # a module belongs to one GPU
+    driver.device_id = 0
+    assert go() == 8
+
+
+def test_an_aligned_pointer_is_what_makes_loads_wide():
+    with gpu.simulate(), launch.recording() as specs:
+        for address in (4096, 4100):
+            x = array(address)
+            make_kernel()((1,), x, None, x, 1024, 1.0, 1, BLOCK=1024, ADD=False)
+    wide, narrow = (spec.compile(90).asm["ptx"] for spec in specs)
+    assert "ld.global.v4" in wide and "ld.global.v4" not in narrow
+
+
+def test_more_than_48_kb_of_shared_memory_is_asked_for(driver):
+    @kernel
+    def _dot_kernel(a_ptr, b_ptr, c_ptr, k, N: tl.constexpr):
+        i = tl.arange(0, N)
+        total = tl.zeros((N, N), tl.float32)
+        for start in range(0, k, N):
+            a = tl.load(a_ptr + i[:, None] * k + (start + i)[None, :])
+            b = tl.load(b_ptr + (start + i)[:, None] * N + i[None, :])
+            total = tl.dot(a, b, total, input_precision="ieee")
+        tl.store(c_ptr + i[:, None] * N + i[None, :], total)
+
+    driver.types = [ctypes.c_void_p] * 3 + [ctypes.c_int32] + [ctypes.c_void_p] * 2
+    x = array(4096, np.float16)
+    _dot_kernel((1,), x, x, array(4096), 512, N=128, num_warps=8, num_stages=3)
+    (attributes,) = driver.attributes
+    assert attributes[:2] == (7, 8) and attributes[2] > 48 << 10
+    assert driver.launches[0][2] == attributes[2]
+
+
+def test_threads_do_not_overwrite_each_others_parameters(driver):
+    driver.types = [ctypes.c_void_p] * 2 + [ctypes.c_int32, ctypes.c_float, ctypes.c_int32] + [ctypes.c_void_p] * 2
+    mixed = make_kernel()
+
+    def go(n):
+        mixed((1,), array(4096), None, array(8192), n, 0.5, 3, BLOCK=256, ADD=True)
+
+    go(999)
+    driver.pause = 0.002
+    threads = [threading.Thread(target=go, args=(n,)) for n in (1001, 1003, 1005, 1007)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(values[2] for *_, values in driver.launches) == [999, 1001, 1003, 1005, 1007]
+
+
+def test_a_grid_with_a_zero_launches_nothing(driver):
+    make_kernel()((0,), array(4096), None, array(8192), 0, 0.5, 3, BLOCK=256, ADD=True)
+    assert driver.launches == driver.modules == []
+
+
+def test_an_int_and_the_float_of_its_value_are_told_apart(driver):
+    driver.types = [ctypes.c_void_p] * 2 + [ctypes.c_int32, ctypes.c_float, ctypes.c_int32] + [ctypes.c_void_p] * 2
+    mixed = make_kernel()
+    mixed((1,), array(4096), None, array(8192), 4, 2.0, 3, BLOCK=256, ADD=True)
+    with pytest.raises(
+        TypeError, match=r"_mixed_kernel: numbers are \['int', 'int', 'int'\]; expected \['int', 'float'"
+    ):
+        mixed((1,), array(4096), None, array(8192), 4, 3, 3, BLOCK=256, ADD=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((array(4096), None, array(8192), 4), "got 4 arguments; expected x_ptr, bias_ptr, y_ptr, n, scale, stride"),
+        ((array(4096, np.int16), None, array(0), 4, 1.0, 3), "an array is int16; expected one of float16, bfloat16"),
+        ((array(4096), None, array(0), True, 1.0, 3), "n is a bool; expected an int or a float"),
+        ((array(4096), None, array(0), np.int64(4), 1.0, 3), "n is a int64; expected an int or a float"),
+    ],
+)
+def test_wrong_arguments(driver, arguments, message):
+    with pytest.raises(TypeError, match=f"^_mixed_kernel: {message}"):
+        make_kernel()((1,), *arguments, BLOCK=256, ADD=True)
+    assert driver.modules == []
+
+
+def test_pointers_come_first():
+    with pytest.raises(AssertionError, match="_bad_kernel: expected all pointers"):
+
+        @kernel
+        def _bad_kernel(n, x_ptr, BLOCK: tl.constexpr):
+            pass
+
+
+def test_torch_was_not_imported():
+    with pytest.raises(ImportError, match="torch is blocked"):
+        import torch  # noqa: F401

@@ -1,0 +1,15 @@
+"""Where there is no GPU, device "cuda" is simulated in every test: Triton's interpreter runs the kernels.
+
+It has to be asked for before a kernel is decorated, so here. On a machine with a GPU nothing is simulated, and what
+runs on it is marked `gpu`.
+"""
+
+import os
+
+from kernels import gpu
+
+if "TRITON_INTERPRET" not in os.environ and not gpu.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+if os.environ.get("TILEGRAD_TEST_RAW_MEMORY"):  # for compute-sanitizer: every array an allocation of its own
+    gpu.xp().cuda.set_allocator(None)
