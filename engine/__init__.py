@@ -14,7 +14,7 @@ if not hasattr(kernels, "PRIMITIVES"):
         "kernels) and install tilegrad again, or give each an environment of its own."
     )
 
-from engine import device, random
+from engine import cuda, device, random
 from engine import methods as _methods  # noqa: F401  (binds Tensor's methods)
 from engine.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
 from engine.create import (
@@ -40,8 +40,8 @@ from engine.create import (
     zeros,
     zeros_like,
 )
+from engine.dtypes import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8
 from engine.dtypes import bool_ as bool
-from engine.dtypes import float16, float32, float64, int8, int16, int32, int64, uint8
 from engine.gradcheck import gradcheck, gradgradcheck
 from engine.ops import (
     abs,

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.device import array_module, move
+from engine.dtypes import FLOATS
 from engine.tensor import Storage, Tensor, wrap
 
 Rule = Callable[..., "tuple[Tensor | None, ...]"]
@@ -168,7 +170,7 @@ def record(
             break
     else:
         return out
-    if out.data.dtype.kind != "f":
+    if out.data.dtype not in FLOATS:
         return out
     node = Node(name, rule, parents)
     saved = []
@@ -274,8 +276,14 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
             raise RuntimeError(
                 f"{op}: the tensor is {tensor.data.shape}; expected a scalar, or a gradient of that shape as argument"
             )
-        return wrap(np.ones_like(tensor.data))
-    gradient = gradient if isinstance(gradient, Tensor) else wrap(np.asarray(gradient, tensor.data.dtype))
+        return wrap(array_module(tensor.data).ones_like(tensor.data))
+    if not isinstance(gradient, Tensor):
+        gradient = wrap(move(np.asarray(gradient, tensor.data.dtype), tensor.device))
+    if type(gradient.data) is not type(tensor.data):
+        raise TypeError(
+            f"{op}: expected all tensors on one device; the gradient is on {gradient.device}, "
+            f"the tensor on {tensor.device}"
+        )
     if gradient.data.shape != tensor.data.shape:
         raise RuntimeError(
             f"{op}: the gradient is {gradient.data.shape} but the tensor is {tensor.data.shape}; expected one shape"

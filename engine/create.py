@@ -1,4 +1,7 @@
-"""Making tensors: from data, from a shape, from random numbers. Names and defaults are PyTorch's."""
+"""Making tensors: from data, from a shape, from random numbers. Names and defaults are PyTorch's.
+
+Random numbers are drawn on the host and moved: a seed gives the same bits on every device.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,26 @@ from typing import Any
 import numpy as np
 
 from engine import dtypes
-from engine.device import as_device, move
+from engine.device import as_device, is_array, module_of, move, on_host
 from engine.ops.operands import number, quiet, shape_argument
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, adopted, wrap
+from kernels import gpu
+
+_DLPACK_CUDA = 2  # kDLCUDA, of dlpack.h
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor from numbers, nested sequences, arrays or tensors; the data is copied.
 
-    Python floats become float32, ints int64, bools bool; arrays keep their dtype.
+    Python floats become float32, ints int64, bools bool; arrays keep their dtype, and their device unless one is given.
     Raises ValueError for ragged nesting, TypeError for anything but numbers.
     """
-    return _finish(np.array(_as_array("tensor", data, dtype)), dtype, device, requires_grad)
+    array = _as_array("tensor", data, dtype)
+    out = _finish(array, dtype, device, requires_grad)
+    if out.data is array:
+        out.data = array.copy(order="K")
+    return out
 
 
 def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -39,14 +49,18 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 def from_dlpack(source: Any) -> Tensor:
     """A tensor on the memory of any object that speaks DLPack (an array or tensor of another library)."""
+    if source.__dlpack_device__()[0] == _DLPACK_CUDA:
+        return wrap(adopted("from_dlpack", gpu.xp().from_dlpack(source)))
     return from_numpy(np.from_dlpack(source))
 
 
-def _as_array(op: str, data: Any, dtype: Any) -> np.ndarray:
+def _as_array(op: str, data: Any, dtype: Any) -> Any:
     if isinstance(data, Tensor):
         return data.data
     if isinstance(data, np.ndarray):
         array = np.asarray(data)
+    elif is_array(data):
+        array = data
     else:
         try:
             array = np.array(_plain(data))
@@ -55,15 +69,17 @@ def _as_array(op: str, data: Any, dtype: Any) -> np.ndarray:
         if dtype is None and array.dtype.kind == "f" and not _has_arrays(data):
             with quiet(over="ignore"):
                 array = array.astype(np.float32)
-    if array.dtype.kind not in "biuf":
+    if not dtypes.is_number(array.dtype):
         raise TypeError(f"{op}: expected numbers; got {array.dtype} from {type(data).__name__}")
     return adopted(op, array) if dtype is None else array
 
 
 def _plain(data: Any) -> Any:
-    """Nested sequences with tensors replaced by their arrays."""
+    """Nested sequences with tensors replaced by their arrays, on the host."""
     if isinstance(data, Tensor):
-        return data.data
+        data = data.data
+    if is_array(data):
+        return on_host(data)
     return [_plain(x) for x in data] if isinstance(data, (list, tuple)) else data
 
 
@@ -71,14 +87,15 @@ def _has_arrays(data: Any) -> bool:
     """Whether a nested sequence holds arrays or tensors, whose float64 is meant (a Python float's is not)."""
     if isinstance(data, (list, tuple)):
         return any(map(_has_arrays, data))
-    return isinstance(data, (np.ndarray, np.generic, Tensor))
+    return isinstance(data, (np.generic, Tensor)) or is_array(data)
 
 
-def _finish(array: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _finish(array: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    """The array as a tensor of that dtype on that device; None: as it is."""
     if dtype is not None:
         with quiet(all="ignore"):
             array = array.astype(dtypes.as_dtype(dtype), copy=False)
-    out = wrap(move(array, as_device(device)))
+    out = wrap(array if device is None else move(array, as_device(device)))
     if requires_grad:
         out.requires_grad = True
     return out
@@ -105,22 +122,26 @@ def full(
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
     shape, value = _size("full", (size,)), number("full", fill_value, dtypes.as_dtype(dtype))
-    return _finish(np.full(shape, value.data), None, device, requires_grad)
+    xp = module_of(as_device(device))
+    return _finish(xp.full(shape, value.item(), value.dtype), None, None, requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros; float32 by default."""
-    return _finish(np.zeros(_size("zeros", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    xp = module_of(as_device(device))
+    return _finish(xp.zeros(_size("zeros", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones; float32 by default."""
-    return _finish(np.ones(_size("ones", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    xp = module_of(as_device(device))
+    return _finish(xp.ones(_size("ones", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Memory as it is found; float32 by default."""
-    return _finish(np.empty(_size("empty", size), dtypes.as_dtype(dtype or float)), None, device, requires_grad)
+    xp = module_of(as_device(device))
+    return _finish(xp.empty(_size("empty", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -246,6 +267,6 @@ def randn_like(input: Tensor, *, dtype: Any = None) -> Tensor:
 
 def _float(op: str, dtype: Any) -> np.dtype:
     found = dtypes.as_dtype(dtype or float)
-    if found.kind != "f":
+    if not dtypes.is_float(found):
         raise TypeError(f"{op}: dtype is {found}; expected a floating-point dtype")
     return found

@@ -1,17 +1,20 @@
-"""Devices: "cpu" (NumPy arrays) and "cuda" (arrays of a GPU), and moving arrays between them."""
+"""Devices: "cpu" (NumPy arrays) and "cuda" (arrays of a GPU, or of a simulated one), and moving arrays between them."""
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from kernels import gpu
+
+NAMES = ("cpu", "cuda", "auto")
+
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array that a tensor can hold: NumPy's or CuPy's."""
-    return isinstance(x, np.ndarray) or type(x).__module__.partition(".")[0] == "cupy"
+    """Whether x is an array that a tensor can hold: NumPy's, or one of device "cuda"."""
+    return isinstance(x, np.ndarray) or gpu.is_array(x)
 
 
 def device_of(array: Any) -> str:
@@ -20,23 +23,60 @@ def device_of(array: Any) -> str:
 
 
 def array_module(array: Any) -> ModuleType:
-    """The module whose functions serve this array, NumPy or CuPy: `xp` in ops."""
-    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
+    """The module whose functions serve this array, NumPy or the GPU's: `xp` in ops."""
+    return np if isinstance(array, np.ndarray) else gpu.xp()
+
+
+def module_of(device: str) -> ModuleType:
+    """The module that makes arrays on a device that `as_device` gave."""
+    return np if device == "cpu" else gpu.xp()
+
+
+def is_device(x: Any) -> bool:
+    """Whether x says a device, as `as_device` takes it, rather than a dtype."""
+    if isinstance(x, str):
+        return x.partition(":")[0] in NAMES
+    return type(x) is int or isinstance(getattr(x, "type", None), str)
 
 
 def as_device(device: Any) -> str:
-    """A device's name from "cpu", "cuda", "auto" or None (both: the best there is).
+    """ "cpu" or "cuda" from what PyTorch's programs say: those names, "cuda:0", 0, or a torch.device.
 
-    Raises ValueError for a name that no device has, NotImplementedError for one whose kernels are not built yet.
+    None is "cpu"; "auto" is "cuda" where there is a GPU (a simulated one does not count), otherwise "cpu".
+    Raises ValueError for a name that no device has, RuntimeError saying what is missing where "cuda" cannot be had.
     """
-    if device is None or device in ("auto", "cpu"):
+    if device is None or device == "cpu":
         return "cpu"
-    if isinstance(device, str) and device.partition(":")[0] == "cuda":
-        raise NotImplementedError('device: "cuda" is not built yet; expected "cpu" (or "auto")')
+    name = f"cuda:{device}" if type(device) is int else str(device)
+    if name == "auto":
+        return "cuda" if gpu.is_available() else "cpu"
+    if name in ("cpu", "cpu:0"):
+        return "cpu"
+    if name in ("cuda", "cuda:0"):
+        gpu.xp()
+        return "cuda"
+    if name.startswith("cuda:") and name[5:].isdecimal():
+        raise ValueError(f'device: got "{name}"; expected "cuda" or "cuda:0", the first of CUDA_VISIBLE_DEVICES')
     raise ValueError(f'device: expected "cpu", "cuda" or "auto"; got {device!r}')
 
 
 def move(array: Any, device: str) -> Any:
-    """The array on that device: itself where it is there already."""
-    as_device(device)
-    return array
+    """The array on a device that `as_device` gave: itself where it is there already, otherwise a copy."""
+    if device == "cpu":
+        return on_host(array)
+    return gpu.xp().asarray(array) if isinstance(array, np.ndarray) else array
+
+
+def on_host(array: Any) -> np.ndarray:
+    """A NumPy array of the elements: itself where it is one, otherwise a copy, once all work on it is done.
+
+    Here the program waits for the GPU, so that here it hears of what kernels found wrong in their arguments, such as
+    labels out of range: the error of `kernels.faults.raise_pending`.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    from kernels import faults
+
+    host = array.get()
+    faults.raise_pending()
+    return host

@@ -1,8 +1,9 @@
-"""Dtypes and type promotion: NumPy's dtypes under PyTorch's rules.
+"""Dtypes and type promotion: NumPy's dtypes, and bfloat16 from ml_dtypes, under PyTorch's rules.
 
 Where the two libraries differ, PyTorch's rule holds: a Python number or a 0-dim tensor changes the result's dtype only
 when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer meeting a float
-takes the float's dtype (NumPy would widen int64 + float32 to float64); true division of integers gives float32.
+takes the float's dtype (NumPy would widen int64 + float32 to float64); float16 meeting bfloat16, neither of which
+holds the other, gives float32; true division of integers gives float32.
 https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 bool_ = np.dtype(np.bool_)
@@ -20,11 +22,14 @@ int16 = np.dtype(np.int16)
 int32 = np.dtype(np.int32)
 int64 = np.dtype(np.int64)
 float16 = np.dtype(np.float16)
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
 
-DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, float32, float64)
-_KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
+FLOATS = frozenset((float16, bfloat16, float32, float64))  # those that can carry gradients
+HALVES = frozenset((float16, bfloat16))
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # NumPy files bfloat16 under V, its kind for foreign types
 _PYTHON_KIND = {bool: 0, int: 1, float: 2}
 _DEFAULT = (bool_, int64, float32)  # what a Python bool, int, float becomes
 
@@ -47,7 +52,17 @@ def as_dtype(dtype: Any) -> np.dtype:
 
 def is_float(dtype: np.dtype) -> bool:
     """Whether tensors of this dtype can carry gradients."""
-    return dtype.kind == "f"
+    return dtype in FLOATS
+
+
+def is_number(dtype: np.dtype) -> bool:
+    """Whether it is a dtype of numbers or bools, be it one that tensors have or not."""
+    return dtype.kind in "biuf" or dtype == bfloat16
+
+
+def accumulator(dtype: np.dtype) -> np.dtype:
+    """The dtype that sums and products are kept in: float32 for float16 and bfloat16, otherwise the dtype itself."""
+    return float32 if dtype in HALVES else dtype
 
 
 def can_hold(dtype: np.dtype, other: np.dtype) -> bool:
@@ -90,9 +105,16 @@ def _combine(*tiers: tuple[np.dtype, ...]) -> np.dtype:
         if result is None or kind > _KIND[result.kind]:
             # Within one tier only the highest kind decides: int64 with float16 is float16.
             top = [d for d in tier if _KIND[d.kind] == kind]
-            result = np.result_type(*top) if top else result
+            result = _widest(top) if top else result
     assert result is not None
     return result
+
+
+def _widest(dtypes: list[np.dtype]) -> np.dtype:
+    """The smallest dtype that holds all of these, which are of one kind. NumPy knows no float that holds bfloat16."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    return np.result_type(*(float32 if dtype == bfloat16 else dtype for dtype in dtypes))
 
 
 def _scalar_kind(value: Any) -> int:
@@ -100,6 +122,6 @@ def _scalar_kind(value: Any) -> int:
         return 0
     if isinstance(value, (int, np.integer)):
         return 1
-    if isinstance(value, (float, np.floating)):
+    if isinstance(value, (float, np.floating, ml_dtypes.bfloat16)):
         return 2
     raise TypeError(f"expected a tensor or a Python number; got {type(value).__name__}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import enable_grad, grad
+from engine.device import array_module, move
 from engine.tensor import Tensor, wrap
 
 
@@ -44,12 +45,12 @@ def gradcheck(
     rng = np.random.default_rng(0)
     with enable_grad():
         outputs = _outputs("gradcheck", func(*inputs))
-    weights = [wrap(np.asarray(rng.standard_normal(y.shape))) for y in outputs]
+    weights = [wrap(_drawn(rng, y)) for y in outputs]
     # An output without a graph claims to be constant; the differences will tell.
     claims = [(y, w) for y, w in zip(outputs, weights) if y.requires_grad]
     found = grad([y for y, _ in claims], checked, [w for _, w in claims], allow_unused=True)
     for _ in range(directions):
-        steps = [_unit(rng.standard_normal(x.shape)) for x in checked]
+        steps = [_unit(_drawn(rng, x)) for x in checked]
         analytic = math.fsum(float((g.data * u).sum()) for g, u in zip(found, steps) if g is not None)
         numeric = _difference(func, inputs, checked, steps, weights, eps)
         if not abs(analytic - numeric) <= atol + rtol * abs(numeric):
@@ -77,7 +78,7 @@ def gradgradcheck(
     rng = np.random.default_rng(1)
     with enable_grad():
         outputs = _outputs("gradgradcheck", func(*inputs))
-    seeds = [Tensor(np.asarray(rng.standard_normal(y.shape)), requires_grad=True) for y in outputs]
+    seeds = [Tensor(_drawn(rng, y), requires_grad=True) for y in outputs]
 
     def gradient(*arguments: Any) -> tuple[Tensor, ...]:
         given, incoming = arguments[: len(inputs)], arguments[len(inputs) :]
@@ -112,24 +113,29 @@ def _outputs(op: str, result: Any) -> list[Tensor]:
     return outputs
 
 
-def _unit(direction: Any) -> np.ndarray:
+def _drawn(rng: np.random.Generator, like: Tensor) -> Any:
+    """Normal numbers of a tensor's shape, on its device."""
+    return move(np.asarray(rng.standard_normal(like.shape)), like.device)
+
+
+def _unit(direction: Any) -> Any:
     """A direction of root-mean-square 1 spread over the input, scaled to length 1."""
-    direction = np.asarray(direction)
-    return direction / max(float(np.linalg.norm(direction)), 1e-300)
+    xp = array_module(direction)
+    return xp.asarray(direction / max(float(xp.linalg.norm(direction)), 1e-300))
 
 
 def _difference(
     func: Callable[..., Any],
     inputs: Sequence[Any],
     checked: list[Tensor],
-    steps: list[np.ndarray],
+    steps: list[Any],
     weights: list[Tensor],
     eps: float,
 ) -> float:
     """<weights, f(x + eps u) - f(x - eps u)> / 2 eps, at copies of the inputs."""
     ends = []
     for h in (eps, -eps):
-        moved = {id(x): np.asarray(x.data + h * u) for x, u in zip(checked, steps)}
+        moved = {id(x): array_module(u).asarray(x.data + h * u) for x, u in zip(checked, steps)}
         arguments = [
             Tensor(moved[id(x)], requires_grad=True) if isinstance(x, Tensor) and id(x) in moved else x for x in inputs
         ]

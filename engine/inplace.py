@@ -13,6 +13,7 @@ import numpy as np
 
 from engine import dtypes, ops
 from engine.autograd import Node, is_grad_enabled
+from engine.device import move
 from engine.ops.operands import as_tensor, broadcast_shape, cast, zeros_like
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, wrap
@@ -43,7 +44,7 @@ def _is_tracked(*tensors: Any) -> bool:
 
 
 def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
-    if not getattr(x.data.flags, "writeable", True):
+    if not _is_writable(x.data):
         raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
     if not tracking:
         return
@@ -54,8 +55,15 @@ def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
             f"{name}: x shares its memory with a view, which would miss this write in the graph; "
             "expected a clone() first, or the write under no_grad()"
         )
-    if x.data.dtype.kind != "f":
+    if x.data.dtype not in dtypes.FLOATS:
         raise RuntimeError(f"{name}: x is {x.dtype}, which carries no gradient; expected a floating-point tensor")
+
+
+def _is_writable(array: Any) -> bool:
+    """Whether each element has memory of its own. CuPy lets an expanded view be written to."""
+    if isinstance(array, np.ndarray):
+        return array.flags.writeable
+    return not any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape))
 
 
 def _written(x: Tensor, node: Node | None) -> None:
@@ -115,7 +123,10 @@ masked_fill_ = inplace_form("masked_fill_", ops.masked_fill)
 
 
 def copy_(self: Tensor, src: Any) -> Tensor:
-    """Take over the values of src (a tensor or a number), broadcast and cast; the gradient flows to src."""
+    """Take over the values of src (a tensor, of any device, or a number), broadcast and cast.
+
+    The gradient flows to src.
+    """
     return _copied("copy_", self, src)
 
 
@@ -130,7 +141,7 @@ def _copied(name: str, x: Tensor, src: Any) -> Tensor:
     src = as_tensor(name, src, x)
     if broadcast_shape(name, x.shape, src.shape) != x.shape:
         raise ValueError(f"{name}: src is {src.shape}; expected it to broadcast to {x.shape}")
-    source = cast(src, x.dtype)
+    source = cast(src, x.dtype) if type(src.data) is type(x.data) else src.to(x.device, x.dtype)
 
     def write() -> None:
         x.data[...] = source.data
@@ -149,9 +160,10 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator 
         raise ValueError(f"uniform_: expected a <= b; got a={a}, b={b}")
 
     def draw(stream: Generator) -> np.ndarray:
-        values = stream.uniform(self.shape, self.dtype) * (b - a) + a
-        below = np.nextafter(np.asarray(b, self.dtype), np.asarray(a, self.dtype))  # rounding may reach b
-        return np.minimum(values, below)
+        values = stream.uniform(self.shape, dtypes.accumulator(self.dtype)) * (b - a) + a
+        top = np.asarray(b, self.dtype)
+        below = top if float(top) < b else np.nextafter(top, np.asarray(a, self.dtype))  # rounding may reach b
+        return np.minimum(values.astype(self.dtype, copy=False), below)
 
     return _drawn("uniform_", self, draw, generator)
 
@@ -160,14 +172,18 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Genera
     """Fill with normally distributed numbers from the Philox stream."""
     if std < 0:
         raise ValueError(f"normal_: expected std >= 0; got {std}")
-    return _drawn("normal_", self, lambda stream: stream.normal(self.shape, self.dtype) * std + mean, generator)
+
+    def draw(stream: Generator) -> np.ndarray:
+        return stream.normal(self.shape, dtypes.accumulator(self.dtype)) * std + mean
+
+    return _drawn("normal_", self, draw, generator)
 
 
 def _drawn(name: str, x: Tensor, draw: Callable[[Generator], np.ndarray], generator: Generator | None) -> Tensor:
-    if x.data.dtype.kind != "f":
+    if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"{name}: x is {x.dtype}; expected a floating-point tensor")
 
     def write() -> None:
-        x.data[...] = draw(generator or default_generator)
+        x.data[...] = move(draw(generator or default_generator), x.device)
 
     return tracked_write(name, x, (), write, lambda dy: (zeros_like(dy),))

@@ -1,7 +1,7 @@
 """What Tensor offers as methods: the functions of engine.ops and engine.inplace, bound by name.
 
-A method *is* the function: x.relu() is ops.relu(x). Only operators whose arguments come in the other order, and moves
-between dtypes and devices, are written out here.
+A method *is* the function: x.relu() is ops.relu(x). Only operators whose arguments come in the other order are written
+out here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import autograd, dtypes, inplace, ops
-from engine.device import as_device, is_array, move
+from engine import autograd, dtypes, inplace, moves, ops
+from engine.device import is_array
 from engine.ops.operands import cast
 from engine.tensor import Tensor
 
@@ -87,42 +87,6 @@ REFLECTED = {
 }
 
 
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """The tensor in another dtype and / or on another device: itself where nothing changes; the gradient comes back.
-
-    to(dtype), to(device), to(device, dtype) or to(other), the last taking both from another tensor.
-    """
-    for arg in args:
-        if isinstance(arg, Tensor):
-            dtype, device = arg.dtype, arg.device
-        elif isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda", "auto"):
-            device = arg
-        else:
-            dtype = arg
-    x = self if dtype is None else cast(self, dtypes.as_dtype(dtype))
-    if device is not None:
-        moved = move(x.data, as_device(device))
-        if moved is not x.data:
-            back = x.device
-            x = autograd.record("to", moved, (x,), lambda dy: (to(dy, back),))
-    return x
-
-
-def cpu(self: Tensor) -> Tensor:
-    """The tensor on the CPU: itself if it is there."""
-    return to(self, "cpu")
-
-
-def cuda(self: Tensor) -> Tensor:
-    """The tensor on the GPU: itself if it is there."""
-    return to(self, "cuda")
-
-
-def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """The tensor in the dtype of another."""
-    return to(self, dtype=other.dtype)
-
-
 def _caster(name: str, dtype: Any) -> Any:
     def method(self: Tensor) -> Tensor:
         return cast(self, dtype)
@@ -152,6 +116,7 @@ def bind() -> None:
         setattr(Tensor, name, _reflected(name, op))
     for name, dtype in (
         ("half", dtypes.float16),
+        ("bfloat16", dtypes.bfloat16),
         ("float", dtypes.float32),
         ("double", dtypes.float64),
         ("int", dtypes.int32),
@@ -159,7 +124,7 @@ def bind() -> None:
         ("bool", dtypes.bool_),
     ):
         setattr(Tensor, name, _caster(name, dtype))
-    for function in (to, cpu, cuda, type_as):
+    for function in (moves.to, moves.cpu, moves.cuda, moves.type_as):
         setattr(Tensor, function.__name__, function)
     for function in (autograd.backward, autograd.register_hook, autograd.retain_grad):
         setattr(Tensor, function.__name__, function)

@@ -52,7 +52,7 @@ class Generator:
         return kernels.of().random_bits(*self.take(n), n)
 
     def uniform(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """Uniform on [0, 1): 24 bits of a word for float32 and float16's rounding down, 53 of two for float64."""
+        """Uniform on [0, 1): as many bits of a word as the dtype holds below 1 (53 of two words for float64)."""
         n = math.prod(shape)
         if dtype == np.float64:
             words = self.bits(2 * n).astype(np.uint64)
@@ -61,8 +61,8 @@ class Generator:
         elif dtype == np.float32:
             values = (self.bits(n) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
         else:
-            # 11 bits are what float16 holds below 1; more would round up to 1.
-            values = (self.bits(n) >> np.uint32(21)).astype(np.float32) * np.float32(2.0**-11)
+            bits = 11 if dtype == np.float16 else 8  # more would round up to 1
+            values = (self.bits(n) >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)
         return values.astype(dtype, copy=False).reshape(shape)
 
     def normal(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.device import device_of, is_array
-from engine.dtypes import DTYPES
+from engine.device import as_device, device_of, is_array, move, on_host
+from engine.dtypes import DTYPES, FLOATS
 
 
 class Storage:
@@ -85,6 +85,11 @@ class Tensor:
         return device_of(self.data)
 
     @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
+        return not isinstance(self.data, np.ndarray)
+
+    @property
     def itemsize(self) -> int:
         return self.data.itemsize
 
@@ -119,7 +124,7 @@ class Tensor:
 
     def is_floating_point(self) -> bool:
         """Whether the dtype can carry gradients."""
-        return self.data.dtype.kind == "f"
+        return self.data.dtype in FLOATS
 
     # --- its place in the graph
 
@@ -129,7 +134,7 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
-        if flag and self.data.dtype.kind != "f":
+        if flag and self.data.dtype not in FLOATS:
             raise RuntimeError(f"requires_grad: expected a floating-point tensor; got {self.data.dtype}")
         if not flag and self._node is not None:
             raise RuntimeError("requires_grad: only a leaf's can be turned off; expected detach() on a result")
@@ -168,11 +173,11 @@ class Tensor:
         """The one element as a Python number."""
         if self.data.size != 1:
             raise RuntimeError(f"item: the tensor is {self.data.shape}; expected one element")
-        return self.data.item()
+        return on_host(self.data).item()
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
-        return self.data.tolist()
+        return on_host(self.data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
@@ -205,7 +210,7 @@ class Tensor:
             raise RuntimeError(
                 f"bool: the tensor is {self.data.shape}; the truth of more than one element is ambiguous"
             )
-        return bool(self.data.item())
+        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -216,7 +221,7 @@ class Tensor:
     def __index__(self) -> int:
         if self.data.dtype.kind not in "iub" or self.data.size != 1:
             raise TypeError(f"index: expected an integer scalar; got {self.data.dtype} of shape {self.data.shape}")
-        return int(self.data.item())
+        return int(self.item())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.data.ndim == 0 else object.__format__(self, spec)
@@ -229,10 +234,14 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        text = np.array2string(np.asarray(self.data), separator=", ", precision=4, prefix="tensor(")
+        array = on_host(self.data)
+        array = array if array.dtype.kind != "V" else array.astype(np.float32)  # NumPy prints all its digits
+        text = np.array2string(array, separator=", ", precision=4, prefix="tensor(")
         notes = f", size={self.data.shape}" if not self.data.size and self.data.ndim != 1 else ""
         if self.data.dtype not in (np.float32, np.int64, np.bool_):
             notes += f", dtype={self.data.dtype}"
+        if self.is_cuda:
+            notes += ", device='cuda'"
         if self._node is not None:
             notes += f", grad_fn={self._node}"
         elif self._requires_grad:
@@ -260,7 +269,14 @@ class Tensor:
     def __reduce__(self) -> Any:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
+        if self.is_cuda:  # as bytes that any machine can read; whoever has no GPU is told so
+            return _from_host, (type(self), on_host(self.data), self.device, self._requires_grad)
         return type(self), (self.data, self._requires_grad)
+
+
+def _from_host(kind: type[Tensor], host: np.ndarray, device: str, requires_grad: bool) -> Tensor:
+    """What a pickled tensor of another device than the CPU is made from."""
+    return kind(move(host, as_device(device)), requires_grad)
 
 
 def adopted(op: str, array: Any) -> Any:

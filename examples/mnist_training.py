@@ -40,7 +40,7 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
     print(f"test accuracy {100 * accuracy:.2f} %")
     report.write(
         device=flags.device,
-        kernels=kernels.name(),
+        kernels=kernels.name(flags.device),
         epochs=flags.epochs,
         batch_size=flags.batch_size,
         seed=flags.seed,
@@ -53,7 +53,7 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
 
 
 def dataset(split: str, root: Path | None, device: str, limit: int | None = None) -> TensorDataset:
-    """Images (N, 1, 28, 28) as uint8 and labels (N,) as int64, the first `limit` of them."""
+    """Images (N, 1, 28, 28) as uint8 and labels (N,) as int64, the first `limit` of them, moved to the device once."""
     try:
         images, labels = mnist(root, split=split)
     except (OSError, ValueError, RuntimeError) as error:
@@ -76,7 +76,7 @@ def train(model: nn.Module, data: TensorDataset, flags: argparse.Namespace) -> t
     loader = DataLoader(data, batch_size=flags.batch_size, shuffle=True)
     optimizer = optim.Adam(model.parameters(), lr=flags.lr)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=flags.lr, total_steps=flags.epochs * len(loader))
-    losses: list[float] = []
+    losses: list[Any] = []
     epoch_seconds: list[float] = []
     model.train()
     for epoch in range(1, flags.epochs + 1):
@@ -87,7 +87,8 @@ def train(model: nn.Module, data: TensorDataset, flags: argparse.Namespace) -> t
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
+            losses.append(loss.detach())  # not its number: a GPU would have to be waited for
+        losses[-len(loader) :] = engine.stack(losses[-len(loader) :]).tolist()
         epoch_seconds.append(time.perf_counter() - start)
         mean_loss = statistics.fmean(losses[-len(loader) :])
         print(f"epoch {epoch}/{flags.epochs}  loss {mean_loss:.4f}  {epoch_seconds[-1]:.1f} s", flush=True)
@@ -98,13 +99,13 @@ def train(model: nn.Module, data: TensorDataset, flags: argparse.Namespace) -> t
 def evaluate(model: nn.Module, data: TensorDataset) -> float:
     """The share of images whose largest logit is the label's."""
     model.eval()
-    right = 0
+    right: Any = 0
     for images, labels in DataLoader(data, batch_size=500):
-        right += int((model(normalised(images)).argmax(1) == labels).sum())
-    return right / len(data)
+        right += (model(normalised(images)).argmax(1) == labels).sum()
+    return int(right) / len(data)
 
 
-def progress(loader: DataLoader, title: str, batch_size: int, losses: list[float]) -> Iterable[Any]:
+def progress(loader: DataLoader, title: str, batch_size: int, losses: list[Tensor]) -> Iterable[Any]:
     """The loader under a bar with loss and images/s; just the loader where nobody watches."""
     if not sys.stderr.isatty():
         yield from loader
@@ -114,7 +115,7 @@ def progress(loader: DataLoader, title: str, batch_size: int, losses: list[float
     with tqdm(total=len(loader) * batch_size, desc=title, unit=" images", leave=False) as bar:
         for batch in loader:
             yield batch
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{losses[-1].item():.4f}", refresh=False)
             bar.update(batch_size)
 
 
@@ -138,7 +139,7 @@ class Report:
 def parse(description: str | None) -> argparse.Namespace:
     """The flags, checked: an unknown or unbuilt device or backend ends the program with one clear line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:0")
     parser.add_argument("--kernels", choices=("auto", "reference", "cpu", "triton", "numba"), default="auto")
     parser.add_argument("--epochs", type=positive(int), default=5)
     parser.add_argument("--batch-size", type=positive(int), default=64)
@@ -152,8 +153,9 @@ def parse(description: str | None) -> argparse.Namespace:
         flags.device = engine.device.as_device(flags.device)
         if flags.kernels != "auto":  # otherwise TILEGRAD_KERNELS decides
             kernels.use(flags.kernels)
-        kernels.name()
-    except (NotImplementedError, ValueError, ImportError) as error:
+        if kernels.name(flags.device) != flags.kernels != "auto":
+            raise ValueError(f"--kernels: {flags.kernels} does not serve device {flags.device}")
+    except (NotImplementedError, ValueError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     return flags
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.dtypes import is_number
 from engine.ops.shape import stack
 from engine.tensor import Tensor
 
@@ -38,10 +39,10 @@ def default_collate(samples: Sequence[Any]) -> Any:
 
 
 def _collate_arrays(samples: Sequence[np.ndarray | np.generic]) -> Tensor:
-    dtypes = {np.asarray(sample).dtype for sample in samples}
+    found = {np.asarray(sample).dtype for sample in samples}
     shapes = {np.shape(sample) for sample in samples}
-    if any(dtype.kind not in "biuf" for dtype in dtypes):
-        raise TypeError(f"default_collate: arrays are {_listed(dtypes)}; expected numbers")
+    if not all(map(is_number, found)):
+        raise TypeError(f"default_collate: arrays are {_listed(found)}; expected numbers")
     if len(shapes) > 1:
         raise ValueError(f"default_collate: arrays are {_listed(shapes)}; expected one shape")
     return Tensor(np.stack(samples))

@@ -5,7 +5,8 @@ A weight (out, in, ...) has fan_in = in * prod(...) and fan_out = out * prod(...
     Xavier   keeps the variance forward and backward (Glorot & Bengio 2010)
     Kaiming  keeps it through ReLU in one direction (He, Zhang, Ren & Sun 2015)
 
-Random numbers come from `generator`, by default the engine's own.
+Random numbers come from `generator`, by default the engine's own. They are drawn on the host: a seed gives the same
+weights on every device.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import no_grad
-from engine.device import array_module
 from engine.random import Generator
 from engine.tensor import Tensor
 
@@ -75,15 +75,13 @@ def trunc_normal_(
     inside = _normal_cdf((b - mean) / std) - _normal_cdf((a - mean) / std) if std > 0 else 0.0
     if not inside >= 0.01:
         raise ValueError(f"trunc_normal_: [{a}, {b}] holds {inside:.2g} of N({mean}, {std}^2); expected at least 0.01")
-    normal_(tensor, mean, std, generator)
-    outside = (tensor.data < a) | (tensor.data > b)
+    values = normal_(Tensor(np.empty(tensor.shape, tensor.dtype)), mean, std, generator).data
+    outside = (values < a) | (values > b)
     while outside.any():
-        again = Tensor(array_module(tensor.data).empty(int(outside.sum()), tensor.dtype))
-        values = tensor.data.copy()
+        again = Tensor(np.empty(int(outside.sum()), tensor.dtype))
         values[outside] = normal_(again, mean, std, generator).data
-        _write(tensor, values)
         outside = (values < a) | (values > b)
-    return tensor
+    return _write(tensor, values)
 
 
 def _normal_cdf(z: float) -> float:
@@ -110,7 +108,7 @@ def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, as far as a matrix of this shape holds it. Raises ValueError for anything but a matrix."""
     if tensor.ndim != 2:
         raise ValueError(f"eye_: the tensor is {tensor.shape}; expected a matrix")
-    return _write(tensor, array_module(tensor.data).eye(*tensor.shape, dtype=tensor.dtype))
+    return _write(tensor, np.eye(*tensor.shape, dtype=tensor.dtype))
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -122,11 +120,10 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
         raise ValueError(f"orthogonal_: the tensor is {tensor.shape}; expected at least 2 dimensions")
     if tensor.numel() == 0:
         return tensor
-    xp = array_module(tensor.data)
     rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
-    tall = xp.empty((max(rows, columns), min(rows, columns)), np.float64)
-    q, r = xp.linalg.qr(normal_(Tensor(tall), generator=generator).data)
-    q = q * xp.sign(xp.diag(r))
+    tall = np.empty((max(rows, columns), min(rows, columns)), np.float64)
+    q, r = np.linalg.qr(normal_(Tensor(tall), generator=generator).data)
+    q = q * np.sign(np.diag(r))
     return _write(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from engine import dtypes
 from engine.autograd import RemovableHandle, no_grad
-from engine.device import as_device
+from engine.moves import destination
 from engine.nn import state
 from engine.nn.parameter import Parameter
 from engine.tensor import Storage, Tensor
@@ -285,24 +285,15 @@ class Module:
         fn(self)
         return self
 
-    def to(self: T, *args: Any, dtype: Any = None, device: Any = None) -> T:
-        """Move parameters and buffers, in place: to(device), to(dtype), to(device, dtype) or to(tensor).
+    def to(self: T, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> T:
+        """Move parameters, their gradients and buffers, in place: to(device), to(dtype), to(device, dtype), to(tensor).
 
-        Integer buffers keep their dtype. Raises TypeError for a dtype that is not floating-point.
+        Integer buffers keep their dtype; an optimizer's state follows at its next step.
+        Raises TypeError for a dtype that is not floating-point.
         """
-        for arg in args:
-            if isinstance(arg, Tensor):
-                dtype, device = arg.dtype, arg.device
-            elif isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda", "auto"):
-                device = arg
-            else:
-                dtype = arg
-        if dtype is not None:
-            dtype = dtypes.as_dtype(dtype)
-            if not dtypes.is_float(dtype):
-                raise TypeError(f"to: dtype is {dtype}; expected a floating-point dtype for a module")
-        if device is not None:
-            device = as_device(device)
+        dtype, device = destination(args, dtype, device)
+        if dtype is not None and not dtypes.is_float(dtype):
+            raise TypeError(f"to: dtype is {dtype}; expected a floating-point dtype for a module")
         return self._convert(lambda x: x.to(dtype=dtype if x.is_floating_point() else None, device=device))
 
     def float(self: T) -> T:
@@ -317,13 +308,17 @@ class Module:
         """Floating-point parameters and buffers as float16."""
         return self.to(dtypes.float16)
 
+    def bfloat16(self: T) -> T:
+        """Floating-point parameters and buffers as bfloat16."""
+        return self.to(dtypes.bfloat16)
+
     def cpu(self: T) -> T:
         """Parameters and buffers on the CPU."""
         return self.to("cpu")
 
-    def cuda(self: T) -> T:
+    def cuda(self: T, device: Any = None) -> T:
         """Parameters and buffers on the GPU."""
-        return self.to("cuda")
+        return self.to("cuda" if device is None else device)
 
     def _convert(self: T, convert: Callable[[Tensor], Tensor]) -> T:
         """Give every parameter and buffer the memory of convert(it); the objects stay, for optimisers hold them."""

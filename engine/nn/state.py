@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from engine.autograd import no_grad
+from engine.device import is_array
+from engine.dtypes import is_number
 from engine.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def load_state_dict(module: Module, values: Mapping[str, Any], strict: bool = Tr
 
     with no_grad():
         for key, array in arrays.items():
-            own[key].copy_(wrap(array).to(device=own[key].device))
+            own[key].copy_(wrap(array))
     return IncompatibleKeys(missing, unexpected)
 
 
@@ -69,8 +71,10 @@ def _array(value: Any) -> Any:
     """The array of a tensor or of what NumPy takes for one (a tensor of another library); None if it is no numbers."""
     if isinstance(value, Tensor):
         return value.data
+    if is_array(value):
+        return value if is_number(value.dtype) else None
     array = np.asarray(value) if hasattr(value, "__array__") else None
-    return array if array is not None and array.dtype.kind in "biuf" else None
+    return array if array is not None and is_number(array.dtype) else None
 
 
 def _quoted(keys: list[str]) -> str:

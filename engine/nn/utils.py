@@ -11,7 +11,8 @@ import numpy as np
 from engine import ops
 from engine.autograd import no_grad
 from engine.device import array_module
-from engine.ops.operands import quiet
+from engine.dtypes import accumulator
+from engine.ops.operands import quiet, require_one_device, wide
 from engine.tensor import Tensor, wrap
 
 
@@ -36,6 +37,7 @@ def clip_grad_norm_(
     grads = _gradients(op, parameters)
     if not grads:
         return wrap(np.zeros((), np.float32))
+    require_one_device(op, *grads)
     xp = array_module(grads[0].data)
     with quiet(all="ignore"):  # an infinite norm is a result like any other
         norms = xp.stack([_norm(xp, _flat(g.data), p) for g in grads])
@@ -45,7 +47,7 @@ def clip_grad_norm_(
     with quiet(all="ignore"):
         scale = xp.minimum(max_norm / (total + 1e-6), 1.0)
         for g in grads:
-            g.data *= scale.astype(g.dtype)
+            g.data *= scale.astype(accumulator(g.dtype))
             g._storage.version += 1
     return wrap(total)
 
@@ -90,8 +92,9 @@ def _gradients(op: str, parameters: Any) -> list[Tensor]:
 
 def _flat(array: Any) -> Any:
     """The elements as a vector of float32 at least, in the order in which they lie: a view where it can be one."""
-    flat = array.ravel(order="K")
-    return flat.astype(np.float32) if flat.dtype == np.float16 else flat
+    # ravel(order="K"), which CuPy lacks
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    return wide(array.transpose(order).reshape(-1))
 
 
 def _norm(xp: Any, vector: Any, p: float) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from engine import dtypes
 from engine.autograd import record
 from engine.device import array_module
-from engine.ops.operands import as_tensor, binary, cast, quiet, zeros_like
+from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, zeros_like
 from engine.tensor import Tensor, wrap
 
 
@@ -59,7 +59,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
         return floor_divide(input, other) if rounding_mode == "floor" else _trunc_divide(input, other)
     a, b = binary("div", input, other)
-    if a.data.dtype.kind != "f":
+    if a.data.dtype not in dtypes.FLOATS:
         a, b = cast(a, dtypes.float32), cast(b, dtypes.float32)
     dividend = a if b.requires_grad else None
     wanted = a.requires_grad
@@ -81,7 +81,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 
 def _trunc_divide(input: Any, other: Any) -> Tensor:
     a, b = _divisible("div", input, other)
-    if a.data.dtype.kind == "f":
+    if a.data.dtype in dtypes.FLOATS:
         return trunc(div(a, b))
     down = a.data // b.data
     return wrap(down + ((down < 0) & (down * b.data != a.data)).astype(down.dtype))  # exact, unlike a float quotient
@@ -103,7 +103,7 @@ def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
     a, b = binary(op, input, other)
     if a.data.dtype.kind == "b":
         raise TypeError(f"{op}: both operands are bool; expected numbers")
-    if b.data.dtype.kind != "f" and not b.data.all():
+    if b.data.dtype not in dtypes.FLOATS and not b.data.all():
         raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
     return a, b
 
@@ -140,9 +140,9 @@ def sign(input: Tensor) -> Tensor:
 def _stepwise(name: str, doc: str) -> Any:
     def op(input: Tensor) -> Tensor:
         x = as_tensor(name, input)
-        if x.data.dtype.kind != "f":
+        if x.data.dtype not in dtypes.FLOATS:
             return wrap(x.data.copy())
-        y = getattr(array_module(x.data), name)(x.data)
+        y = getattr(array_module(x.data), name)(ordered(x.data)).astype(x.data.dtype, copy=False)
         return record(name, y, (x,), lambda dy: (zeros_like(dy),))
 
     op.__name__ = op.__qualname__ = name

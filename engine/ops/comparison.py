@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from engine.device import array_module
-from engine.ops.operands import as_tensor, binary
+from engine.dtypes import FLOATS
+from engine.ops.operands import as_tensor, binary, ordered, require_one_device
 from engine.tensor import Tensor, wrap
 
 
 def _comparison(name: str, symbol: str, xp_name: str) -> Any:
     def op(input: Any, other: Any) -> Tensor:
         a, b = binary(name, input, other)
-        return wrap(getattr(array_module(a.data), xp_name)(a.data, b.data))
+        return wrap(getattr(array_module(a.data), xp_name)(ordered(a.data), ordered(b.data)))
 
     op.__name__ = op.__qualname__ = name
     op.__doc__ = f"a {symbol} b elementwise, broadcast; a bool tensor."
@@ -33,7 +34,7 @@ logical_xor = _comparison("logical_xor", "xor", "logical_xor")
 def _bitwise(name: str, symbol: str) -> Any:
     def op(input: Any, other: Any) -> Tensor:
         a, b = binary(name, input, other)
-        if a.data.dtype.kind == "f":
+        if a.data.dtype in FLOATS:
             raise TypeError(f"{name}: the operands are {a.dtype}; expected bool or integer tensors")
         return wrap(getattr(array_module(a.data), name)(a.data, b.data))
 
@@ -56,7 +57,7 @@ def logical_not(input: Any) -> Tensor:
 def bitwise_not(input: Any) -> Tensor:
     """~x on the bits of a bool or integer tensor."""
     x = as_tensor("bitwise_not", input)
-    if x.data.dtype.kind == "f":
+    if x.data.dtype in FLOATS:
         raise TypeError(f"bitwise_not: the tensor is {x.dtype}; expected bool or integers")
     return wrap(~x.data)
 
@@ -82,9 +83,11 @@ def isfinite(input: Any) -> Tensor:
 def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether |a - b| <= atol + rtol * |b| everywhere."""
     a, b = binary("allclose", input, other)
-    return bool(array_module(a.data).allclose(a.data, b.data, rtol=rtol, atol=atol, equal_nan=equal_nan))
+    x, y = ordered(a.data), ordered(b.data)
+    return bool(array_module(x).allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan))
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
+    require_one_device("equal", input, other)
     return input.data.shape == other.data.shape and bool((input.data == other.data).all())

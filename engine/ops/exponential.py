@@ -9,7 +9,7 @@ import numpy as np
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import add, div, mul, neg, sub
-from engine.ops.operands import binary, float_operand, quiet
+from engine.ops.operands import binary, float_operand, ordered, quiet, wide
 from engine.ops.selection import where
 from engine.tensor import Tensor, wrap
 
@@ -30,7 +30,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
             lower = pow(a, where(wrap(b.data == 0), 1.0, sub(b, 1.0)))
             da = mul(dy, where(wrap(b.data == 0), 0.0, mul(b, lower)))
         if b.requires_grad:
-            safe = where(wrap((a.data == 0) & (b.data >= 0)), 1.0, a)
+            safe = where(wrap((a.data == 0) & (ordered(b.data) >= 0)), 1.0, a)
             db = mul(mul(dy, y), log(safe))
         return da, db
 
@@ -97,7 +97,7 @@ def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(x);  dx = -dy * y^3 / 2."""
     x = float_operand("rsqrt", input)
     with quiet(all="ignore"):
-        y = 1 / array_module(x.data).sqrt(x.data)
+        y = (1 / array_module(x.data).sqrt(wide(x.data))).astype(x.data.dtype, copy=False)
     return record("rsqrt", y, (x,), lambda dy, y: (mul(dy, mul(mul(mul(y, y), y), -0.5)),), output=True)
 
 

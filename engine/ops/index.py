@@ -6,9 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from engine import dtypes
 from engine.autograd import record
-from engine.device import array_module
-from engine.ops.operands import as_tensor, broadcast_shape, cast, normalize_axis, quiet
+from engine.device import array_module, is_array, move
+from engine.ops.operands import (
+    as_tensor,
+    broadcast_shape,
+    cast,
+    normalize_axis,
+    ordered,
+    quiet,
+    require_one_device,
+    wide,
+)
 from engine.tensor import Tensor, wrap
 
 
@@ -22,7 +32,7 @@ def plain_index(index: Any) -> Any:
         index = np.asarray([i.item() if isinstance(i, Tensor) else i for i in index])
         if index.size == 0:
             index = index.astype(np.int64)
-    if isinstance(index, np.ndarray) and index.dtype.kind not in "iub":
+    if is_array(index) and index.dtype.kind not in "iub":
         raise IndexError(f"getitem: an index is {index.dtype}; expected integers or bools")
     if isinstance(index, float):
         raise IndexError(f"getitem: an index is {index!r}; expected an integer")
@@ -38,8 +48,17 @@ def is_basic(index: Any) -> bool:
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """x[index] as NumPy has it: a view for ints and slices, a copy for index arrays and masks."""
-    parts, view = _parts(index), None
+    """x[index] as NumPy has it: a view for ints and slices, a copy for index arrays and masks.
+
+    Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, repeated indices add up
+    their gradients in no fixed order.
+    """
+    return pick(input, _parts("getitem", input, index))
+
+
+def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
+    """getitem for an index that is known to be within range."""
+    view = None
     if is_basic(parts):
         view = input
         if Ellipsis not in parts:
@@ -49,14 +68,51 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     return record("getitem", y, (input,), lambda dy: (_put(dy, parts, shape),), view_of=view)
 
 
-def _parts(index: Any) -> tuple[Any, ...]:
-    """An index as a tuple that a gradient rule may keep: lists, which may change, as tensors; 0-dim ones as ints."""
+def _parts(op: str, x: Tensor, index: Any) -> tuple[Any, ...]:
+    """An index of x as a tuple that a gradient rule may keep: lists, which may change, as tensors; 0-dim ones as ints.
+
+    What is no tensor is brought to x's device.
+    """
     parts = index if type(index) is tuple else (index,)
     if is_basic(parts):
         return parts
-    parts = [wrap(plain_index(i)) if isinstance(i, list) else i for i in parts]
-    single = [isinstance(i, (Tensor, np.ndarray)) and i.ndim == 0 and i.dtype.kind in "iu" for i in parts]
-    return tuple([int(i) if one else i for i, one in zip(parts, single)])
+    parts = tuple([_part(op, x, i) for i in parts])
+    if x.is_cuda:
+        _require_inside(op, x, parts)
+        parts = tuple([wrap(move(i.data, x.device)) if isinstance(i, Tensor) else i for i in parts])
+    return parts
+
+
+def _part(op: str, x: Tensor, i: Any) -> Any:
+    if isinstance(i, (Tensor, np.ndarray)) and i.ndim == 0 and i.dtype.kind in "iu":
+        return int(i)
+    if isinstance(i, list):
+        return wrap(plain_index(i))
+    if isinstance(i, np.ndarray):
+        return wrap(plain_index(i)) if x.is_cuda else i
+    if is_array(i):
+        i = wrap(i)
+    if isinstance(i, Tensor):
+        require_one_device(op, x, i)
+    return i
+
+
+def _require_inside(op: str, x: Tensor, parts: tuple[Any, ...]) -> None:
+    """Raise IndexError for index arrays out of range, which NumPy finds by itself and CuPy wraps round."""
+    consumed = [0 if i is None or i is Ellipsis else i.ndim if _is_mask(i) else 1 for i in parts]
+    d = 0
+    for i, n in zip(parts, consumed):
+        if isinstance(i, Tensor) and not _is_mask(i) and i.numel() and d < x.ndim:
+            low, high = (int(end) for end in (i.data.min(), i.data.max()))
+            size = x.shape[d]
+            if low < -size or high >= size:
+                found = low if low < -size else high
+                raise IndexError(f"{op}: index {found} is out of bounds for dim {d} of size {size}")
+        d += x.ndim - sum(consumed) if i is Ellipsis else n
+
+
+def _is_mask(i: Any) -> bool:
+    return isinstance(i, Tensor) and i.dtype.kind == "b"
 
 
 def _taken(op: str, x: Tensor, index: Any) -> Any:
@@ -74,28 +130,29 @@ def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
         y = xp.zeros(shape, dy.data.dtype)
         y[index] = dy.data
     else:
-        y = xp.zeros(shape, np.float32 if dy.data.dtype == np.float16 else dy.data.dtype)
-        scatter_add_at(y, plain_index(index), dy.data)
+        y = xp.zeros(shape, dtypes.accumulator(dy.data.dtype) if dy.is_floating_point() else dtypes.int64)
+        scatter_add_at(y, plain_index(index), wide(dy.data))
         with quiet(all="ignore"):
             y = y.astype(dy.data.dtype, copy=False)
-    return record("getitem_grad", y, (dy,), lambda ddy: (getitem(ddy, index),))
+    return record("getitem_grad", y, (dy,), lambda ddy: (pick(ddy, index),))
 
 
 def scatter_add_at(y: Any, index: Any, values: Any) -> None:
-    """y[index] += values, in place, with repeated indices adding up."""
-    if isinstance(y, np.ndarray):
-        np.add.at(y, index, values)
-    else:
-        array_module(y).add.at(y, index, values)
+    """y[index] += values, in place, with repeated indices adding up; on a GPU by atomics, in no fixed order.
+
+    y  float32, float64 or int64, which CUDA's atomics add
+    """
+    array_module(y).add.at(y, index, values)
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
     from engine.inplace import tracked_write  # the engine's one door for in-place writes
 
-    parts = _parts(index)
+    parts = _parts("setitem", input, index)
     value = as_tensor("setitem", value, input)
-    place = np.asarray(_taken("setitem", input, parts))
+    require_one_device("setitem", input, value)
+    place = _taken("setitem", input, parts)
     lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
     if lead > 0 and value.shape[:lead] == (1,) * lead:
         value = value.reshape(value.shape[lead:])
@@ -108,7 +165,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         input.data[plain_index(parts)] = new
 
     def rule(dy: Tensor) -> tuple:
-        return clone_with_zeros(dy, parts), getitem(dy, parts)
+        return clone_with_zeros(dy, parts), pick(dy, parts)
 
     tracked_write("setitem", input, (value,), write, rule)
 
@@ -136,6 +193,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
     """x[..., indices, ...] elementwise along `dim`, the other dimensions broadcast (NumPy's take_along_axis)."""
     d = normalize_axis("take_along_dim", dim, input.ndim)
     indices = _integers("take_along_dim", indices)
+    require_one_device("take_along_dim", input, indices)
     if indices.ndim != input.ndim:
         raise ValueError(f"take_along_dim: indices are {indices.shape} but x is {input.shape}; expected equal ndim")
     xp = array_module(input.data)
@@ -151,7 +209,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """out[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; index may be smaller in other dimensions."""
     d, at = _along("gather", input, dim, index)
-    return getitem(input, _grid(array_module(input.data), at, d))
+    return pick(input, _grid(array_module(input.data), at, d))
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
@@ -190,6 +248,7 @@ def _integers(op: str, index: Any) -> Tensor:
 def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
     d = normalize_axis(op, dim, x.ndim)
     index = _integers(op, index)
+    require_one_device(op, x, index)
     at = index.data
     if x.ndim == 0:
         raise ValueError(f"{op}: the tensor has no dimensions; expected at least 1")
@@ -211,6 +270,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask holds, as a vector; both broadcast."""
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_select: the mask is {mask.dtype}; expected bool")
+    require_one_device("masked_select", input, mask)
     shape = broadcast_shape("masked_select", input.shape, mask.shape)
     return getitem(input.expand(shape), mask.expand(shape))
 
@@ -218,7 +278,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 def nonzero(input: Tensor) -> Tensor:
     """The indices of elements that are not zero, one a row: (n, ndim) int64."""
     if input.ndim == 0:
-        return wrap(np.zeros((int(bool(input)), 0), np.int64))
+        return wrap(array_module(input.data).zeros((int(bool(input)), 0), np.int64))
     xp = array_module(input.data)
     return wrap(xp.stack(xp.nonzero(input.data), axis=1).astype(np.int64))
 
@@ -245,7 +305,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     d = normalize_axis("sort", dim, input.ndim)
     if input.ndim == 0:
         return input.clone(), at
-    return getitem(input, _grid(array_module(input.data), at.data, d)), at
+    return pick(input, _grid(array_module(input.data), at.data, d)), at
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
@@ -255,9 +315,9 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     if input.ndim == 0:
         return wrap(xp.zeros((), np.int64))
     if not descending:
-        return wrap(xp.argsort(input.data, axis=d, kind="stable").astype(np.int64))
+        return wrap(xp.argsort(ordered(input.data), axis=d, kind="stable").astype(np.int64))
     # Stable and descending: sort the reversed sequence ascending, read it backwards, and count from the other end.
-    back = xp.argsort(xp.flip(input.data, d), axis=d, kind="stable")
+    back = xp.argsort(xp.flip(ordered(input.data), d), axis=d, kind="stable")
     return wrap((input.shape[d] - 1 - xp.flip(back, d)).astype(np.int64))
 
 

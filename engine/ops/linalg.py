@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 import kernels
 from engine import dtypes
 from engine.autograd import is_grad_enabled, record
+from engine.device import array_module
 from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
 from engine.ops.arithmetic import mul
-from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float
+from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float, require_one_device
 from engine.ops.reduce import sum
 from engine.ops.shape import permute, reshape, unsqueeze
 from engine.tensor import Tensor, wrap
@@ -25,6 +24,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     Raises ValueError for sizes that do not fit and TypeError for dtypes that differ.
     """
     input, other = as_tensor("matmul", input), as_tensor("matmul", other)
+    require_one_device("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
         raise ValueError(f"matmul: a is {input.shape} and b is {other.shape}; expected at least 1 dimension each")
     if input.dtype != other.dtype:
@@ -49,8 +49,8 @@ def _matmul(a: Tensor, b: Tensor, ta: bool = False, tb: bool = False) -> Tensor:
     if a.ndim > 2 or b.ndim > 2:
         broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
     left, right = a.data.swapaxes(-1, -2) if ta else a.data, b.data.swapaxes(-1, -2) if tb else b.data
-    if left.dtype.kind != "f":
-        return wrap(np.matmul(left, right))  # integers are no business of the kernels
+    if left.dtype not in dtypes.FLOATS:
+        return wrap(array_module(left).matmul(left, right))  # integers are no business of the kernels
     # Each operand is kept only for the other's gradient.
     for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
 
@@ -148,6 +148,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     for i, x in enumerate(tensors):
         if not isinstance(x, Tensor):
             raise TypeError(f"einsum: operand {i} is a {type(x).__name__}; expected a tensor")
+    require_one_device("einsum", *tensors)
     inputs, output = _parse_einsum(equation, [x.shape for x in tensors])
     dtype = dtypes.promote(*(x.data for x in tensors))
     terms = [_diagonalised(cast(x, dtype), term) for x, term in zip(tensors, inputs)]
@@ -239,7 +240,7 @@ def _contract(
         x = x.expand([sizes[label] if label in shared else x.shape[i] for i, label in enumerate(order)]) if order else x
         spans, start = [], 0
         for group in groups:
-            spans.append(int(np.prod(x.shape[start : start + len(group)], dtype=np.int64)))
+            spans.append(math.prod(x.shape[start : start + len(group)]))
             start += len(group)
         return reshape(x, spans)
 
@@ -258,7 +259,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     x = movedim(input, (dim1, dim2), (-2, -1))
     rows, columns = x.shape[-2:]
     n = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    at = np.arange(n)
+    at = array_module(input.data).arange(n)
     return getitem(x, (..., at + max(-offset, 0), at + max(offset, 0)))
 
 

@@ -11,7 +11,7 @@ from engine.autograd import record
 from engine.device import array_module
 from engine.ops.activations import softmax, softmax_grad
 from engine.ops.arithmetic import div, mul, sub
-from engine.ops.operands import require_float
+from engine.ops.operands import require_float, require_one_device
 from engine.ops.reduce import sum
 from engine.ops.shape import expand, reshape
 from engine.tensor import Tensor, wrap
@@ -30,6 +30,7 @@ def softmax_xent(
     dz = dloss_n (W_n p - q_n),   q the target distribution with smoothing and class weights, W_n = sum_c q_nc
     """
     require_float("softmax_xent", z)
+    require_one_device("softmax_xent", z, t, weight)
     options = {
         "weight": None if weight is None else weight.data,
         "label_smoothing": label_smoothing,

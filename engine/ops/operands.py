@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from operator import index
 from typing import Any
 
@@ -34,11 +35,14 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
     """A number as a tensor of this dtype, rounded once. Raises ValueError for an integer that the dtype cannot hold."""
     try:
         if abs(x) <= 65504:  # the largest float16: no dtype overflows, and there is nothing to be quiet about
-            return wrap(xp.asarray(x, dtype))
-        with quiet(all="ignore"):
-            return wrap(xp.asarray(x, dtype))
+            value = np.asarray(x, dtype)
+        else:
+            with quiet(all="ignore"):
+                value = np.asarray(float(x) if dtype == dtypes.bfloat16 else x, dtype)  # it takes no large int
     except (OverflowError, ValueError):
         raise ValueError(f"{op}: {x} does not fit {dtype}; expected a number that does") from None
+    # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
+    return wrap(value if xp is np else xp.full((), value.item(), dtype))
 
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
@@ -50,37 +54,84 @@ def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     return record("to", y, (x,), lambda dy: (dy,))
 
 
+def ordered(array: Any) -> Any:
+    """The array to be compared or sorted: bfloat16 as float32, exactly. NumPy warns of its nan and sorts it wrong."""
+    return array.astype(dtypes.float32) if array.dtype == dtypes.bfloat16 else array
+
+
+def wide(array: Any) -> Any:
+    """The array in the dtype that a formula of many steps is computed in: float16 and bfloat16 as float32."""
+    return array.astype(dtypes.float32) if array.dtype in dtypes.HALVES else array
+
+
+def rounded_once(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An op composed of others, of which each would round: float16 and bfloat16 are computed in float32 throughout."""
+
+    @wraps(op)
+    def wrapper(input: Tensor, *args: Any, **options: Any) -> Tensor:
+        if not isinstance(input, Tensor) or input.data.dtype not in dtypes.HALVES:
+            return op(input, *args, **options)
+        y = op(_widened(input), *map(_widened, args), **{name: _widened(value) for name, value in options.items()})
+        return cast(y, input.data.dtype)
+
+    return wrapper
+
+
+def _widened(x: Any) -> Any:
+    return cast(x, dtypes.float32) if isinstance(x, Tensor) and x.data.dtype in dtypes.HALVES else x
+
+
 def zeros_like(x: Tensor) -> Tensor:
     """Zeros of x's shape and dtype: the gradient of what changes nothing."""
     return wrap(array_module(x.data).zeros_like(x.data))
 
 
-def binary(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both operands as tensors of their common dtype (engine.dtypes), on one device, of shapes that broadcast."""
+def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
+    """Both operands as tensors of their common dtype (engine.dtypes), on one device, of shapes that broadcast.
+
+    Two numbers become tensors of xp.
+    """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if type(a.data) is not type(b.data):
+            raise _mixed_devices(op, a, b)
         if a.data.dtype != b.data.dtype:
             dtype = dtypes.promote(a.data, b.data)
             a, b = cast(a, dtype), cast(b, dtype)
     else:
-        a, b = _with_number(op, a, b)
+        a, b = _with_number(op, a, b, xp)
     x, y = a.data, b.data
-    if type(x) is not type(y):
-        raise TypeError(f"{op}: operands are on {device_of(x)} and {device_of(y)}; expected one device")
     if x.shape != y.shape and x.ndim and y.ndim:
         broadcast_shape(op, x.shape, y.shape)
     return a, b
 
 
-def _with_number(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
     if isinstance(a, Tensor) and dtypes.absorbs(a.data.dtype, b):  # what follows, without the detours
         return a, number(op, b, a.data.dtype, array_module(a.data))
     a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):  # one was an array
+        require_one_device(op, a, b)
     dtype = dtypes.promote(*(x.data if isinstance(x, Tensor) else x for x in (a, b)))
     like = a if isinstance(a, Tensor) else b
-    xp = array_module(like.data) if isinstance(like, Tensor) else np
+    xp = array_module(like.data) if isinstance(like, Tensor) else xp
     # A number takes the common dtype directly: 0.1 becomes the nearest float64 next to a float64 tensor.
     a, b = (cast(x, dtype) if isinstance(x, Tensor) else number(op, x, dtype, xp) for x in (a, b))
     return a, b
+
+
+def require_one_device(op: str, *tensors: Tensor | None) -> None:
+    """Raise TypeError naming the devices unless all tensors (None is passed over) are on one."""
+    first = None
+    for x in tensors:
+        if x is not None:
+            first = first or type(x.data)
+            if type(x.data) is not first:
+                raise _mixed_devices(op, *tensors)
+
+
+def _mixed_devices(op: str, *tensors: Tensor | None) -> TypeError:
+    found = sorted({device_of(x.data) for x in tensors if x is not None})
+    return TypeError(f"{op}: expected all tensors on one device; got {' and '.join(found)}")
 
 
 def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -95,7 +146,7 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 def float_operand(op: str, x: Any) -> Tensor:
     """x as a floating-point tensor: integers and bools become float32, as in PyTorch's float functions."""
     x = as_tensor(op, x)
-    return x if x.data.dtype.kind == "f" else cast(x, dtypes.float32)
+    return x if x.data.dtype in dtypes.FLOATS else cast(x, dtypes.float32)
 
 
 def require_float(op: str, *tensors: Tensor | None) -> None:
@@ -106,14 +157,14 @@ def require_float(op: str, *tensors: Tensor | None) -> None:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(x).__name__}")
-        if x.data.dtype.kind != "f":
+        if x.data.dtype not in dtypes.FLOATS:
             raise TypeError(f"{op}: expected a floating-point tensor; got {x.data.dtype}")
         if first is None:
             first = x
         elif x.data.dtype != first.data.dtype:
             raise TypeError(f"{op}: dtypes are {first.data.dtype} and {x.data.dtype}; expected one for all")
         elif type(x.data) is not type(first.data):
-            raise TypeError(f"{op}: tensors are on {first.device} and {x.device}; expected one device")
+            raise _mixed_devices(op, first, x)
 
 
 def normalize_axis(op: str, axis: Any, ndim: int) -> int:

@@ -9,14 +9,24 @@ from typing import Any
 
 import numpy as np
 
+import kernels
 from engine import dtypes
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import abs as abs_
 from engine.ops.arithmetic import add, div, mul, square, sub
 from engine.ops.exponential import exp, log, pow, sqrt
-from engine.ops.index import _grid, getitem
-from engine.ops.operands import as_tensor, cast, float_operand, normalize_axes, normalize_axis, quiet
+from engine.ops.index import _grid, pick
+from engine.ops.operands import (
+    as_tensor,
+    cast,
+    float_operand,
+    normalize_axes,
+    normalize_axis,
+    ordered,
+    quiet,
+    rounded_once,
+)
 from engine.ops.selection import where
 from engine.ops.shape import expand, flip, movedim, reshape
 from engine.tensor import Tensor, wrap
@@ -29,22 +39,28 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if d in axes else s for d, s in enumerate(shape))
 
 
-def _accumulator(dtype: np.dtype) -> np.dtype:
-    """What sums and products are kept in: float32 for float16, else the dtype (NumPy would widen small integers)."""
-    return dtypes.float32 if dtype == np.float16 else dtype
+_accumulator = dtypes.accumulator  # always named: NumPy would widen small integers
+
+
+def _has_kernel(x: Any) -> bool:
+    """Whether `sum` of the contract takes this array: floats, on a GPU no float64."""
+    return x.dtype in dtypes.FLOATS and (x.dtype != dtypes.float64 or isinstance(x, np.ndarray))
 
 
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Sum over `dim` (None: all). Integers and bools are summed as int64; float16 in float32."""
+    """Sum over `dim` (None: all). Integers and bools are summed as int64; float16 and bfloat16 in float32."""
     x = as_tensor("sum", input)
     if dtype is not None:
         x = cast(x, dtypes.as_dtype(dtype))
-    elif x.data.dtype.kind != "f":
+    elif x.data.dtype not in dtypes.FLOATS:
         x = cast(x, dtypes.int64)
     axes = normalize_axes("sum", dim, x.ndim)
     before, kept = x.shape, _kept(x.shape, axes)
-    with quiet(all="ignore"):
-        y = x.data.sum(axis=axes, keepdims=keepdim, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
+    if _has_kernel(x.data):
+        y = kernels.of(x.data).sum(x.data, axes, keepdim)
+    else:
+        with quiet(all="ignore"):
+            y = x.data.sum(axis=axes, keepdims=keepdim, dtype=x.data.dtype)
     return record("sum", y, (x,), lambda dy: (expand(reshape(dy, kept), before),))
 
 
@@ -53,12 +69,12 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
     x = as_tensor("mean", input)
     if dtype is not None:
         x = cast(x, dtypes.as_dtype(dtype))
-    if x.data.dtype.kind != "f":
+    if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"mean: the tensor is {x.dtype}; expected a floating-point tensor (or dtype=)")
     axes = normalize_axes("mean", dim, x.ndim)
     n = math.prod(x.shape[d] for d in axes)
-    if x.data.dtype == np.float16:  # the sum could overflow where the mean does not
-        return cast(div(sum(cast(x, dtypes.float32), axes if x.ndim else None, keepdim), float(n)), dtypes.float16)
+    if x.data.dtype in dtypes.HALVES:  # the sum could overflow where the mean does not
+        return cast(mean(cast(x, dtypes.float32), axes if x.ndim else None, keepdim), x.data.dtype)
     return div(sum(x, axes if x.ndim else None, keepdim), float(n)) if n else sum(x, axes, keepdim) * math.nan
 
 
@@ -69,8 +85,8 @@ def var(
     x = float_operand("var", input)
     if unbiased is not None:
         correction = int(unbiased)
-    if x.data.dtype == np.float16:  # the squares could overflow
-        return cast(var(cast(x, dtypes.float32), dim, correction, keepdim), dtypes.float16)
+    if x.data.dtype in dtypes.HALVES:  # the squares could overflow
+        return cast(var(cast(x, dtypes.float32), dim, correction, keepdim), x.data.dtype)
     axes = normalize_axes("var", dim, x.ndim)
     n = math.prod(x.shape[d] for d in axes)
     centred = sub(x, mean(x, axes if x.ndim else None, keepdim=True))
@@ -78,6 +94,7 @@ def var(
     return div(sum(square(centred), axes if x.ndim else None, keepdim), float(freedom))
 
 
+@rounded_once
 def std(
     input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
 ) -> Tensor:
@@ -85,6 +102,7 @@ def std(
     return _root(var(input, dim, correction, keepdim, unbiased), 2)
 
 
+@rounded_once
 def norm(input: Tensor, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|, -inf the smallest, 0 the number that are not 0.
 
@@ -127,7 +145,7 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     d = normalize_axis(name, dim, input.ndim)
     if input.ndim == 0:
         return input.clone(), wrap(at.reshape(()))
-    values = getitem(input, _grid(array_module(input.data), at, d))
+    values = pick(input, _grid(array_module(input.data), at, d))
     if keepdim:
         return values, wrap(at)
     shape = input.shape[:d] + input.shape[d + 1 :]
@@ -162,7 +180,7 @@ def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tens
     if 0 in (x.shape[d] for d in axes):
         raise ValueError(f"{name}: the tensor is {x.shape}; expected at least one element along dim {axes}")
     kept = _kept(x.shape, axes)
-    y = getattr(x.data, reduction)(axis=axes, keepdims=keepdim)
+    y = getattr(ordered(x.data), reduction)(axis=axes, keepdims=keepdim).astype(x.data.dtype, copy=False)
 
     def rule(dy: Tensor, y: Tensor) -> tuple:
         best = cast(wrap(x.data == y.data.reshape(kept)), dy.dtype)
@@ -187,8 +205,8 @@ def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> 
     if (x.data.size if axis is None else (x.shape[axis] if x.ndim else 1)) == 0:
         raise ValueError(f"{op}: the tensor is {x.shape}; expected at least one element along dim {dim}")
     if x.ndim == 0:
-        return np.zeros((), np.int64)
-    return np.asarray(getattr(x.data, reduction)(axis=axis, keepdims=keepdim), np.int64)
+        return array_module(x.data).zeros((), np.int64)
+    return array_module(x.data).asarray(getattr(ordered(x.data), reduction)(axis=axis, keepdims=keepdim), np.int64)
 
 
 # --- logic -----------------------------------------------------------------------------------------------------------
@@ -215,8 +233,10 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     x = as_tensor("prod", input)
     if dtype is not None:
         x = cast(x, dtypes.as_dtype(dtype))
-    elif x.data.dtype.kind != "f":
+    elif x.data.dtype not in dtypes.FLOATS:
         x = cast(x, dtypes.int64)
+    if x.data.dtype in dtypes.HALVES:  # every product of the gradient would round
+        return cast(prod(cast(x, dtypes.float32), dim, keepdim), x.data.dtype)
     if dim is None:
         y = prod(reshape(x, -1), 0, dtype=x.data.dtype)
         return reshape(y, (1,) * x.ndim) if keepdim else y
@@ -258,7 +278,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     x = as_tensor("cumsum", input)
     if dtype is not None:
         x = cast(x, dtypes.as_dtype(dtype))
-    elif x.data.dtype.kind != "f":
+    elif x.data.dtype not in dtypes.FLOATS:
         x = cast(x, dtypes.int64)
     axis = normalize_axis("cumsum", dim, x.ndim)
     if x.ndim == 0:
@@ -268,25 +288,28 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return record("cumsum", y, (x,), lambda dy: (flip(cumsum(flip(dy, axis), axis), axis),))
 
 
+@rounded_once
 def cumprod(input: Tensor, dim: int) -> Tensor:
     """Products of the elements up to each one along `dim`; integers as int64."""
     x = as_tensor("cumprod", input)
-    if x.data.dtype.kind != "f":
+    if x.data.dtype not in dtypes.FLOATS:
         x = cast(x, dtypes.int64)
     axis = normalize_axis("cumprod", dim, x.ndim)
     if x.ndim == 0:
         return x.clone()
-    if x.data.dtype.kind != "f":
+    if x.data.dtype not in dtypes.FLOATS:
         return wrap(x.data.cumprod(axis=axis))
     rows = movedim(x, axis, -1)
     return movedim(mul(rows, _exclusive_product(rows)), -1, axis)
 
 
+@rounded_once
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """log sum exp x over `dim`, shifted by the largest element."""
     x = float_operand("logsumexp", input)
     axes = normalize_axes("logsumexp", dim, x.ndim)
-    m = x.data.max(axis=axes, keepdims=True, initial=-np.inf)
-    m = wrap(np.where(np.isfinite(m), m, 0).astype(m.dtype))
+    xp, kept = array_module(x.data), _kept(x.shape, axes)
+    m = xp.zeros(kept, x.dtype) if 0 in x.shape else x.data.max(axis=axes, keepdims=True)
+    m = wrap(xp.where(xp.isfinite(m), m, 0).astype(m.dtype))
     y = add(log(sum(exp(sub(x, m)), axes if x.ndim else None, keepdim=True)), m)
     return y if keepdim else reshape(y, tuple(s for d, s in enumerate(x.shape) if d not in axes))

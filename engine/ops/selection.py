@@ -7,7 +7,7 @@ from typing import Any
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import add, mul, sub
-from engine.ops.operands import as_tensor, binary, broadcast_shape, cast
+from engine.ops.operands import as_tensor, binary, broadcast_shape, cast, ordered, require_one_device
 from engine.tensor import Tensor, wrap
 
 
@@ -27,13 +27,15 @@ def _extremum(name: str, input: Any, other: Any) -> Tensor:
     def rule(dy: Tensor) -> tuple:
         larger, smaller = (a, b) if name == "maximum" else (b, a)
         tie = mul(cast(wrap(a.data == b.data), dy.dtype), 0.5)
-        lost = cast(wrap(larger.data < smaller.data), dy.dtype)  # by a; by b it is the other way round
-        won = cast(wrap(larger.data > smaller.data), dy.dtype)
+        larger, smaller = ordered(larger.data), ordered(smaller.data)
+        lost = cast(wrap(larger < smaller), dy.dtype)  # by a; by b it is the other way round
+        won = cast(wrap(larger > smaller), dy.dtype)
         # Beside a nan neither is lost, and both get the gradient, as in PyTorch.
         da = mul(dy, sub(1.0, add(lost, tie))) if a.requires_grad else None
         return da, mul(dy, sub(1.0, add(won, tie))) if b.requires_grad else None
 
-    return record(name, getattr(array_module(a.data), name)(a.data, b.data), (a, b), rule)
+    y = getattr(array_module(a.data), name)(ordered(a.data), ordered(b.data))
+    return record(name, y.astype(a.data.dtype, copy=False), (a, b), rule)
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
@@ -51,13 +53,15 @@ def _bounded(name: str, input: Tensor, bound: Any, *, below: bool) -> Tensor:
     xp = array_module(x.data)
 
     def rule(dy: Tensor) -> tuple:
-        inside = wrap(x.data >= b.data if below else x.data <= b.data)
-        outside = wrap(x.data < b.data if below else x.data > b.data)
+        value, limit = ordered(x.data), ordered(b.data)
+        inside = wrap(value >= limit if below else value <= limit)
+        outside = wrap(value < limit if below else value > limit)
         zero = wrap(xp.zeros((), dy.data.dtype))
         dx = where(inside, dy, zero) if x.requires_grad else None
         return dx, where(outside, dy, zero) if b.requires_grad else None
 
-    return record(name, (xp.maximum if below else xp.minimum)(x.data, b.data), (x, b), rule)
+    y = (xp.maximum if below else xp.minimum)(ordered(x.data), ordered(b.data))
+    return record(name, y.astype(x.data.dtype, copy=False), (x, b), rule)
 
 
 clip = clamp
@@ -68,9 +72,10 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
     condition = as_tensor("where", condition)
     if condition.data.dtype.kind != "b":
         raise TypeError(f"where: the condition is {condition.dtype}; expected bool")
-    a, b = binary("where", input, other)
+    xp = array_module(condition.data)
+    a, b = binary("where", input, other, xp)
+    require_one_device("where", condition, a, b)
     broadcast_shape("where", condition.data.shape, a.data.shape, b.data.shape)
-    xp = array_module(a.data)
     first, second = a.requires_grad, b.requires_grad
 
     def rule(dy: Tensor) -> tuple:
@@ -83,6 +88,7 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """x with `value` where the mask holds; the mask broadcasts to x."""
     x, mask = as_tensor("masked_fill", input), as_tensor("masked_fill", mask)
+    require_one_device("masked_fill", x, mask)
     if mask.data.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask is {mask.dtype}; expected bool")
     if broadcast_shape("masked_fill", x.data.shape, mask.data.shape) != x.data.shape:

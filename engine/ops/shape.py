@@ -17,6 +17,7 @@ from engine.ops.operands import (
     cast,
     normalize_axes,
     normalize_axis,
+    require_one_device,
     shape_argument,
 )
 from engine.tensor import Tensor, wrap
@@ -30,7 +31,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     wanted = _inferred("reshape", x.data.shape, shape_argument("reshape", shape))
     y = x.data.reshape(wanted)
     before = x.data.shape
-    shares = y.base is not None and np.may_share_memory(y, x.data)
+    shares = y.base is not None and array_module(y).may_share_memory(y, x.data)
     return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=x if shares else None)
 
 
@@ -40,7 +41,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
         raise TypeError("view: reinterpreting as another dtype is not supported; expected a shape")
     wanted = _inferred("view", input.data.shape, shape_argument("view", shape))
     y = input.data.reshape(wanted)
-    if input.data.size and not np.may_share_memory(y, input.data):
+    if input.data.size and not array_module(y).may_share_memory(y, input.data):
         raise RuntimeError(
             f"view: {input.shape} with strides {input.stride()} cannot be seen as {wanted} without a copy; "
             "expected reshape"
@@ -251,8 +252,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise ValueError(
                 f"cat: tensor 0 is {first.shape} but tensor {i} is {x.shape}; expected equality but in dim {d}"
             )
-        if type(x.data) is not type(first.data):
-            raise TypeError(f"cat: tensor 0 is on {first.device} but tensor {i} on {x.device}; expected one device")
+    require_one_device("cat", *tensors)
     dtype = dtypes.promote(*(x.data for x in tensors))
     tensors = [cast(x, dtype) for x in tensors]
     sizes = [x.shape[d] for x in tensors]

@@ -6,8 +6,8 @@ from typing import Any
 
 import kernels
 from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import refuse, require_flag, require_lr, require_number
-from engine.optim.state_dict import new_moment, new_step
+from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
+from engine.optim.state_dict import follow, new_moment, new_step
 from engine.tensor import Tensor
 
 
@@ -23,7 +23,8 @@ class Adam(Optimizer):
     eps, weight_decay       >= 0
     decoupled_weight_decay  shrink p by lr weight_decay p instead of adding to the gradient, as AdamW does
 
-    Remembered of a parameter: "step" (t), "exp_avg" (m), "exp_avg_sq" (v), at least float32. t counts a parameter's
+    Remembered of a parameter: "exp_avg" (m) and "exp_avg_sq" (v), at least float32, on its device; and "step" (t), on
+    the CPU as in PyTorch, for what is decided by it must not wait for a GPU. t counts a parameter's
     own steps; the parameters of a group with the same t are updated by one call of the primitive `adam_step`.
     Raises ValueError and TypeError as `Optimizer` does, and for options out of range or of the wrong kind; TypeError
     for PyTorch's amsgrad, foreach, fused, capturable and differentiable if they are switched on.
@@ -74,6 +75,8 @@ class Adam(Optimizer):
             if not state:
                 state = {"step": new_step(param), "exp_avg": new_moment(param), "exp_avg_sq": new_moment(param)}
                 self.state[param] = state
+            if state["exp_avg"].is_cuda != param.is_cuda:
+                follow(state, param)
             by_step.setdefault(int(state["step"].data.item()), []).append((param, state))
         for steps_before, batch in by_step.items():
             self._run(group, batch, steps_before + 1)
@@ -88,7 +91,7 @@ class Adam(Optimizer):
             [state["exp_avg"].data for _, state in batch],
             [state["exp_avg_sq"].data for _, state in batch],
             step,
-            lr.data if isinstance(lr, Tensor) else lr,
+            lr_beside(type(self).__name__, lr, batch[0][0]),
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],

@@ -91,8 +91,10 @@ class Optimizer:
 
         closure  called first, with gradients recorded: it computes the loss and its gradients; the loss is returned
 
-        Raises TypeError or ValueError for a gradient whose dtype or shape is not its parameter's, and for options out
-        of range, before any parameter changes.
+        State follows a parameter that was moved to another device.
+
+        Raises TypeError or ValueError for a gradient whose dtype, device or shape is not its parameter's, and for
+        options out of range, before any parameter changes.
         """
         loss = None
         if closure is not None:
@@ -117,6 +119,9 @@ class Optimizer:
             if not isinstance(grad, Tensor):
                 raise TypeError(f"{self._place(group, i)}: grad is a {type(grad).__name__}; expected a Tensor")
             p, g = param.data, grad.data
+            if type(g) is not type(p):
+                found = f"grad is on {grad.device}, the parameter on {param.device}"
+                raise TypeError(f"{self._place(group, i)}: {found}; expected one device")
             if g.dtype != p.dtype:
                 raise TypeError(f"{self._place(group, i)}: grad is {g.dtype}; expected {p.dtype} as the parameter")
             if g.shape != p.shape:

@@ -27,7 +27,22 @@ def require_lr(op: str, lr: Any) -> None:
         raise ValueError(f"{op}: lr is a tensor of shape {lr.shape}; expected a number or a tensor of no dimensions")
     if lr.requires_grad:
         raise ValueError(f"{op}: lr requires grad; expected a tensor that does not (a step is not differentiated)")
-    require_number(op, "lr", lr.item(), least=0)
+    if not lr.is_cuda:  # the step does not wait to see what a GPU holds
+        require_number(op, "lr", lr.item(), least=0)
+
+
+def lr_beside(op: str, lr: Any, param: Tensor) -> Any:
+    """The learning rate as a step of this parameter takes it: a number, or a 0-d array of its device.
+
+    Raises TypeError for one in a GPU's memory where the parameter is on the CPU.
+    """
+    if not isinstance(lr, Tensor):
+        return lr
+    if lr.is_cuda == param.is_cuda:
+        return lr.data
+    if lr.is_cuda:
+        raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
+    return lr.item()
 
 
 def require_flag(op: str, name: str, value: Any) -> None:

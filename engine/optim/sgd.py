@@ -6,8 +6,8 @@ from typing import Any
 
 import kernels
 from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import refuse, require_flag, require_lr, require_number
-from engine.optim.state_dict import new_moment
+from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
+from engine.optim.state_dict import follow, new_moment
 from engine.tensor import Tensor
 
 
@@ -81,6 +81,9 @@ class SGD(Optimizer):
     def _run(self, group: Group, params: list[Tensor], first: bool) -> None:
         buffers = None
         if group["momentum"] != 0:
+            for param in params:
+                if self.state[param]["momentum_buffer"].is_cuda != param.is_cuda:
+                    follow(self.state[param], param)
             buffers = [self.state[p]["momentum_buffer"].data for p in params]
         arrays = [p.data for p in params]
         lr = group["lr"]
@@ -88,7 +91,7 @@ class SGD(Optimizer):
             arrays,
             [p.grad.data for p in params],
             buffers,
-            lr.data if isinstance(lr, Tensor) else lr,
+            lr_beside("SGD", lr, params[0]),
             momentum=group["momentum"],
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],

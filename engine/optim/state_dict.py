@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.device import array_module
+from engine.device import array_module, is_array, move, on_host
+from engine.dtypes import is_number
 from engine.optim.options import refuse
 from engine.tensor import Tensor, wrap
 from kernels.checks import accumulator
@@ -78,7 +79,7 @@ def _group(op: str, optimizer: Optimizer, group: dict[str, Any], saved: dict[str
 
 def _copied(value: Any) -> Any:
     """A copy of an option; a saved array, such as a learning rate in device memory, becomes a tensor."""
-    if isinstance(value, (Tensor, np.ndarray)):
+    if isinstance(value, Tensor) or is_array(value):
         return wrap(_array(value).copy())
     return copy.deepcopy(value)
 
@@ -94,26 +95,36 @@ def _entries(op: str, optimizer: Optimizer, n: int, entries: dict[str, Any], par
     for name in names:
         value = _array(entries[name])
         is_step = name == "step"
+        value = on_host(value) if is_step else value
         shape = () if is_step else param.shape
         if value.shape != shape:
             raise ValueError(f"{op}: state[{n}][{name!r}] is {value.shape}; expected {shape}")
-        if value.dtype.kind not in "iuf":
+        if value.dtype.kind == "b" or not is_number(value.dtype):
             raise TypeError(f"{op}: state[{n}][{name!r}] is {value.dtype}; expected numbers")
         if is_step and not 0 <= value < np.inf:
             raise ValueError(f"{op}: state[{n}]['step'] is {value}; expected a count of steps")
         like = new_step(param) if is_step else new_moment(param)
-        like.data[...] = value
+        like.data[...] = move(value, like.device)
         restored[name] = like
     return restored
 
 
 def _array(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else np.asarray(value)
+    if isinstance(value, Tensor):
+        return value.data
+    return value if is_array(value) else np.asarray(value)
+
+
+def follow(state: dict[str, Tensor], param: Tensor) -> None:
+    """Move what is remembered of a parameter, in `state`, to the device that the parameter was moved to."""
+    for name, x in state.items():
+        if name != "step":
+            state[name] = wrap(move(x.data, param.device))
 
 
 def new_step(param: Tensor) -> Tensor:
-    """A count of steps, 0: float32 as in PyTorch, exact up to 2^24 steps."""
-    return wrap(array_module(param.data).zeros((), np.float32))
+    """A count of steps, 0: on the CPU and float32 as in PyTorch, exact up to 2^24 steps."""
+    return wrap(np.zeros((), np.float32))
 
 
 def new_moment(param: Tensor) -> Tensor:

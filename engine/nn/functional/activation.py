@@ -13,7 +13,7 @@ from engine import ops
 from engine.autograd import record
 from engine.device import array_module
 from engine.inplace import inplace_form
-from engine.ops.operands import float_operand, quiet
+from engine.ops.operands import float_operand, quiet, rounded_once
 from engine.tensor import Tensor
 
 gelu = ops.gelu
@@ -76,6 +76,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _placed("elu", input, inplace, _elu, alpha)
 
 
+@rounded_once
 def _elu(input: Tensor, alpha: float) -> Tensor:
     x = float_operand("elu", input)
     xp = array_module(x.data)
@@ -88,6 +89,7 @@ def _elu(input: Tensor, alpha: float) -> Tensor:
     return record("elu", y, (x,), rule)
 
 
+@rounded_once
 def logsigmoid(input: Tensor) -> Tensor:
     """log sigmoid(x) = min(x, 0) - log(1 + e^-|x|);  dx = dy sigmoid(-x)."""
     x = float_operand("logsigmoid", input)
@@ -96,6 +98,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     return record("logsigmoid", y, (x,), lambda dy: (dy * ops.sigmoid(-x),))
 
 
+@rounded_once
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + e^(beta x)) / beta; x itself where beta x > threshold, as in PyTorch (Dugas et al. 2000)."""
     if beta == 0:
@@ -107,9 +110,15 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x tanh(softplus(x)) (Misra 2019)."""
-    return _placed("mish", input, inplace, lambda x: x * ops.tanh(-logsigmoid(-x)))
+    return _placed("mish", input, inplace, _mish)
 
 
+@rounded_once
+def _mish(x: Tensor) -> Tensor:
+    return x * ops.tanh(-logsigmoid(-x))
+
+
+@rounded_once
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|);  dx = dy / (1 + |x|)^2."""
     x = float_operand("softsign", input)
@@ -132,4 +141,9 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale * elu(x, alpha), which keeps mean 0 and variance 1 (Klambauer et al. 2017, appendix: the constants)."""
-    return _placed("selu", input, inplace, lambda x: _elu(x, _SELU_ALPHA) * _SELU_SCALE)
+    return _placed("selu", input, inplace, _selu)
+
+
+@rounded_once
+def _selu(x: Tensor) -> Tensor:
+    return _elu(x, _SELU_ALPHA) * _SELU_SCALE

@@ -9,7 +9,7 @@ import numpy as np
 from engine import ops
 from engine.device import array_module
 from engine.nn.arguments import probability
-from engine.ops.operands import broadcast_shape, require_float
+from engine.ops.operands import broadcast_shape, require_float, require_one_device
 from engine.tensor import Tensor, wrap
 
 
@@ -44,6 +44,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         if is_causal:
             raise ValueError(f"{op}: got both attn_mask and is_causal=True; expected one of them")
+        require_one_device(op, query, attn_mask)
         if attn_mask.dtype.kind != "b":
             require_float(op, query, attn_mask)
         if broadcast_shape(op, scores, attn_mask.shape) != scores:

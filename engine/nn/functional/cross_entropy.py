@@ -7,7 +7,7 @@ from engine.autograd import is_grad_enabled
 from engine.device import array_module
 from engine.nn.arguments import one_of, require_tensor
 from engine.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
-from engine.ops.operands import cast, require_float
+from engine.ops.operands import cast, require_float, require_one_device
 from engine.tensor import Tensor, wrap
 
 
@@ -28,7 +28,7 @@ def cross_entropy(
     weight           (C,), the w_c above. "mean" divides by the sum of w_t over the labels that count (not for
                      probabilities: there by the number of rows)
     label_smoothing  e in q = (1 - e) q + e / C (Szegedy et al. 2016)
-    ->               of input's dtype; float32 for float16 logits and class indices
+    ->               of input's dtype; float32 for float16 or bfloat16 logits and class indices
 
     Raises ValueError for shapes, label_smoothing and labels out of range, TypeError for dtypes.
     """
@@ -36,7 +36,8 @@ def cross_entropy(
     one_of(op, "reduction", reduction, REDUCTIONS)
     require_float(op, input, weight)
     require_tensor(op, target=target)
-    if target.dtype.kind == "f":
+    require_one_device(op, input, target)
+    if target.dtype in dtypes.FLOATS:
         return _soft_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
     rows, labels = _rows_and_labels(op, input, target)
     _require_class_weight(op, weight, rows.shape[1])
@@ -83,6 +84,7 @@ def nll_loss(
     one_of(op, "reduction", reduction, REDUCTIONS)
     require_float(op, input, weight)
     require_tensor(op, target=target)
+    require_one_device(op, input, target)
     rows, labels = _rows_and_labels(op, input, target)
     classes = rows.shape[1]
     _require_class_weight(op, weight, classes)
@@ -100,8 +102,10 @@ def nll_loss(
     loss = ops.where(wrap(counts), picked * wrap(-w), 0.0)  # not 0 * picked, which may be infinite
     if reduction == "none":
         return ops.reshape(loss, target.shape)
-    total = ops.sum(loss)
-    return total / wrap(w.sum()) if reduction == "mean" else total
+    if reduction == "sum":
+        return ops.sum(loss)
+    total = ops.sum(loss, dtype=dtypes.accumulator(rows.dtype))
+    return cast(total / wrap(w.sum(dtype=total.dtype)), rows.dtype)
 
 
 def _class_dim(op: str, input: Tensor) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 from engine import ops
 from engine.autograd import record
 from engine.device import array_module
+from engine.dtypes import accumulator
 from engine.nn.arguments import is_int, require_tensor
 from engine.ops.index import scatter_add_at
-from engine.ops.operands import require_float
+from engine.ops.operands import quiet, require_float, require_one_device, wide
 from engine.tensor import Tensor, wrap
 
 one_hot = ops.one_hot
@@ -24,6 +25,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     """
     require_tensor("embedding", input=input)
     require_float("embedding", weight)
+    require_one_device("embedding", input, weight)
     if input.dtype.kind not in "iu":
         raise TypeError(f"embedding: input is {input.dtype}; expected integers")
     if weight.ndim != 2:
@@ -51,8 +53,10 @@ def padding_row(op: str, padding_idx: Any, rows: int) -> int | None:
 
 def _embedding_grad(dy: Tensor, input: Tensor, rows: int, padding_idx: int | None) -> Tensor:
     xp = array_module(dy.data)
-    dw = xp.zeros((rows, dy.shape[-1]), dy.dtype)
-    scatter_add_at(dw, input.data, dy.data)
+    dw = xp.zeros((rows, dy.shape[-1]), accumulator(dy.dtype))
+    scatter_add_at(dw, input.data, wide(dy.data))
+    with quiet(all="ignore"):
+        dw = dw.astype(dy.dtype, copy=False)
     if padding_idx is not None:
         dw[padding_idx] = 0
 

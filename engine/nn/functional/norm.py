@@ -9,7 +9,7 @@ from typing import NamedTuple
 from engine import dtypes, ops
 from engine.autograd import is_grad_enabled, no_grad, record
 from engine.nn.arguments import is_int, require_tensor, size
-from engine.ops.operands import cast, require_float
+from engine.ops.operands import cast, require_float, require_one_device, rounded_once
 from engine.tensor import Tensor
 
 Axes = tuple[int, ...]
@@ -46,9 +46,8 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: training=False needs running_mean and running_var; got None")
-        scale = ops.rsqrt(ops.reshape(running_var, along) + eps)
-        y = (input - ops.reshape(running_mean, along)) * (scale if weight is None else scale * weight)
-        return y if bias is None else y + bias
+        moments = ops.reshape(running_mean, along), ops.reshape(running_var, along)
+        return _rescaled(input, *moments, weight, bias, eps)
 
     n = input.numel() // max(channels, 1)
     if n < 2:
@@ -59,6 +58,15 @@ def batch_norm(
         _move(running_mean, mean, momentum)
         _move(running_var, variance * (n / (n - 1)), momentum)
     return y
+
+
+@rounded_once
+def _rescaled(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    scale = ops.rsqrt(variance + eps)
+    y = (x - mean) * (scale if weight is None else scale * weight)
+    return y if bias is None else y + bias
 
 
 def layer_norm(
@@ -153,7 +161,7 @@ def _normalize(
     weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient: the one
     array of x's size that is kept is x.
     """
-    if x.dtype == dtypes.float16:  # its sums are kept in float32
+    if x.dtype in dtypes.HALVES:  # whose sums are kept in float32
         wide = (None if t is None else cast(t, dtypes.float32) for t in (x, weight, bias))
         y, mean, variance = _normalize(op, next(wide), axes, eps, next(wide), next(wide))
         return cast(y, x.dtype), mean, variance
@@ -187,8 +195,13 @@ def _normalize(
 
 def _move(running: Tensor | None, batch: Tensor, momentum: float) -> None:
     """running = (1 - momentum) running + momentum batch, in place."""
-    if running is not None:
-        running.mul_(1 - momentum).add_(ops.reshape(batch, running.shape).to(running.dtype) * momentum)
+    if running is None:
+        return
+    batch = ops.reshape(batch, running.shape)
+    if running.dtype in dtypes.HALVES:
+        running.copy_(running.to(batch.dtype) * (1 - momentum) + batch * momentum)
+    else:
+        running.mul_(1 - momentum).add_(batch.to(running.dtype) * momentum)
 
 
 def _require_affine(op: str, x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> None:
@@ -206,3 +219,4 @@ def _require_shapes(op: str, x: Tensor, shape: tuple[int, ...], **tensors: Tenso
             raise ValueError(f"{op}: input is {x.shape} but {name} is {t.shape}; expected {shape}")
         if t.dtype != x.dtype:
             raise TypeError(f"{op}: input is {x.dtype} but {name} is {t.dtype}; expected one dtype")
+        require_one_device(op, x, t)

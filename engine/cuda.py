@@ -1,0 +1,81 @@
+"""Device "cuda": whether there is one, waiting for it, and its memory. Names are those of torch.cuda.
+
+Where there is no GPU, `is_available` is False, `device_count` 0, and what needs one raises RuntimeError naming what is
+missing. A simulated GPU is not available: only who asks for "cuda" by name gets it.
+"""
+
+from __future__ import annotations
+
+from kernels import gpu
+from kernels.memory import OutOfMemoryError, amount, held, listed
+
+__all__ = [
+    "OutOfMemoryError",
+    "device_count",
+    "empty_cache",
+    "is_available",
+    "is_simulated",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_summary",
+    "synchronize",
+]
+
+
+def is_available() -> bool:
+    """Whether there is a GPU that can be used."""
+    return gpu.is_available()
+
+
+def is_simulated() -> bool:
+    """Whether device "cuda" is simulated on host memory (TRITON_INTERPRET=1, NUMBA_ENABLE_CUDASIM=1)."""
+    return gpu.is_simulated()
+
+
+def device_count() -> int:
+    """How many GPUs are visible, of which one is used; a simulated one is one."""
+    if gpu.is_simulated():
+        return 1
+    return gpu.xp().cuda.runtime.getDeviceCount() if gpu.is_available() else 0
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done all it was told. Raises what its kernels found wrong in their arguments."""
+    xp = gpu.xp()
+    if not gpu.is_simulated():
+        xp.cuda.runtime.deviceSynchronize()
+    from kernels import faults
+
+    faults.raise_pending()
+
+
+def memory_allocated() -> int:
+    """Bytes that arrays occupy."""
+    xp = gpu.xp()
+    if gpu.is_simulated():
+        return sum(block.nbytes for block in held(xp.ndarray))
+    return xp.get_default_memory_pool().used_bytes()
+
+
+def memory_reserved() -> int:
+    """Bytes taken from the GPU: what arrays occupy, and what is kept for the next ones."""
+    xp = gpu.xp()
+    return memory_allocated() if gpu.is_simulated() else xp.get_default_memory_pool().total_bytes()
+
+
+def empty_cache() -> None:
+    """Give the GPU back what is kept for arrays to come, so that other programs can have it."""
+    xp = gpu.xp()
+    if not gpu.is_simulated():
+        xp.get_default_memory_pool().free_all_blocks()
+
+
+def memory_summary() -> str:
+    """Allocated and reserved bytes, those of the whole GPU, and the largest arrays alive, as a text of some lines."""
+    xp = gpu.xp()
+    rows = [("allocated", memory_allocated()), ("reserved", memory_reserved())]
+    if not gpu.is_simulated():
+        free, total = xp.cuda.runtime.memGetInfo()
+        rows += [("free", free), ("total", total)]
+    lines = [f"{name:<10} {amount(nbytes):>10}" for name, nbytes in rows]
+    return "\n".join([*lines, "the largest arrays:", listed(held(xp.ndarray))])
