@@ -2,9 +2,12 @@
 # make test    the whole suite, in the same kind of environment
 # make lint    formatting and rules
 # make bench   step times of the seed nets against torch, on the CPU
+# make gpu     on a machine with an NVIDIA GPU: the tests marked gpu, then a benchmark of every kernel
 # make clean   the environment and all caches of this checkout (not the data)
 #
+# Where there is an NVIDIA driver, the environment gets the extra cuda12 or cuda13 that it serves, and says so.
 # PYTHON=python3 make ...  uses that interpreter's environment as it is and installs nothing.
+# OUT=folder make gpu      puts the results there (bench/results).
 
 VENV := .venv
 BASE ?= python3
@@ -21,7 +24,12 @@ endif
 
 ARGS ?=
 
-.PHONY: train train-mlp test lint bench clean
+OUT ?= bench/results
+CUDA = $(eval CUDA := $(shell $(BASE) kernels/cuda_extra.py))$(CUDA)
+WITH_CUDA = $(if $(CUDA),$(comma)$(CUDA))
+comma := ,
+
+.PHONY: train train-mlp test lint bench gpu clean
 
 train: $(TRAIN_READY)
 	$(RUN) examples/mnist_cnn.py $(ARGS)
@@ -40,17 +48,22 @@ lint: $(TEST_READY)
 bench: $(TEST_READY)
 	$(RUN) -m bench.train $(ARGS)
 
+gpu: $(TEST_READY)
+	$(RUN) -m pytest -m gpu -p no:cacheprovider $(ARGS)
+	$(RUN) -m bench.launch
+	$(RUN) -m bench.kernels --smoke --json $(OUT)/kernels-smoke.json
+
 $(VENV)/python-ready:
 	@$(BASE) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"make: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or newer (make BASE=python3.12 ...)")'
 	$(BASE) -m venv $(VENV)
 	touch $@
 
 $(VENV)/train-ready: pyproject.toml $(VENV)/python-ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cpu]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cpu$(WITH_CUDA)]"
 	touch $@
 
 $(VENV)/test-ready: pyproject.toml $(VENV)/python-ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test$(WITH_CUDA)]"
 	touch $@ $(VENV)/train-ready
 
 clean:
