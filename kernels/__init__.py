@@ -6,6 +6,7 @@ every primitive below under the same name with the same signature:
     reference   NumPy, the specification: plain, float64 stays float64, every other backend is tested against it
     cpu         NumPy arrays again, with what small nets spend their time on compiled by Numba
     triton      CuPy arrays, on an NVIDIA GPU; with TRITON_INTERPRET=1 arrays of a simulated one (kernels/simulated.py)
+    numba       the same arrays; with NUMBA_ENABLE_CUDASIM=1 simulated ones
 
 `of(*arrays)` gives the backend that serves these arrays, `use(name)` chooses one. There is no registry: adding a
 kernel is adding a function whose name already exists, adding a backend is adding a module.
@@ -13,7 +14,8 @@ kernel is adding a function whose name already exists, adding a backend is addin
 Shared conventions: arrays may have any strides and are never written to unless the name of the primitive ends in
 `_step`; a gradient primitive `f_grad` takes the incoming gradient first; images are logically (N, C, H, W) in whatever
 memory order; every primitive checks shapes and dtypes before any arithmetic and says op, expectation and actual.
-Floating types: float16 and bfloat16 (accumulated in float32), float32, and on NumPy arrays float64.
+Floating types: float16 and bfloat16 (accumulated in float32), float32, and on NumPy arrays float64; numba has no
+bfloat16.
 """
 
 from __future__ import annotations
@@ -70,9 +72,14 @@ BACKENDS: dict[str, str] = {
     "reference": "NumPy, the specification",
     "cpu": "NumPy, with the slow primitives compiled by Numba",
     "triton": "NVIDIA GPUs, in Triton",
+    "numba": "NVIDIA GPUs, in Numba-CUDA",
 }
-PLANNED: tuple[str, ...] = ("numba",)
-_DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda"}
+_DEVICES = {"reference": "cpu", "cpu": "cpu", "triton": "cuda", "numba": "cuda"}
+
+_NEEDS = {  # packages to be found, and how they are installed
+    "triton": [("triton", "triton")],
+    "numba": [("numba", "numba"), ("numba_cuda", "numba-cuda")],
+}
 
 _chosen: dict[str, ModuleType] = {}  # by device
 
@@ -80,22 +87,24 @@ _chosen: dict[str, ModuleType] = {}  # by device
 def load(name: str) -> ModuleType:
     """The backend module called `name`; importing it is what loads its language.
 
-    Raises ValueError for a name that no backend has, NotImplementedError for one that is not built yet, ImportError
-    where a package that it needs is missing, RuntimeError where a GPU is.
+    Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
+    RuntimeError where a GPU is.
     """
     if name == "cpu" and not _has_numba():
         raise ImportError("kernels: the backend 'cpu' needs Numba, which is not installed: pip install numba")
-    if name == "triton":
-        gpu.xp()
-        if not _has_triton():
-            raise ImportError("kernels: the backend 'triton' needs Triton, which is not installed: pip install triton")
-        return importlib.import_module("kernels.triton_backend")
-    if name in BACKENDS:
+    if name not in BACKENDS:
+        raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {', '.join(BACKENDS)}")
+    if _DEVICES[name] == "cpu":
         return importlib.import_module(f"kernels.{name}")
-    built = ", ".join(BACKENDS)
-    if name in PLANNED:
-        raise NotImplementedError(f"kernels: the backend {name!r} is not built yet; built are: {built}")
-    raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {built}")
+    gpu.xp()
+    if not gpu.runs(name):
+        expected = f"expected {gpu.SIMULATORS[name]}=1 too"
+        raise RuntimeError(f"kernels: the backend {name!r} cannot run on the simulated device; {expected}")
+    for package, install in _NEEDS[name]:
+        if importlib.util.find_spec(package) is None:
+            missing = f"needs {package}, which is not installed: pip install {install}"
+            raise ImportError(f"kernels: the backend {name!r} {missing}")
+    return importlib.import_module(f"kernels.{name}_backend")
 
 
 def use(name: str) -> contextlib.AbstractContextManager[None]:
@@ -133,10 +142,6 @@ def _has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def of(*arrays: Any) -> ModuleType:
     """The backend that serves these arrays (None is passed over; no array at all counts as NumPy's).
 
@@ -166,7 +171,7 @@ def _choose(device: str) -> ModuleType:
     if asked != "auto":
         load(asked)  # a name that cannot be served is an error whichever device comes first
     if _DEVICES.get(asked) != device:
-        asked = "triton" if device == "cuda" else _best()
+        asked = _best() if device == "cpu" else "triton" if gpu.runs("triton") else "numba"
     _chosen[device] = load(asked)
     return _chosen[device]
 

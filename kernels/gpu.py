@@ -15,14 +15,24 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+SIMULATORS = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # the variables that ask for them
+
 _forced: ModuleType | None = None
 _found: ModuleType | None = None
 
 
 def is_simulated() -> bool:
     """Whether device "cuda" is simulated on host memory."""
-    asked = (os.environ.get(name, "0") not in ("", "0") for name in ("TRITON_INTERPRET", "NUMBA_ENABLE_CUDASIM"))
-    return _forced is not None or any(asked)
+    return _forced is not None or any(map(_is_set, SIMULATORS.values()))
+
+
+def runs(language: str) -> bool:
+    """Whether kernels of that language can run here: on a simulated device those that are simulated too."""
+    return _forced is not None or not is_simulated() or _is_set(SIMULATORS[language])
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def is_available() -> bool:

@@ -6,15 +6,19 @@ computes, it is put right here and not in the kernels (Triton 3.9, runtime/inter
     float32 -> bfloat16    truncates; a GPU rounds to nearest, ties to even
     dot of bfloat16        multiplies the bit patterns as integers
     dot in TF32            computes in float32; a GPU drops 13 bits of each operand, which a test should be able to see
+    sum over an axis       adds one after another, unless the axis is the last; a GPU adds in a tree, and loses less
+
+It also checks every 32-bit integer operation for overflow in 64 bits, which doubles its time and is turned off.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import triton.language as tl
-from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle, interpreter_builder
 
 from kernels import gpu
 from kernels.checks import bfloat16
@@ -103,5 +107,18 @@ def _tf32(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), rounded.view(np.float32), x)
 
 
+def _sum_pairwise(self: ReduceOps, x: Any) -> Any:
+    """The sum along self.axis, of which NumPy's is pairwise where the axis is the last, in one run of memory."""
+    data = x.handle.data
+    if self.axis is not None:
+        data = np.ascontiguousarray(np.moveaxis(data, self.axis, -1))
+    total = data.sum(None if self.axis is None else -1)
+    if self.keep_dims:
+        total = total.reshape((1,) * x.handle.data.ndim) if self.axis is None else np.expand_dims(total, self.axis)
+    return self.to_tensor(total, x.dtype)
+
+
 InterpreterBuilder.cast_impl = _cast_rounding
 InterpreterBuilder.create_dot = _dot
+ReduceOps.sum = _sum_pairwise
+interpreter_builder.options = dataclasses.replace(interpreter_builder.options, sanitize_overflow=False)

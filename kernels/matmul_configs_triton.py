@@ -94,7 +94,7 @@ RATES = {
     80: {"half": 1024, "tf32": 512, "tf32x3": 171, "ieee": 64},
     86: {"half": 256, "tf32": 128, "tf32x3": 43, "ieee": 128},
     90: {"half": 2048, "tf32": 1024, "tf32x3": 341, "ieee": 128},
-    120: {"half": 512, "tf32": 256, "tf32x3": 85, "ieee": 128},
+    120: {"half": 256, "tf32": 128, "tf32x3": 43, "ieee": 128},
 }
 # The largest cards sold, from the same papers: A100, RTX 3090 Ti, H100 SXM, RTX 5090. The card at hand is not asked: on
 # every card of an architecture the same sums are to be added in the same order.
@@ -155,15 +155,15 @@ def _default(kind: str) -> Callable[[int, Bucket], int]:
         *sizes, layout = bucket
         estimates = {}
         for i, config in enumerate(_of(CONFIGS[kind], arch)):
-            if not (kind == "tf32" and 90 <= arch < 120 and layout != "nt" and _sums(config) > 64):
+            if not (kind == "tf32" and 90 <= arch < 120 and layout != "nt" and sums_of(config) > 64):
                 estimates[i] = _cycles(kind, arch, config, parts_of(kind, arch, config, *sizes), *sizes)
         return min(estimates, key=estimates.__getitem__)
 
     return default
 
 
-def _sums(config: Config) -> int:
-    """How many sums each thread holds."""
+def sums_of(config: Config) -> int:
+    """How many sums a thread holds."""
     return config["BLOCK_M"] * config["BLOCK_N"] // (32 * config["num_warps"])
 
 

@@ -6,8 +6,8 @@ One program sums one (BLOCK_M, BLOCK_N) tile of y in float32 registers, BLOCK_K 
 applied to the sums before the only rounding. Programs are numbered in groups of GROUP_M rows of tiles, so that those
 that run at one time share rows of a and columns of b in the L2 cache.
 
-Operands are read by their strides, whatever these are: a transposed view costs no copy, only a stride of 0 for a
-broadcast batch. Products of float16 and bfloat16 are summed in float32 by the tensor cores; those of float32 are what
+Operands are read by their strides, whatever these are: a transposed view costs no copy, and a broadcast batch has a
+stride of 0. Products of float16 and bfloat16 are summed in float32 by the tensor cores; those of float32 are what
 `precision` says, and "ieee" keeps the tensor cores out of it.
 
 Few tiles and a long sum (a weight's gradient: K is the batch) would leave most of the GPU idle. Then the sum is cut
@@ -34,7 +34,7 @@ from kernels import gpu, launch
 from kernels.activations_triton import activate
 from kernels.checks_triton import no_float64
 from kernels.launch import cdiv, kernel
-from kernels.matmul_configs_triton import bucket_of, kind_of, parts_of, tuned_products
+from kernels.matmul_configs_triton import bucket_of, kind_of, parts_of, sums_of, tuned_products
 from kernels.matmul_geometry import MOST_AXES, Geometry, broadcast_lead, geometry, row_major
 from kernels.matmul_reference import check_matmul
 from kernels.tuning import Bucket, Config, Tuned
@@ -309,12 +309,11 @@ def _launch(plan: _Plan, config: Config) -> _Launch:
     (_, a_outer, b_outer), (inner, a_inner, b_inner) = ((1, 0, 0), (1, 0, 0), *g.axes)[-2:]
     sizes = g.m, g.n, g.k, g.a_m, g.a_k, g.b_k, g.b_n, plan.bias_n
     numbers = *sizes, inner, a_outer, a_inner, b_outer, b_inner, share if parts > 1 else 0
-    sums = config["BLOCK_M"] * config["BLOCK_N"] // (32 * config["num_warps"])  # a thread
     constexprs = {
         "AXES": len(g.axes),
         "SPLIT": parts > 1,
         "EVEN_K": g.k % block_k == 0,
-        "HALVED": sums >= _HALVED,
+        "HALVED": sums_of(config) >= _HALVED,
         "ACTIVATION": plan.activation if parts == 1 else None,
         "PRECISION": plan.precision,
         **config,

@@ -63,7 +63,7 @@ class Tuned:
         run      launches with a configuration; called any number of times with each, so it must not build on what
                  it wrote before
         """
-        if _forced is None:
+        if _forced is None and not launch.is_recording():
             chosen = self._chosen.get((bucket, dtype))
             if chosen is not None:
                 return chosen
@@ -77,7 +77,10 @@ class Tuned:
                     if config is not default:
                         run(config)
             return default
-        if not is_enabled() or gpu.is_simulated() or gpu.xp().cuda.get_current_stream().is_capturing():
+        if not is_enabled() or gpu.is_simulated():
+            self._chosen[bucket, dtype] = default
+            return default
+        if gpu.xp().cuda.get_current_stream().is_capturing():
             return default
         chosen = self._chosen[bucket, dtype] = self._remembered(bucket, dtype, configs, run)
         return chosen

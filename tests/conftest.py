@@ -1,6 +1,6 @@
-"""Where there is no GPU, device "cuda" is simulated in every test: Triton's interpreter runs the kernels.
+"""Where there is no GPU, device "cuda" is simulated: Triton's interpreter and Numba's simulator run the kernels.
 
-It has to be asked for before a kernel is decorated, so here. On a machine with a GPU nothing is simulated, and what
+They have to be asked for before a kernel is decorated, so here. On a machine with a GPU nothing is simulated, and what
 runs on it is marked `gpu`.
 """
 
@@ -10,6 +10,7 @@ from kernels import gpu
 
 if "TRITON_INTERPRET" not in os.environ and not gpu.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 if os.environ.get("TILEGRAD_TEST_RAW_MEMORY"):  # for compute-sanitizer: every array an allocation of its own
     gpu.xp().cuda.set_allocator(None)

@@ -1,5 +1,6 @@
 """Choosing a backend: by name, by environment, by what is installed."""
 
+import os
 import subprocess
 import sys
 
@@ -65,3 +66,24 @@ print(len(caught), caught[0].message)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 kernels: Numba is not installed")
+
+
+@pytest.mark.parametrize(("simulated", "other"), [("triton", "numba"), ("numba", "triton")])
+def test_a_device_simulated_for_one_language_runs_that_one(simulated, other):
+    """Chosen by itself, while the other language is refused with what it would need."""
+    variables = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}
+    code = f"""
+import engine, kernels
+x = engine.ones(3, device="cuda")
+print(kernels.name("cuda"), (x - 2).relu().sum().item())
+try:
+    kernels.use({other!r})
+except RuntimeError as e:
+    print(e)
+"""
+    env = {k: v for k, v in os.environ.items() if k not in variables.values()} | {variables[simulated]: "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    chosen, refusal = done.stdout.splitlines()
+    assert chosen == f"{simulated} 0.0"
+    assert refusal.endswith(f"{other!r} cannot run on the simulated device; expected {variables[other]}=1 too")

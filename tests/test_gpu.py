@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def machine(monkeypatch):
     """Makes this process see a machine with that CuPy (None: not installed) and no simulation."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    for variable in gpu.SIMULATORS.values():
+        monkeypatch.delenv(variable, raising=False)
 
     def see(cupy):
         def import_module(name, *rest):
@@ -81,10 +82,12 @@ def test_a_gpu_is_found(machine):
 
 
 def test_simulation_is_asked_for_by_the_environment(monkeypatch):
-    for name, value, simulated in (("TRITON_INTERPRET", "0", False), ("NUMBA_ENABLE_CUDASIM", "1", True)):
-        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-        monkeypatch.setenv(name, value)
-        assert gpu.is_simulated() is simulated
+    for name in gpu.SIMULATORS.values():
+        for each in gpu.SIMULATORS.values():
+            monkeypatch.delenv(each, raising=False)
+        for value, simulated in (("0", False), ("", False), ("1", True)):
+            monkeypatch.setenv(name, value)
+            assert gpu.is_simulated() is simulated
 
 
 def test_arrays_of_two_devices_are_refused():

@@ -39,13 +39,13 @@ class Driver:
         self.device = SimpleNamespace(get_device_id=lambda: self.device_id)
         self.get_current_stream = lambda: SimpleNamespace(ptr=99)
 
-    def launch(self, function, x, y, z, threads, ty, tz, shared, stream, parameters, extra) -> None:
-        assert (function, ty, tz, extra) == (7, 1, 1, 0)
+    def launch(self, function, x, y, z, tx, ty, tz, shared, stream, parameters, extra) -> None:
+        assert (function, extra) == (7, 0)
         addresses = (ctypes.c_void_p * len(self.types)).from_address(parameters)
         values = [t.from_address(a).value for t, a in zip(self.types, addresses, strict=True)]
         time.sleep(self.pause)
         assert values == [t.from_address(a).value for t, a in zip(self.types, addresses, strict=True)], "overwritten"
-        self.launches.append(((x, y, z), threads, shared, stream, values))
+        self.launches.append(((x, y, z), (tx, ty, tz), shared, stream, values))
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_the_driver_gets_every_parameter_at_its_place(driver):
     driver.types = [P, P, P, q, f, P, P]
     mixed((5,), array(4096), array(0x7F0000000010), array(8192), 2**40 + 1, -2.0, 1, BLOCK=256, ADD=False, num_warps=4)
     assert driver.launches == [
-        ((3, 2, 1), 256, 0, 99, [4096, 8192, 1000, 0.5, 3, None, None]),
-        ((5, 1, 1), 128, 0, 99, [4096, 0x7F0000000010, 8192, 2**40 + 1, -2.0, None, None]),
+        ((3, 2, 1), (256, 1, 1), 0, 99, [4096, 8192, 1000, 0.5, 3, None, None]),
+        ((5, 1, 1), (128, 1, 1), 0, 99, [4096, 0x7F0000000010, 8192, 2**40 + 1, -2.0, None, None]),
     ]
     assert len(driver.modules) == 2 and all(cubin.startswith(b"\x7fELF") for cubin in driver.modules)
 

@@ -26,28 +26,36 @@ def run(tmp_path):
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         path = os.pathsep.join([str(tmp_path), str(ROOT)])
-        env = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"} | environment
+        env = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0", "NUMBA_ENABLE_CUDASIM": "0"} | environment
         return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
 
     return run
 
 
-def test_launching(run):
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "tests/compiled/launch_cases.py")
+@pytest.mark.parametrize("cases", ["launch_cases.py", "launch_numba_cases.py"])
+def test_launching(run, cases):
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", f"tests/compiled/{cases}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
 @pytest.mark.parametrize("arch", [80, 90])
-def test_every_kernel_compiles(run, tmp_path, arch):
+@pytest.mark.parametrize("language", ["triton", "numba"])
+def test_every_kernel_compiles(run, tmp_path, language, arch):
     """No spills in defaults, shared memory within the limit (the command's status), tensor cores where they belong."""
-    done = run(
-        "-m", "kernels.compile", "--arch", str(arch), "--defaults", "--jobs", "1", "--json", str(tmp_path / "t.json")
-    )
+    table = tmp_path / "table.json"
+    flags = ("--kernels", language, "--arch", str(arch), "--defaults", "--jobs", "1", "--json", str(table))
+    done = run("-m", "kernels.compile", *flags)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    rows = json.loads((tmp_path / "t.json").read_text())
-    assert {row["arch"] for row in rows} == {arch}
+    rows = json.loads(table.read_text())
+    assert {(row["backend"], row["arch"]) for row in rows} == {(language, arch)}
     assert all(0 < row["registers"] <= 255 and row["cubin_bytes"] > 0 and not row["spill_bytes"] for row in rows)
+    if language == "triton":
+        products = [row for row in rows if row["kernel"] in ("matmul", "conv2d", "conv2d_grad_input")]
+        assert {row["dtype"] for row in products} == {"float32", "float16", "bfloat16"}
+        for row in products:
+            on_float32_pipes = row["dtype"] == "float32" and "PRECISION=ieee" in row["config"]
+            assert row["tensor_core"] == ("none" if on_float32_pipes else TENSOR_CORES[arch]), row
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,7 @@ def test_wrong_flags(run, arguments, message):
     assert done.returncode == 2 and message in done.stderr
 
 
-def test_the_interpreter_cannot_compile(run):
-    done = run("-m", "kernels.compile", TRITON_INTERPRET="1")
-    assert done.returncode == 2 and "expected it to be unset" in done.stderr
+@pytest.mark.parametrize(("language", "variable"), [("triton", "TRITON_INTERPRET"), ("numba", "NUMBA_ENABLE_CUDASIM")])
+def test_what_is_simulated_cannot_be_compiled(run, language, variable):
+    done = run("-m", "kernels.compile", "--kernels", language, **{variable: "1"})
+    assert done.returncode == 2 and f"{variable} is set" in done.stderr

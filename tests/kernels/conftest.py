@@ -9,6 +9,7 @@ serves, in turn.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ DTYPES = {
     "reference": (np.float16, bfloat16, np.float32, np.float64),
     "cpu": (np.float16, np.float32, np.float64),  # bfloat16 takes float16's way to the reference
     "triton": (np.float16, bfloat16, np.float32),
+    "numba": (np.float16, np.float32),
 }
+ON_DEVICE = ("triton", "numba")
+MOST_SIMULATED = 1000  # elements of a shape: Numba's simulator takes 10 us and more for each
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every backend, with the dtypes that it serves; those of device cuda are GPU tests where there is a GPU."""
-    marks = {"triton": [pytest.mark.gpu] if gpu.is_available() else []}
+    marks = dict.fromkeys(ON_DEVICE, [pytest.mark.gpu] if gpu.is_available() else [])
     if {"backend", "dtype"} <= set(metafunc.fixturenames) and "dtype" not in _parametrized(metafunc):
         each = [
             pytest.param(name, dtype, marks=marks.get(name, ()), id=f"{name}-{np.dtype(dtype)}")
@@ -44,6 +48,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("dtype", DTYPES["reference"], ids=str)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What Numba's simulator would need seconds for is left to a GPU, and to the other backends; bfloat16 to these."""
+    left_out = {item for item in items if _is_not_served(item) or gpu.is_simulated() and _is_large(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_not_served(item: pytest.Item) -> bool:
+    """Whether a test chose bfloat16 itself and runs it on Numba, which has no such type."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("backend") == "numba" and any(v is bfloat16 for v in parameters.values())
+
+
+def _is_large(item: pytest.Item) -> bool:
+    parameters = getattr(item, "callspec", None) and item.callspec.params
+    if not parameters or parameters.get("backend") != "numba":
+        return False
+    shapes = (v for v in parameters.values() if isinstance(v, tuple) and v and all(type(n) is int for n in v))
+    return any(math.prod(shape) > MOST_SIMULATED for shape in shapes)
+
+
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
     names = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     return {name.strip() for each in names for name in (each.split(",") if isinstance(each, str) else each)}
@@ -52,7 +78,7 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Any:
     module = kernels.load(request.param)
-    return OnDevice(module) if request.param == "triton" else module
+    return OnDevice(module) if request.param in ON_DEVICE else module
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())

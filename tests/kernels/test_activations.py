@@ -169,8 +169,9 @@ def test_relu_is_exact_and_its_derivative_at_0_is_0(backend, dtype):
     assert_same(backend.relu_grad(dy, x), np.array([0, 0, 0, 3, 4, 5, 0], dtype))
 
 
-def test_float16_is_float32_rounded_once(backend, case, rng):
-    x, dy = sample(rng, (33, 257), np.float16), sample(rng, (33, 257), np.float16)
+@pytest.mark.parametrize("shape", [(33, 257), (3, 257)], ids=str)
+def test_float16_is_float32_rounded_once(backend, case, shape, rng):
+    x, dy = sample(rng, shape, np.float16), sample(rng, shape, np.float16)
     x_wide, dy_wide = x.astype(np.float32), dy.astype(np.float32)
     y = case.forward(backend, x)
     assert_same(y, case.forward(backend, x_wide).astype(np.float16))

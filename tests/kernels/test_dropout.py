@@ -83,9 +83,11 @@ def test_a_long_stream_is_the_same_stream():
         assert stream[i] == word_of_the_paper(SEED, i)
 
 
-@pytest.mark.parametrize("offset, n", [(3, 20_000), (8, 20_000), (2**34 - 10_000, 20_001)])
-def test_every_backend_has_the_same_stream(backend, offset, n):
-    """Beyond one program of a GPU, from within a block and from its first word."""
+@pytest.mark.parametrize("shape", [(20_001,), (401,)], ids=str)
+@pytest.mark.parametrize("offset", [3, 8, 2**34 - 200])
+def test_every_backend_has_the_same_stream(backend, offset, shape):
+    """Beyond one program of a GPU, or block of a simulated one, from within a Philox block and from its first word."""
+    (n,) = shape
     assert_same(backend.random_bits(SEED, offset, n), reference.random_bits(SEED, offset, n))
 
 
@@ -181,7 +183,7 @@ def test_it_is_its_own_gradient(backend, rng):
 
 
 def test_p_of_0_keeps_all_and_p_of_1_none(backend, dtype, rng):
-    x = rng.standard_normal((40, 50)).astype(dtype)
+    x = rng.standard_normal((10, 50)).astype(dtype)
     assert_same(backend.dropout(x, 0, SEED, 0), x)
     assert_same(backend.dropout(x, 0.0, SEED, 0), x)
     assert_same(backend.dropout(x, 1, SEED, 0), np.zeros_like(x))

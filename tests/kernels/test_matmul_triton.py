@@ -11,7 +11,7 @@ from ml_dtypes import bfloat16
 import kernels
 from kernels import gpu, launch, simulated, tuning
 from kernels import matmul_triton as triton_matmul
-from kernels.matmul_configs_triton import CONFIGS, bucket_of, parts_of
+from kernels.matmul_configs_triton import CONFIGS, bucket_of, parts_of, sums_of
 from kernels.matmul_geometry import geometry
 from tests import oracle
 from tests.compare import assert_close, assert_same
@@ -28,9 +28,8 @@ def _configurations() -> list[Any]:
     for kind, by_arch in CONFIGS.items():
         for arch in by_arch if gpu.is_simulated() else [gpu.capability()]:
             for index, config in enumerate(triton_matmul._TUNED[kind].of(arch)):
-                c = dict(config)
-                warps, _ = c.pop("num_warps"), c.pop("num_stages")
-                halved = c["BLOCK_M"] * c["BLOCK_N"] >= 32 * triton_matmul._HALVED * warps
+                c = {name: value for name, value in config.items() if not name.startswith("num_")}
+                halved = sums_of(config) >= triton_matmul._HALVED
                 key = (kind, halved, *c.items()) if gpu.is_simulated() else (kind, index)
                 name = f"{kind}-{arch}-{c['BLOCK_M']}x{c['BLOCK_N']}x{c['BLOCK_K']}"
                 found.setdefault(key, pytest.param(kind, arch, index, id=name))

@@ -79,3 +79,18 @@ def test_infinity_passes_through_tf32():
     b = np.ones((16, 16), np.float32)
     b[0, 0] = np.inf
     assert np.isposinf(dot(a, b, "tf32")[0, 0])
+
+
+@kernel
+def _column_sums_kernel(x_ptr, y_ptr, M: tl.constexpr, N: tl.constexpr):
+    rows, columns = tl.arange(0, M), tl.arange(0, N)
+    tl.store(y_ptr + columns, tl.sum(tl.load(x_ptr + rows[:, None] * N + columns[None, :]), axis=0))
+
+
+def test_a_sum_down_columns_loses_no_more_than_a_tree():
+    x = np.random.default_rng(3).random((8192, 2), np.float32)
+    y = simulated.empty(2, np.float32)
+    _column_sums_kernel((1,), simulated.asarray(x), y, M=8192, N=2)
+    want = x.astype(np.float64).sum(0)
+    assert (np.abs(y.get() - want) <= 4 * np.spacing(want.astype(np.float32))).all()
+    assert (np.abs(np.add.accumulate(x, 0)[-1] - want) > 8 * np.spacing(want.astype(np.float32))).any()

@@ -1,0 +1,279 @@
+"""One step of Adam, AdamW or SGD on a GPU, in Numba-CUDA: the formulas of optimizer_reference.py, one launch for all
+parameters of a dtype.
+
+    parameter 0, 2500 elements           parameter 1, 10           parameter 2 ...
+    |  block 0  |  block 1  | block 2 |  |block 3|                 |  block 4  | ...      1024 elements a block
+
+    in a block: thread t has elements t, t + 256, t + 512, t + 768; neighbours in a warp read neighbours in memory
+
+A block finds its parameter in a table of addresses (kernels/table_numba.py), computes in float32 and rounds once.
+float16 and float32 parameters, also mixed; what is remembered is float32. Any strides: arrays that do not walk memory
+as their parameter does are copied, and those that are updated copied back.
+
+lr and step may be 0-d device arrays. Every thread then reads them, so that a captured step replays with what they hold
+by then, and 1 - beta^step is computed in float32 without cancellation. With numbers the host computes it in float64.
+
+Traffic, bytes a parameter of float32 (of float16): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). Memory is
+the ceiling, and within reach: a thread of Adam has four loads under way at a time, 16 bytes (12). At 36 registers six
+blocks share a multiprocessor, whose 1536 threads have 24 KB (18) on their way; some 20 KB cover the latency of its
+share of an H100's memory. SGD with momentum has as much, from 2048 threads at 32 registers; without, 16 KB (8).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy import float32
+
+from kernels import gpu
+from kernels.checks_numba import only_served
+from kernels.dense import dense, dense_as
+from kernels.launch_numba import Kernel, kernel
+from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
+from kernels.simt import SIMULATED, array_at, cuda, device
+from kernels.table_numba import find, table_of
+
+THREADS, BLOCK = (4, 64) if SIMULATED else (256, 1024)  # BLOCK: elements
+
+Arrays = Sequence[Any]
+
+_ELEMENTS = {"e": np.float16, "f": np.float32}  # by the dtype's char
+_NUMBERS = tuple(map(np.dtype, (np.float32, np.float64, np.int32, np.int64)))  # dtypes of lr and step
+_ONE = float32(1)
+
+
+@device
+def _given(number):
+    return number
+
+
+@device
+def _read(array):
+    return float32(array[()])
+
+
+@device
+def _correction_given(correction, step, log_beta):
+    return correction
+
+
+@device
+def _correction_now(correction, step, log_beta):
+    """1 - beta^step, without the cancellation that this would have for a beta near 1."""
+    return -float32(math.expm1(float32(step[()]) * log_beta))
+
+
+@functools.cache
+def _adam_kernel(element: type, lr_of: Callable, correction_of: Callable, decay: str | None, maximize: bool) -> Kernel:
+    @kernel
+    def _adam_kernel(
+        table,
+        lr,
+        step,
+        correction1,
+        correction2,
+        log_beta1,
+        log_beta2,
+        rate1,
+        beta2,
+        rate2,
+        eps,
+        weight_decay,
+    ):
+        """table: of p, g, m, v. lr, step: numbers, or 0-d arrays. correction = 1 - beta^step, rate = 1 - beta."""
+        column = find(table, cuda.blockIdx.x)
+        size = table[1, column]
+        p_of = array_at(table[2, column], size, element)
+        g_of = array_at(table[3, column], size, element)
+        m_of = array_at(table[4, column], size, float32)
+        v_of = array_at(table[5, column], size, float32)
+        rate = lr_of(lr)
+        step_size = rate / correction_of(correction1, step, log_beta1)
+        scale = _ONE / float32(math.sqrt(correction_of(correction2, step, log_beta2)))
+
+        start = (cuda.blockIdx.x - table[0, column]) * BLOCK
+        for i in range(start + cuda.threadIdx.x, min(start + BLOCK, size), THREADS):
+            p, g, m, v = float32(p_of[i]), float32(g_of[i]), m_of[i], v_of[i]
+            if maximize:
+                g = -g
+            if decay == "decoupled":
+                p *= _ONE - rate * weight_decay
+            if decay == "l2":
+                g += weight_decay * p
+            m += rate1 * (g - m)
+            v = beta2 * v + rate2 * (g * g)
+            p_of[i] = p - step_size * (m / (float32(math.sqrt(v)) * scale + eps))
+            m_of[i] = m
+            v_of[i] = v
+
+    return _adam_kernel
+
+
+@functools.cache
+def _sgd_kernel(
+    element: type, lr_of: Callable, momentum_kind: str | None, first: bool, decay: bool, maximize: bool
+) -> Kernel:
+    buffer_row = 3 if momentum_kind is None else 4  # not used without momentum
+
+    @kernel
+    def _sgd_kernel(table, lr, momentum, rate, weight_decay):
+        """table: of p, g and, with momentum, b. lr: a number, or a 0-d array. rate = 1 - dampening."""
+        column = find(table, cuda.blockIdx.x)
+        size = table[1, column]
+        p_of = array_at(table[2, column], size, element)
+        g_of = array_at(table[3, column], size, element)
+        b_of = array_at(table[buffer_row, column], size, float32)
+        step_size = lr_of(lr)
+
+        start = (cuda.blockIdx.x - table[0, column]) * BLOCK
+        for i in range(start + cuda.threadIdx.x, min(start + BLOCK, size), THREADS):
+            p, g = float32(p_of[i]), float32(g_of[i])
+            if maximize:
+                g = -g
+            if decay:
+                g += weight_decay * p
+            if momentum_kind is not None:
+                b = g if first else momentum * b_of[i] + rate * g
+                b_of[i] = b
+                g = g + momentum * b if momentum_kind == "nesterov" else b
+            p_of[i] = p - step_size * g
+
+    return _sgd_kernel
+
+
+def adam_step(
+    params: Arrays,
+    grads: Arrays,
+    exp_avgs: Arrays,
+    exp_avg_sqs: Arrays,
+    step: int | Any,
+    lr: float | Any,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+) -> None:
+    """optimizer_reference.adam_step.
+
+    step, lr   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked
+    """
+    op = "adam_step"
+    _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    step, step_array = _number_or_array(op, "step", step, 1)
+    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+    decay = ("decoupled" if decoupled else "l2") if weight_decay else None
+
+    def kernel_for(element: type) -> Kernel:
+        lr_of = _given if lr_array is None else _read
+        correction_of = _correction_given if step_array is None else _correction_now
+        return _adam_kernel(element, lr_of, correction_of, decay, bool(maximize))
+
+    _launch(
+        kernel_for,
+        (params, grads, exp_avgs, exp_avg_sqs),
+        lr if lr_array is None else lr_array,
+        step if step_array is None else step_array,
+        1 - beta1**step,
+        1 - beta2**step,
+        _log(beta1),
+        _log(beta2),
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        eps,
+        weight_decay,
+    )
+
+
+def sgd_step(
+    params: Arrays,
+    grads: Arrays,
+    momentum_buffers: Arrays | None,
+    lr: float | Any,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    first: bool = False,
+) -> None:
+    """optimizer_reference.sgd_step.
+
+    lr   a number, or a 0-d device array (float32, float64, int32 or int64), whose value is not checked
+    """
+    op = "sgd_step"
+    _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
+    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    lr, momentum, dampening, weight_decay = check_sgd_numbers(
+        momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
+    )
+    momentum_kind = ("nesterov" if nesterov else "heavy ball") if momentum else None
+
+    def kernel_for(element: type) -> Kernel:
+        lr_of = _given if lr_array is None else _read
+        return _sgd_kernel(element, lr_of, momentum_kind, bool(first), weight_decay != 0, bool(maximize))
+
+    lists = (params, grads, momentum_buffers) if momentum else (params, grads)
+    _launch(kernel_for, lists, lr if lr_array is None else lr_array, momentum, 1 - dampening, weight_decay)
+
+
+def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
+    check_arrays(op, gpu.xp().ndarray, params, grads, **state)
+    for param in params:
+        only_served(op, param.dtype)
+
+
+def _number_or_array(op: str, name: str, value: Any, stand_in: float) -> tuple[Any, Any]:
+    """(value, None) for what is no device array, else (stand_in, value): nothing here waits for the device."""
+    if not gpu.is_array(value):
+        return value, None
+    if value.ndim != 0:
+        raise TypeError(f"{op}: {name} is an array of shape {value.shape}; expected a number or a 0-d array")
+    if value.dtype not in _NUMBERS:
+        raise TypeError(f"{op}: {name} is {value.dtype}; expected one of {', '.join(map(str, _NUMBERS))}")
+    return stand_in, value
+
+
+def _launch(kernel_for: Callable[[type], Kernel], lists: Sequence[Arrays], *numbers: Any) -> None:
+    """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
+    rows: dict[str, list[tuple[int, ...]]] = {}
+    copies: list[tuple[Any, Any]] = []
+    for arrays in zip(*lists, strict=True):
+        param = arrays[0]
+        if param.size == 0:
+            continue
+        if not all([a.flags.c_contiguous for a in arrays]):
+            given, arrays = arrays, _in_one_order(arrays)
+            copies += zip(given, arrays, strict=True)
+        rows.setdefault(param.dtype.char, []).append((param.size, *(a.data.ptr for a in arrays)))
+
+    for char, tensors in rows.items():
+        table = table_of(tuple(tensors), BLOCK)
+        kernel_for(_ELEMENTS[char])((table.blocks,), (THREADS,), table.array, *numbers)
+    for i, (given, copy) in enumerate(copies):
+        is_gradient = i % len(lists) == 1
+        if copy is not given and not is_gradient:
+            given[...] = copy
+
+
+def _in_one_order(arrays: Arrays) -> list[Any]:
+    """The arrays, or dense copies, all in the first one's memory order."""
+    first, *rest = arrays
+    first = dense(first)
+    return [first, *(a if _walks_as(a, first) else dense_as(a, first) for a in rest)]
+
+
+def _walks_as(a: Any, b: Any) -> bool:
+    """Whether elements of the same index lie at the same place in both arrays, whatever the dtypes."""
+    return all(s * b.itemsize == t * a.itemsize for s, t in zip(a.strides, b.strides, strict=True))
+
+
+def _log(base: float) -> float:
+    return math.log(base) if base > 0 else -math.inf
