@@ -181,5 +181,4 @@ from engine.ops import (
 )
 from engine.random import Generator, manual_seed
 from engine.tensor import Tensor
-from kernels.threads import num_threads as get_num_threads
-from kernels.threads import set_num_threads
+from engine.threads import get_num_threads, set_num_threads
