@@ -49,7 +49,7 @@ bench: $(TEST_READY)
 	$(RUN) -m bench.train $(ARGS)
 
 gpu: $(TEST_READY)
-	$(RUN) -m pytest -m gpu -p no:cacheprovider $(ARGS)
+	$(RUN) -m pytest -m gpu -p no:cacheprovider tests/kernels tests/cuda tests/gpu $(ARGS)
 	$(RUN) -m bench.launch
 	$(RUN) -m bench.kernels --smoke --json $(OUT)/kernels-smoke.json
 
