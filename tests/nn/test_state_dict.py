@@ -67,11 +67,11 @@ def test_from_torch_and_back(rng):
         assert_same(ours.state_dict()[key].numpy(), value.numpy())
         assert_same(second.state_dict()[key].numpy(), value.numpy())
 
-    x = rng.standard_normal((5, 2, 8, 8)).astype(np.float32)
-    baseline = first.eval()(torch.from_numpy(x)).detach().numpy()
-    assert_same(second.eval()(torch.from_numpy(x)).detach().numpy(), baseline)
-    want = first.double()(torch.from_numpy(x).double()).detach().numpy()
-    assert_close(ours.eval()(Tensor(x)).detach().numpy(), want, baseline)
+    x = rng.standard_normal((5, 2, 8, 8))
+    want = first.double().eval()(torch.from_numpy(x)).detach().numpy()
+    assert_same(second.double().eval()(torch.from_numpy(x)).detach().numpy(), want)
+    # in float64, and ulp of 100: four norms magnify rounding by whatever the spread of a row happens to be
+    assert_close(ours.double().eval()(Tensor(x)).detach().numpy(), want, scale=100.0)
 
 
 def test_nested_containers_and_loss_weights(rng):
