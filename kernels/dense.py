@@ -6,6 +6,7 @@ array has no holes and no negative strides, in whatever order of its axes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def dense(x: Any) -> Any:
 
 def dense_as(x: Any, like: Any) -> Any:
     """x if it walks memory as `like`, which is dense and of its shape, does; else a copy that does."""
-    if x.strides == like.strides or x.flags.c_contiguous and like.flags.c_contiguous:
+    if x.flags.c_contiguous and like.flags.c_contiguous or _steps(x) == _steps(like):
         return x
     return _copy_into(empty_like(like, x.dtype), x)
 
@@ -41,6 +42,18 @@ def memory_order(x: Any) -> Any:
         return x.reshape(-1)
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     return x.transpose(order).reshape(-1)
+
+
+def transposed(x: Any) -> tuple[int, int, int] | None:
+    """(N, R, S) where dense memory is, after merging axes, logically that and in memory (N, S, R); else None."""
+    axes = [axis for axis, n in enumerate(x.shape) if n != 1]
+    order = sorted(axes, key=lambda axis: -x.strides[axis])
+    lead = next(i for i, (axis, other) in enumerate(zip(axes, order, strict=True)) if axis != other)
+    turn = axes.index(order[lead])
+    if order[lead:] != axes[turn:] + axes[lead:turn]:
+        return None
+    n, r, s = (math.prod(x.shape[axis] for axis in part) for part in (axes[:lead], axes[lead:turn], axes[turn:]))
+    return n, r, s
 
 
 def is_dense(x: Any) -> bool:
@@ -54,6 +67,10 @@ def is_dense(x: Any) -> bool:
                 return False
             expected *= n
     return True
+
+
+def _steps(x: Any) -> list[int]:
+    return [stride // x.itemsize for stride in x.strides]
 
 
 def _copy_into(y: Any, x: Any) -> Any:

@@ -21,7 +21,6 @@ rounds. For float16, with room for 28, the instructions are the limit, at about 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,8 @@ from numpy import float32, int64, uint32, uint64
 
 from kernels import gpu
 from kernels.checks_numba import float_dtype
-from kernels.dense import dense, empty_like, memory_order
+from kernels.dense import dense, empty_like, memory_order, transposed
+from kernels.device_numbers import stream_offset
 from kernels.dropout_reference import check_count, check_rate, check_stream, threshold
 from kernels.launch_numba import Kernel, cdiv, kernel
 from kernels.simt import SIMULATED, cuda, device
@@ -181,7 +181,7 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
     x = dense(x)
     if x.flags.c_contiguous:
         return _row_major(x, place, *stream, *factor)
-    y, extents = empty_like(x), _transposed(x)
+    y, extents = empty_like(x), transposed(x)
     if extents is None:
         y[...] = _row_major(gpu.xp().ascontiguousarray(x), place, *stream, *factor)
         return y
@@ -205,26 +205,9 @@ def _blocks(n: int) -> tuple[int]:
     return (cdiv(n + 3, 4 * THREADS) if n else 0,)
 
 
-def _transposed(x: Any) -> tuple[int, int, int] | None:
-    """(N, R, S) where dense memory is, after merging axes, logically that and in memory (N, S, R); else None."""
-    axes = [axis for axis, n in enumerate(x.shape) if n != 1]
-    order = sorted(axes, key=lambda axis: -x.strides[axis])
-    lead = next(i for i, (axis, other) in enumerate(zip(axes, order, strict=True)) if axis != other)
-    turn = axes.index(order[lead])
-    if order[lead:] != axes[turn:] + axes[lead:turn]:
-        return None
-    n, r, s = (math.prod(x.shape[axis] for axis in part) for part in (axes[:lead], axes[lead:turn], axes[turn:]))
-    return n, r, s
-
-
 def _stream(op: str, seed: int, offset: Any) -> tuple[Callable, tuple[Any, int, int, int]]:
     """(where the kernel finds the stream's place, its arguments offset, skipped, seed_low and seed_high)."""
-    in_memory = gpu.is_array(offset)
-    if in_memory:
-        if offset.dtype not in (np.int64, np.uint64):
-            raise TypeError(f"{op}: offset is an array of {offset.dtype}; expected an int, or int64 or uint64")
-        if offset.shape != ():
-            raise ValueError(f"{op}: offset has shape {offset.shape}; expected an int or a 0-d array")
+    in_memory = stream_offset(op, offset)
     check_stream(op, seed, 0 if in_memory else offset)
     seed = int(seed)
     words = seed & 0xFFFFFFFF, seed >> 32

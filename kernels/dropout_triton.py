@@ -18,7 +18,6 @@ arithmetic hides behind it. While it moves an element of 2 + 2 bytes, an H200 ca
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ import triton.language as tl
 
 from kernels import gpu
 from kernels.checks_triton import float_dtype
-from kernels.dense import dense, empty_like
+from kernels.dense import dense, empty_like, transposed
+from kernels.device_numbers import stream_offset
 from kernels.dropout_reference import check_count, check_rate, check_stream, threshold
 from kernels.launch import cdiv, kernel
 
@@ -188,7 +188,7 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
     x = dense(x)
     if x.flags.c_contiguous:
         return _row_major(x, offset_ptr, factor)
-    y, extents = empty_like(x), _transposed(x)
+    y, extents = empty_like(x), transposed(x)
     if extents is None:
         y[...] = _row_major(gpu.xp().ascontiguousarray(x), offset_ptr, factor)
         return y
@@ -208,26 +208,9 @@ def _row_major(x: Any, offset_ptr: Any, factor: tuple[float | int, ...]) -> Any:
     return y
 
 
-def _transposed(x: Any) -> tuple[int, int, int] | None:
-    """(N, R, S) where dense memory is, after merging axes, logically that and in memory (N, S, R); else None."""
-    axes = [axis for axis, n in enumerate(x.shape) if n != 1]
-    order = sorted(axes, key=lambda axis: -x.strides[axis])
-    lead = next(i for i, (axis, other) in enumerate(zip(axes, order, strict=True)) if axis != other)
-    turn = axes.index(order[lead])
-    if order[lead:] != axes[turn:] + axes[lead:turn]:
-        return None
-    n, r, s = (math.prod(x.shape[axis] for axis in part) for part in (axes[:lead], axes[lead:turn], axes[turn:]))
-    return n, r, s
-
-
 def _stream(op: str, seed: int, offset: Any) -> tuple[Any, tuple[int, int, int, int]]:
     """The kernel's arguments offset_ptr and (seed_low, seed_high, offset_low, offset_high)."""
-    in_memory = gpu.is_array(offset)
-    if in_memory:
-        if offset.dtype not in (np.int64, np.uint64):
-            raise TypeError(f"{op}: offset is an array of {offset.dtype}; expected an int, or int64 or uint64")
-        if offset.shape != ():
-            raise ValueError(f"{op}: offset has shape {offset.shape}; expected an int or a 0-d array")
+    in_memory = stream_offset(op, offset)
     number = 0 if in_memory else offset
     check_stream(op, seed, number)
     seed, number = int(seed), int(number)

@@ -31,18 +31,17 @@ from numpy import float32
 
 from kernels import gpu
 from kernels.checks_numba import only_served
-from kernels.dense import dense, dense_as
+from kernels.device_numbers import number_or_array
 from kernels.launch_numba import Kernel, kernel
 from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
+from kernels.parameters import Arrays, in_one_order, log_of, write_back
 from kernels.simt import SIMULATED, array_at, cuda, device
-from kernels.table_numba import find, table_of
+from kernels.table_numba import TABLES, find
 
 THREADS, BLOCK = (4, 64) if SIMULATED else (256, 1024)  # BLOCK: elements
 
-Arrays = Sequence[Any]
 
 _ELEMENTS = {"e": np.float16, "f": np.float32}  # by the dtype's char
-_NUMBERS = tuple(map(np.dtype, (np.float32, np.float64, np.int32, np.int64)))  # dtypes of lr and step
 _ONE = float32(1)
 
 
@@ -165,8 +164,8 @@ def adam_step(
     """
     op = "adam_step"
     _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step, step_array = _number_or_array(op, "step", step, 1)
-    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    step, step_array = number_or_array(op, "step", step, 1)
+    lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
     decay = ("decoupled" if decoupled else "l2") if weight_decay else None
 
@@ -182,8 +181,8 @@ def adam_step(
         step if step_array is None else step_array,
         1 - beta1**step,
         1 - beta2**step,
-        _log(beta1),
-        _log(beta2),
+        log_of(beta1),
+        log_of(beta2),
         1 - beta1,
         beta2,
         1 - beta2,
@@ -210,7 +209,7 @@ def sgd_step(
     """
     op = "sgd_step"
     _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
-    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     lr, momentum, dampening, weight_decay = check_sgd_numbers(
         momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
     )
@@ -230,50 +229,14 @@ def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
         only_served(op, param.dtype)
 
 
-def _number_or_array(op: str, name: str, value: Any, stand_in: float) -> tuple[Any, Any]:
-    """(value, None) for what is no device array, else (stand_in, value): nothing here waits for the device."""
-    if not gpu.is_array(value):
-        return value, None
-    if value.ndim != 0:
-        raise TypeError(f"{op}: {name} is an array of shape {value.shape}; expected a number or a 0-d array")
-    if value.dtype not in _NUMBERS:
-        raise TypeError(f"{op}: {name} is {value.dtype}; expected one of {', '.join(map(str, _NUMBERS))}")
-    return stand_in, value
-
-
 def _launch(kernel_for: Callable[[type], Kernel], lists: Sequence[Arrays], *numbers: Any) -> None:
     """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
     rows: dict[str, list[tuple[int, ...]]] = {}
-    copies: list[tuple[Any, Any]] = []
-    for arrays in zip(*lists, strict=True):
-        param = arrays[0]
-        if param.size == 0:
-            continue
-        if not all([a.flags.c_contiguous for a in arrays]):
-            given, arrays = arrays, _in_one_order(arrays)
-            copies += zip(given, arrays, strict=True)
-        rows.setdefault(param.dtype.char, []).append((param.size, *(a.data.ptr for a in arrays)))
+    tensors, copies = in_one_order(lists)
+    for arrays in tensors:
+        rows.setdefault(arrays[0].dtype.char, []).append((arrays[0].size, *(a.data.ptr for a in arrays)))
 
-    for char, tensors in rows.items():
-        table = table_of(tuple(tensors), BLOCK)
+    for char, group in rows.items():
+        table = TABLES.of(tuple(group), BLOCK)
         kernel_for(_ELEMENTS[char])((table.blocks,), (THREADS,), table.array, *numbers)
-    for i, (given, copy) in enumerate(copies):
-        is_gradient = i % len(lists) == 1
-        if copy is not given and not is_gradient:
-            given[...] = copy
-
-
-def _in_one_order(arrays: Arrays) -> list[Any]:
-    """The arrays, or dense copies, all in the first one's memory order."""
-    first, *rest = arrays
-    first = dense(first)
-    return [first, *(a if _walks_as(a, first) else dense_as(a, first) for a in rest)]
-
-
-def _walks_as(a: Any, b: Any) -> bool:
-    """Whether elements of the same index lie at the same place in both arrays, whatever the dtypes."""
-    return all(s * b.itemsize == t * a.itemsize for s, t in zip(a.strides, b.strides, strict=True))
-
-
-def _log(base: float) -> float:
-    return math.log(base) if base > 0 else -math.inf
+    write_back(copies)

@@ -18,22 +18,21 @@ floor: of the some 240 instructions for which an H100 has time while 28 bytes co
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import triton
 import triton.language as tl
 
 from kernels import gpu
 from kernels.checks import bfloat16
 from kernels.checks_triton import no_float64
-from kernels.dense import dense, dense_as
+from kernels.device_numbers import number_or_array
 from kernels.launch import Kernel, kernel
 from kernels.math_triton import tanh as _tanh
 from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
-from kernels.table_triton import MOST_TENSORS, find, pointer, table_of
+from kernels.parameters import Arrays, in_one_order, log_of, write_back
+from kernels.table_triton import MOST_TENSORS, TABLES, find, pointer
 
 # 4 elements a thread: for Adam 4 loads of 16 bytes, of which the 6 programs that a multiprocessor holds have 96 KB
 # under way. Some 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which
@@ -41,10 +40,8 @@ from kernels.table_triton import MOST_TENSORS, find, pointer, table_of
 # threads, and exchanged through shared memory.
 BLOCK, WARPS = 1024, 8
 
-Arrays = Sequence[Any]
 
 _ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
-_NUMBERS = tuple(map(np.dtype, (np.float32, np.float64, np.int32, np.int64)))  # dtypes of lr and step
 
 
 @triton.jit
@@ -213,8 +210,8 @@ def adam_step(
     """
     op = "adam_step"
     _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step, step_array = _number_or_array(op, "step", step, 1)
-    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    step, step_array = number_or_array(op, "step", step, 1)
+    lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
     _launch(
         _adam_kernel,
@@ -224,8 +221,8 @@ def adam_step(
             lr,
             1 - beta1**step,
             1 - beta2**step,
-            _log(beta1),
-            _log(beta2),
+            log_of(beta1),
+            log_of(beta2),
             1 - beta1,
             beta2,
             1 - beta2,
@@ -257,7 +254,7 @@ def sgd_step(
     """
     op = "sgd_step"
     _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
-    lr, lr_array = _number_or_array(op, "lr", lr, 0.0)
+    lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     lr, momentum, dampening, weight_decay = check_sgd_numbers(
         momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
     )
@@ -279,37 +276,20 @@ def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
         no_float64(op, param.dtype)
 
 
-def _number_or_array(op: str, name: str, value: Any, stand_in: float) -> tuple[Any, Any]:
-    """(value, None) for what is no device array, else (stand_in, value): nothing here waits for the device."""
-    if not gpu.is_array(value):
-        return value, None
-    if value.ndim != 0:
-        raise TypeError(f"{op}: {name} is an array of shape {value.shape}; expected a number or a 0-d array")
-    if value.dtype not in _NUMBERS:
-        raise TypeError(f"{op}: {name} is {value.dtype}; expected one of {', '.join(map(str, _NUMBERS))}")
-    return stand_in, value
-
-
 def _launch(
     kernel: Kernel, lists: Sequence[Arrays], pointers: tuple[Any, ...], numbers: tuple[float, ...], **constexprs: Any
 ) -> None:
     """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
     rows: dict[tuple[str, bool], list[tuple[int, ...]]] = {}
-    copies: list[tuple[Any, Any]] = []
-    for arrays in zip(*lists, strict=True):
-        param = arrays[0]
-        if param.size == 0:
-            continue
-        if not all([a.flags.c_contiguous for a in arrays]):
-            given, arrays = arrays, _in_one_order(arrays)
-            copies += zip(given, arrays, strict=True)
+    tensors, copies = in_one_order(lists)
+    for arrays in tensors:
         addresses = [a.data.ptr for a in arrays]
         aligned = not any([address % 16 for address in addresses])
-        rows.setdefault((param.dtype.char, aligned), []).append((param.size, *addresses))
+        rows.setdefault((arrays[0].dtype.char, aligned), []).append((arrays[0].size, *addresses))
 
     for (char, aligned), group in rows.items():
         for i in range(0, len(group), MOST_TENSORS):
-            table = table_of(tuple(group[i : i + MOST_TENSORS]), BLOCK)
+            table = TABLES.of(tuple(group[i : i + MOST_TENSORS]), BLOCK)
             kernel(
                 (table.programs,),
                 table.array,
@@ -323,23 +303,4 @@ def _launch(
                 BLOCK=BLOCK,
                 num_warps=WARPS,
             )
-    for i, (given, copy) in enumerate(copies):
-        is_gradient = i % len(lists) == 1
-        if copy is not given and not is_gradient:
-            given[...] = copy
-
-
-def _in_one_order(arrays: Iterable[Any]) -> list[Any]:
-    """The arrays, or dense copies, all in the first one's memory order."""
-    first, *rest = arrays
-    first = dense(first)
-    return [first, *(a if _walks_as(a, first) else dense_as(a, first) for a in rest)]
-
-
-def _walks_as(a: Any, b: Any) -> bool:
-    """Whether elements of the same index lie at the same place in both arrays, whatever the dtypes."""
-    return all(s * b.itemsize == t * a.itemsize for s, t in zip(a.strides, b.strides, strict=True))
-
-
-def _log(base: float) -> float:
-    return math.log(base) if base > 0 else -math.inf
+    write_back(copies)

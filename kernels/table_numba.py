@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import gpu
-from kernels.launch_numba import cdiv, is_recording, kernel
+from kernels.launch_numba import is_recording, kernel
+from kernels.parameters import Rows, Tables, columns
 from kernels.simt import device
 
-_REMEMBERED = 64  # tables
 _FILLED = 32  # numbers in one launch
 
 
@@ -67,32 +67,8 @@ def _fill_kernel(
 # fmt: on
 
 
-_tables: dict[Any, Table] = {}
-
-
-def table_of(rows: tuple[tuple[int, ...], ...], size: int) -> Table:
-    """The table for blocks of `size` elements.
-
-    rows   for each tensor its number of elements, at least 1, and the addresses of its arrays
-    """
-    stream = _stream()
-    if stream is None:
-        return _filled(rows, size)
-    key = stream, size, rows
-    table = _tables.get(key)
-    if table is None:
-        if len(_tables) >= _REMEMBERED:
-            _tables.pop(next(iter(_tables)), None)  # the oldest
-        table = _tables[key] = _filled(rows, size)
-    return table
-
-
-def _filled(rows: tuple[tuple[int, ...], ...], size: int) -> Table:
-    firsts, blocks = [], 0
-    for elements, *_ in rows:
-        firsts.append(blocks)
-        blocks += cdiv(elements, size)
-    numbers = [*firsts, *(number for column in zip(*rows, strict=True) for number in column)]
+def _fill(rows: Rows, size: int) -> Table:
+    numbers, blocks = columns(rows, size)
     count = len(numbers)
     numbers += [0] * (-count % _FILLED)
     array = gpu.xp().empty(len(numbers), np.int64)
@@ -101,12 +77,4 @@ def _filled(rows: tuple[tuple[int, ...], ...], size: int) -> Table:
     return Table(array[:count].reshape(-1, len(rows)), blocks)
 
 
-def _stream() -> int | None:
-    """The current stream; None where a table must not be remembered: the stream is captured, or launches recorded."""
-    if is_recording():
-        return None
-    cuda = getattr(gpu.xp(), "cuda", None)
-    if cuda is None:
-        return 0  # the simulated device has one
-    stream = cuda.get_current_stream()
-    return None if stream.is_capturing() else stream.ptr
+TABLES = Tables(_fill, is_recording)

@@ -23,11 +23,11 @@ import triton
 import triton.language as tl
 
 from kernels import gpu
-from kernels.launch import cdiv, is_recording, kernel
+from kernels.launch import is_recording, kernel
+from kernels.parameters import Rows, Tables, columns
 
 MOST_TENSORS = 1024  # that one launch looks among
 _LEAST_TENSORS = 128  # fewer are looked among as fast, and every power of two is a compilation
-_REMEMBERED = 64  # tables
 _FILLED = 64  # numbers in one launch
 
 # launch.py specialises on numbers that are 1, that 16 divides or that need 64 bits. Those for the table are made all of
@@ -87,32 +87,9 @@ def _fill_kernel(
 # fmt: on
 
 
-_tables: dict[Any, Table] = {}
-
-
-def table_of(rows: tuple[tuple[int, ...], ...], block: int) -> Table:
-    """The table for programs of `block` elements.
-
-    rows   for each of at most MOST_TENSORS tensors its size, at least 1, and the addresses of its arrays
-    """
-    stream = _stream()
-    if stream is None:
-        return _filled(rows, block)
-    key = stream, block, rows
-    table = _tables.get(key)
-    if table is None:
-        if len(_tables) >= _REMEMBERED:
-            _tables.pop(next(iter(_tables)), None)  # the oldest
-        table = _tables[key] = _filled(rows, block)
-    return table
-
-
-def _filled(rows: tuple[tuple[int, ...], ...], block: int) -> Table:
-    firsts, programs = [], 0
-    for size, *_ in rows:
-        firsts.append(programs)
-        programs += cdiv(size, block)
-    numbers = [*firsts, *(number for column in zip(*rows, strict=True) for number in column)]
+def _fill(rows: Rows, block: int) -> Table:
+    """rows: at most MOST_TENSORS."""
+    numbers, programs = columns(rows, block)
     numbers += [0] * (-len(numbers) % _FILLED)
     marked = [number << _SHIFT.value | _MARK.value for number in numbers]
     array = gpu.xp().empty(len(numbers), np.int64)
@@ -121,12 +98,4 @@ def _filled(rows: tuple[tuple[int, ...], ...], block: int) -> Table:
     return Table(array, len(rows), max(_LEAST_TENSORS, triton.next_power_of_2(len(rows))), programs)
 
 
-def _stream() -> int | None:
-    """The current stream; None where a table must not be remembered: the stream is captured, or launches recorded."""
-    if is_recording():
-        return None
-    cuda = getattr(gpu.xp(), "cuda", None)
-    if cuda is None:
-        return 0  # the simulated device has one
-    stream = cuda.get_current_stream()
-    return None if stream.is_capturing() else stream.ptr
+TABLES = Tables(_fill, is_recording)

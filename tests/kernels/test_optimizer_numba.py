@@ -32,7 +32,7 @@ def launched(monkeypatch, numba):
         call(self, *args)
 
     monkeypatch.setattr(Kernel, "__call__", counting)
-    monkeypatch.setattr(table_numba, "_tables", {})
+    monkeypatch.setattr(table_numba.TABLES, "remembered", {})
     return names
 
 
@@ -128,7 +128,7 @@ def test_gradients_at_other_addresses_are_found(numba, rng, launched):
 
 def test_nothing_is_remembered_while_a_stream_is_captured(numba, rng, launched, monkeypatch):
     """A graph that read a table of the memo would read freed memory once that is forgotten."""
-    monkeypatch.setattr("kernels.table_numba._stream", lambda: None)
+    monkeypatch.setattr("kernels.table_numba.TABLES._stream", lambda: None)
     device = to_device(lists(rng, [(5,)]))
     numba.adam_step(*device, 1, 0.1)
     numba.adam_step(*device, 2, 0.1)

@@ -12,7 +12,8 @@ import triton.language as tl
 import kernels
 from kernels import gpu, table_triton
 from kernels.launch import Kernel, kernel
-from kernels.optimizer_triton import _in_one_order, _one_minus_power
+from kernels.optimizer_triton import _one_minus_power
+from kernels.parameters import in_one_order
 from tests.compare import assert_close, assert_same
 from tests.device import to_device as moved
 from tests.layouts import backwards, channels_last, framed, transposed
@@ -43,8 +44,8 @@ def launched(monkeypatch):
 
 @pytest.fixture
 def tables(monkeypatch):
-    monkeypatch.setattr(table_triton, "_tables", {})
-    return table_triton._tables
+    monkeypatch.setattr(table_triton.TABLES, "remembered", {})
+    return table_triton.TABLES.remembered
 
 
 def lists(rng, shapes, dtype=np.float32):
@@ -219,7 +220,7 @@ def test_gradients_at_other_addresses_are_found(triton, rng, tables):
 
 
 def test_the_tables_remembered_are_bounded(triton, tables, monkeypatch):
-    monkeypatch.setattr("kernels.table_triton._REMEMBERED", 3)
+    monkeypatch.setattr("kernels.parameters._REMEMBERED", 3)
     xp = gpu.xp()
     kept = [(xp.zeros(2, np.float32), xp.ones(2, np.float32)) for _ in range(5)]
     for _ in range(2):
@@ -232,7 +233,7 @@ def test_the_tables_remembered_are_bounded(triton, tables, monkeypatch):
 
 def test_nothing_is_remembered_while_a_stream_is_captured(triton, rng, tables, launched, monkeypatch):
     """A graph that read a table of the memo would read freed memory once that is forgotten."""
-    monkeypatch.setattr("kernels.table_triton._stream", lambda: None)
+    monkeypatch.setattr(table_triton.TABLES, "_stream", lambda: None)
     host = lists(rng, [(5,)])
     device = to_device(host)
     triton.adam_step(*device, 1, 0.1)
@@ -260,9 +261,13 @@ def test_moments_in_the_order_of_a_half_parameter_are_not_copied(rng):
     """Their strides in bytes differ, their order does not."""
     xp = gpu.xp()
     p, m = xp.empty((4, 3), np.float16).T, xp.empty((4, 3), np.float32).T
-    first, second, third = _in_one_order((p, m, xp.empty((3, 4), np.float32)))
+    ((first, gradient, second, third),), copies = in_one_order(
+        [[p], [xp.ones((3, 4), np.float16)], [m], [v := xp.empty((3, 4), np.float32)]]
+    )
     assert first is p and second is m
-    assert third.strides == m.strides
+    assert third.strides == m.strides and gradient.strides == p.strides
+    ((given, copy),) = copies  # the gradient is not written back
+    assert given is v and copy is third
 
 
 def test_an_odd_address(triton, rng):
