@@ -182,3 +182,6 @@ from engine.ops import (
 from engine.random import Generator, manual_seed
 from engine.tensor import Tensor
 from engine.threads import get_num_threads, set_num_threads
+
+from engine.captured import CapturedStep, capture  # isort: skip  (after what it captures)
+from engine.recording import CaptureError  # isort: skip

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from engine import recording
 from engine.device import array_module, move
 from engine.dtypes import FLOATS
 from engine.tensor import Storage, Tensor, wrap
@@ -160,6 +161,10 @@ def record(
     view_of   the parent whose memory the result shares, so that writes to either are seen in both.
     """
     out = wrap(data)
+    recorded = recording.current()
+    if recorded is not None:
+        recorded.reads(*parents)
+        recorded.made(out)
     if view_of is not None:
         out._storage = view_of._storage
         out._storage.share(view_of, out)
@@ -222,10 +227,14 @@ def backward(
         inputs = list({id(x): x for x in inputs}.values())
     seed = _seed("backward", tensor, gradient)
     found = _walk([(tensor, seed)], inputs, retain_graph, create_graph)
+    recorded = recording.current()
     for leaf, grad_, exclusive in found:
         if grad_ is None:
             continue
-        if leaf.grad is not None:
+        if recorded is not None and recorded.leaf(leaf):
+            leaf.grad.data += grad_.data
+            leaf.grad._storage.version += 1
+        elif leaf.grad is not None:
             leaf.grad = leaf.grad + grad_
         else:
             leaf.grad = grad_ if exclusive else grad_.clone()
@@ -426,9 +435,13 @@ def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor,
         return False
     if node.output is not None and array is node.output[0]:
         return False
-    if any(g._storage is storage for storage, _ in node.saved):
-        return False
-    return not any(other is not None and other.data is array for k, other in enumerate(grads) if k != i)
+    for storage, _ in node.saved:
+        if g._storage is storage:
+            return False
+    for k, other in enumerate(grads):
+        if k != i and other is not None and other.data is array:
+            return False
+    return True
 
 
 def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Tensor, mine: bool) -> None:

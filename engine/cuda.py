@@ -6,6 +6,8 @@ missing. A simulated GPU is not available: only who asks for "cuda" by name gets
 
 from __future__ import annotations
 
+from engine.device import WAITS
+from engine.recording import refuse
 from kernels import gpu
 from kernels.memory import OutOfMemoryError, amount, held, listed
 
@@ -42,6 +44,7 @@ def device_count() -> int:
 def synchronize() -> None:
     """Wait until the GPU has done all it was told. Raises what its kernels found wrong in their arguments."""
     xp = gpu.xp()
+    refuse(WAITS)
     if not gpu.is_simulated():
         xp.cuda.runtime.deviceSynchronize()
     from kernels import faults

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from engine import recording
 from kernels import gpu
 
 NAMES = ("cpu", "cuda", "auto")
+WAITS = "waits for the GPU, which does nothing while a step is captured; expected this after the step, on its results"
 
 
 def is_array(x: Any) -> bool:
@@ -64,7 +66,10 @@ def move(array: Any, device: str) -> Any:
     """The array on a device that `as_device` gave: itself where it is there already, otherwise a copy."""
     if device == "cpu":
         return on_host(array)
-    return gpu.xp().asarray(array) if isinstance(array, np.ndarray) else array
+    if not isinstance(array, np.ndarray):
+        return array
+    recording.refuse("copies from the CPU, once and for all; expected a tensor that is on the GPU before the step")
+    return gpu.xp().asarray(array)
 
 
 def on_host(array: Any) -> np.ndarray:
@@ -75,6 +80,7 @@ def on_host(array: Any) -> np.ndarray:
     """
     if isinstance(array, np.ndarray):
         return array
+    recording.refuse(WAITS)
     from kernels import faults
 
     host = array.get()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes, ops
+from engine import dtypes, ops, recording
 from engine.autograd import Node, is_grad_enabled
 from engine.device import move
 from engine.ops.operands import as_tensor, broadcast_shape, cast, zeros_like
@@ -34,6 +34,9 @@ def tracked_write(
     tracking = _is_tracked(x, *others)
     _require_writable(name, x, tracking)
     node = Node(name, rule, (x, *others)) if tracking else None
+    recorded = recording.current()
+    if recorded is not None:
+        recorded.reads(x, *others)
     write()
     _written(x, node)
     return x

@@ -11,10 +11,12 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 import kernels
+from engine import recording
 
 
 class Generator:
@@ -42,6 +44,20 @@ class Generator:
 
     def take(self, n: int) -> tuple[int, int]:
         """Reserve the next n words: (seed, the offset of the first of them)."""
+        recording.refuse("draws on the CPU, once and for all; expected it before the step, as an argument")
+        return self._take(n)
+
+    def take_for(self, array: Any, n: int) -> tuple[int, Any]:
+        """As `take`, for a draw beside this array. Where a step is captured the offset is in device memory."""
+        recorded = recording.on_device(array)
+        if recorded is None:
+            return self.take(n)
+        seed, state = self.seed, self.get_state()
+        recorded.holds(lambda: self.seed == seed)
+        recorded.undo(lambda: self.set_state(state))
+        return seed, recorded.number(lambda: self._take(n)[1] % 2**64, np.uint64)
+
+    def _take(self, n: int) -> tuple[int, int]:
         with self._lock:
             offset = self.offset
             self.offset += n

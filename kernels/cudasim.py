@@ -18,13 +18,17 @@ import numpy as np
 from numba.cuda.simulator import kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-from kernels import gpu
+from kernels import gpu, tape
 
 _SWITCH = 1e-4  # seconds a thread runs on while others wait: at Python's 5e-3 a barrier takes three times as long
 
 
 def run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
-    """Run every block of the grid, one after another, then check the guards around the arrays."""
+    """Run every block of the grid, one after another, then check the guards around the arrays; or record that."""
+    tape.do(name, lambda: _run(name, function, grid, block, args))
+
+
+def _run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
     host = [FakeCUDAArray(a._host) if gpu.is_array(a) else np.float32(a) if type(a) is float else a for a in args]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)

@@ -26,6 +26,16 @@ def number_or_array(op: str, name: str, value: Any, stand_in: float) -> tuple[An
     return stand_in, value
 
 
+def step_or_factors(op: str, step: Any) -> tuple[Any, Any]:
+    """(step, None) for what is no device array, else (1, step), the array being what `adam_factors` gives."""
+    if not gpu.is_array(step):
+        return step, None
+    if step.shape != (3,) or step.dtype != np.float32:
+        found = f"step is an array of {step.dtype} {step.shape}"
+        raise TypeError(f"{op}: {found}; expected a number, or what it gives (adam_factors) as float32 (3,)")
+    return 1, step
+
+
 def stream_offset(op: str, offset: Any) -> bool:
     """Whether the offset of a random stream is in device memory: a 0-d array of int64 or uint64."""
     if not gpu.is_array(offset):

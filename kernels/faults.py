@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gpu
+from kernels import gpu, graph
 
 _CLEAR = 2**63 - 1
 _SLOTS = 512  # in one block of memory
@@ -87,7 +87,8 @@ def raise_pending() -> None:
 def _new_slot(xp: ModuleType, watched: Watched) -> Any:
     blocks = _blocks.setdefault(xp, [])
     if not blocks or len(blocks[-1].watched) == _SLOTS:
-        blocks.append(_Block(xp))
+        with graph.aside():  # cleared now, and not at every launch
+            blocks.append(_Block(xp))
     block = blocks[-1]
     slot = _slots[(xp, *watched)] = block.memory[len(block.watched), :1]
     block.watched.append(watched)

@@ -10,8 +10,9 @@ A block finds its parameter in a table of addresses (kernels/table_numba.py), co
 float16 and float32 parameters, also mixed; what is remembered is float32. Any strides: arrays that do not walk memory
 as their parameter does are copied, and those that are updated copied back.
 
-lr and step may be 0-d device arrays. Every thread then reads them, so that a captured step replays with what they hold
-by then, and 1 - beta^step is computed in float32 without cancellation. With numbers the host computes it in float64.
+What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every thread
+then reads it, so that a captured step replays with what is there by then: the float32 numbers that a launch passes
+otherwise.
 
 Traffic, bytes a parameter of float32 (of float16): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). Memory is
 the ceiling, and within reach: a thread of Adam has four loads under way at a time, 16 bytes (12). At 36 registers six
@@ -31,10 +32,10 @@ from numpy import float32
 
 from kernels import gpu
 from kernels.checks_numba import only_served
-from kernels.device_numbers import number_or_array
+from kernels.device_numbers import number_or_array, step_or_factors
 from kernels.launch_numba import Kernel, kernel
-from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
-from kernels.parameters import Arrays, in_one_order, log_of, write_back
+from kernels.optimizer_reference import adam_factors, check_adam_numbers, check_arrays, check_sgd_numbers
+from kernels.parameters import Arrays, in_one_order, write_back
 from kernels.simt import SIMULATED, array_at, cuda, device
 from kernels.table_numba import TABLES, find
 
@@ -56,34 +57,24 @@ def _read(array):
 
 
 @device
-def _correction_given(correction, step, log_beta):
-    return correction
+def _factors_given(factors, correction1, correction2, rate1):
+    return correction1, correction2, rate1
 
 
 @device
-def _correction_now(correction, step, log_beta):
-    """1 - beta^step, without the cancellation that this would have for a beta near 1."""
-    return -float32(math.expm1(float32(step[()]) * log_beta))
+def _factors_read(factors, correction1, correction2, rate1):
+    return factors[0], factors[1], factors[2]
 
 
 @functools.cache
-def _adam_kernel(element: type, lr_of: Callable, correction_of: Callable, decay: str | None, maximize: bool) -> Kernel:
+def _adam_kernel(element: type, lr_of: Callable, factors_of: Callable, decay: str | None, maximize: bool) -> Kernel:
     @kernel
     def _adam_kernel(
-        table,
-        lr,
-        step,
-        correction1,
-        correction2,
-        log_beta1,
-        log_beta2,
-        rate1,
-        beta2,
-        rate2,
-        eps,
-        weight_decay,
-    ):
-        """table: of p, g, m, v. lr, step: numbers, or 0-d arrays. correction = 1 - beta^step, rate = 1 - beta."""
+        table, lr, factors, correction1, correction2, rate1, beta2, rate2, eps, weight_decay
+    ):  # fmt: skip
+        """table: of p, g, m, v. lr: a number, or 0-d. factors: (3,); or a number that is not looked at, and the three
+        numbers behind it hold. correction = 1 - beta^step, rate = 1 - beta.
+        """
         column = find(table, cuda.blockIdx.x)
         size = table[1, column]
         p_of = array_at(table[2, column], size, element)
@@ -91,8 +82,9 @@ def _adam_kernel(element: type, lr_of: Callable, correction_of: Callable, decay:
         m_of = array_at(table[4, column], size, float32)
         v_of = array_at(table[5, column], size, float32)
         rate = lr_of(lr)
-        step_size = rate / correction_of(correction1, step, log_beta1)
-        scale = _ONE / float32(math.sqrt(correction_of(correction2, step, log_beta2)))
+        first, second, part = factors_of(factors, correction1, correction2, rate1)
+        step_size = rate / first
+        scale = _ONE / float32(math.sqrt(second))
 
         start = (cuda.blockIdx.x - table[0, column]) * BLOCK
         for i in range(start + cuda.threadIdx.x, min(start + BLOCK, size), THREADS):
@@ -103,7 +95,7 @@ def _adam_kernel(element: type, lr_of: Callable, correction_of: Callable, decay:
                 p *= _ONE - rate * weight_decay
             if decay == "l2":
                 g += weight_decay * p
-            m += rate1 * (g - m)
+            m += part * (g - m)
             v = beta2 * v + rate2 * (g * g)
             p_of[i] = p - step_size * (m / (float32(math.sqrt(v)) * scale + eps))
             m_of[i] = m
@@ -114,19 +106,25 @@ def _adam_kernel(element: type, lr_of: Callable, correction_of: Callable, decay:
 
 @functools.cache
 def _sgd_kernel(
-    element: type, lr_of: Callable, momentum_kind: str | None, first: bool, decay: bool, maximize: bool
+    element: type,
+    lr_of: Callable,
+    momentum_of: Callable,
+    momentum_kind: str | None,
+    first: bool,
+    decay: bool,
+    maximize: bool,
 ) -> Kernel:
     buffer_row = 3 if momentum_kind is None else 4  # not used without momentum
 
     @kernel
     def _sgd_kernel(table, lr, momentum, rate, weight_decay):
-        """table: of p, g and, with momentum, b. lr: a number, or a 0-d array. rate = 1 - dampening."""
+        """table: of p, g and, with momentum, b. lr, momentum: numbers, or 0-d arrays. rate = 1 - dampening."""
         column = find(table, cuda.blockIdx.x)
         size = table[1, column]
         p_of = array_at(table[2, column], size, element)
         g_of = array_at(table[3, column], size, element)
         b_of = array_at(table[buffer_row, column], size, float32)
-        step_size = lr_of(lr)
+        step_size, kept = lr_of(lr), momentum_of(momentum)
 
         start = (cuda.blockIdx.x - table[0, column]) * BLOCK
         for i in range(start + cuda.threadIdx.x, min(start + BLOCK, size), THREADS):
@@ -136,9 +134,9 @@ def _sgd_kernel(
             if decay:
                 g += weight_decay * p
             if momentum_kind is not None:
-                b = g if first else momentum * b_of[i] + rate * g
+                b = g if first else kept * b_of[i] + rate * g
                 b_of[i] = b
-                g = g + momentum * b if momentum_kind == "nesterov" else b
+                g = g + kept * b if momentum_kind == "nesterov" else b
             p_of[i] = p - step_size * g
 
     return _sgd_kernel
@@ -160,30 +158,29 @@ def adam_step(
 ) -> None:
     """optimizer_reference.adam_step.
 
-    step, lr   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked
+    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 is in
+    lr     a number, or a 0-d device array (float32, float64, int32 or int64)
+
+    Values in device memory are not checked.
     """
     op = "adam_step"
     _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step, step_array = number_or_array(op, "step", step, 1)
+    step, factors = step_or_factors(op, step)
     lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
     decay = ("decoupled" if decoupled else "l2") if weight_decay else None
 
     def kernel_for(element: type) -> Kernel:
         lr_of = _given if lr_array is None else _read
-        correction_of = _correction_given if step_array is None else _correction_now
-        return _adam_kernel(element, lr_of, correction_of, decay, bool(maximize))
+        factors_of = _factors_given if factors is None else _factors_read
+        return _adam_kernel(element, lr_of, factors_of, decay, bool(maximize))
 
     _launch(
         kernel_for,
         (params, grads, exp_avgs, exp_avg_sqs),
         lr if lr_array is None else lr_array,
-        step if step_array is None else step_array,
-        1 - beta1**step,
-        1 - beta2**step,
-        log_of(beta1),
-        log_of(beta2),
-        1 - beta1,
+        0.0 if factors is None else factors,
+        *adam_factors(step, beta1, beta2),
         beta2,
         1 - beta2,
         eps,
@@ -196,7 +193,7 @@ def sgd_step(
     grads: Arrays,
     momentum_buffers: Arrays | None,
     lr: float | Any,
-    momentum: float = 0.0,
+    momentum: float | Any = 0.0,
     dampening: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
@@ -205,22 +202,25 @@ def sgd_step(
 ) -> None:
     """optimizer_reference.sgd_step.
 
-    lr   a number, or a 0-d device array (float32, float64, int32 or int64), whose value is not checked
+    lr, momentum   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked; a
+                   momentum in device memory is not 0
     """
     op = "sgd_step"
     _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
     lr, lr_array = number_or_array(op, "lr", lr, 0.0)
+    momentum, momentum_array = number_or_array(op, "momentum", momentum, 0.5)
     lr, momentum, dampening, weight_decay = check_sgd_numbers(
         momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
     )
     momentum_kind = ("nesterov" if nesterov else "heavy ball") if momentum else None
 
     def kernel_for(element: type) -> Kernel:
-        lr_of = _given if lr_array is None else _read
-        return _sgd_kernel(element, lr_of, momentum_kind, bool(first), weight_decay != 0, bool(maximize))
+        lr_of, momentum_of = (_given if array is None else _read for array in (lr_array, momentum_array))
+        return _sgd_kernel(element, lr_of, momentum_of, momentum_kind, bool(first), weight_decay != 0, bool(maximize))
 
     lists = (params, grads, momentum_buffers) if momentum else (params, grads)
-    _launch(kernel_for, lists, lr if lr_array is None else lr_array, momentum, 1 - dampening, weight_decay)
+    numbers = (lr if lr_array is None else lr_array), (momentum if momentum_array is None else momentum_array)
+    _launch(kernel_for, lists, *numbers, 1 - dampening, weight_decay)
 
 
 def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:

@@ -56,8 +56,8 @@ def adam_step(
     check_arrays("adam_step", np.ndarray, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
 
-    step_size = lr / (1 - beta1**step)
-    correction2_sqrt = math.sqrt(1 - beta2**step)
+    correction1, correction2, _ = adam_factors(step, beta1, beta2)
+    step_size, correction2_sqrt = lr / correction1, math.sqrt(correction2)
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         p, g = param.astype(m.dtype, copy=False), grad.astype(m.dtype, copy=False)
         if maximize:
@@ -134,6 +134,14 @@ def sgd_step(
                 b += (1 - dampening) * g
             g = g + momentum * b if nesterov else b
         np.subtract(p, lr * g, out=param, casting="same_kind")
+
+
+def adam_factors(step: float, beta1: float, beta2: float) -> tuple[float, float, float]:
+    """What changes from step to step, in float64: the bias corrections 1 - beta1^step and 1 - beta2^step, 1 - beta1.
+
+    The last because schedules that cycle the momentum (Smith 2018) change beta1.
+    """
+    return 1 - beta1**step, 1 - beta2**step, 1 - beta1
 
 
 def check_adam_numbers(

@@ -8,9 +8,9 @@ a time.
 float16, bfloat16 and float32 parameters, also mixed; what is remembered is float32. Any strides: arrays that do not
 walk memory as their parameter does are copied, and those that are updated copied back.
 
-lr and step may be 0-d device arrays. Every program then reads them, so that a captured step replays with what they hold
-by then, and 1 - beta^step is computed in float32 without cancellation. With numbers it is computed in float64 on the
-host.
+What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every program
+then reads it, so that a captured step replays with what is there by then. These are the float32 numbers that a launch
+passes otherwise, computed in float64 on the host: so a replayed step has the bits of an eager one.
 
 Traffic, bytes a parameter of float32 (of 16 bits): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). That is the
 floor: of the some 240 instructions for which an H100 has time while 28 bytes come and go, Adam takes a quarter.
@@ -27,11 +27,10 @@ import triton.language as tl
 from kernels import gpu
 from kernels.checks import bfloat16
 from kernels.checks_triton import no_float64
-from kernels.device_numbers import number_or_array
+from kernels.device_numbers import number_or_array, step_or_factors
 from kernels.launch import Kernel, kernel
-from kernels.math_triton import tanh as _tanh
-from kernels.optimizer_reference import check_adam_numbers, check_arrays, check_sgd_numbers
-from kernels.parameters import Arrays, in_one_order, log_of, write_back
+from kernels.optimizer_reference import adam_factors, check_adam_numbers, check_arrays, check_sgd_numbers
+from kernels.parameters import Arrays, in_one_order, write_back
 from kernels.table_triton import MOST_TENSORS, TABLES, find, pointer
 
 # 4 elements a thread: for Adam 4 loads of 16 bytes, of which the 6 programs that a multiprocessor holds have 96 KB
@@ -42,13 +41,6 @@ BLOCK, WARPS = 1024, 8
 
 
 _ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
-
-
-@triton.jit
-def _one_minus_power(log_base, exponent):
-    """1 - base^exponent, 0 <= base < 1, exponent > 0: 2h / (1 + h) with h = tanh(-exponent log(base) / 2)."""
-    h = _tanh(exponent * log_base * -0.5)
-    return 2.0 * h / (1.0 + h)
 
 
 @triton.jit
@@ -109,13 +101,11 @@ def _sgd_block(
 def _adam_kernel(
     table_ptr,
     lr_ptr,
-    step_ptr,
+    factors_ptr,
     tensors,
     lr,
     correction1,
     correction2,
-    log_beta1,
-    log_beta2,
     rate1,
     beta2,
     rate2,
@@ -128,7 +118,10 @@ def _adam_kernel(
     TENSORS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """table: of p, g, m, v. lr, step: one element, or None where the numbers lr and correction = 1 - beta^step hold."""
+    """table: of p, g, m, v. lr (1,), factors (3,): or None, and the numbers hold.
+
+    correction = 1 - beta^step, rate = 1 - beta; factors: correction1, correction2, rate1.
+    """
     column_ptr, start, left = find(table_ptr, tensors, TENSORS, BLOCK)
     p_ptr = pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start
     g_ptr = pointer(column_ptr, tensors, 1, ELEMENT, ALIGNED) + start
@@ -136,10 +129,10 @@ def _adam_kernel(
     v_ptr = pointer(column_ptr, tensors, 3, tl.float32, ALIGNED) + start
     if lr_ptr is not None:
         lr = tl.load(lr_ptr).to(tl.float32)
-    if step_ptr is not None:
-        step = tl.load(step_ptr).to(tl.float32)
-        correction1 = _one_minus_power(log_beta1, step)
-        correction2 = _one_minus_power(log_beta2, step)
+    if factors_ptr is not None:
+        correction1 = tl.load(factors_ptr)
+        correction2 = tl.load(factors_ptr + 1)
+        rate1 = tl.load(factors_ptr + 2)
     scale = tl.div_rn(1.0, tl.sqrt_rn(correction2))
 
     pointers = p_ptr, g_ptr, m_ptr, v_ptr
@@ -155,6 +148,7 @@ def _adam_kernel(
 def _sgd_kernel(
     table_ptr,
     lr_ptr,
+    momentum_ptr,
     tensors,
     lr,
     momentum,
@@ -169,7 +163,7 @@ def _sgd_kernel(
     TENSORS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """table: of p, g and, with momentum, b. lr: one element; or None, and the number holds. rate = 1 - dampening."""
+    """table: of p, g and, with momentum, b. lr, momentum (1,): or None, and the numbers hold. rate = 1 - dampening."""
     column_ptr, start, left = find(table_ptr, tensors, TENSORS, BLOCK)
     p_ptr = pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start
     g_ptr = pointer(column_ptr, tensors, 1, ELEMENT, ALIGNED) + start
@@ -178,6 +172,8 @@ def _sgd_kernel(
         b_ptr = pointer(column_ptr, tensors, 2, tl.float32, ALIGNED) + start
     if lr_ptr is not None:
         lr = tl.load(lr_ptr).to(tl.float32)
+    if momentum_ptr is not None:
+        momentum = tl.load(momentum_ptr).to(tl.float32)
 
     pointers = p_ptr, g_ptr, b_ptr
     numbers = lr, momentum, rate, weight_decay
@@ -204,31 +200,23 @@ def adam_step(
 ) -> None:
     """optimizer_reference.adam_step.
 
-    step, lr   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked
+    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 is in
+    lr     a number, or a 0-d device array (float32, float64, int32 or int64)
+
+    Values in device memory are not checked.
 
     Traffic: 28 bytes a float32 parameter, 22 a float16 or bfloat16 one.
     """
     op = "adam_step"
     _check(op, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step, step_array = number_or_array(op, "step", step, 1)
+    step, factors = step_or_factors(op, step)
     lr, lr_array = number_or_array(op, "lr", lr, 0.0)
     step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
     _launch(
         _adam_kernel,
         (params, grads, exp_avgs, exp_avg_sqs),
-        (lr_array, step_array),
-        (
-            lr,
-            1 - beta1**step,
-            1 - beta2**step,
-            log_of(beta1),
-            log_of(beta2),
-            1 - beta1,
-            beta2,
-            1 - beta2,
-            eps,
-            weight_decay,
-        ),
+        (lr_array, factors),
+        (lr, *adam_factors(step, beta1, beta2), beta2, 1 - beta2, eps, weight_decay),
         DECAY=("decoupled" if decoupled else "l2") if weight_decay else None,
         MAXIMIZE=bool(maximize),
     )
@@ -239,7 +227,7 @@ def sgd_step(
     grads: Arrays,
     momentum_buffers: Arrays | None,
     lr: float | Any,
-    momentum: float = 0.0,
+    momentum: float | Any = 0.0,
     dampening: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
@@ -248,20 +236,22 @@ def sgd_step(
 ) -> None:
     """optimizer_reference.sgd_step.
 
-    lr   a number, or a 0-d device array (float32, float64, int32 or int64), whose value is not checked
+    lr, momentum   numbers, or 0-d device arrays (float32, float64, int32 or int64), whose values are not checked; a
+                   momentum in device memory is not 0
 
     Traffic: 20 bytes a float32 parameter, 14 a float16 or bfloat16 one; 12 and 6 without momentum.
     """
     op = "sgd_step"
     _check(op, params, grads, **({} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}))
     lr, lr_array = number_or_array(op, "lr", lr, 0.0)
+    momentum, momentum_array = number_or_array(op, "momentum", momentum, 0.5)
     lr, momentum, dampening, weight_decay = check_sgd_numbers(
         momentum_buffers, lr, momentum, dampening, weight_decay, nesterov
     )
     _launch(
         _sgd_kernel,
         (params, grads, momentum_buffers) if momentum else (params, grads),
-        (lr_array,),
+        (lr_array, momentum_array),
         (lr, momentum, 1 - dampening, weight_decay),
         MOMENTUM=("nesterov" if nesterov else "heavy ball") if momentum else None,
         FIRST=bool(first),

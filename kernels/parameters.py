@@ -6,11 +6,10 @@ and those that are updated copied back; tables of addresses are remembered.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kernels import gpu
+from kernels import gpu, graph
 from kernels.dense import dense, dense_as
 
 Arrays = Sequence[Any]
@@ -36,6 +35,9 @@ def in_one_order(lists: Sequence[Arrays]) -> tuple[list[Arrays], list[tuple[Any,
             updated = [i for i, a in enumerate(given) if arrays[i] is not a and i != _GRADIENT]
             copies += [(given[i], arrays[i]) for i in updated]
         tensors.append(arrays)
+    captured = graph.capturing()
+    if captured is not None:
+        captured.keep(tensors)  # which its launches know by their addresses alone
     return tensors, copies
 
 
@@ -45,13 +47,10 @@ def write_back(copies: list[tuple[Any, Any]]) -> None:
         given[...] = copy
 
 
-def log_of(base: float) -> float:
-    """log(base), and -inf for 0: 0^step is 0."""
-    return math.log(base) if base > 0 else -math.inf
-
-
 class Tables:
     """Tables of addresses in device memory, the latest remembered by all that is in them: a steady step fills none.
+
+    A graph that is captured has its own, filled once and beside it: its addresses are those of every launch.
 
     fill       (rows, elements of a program) -> the table, filled by launches alone
     recording  whether launches are noted, not run
@@ -64,6 +63,12 @@ class Tables:
 
     def of(self, rows: Rows, size: int) -> Any:
         """The table of these rows for programs of `size` elements."""
+        captured = graph.capturing()
+        if captured is not None:
+            with graph.aside():
+                table = self.fill(rows, size)
+            captured.keep(table)
+            return table
         stream = self._stream()
         if stream is None:
             return self.fill(rows, size)

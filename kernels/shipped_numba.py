@@ -99,7 +99,7 @@ def optimizers(empty: Empty) -> None:
     """Two parameters, with numbers and with lr and step in device memory."""
     params = [empty(64, 10), empty(10)]
     state = [empty(*p.shape, dtype=np.float32) for p in params]
-    for lr, step in ((1e-3, 10), (empty(dtype=np.float32), empty(dtype=np.int64))):
+    for lr, step in ((1e-3, 10), (empty(dtype=np.float32), empty(3, dtype=np.float32))):
         backend.adam_step(params, params, state, state, step, lr)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)

@@ -127,7 +127,7 @@ def optimizers(empty: Empty) -> None:
     state = [xp.empty(p.shape, np.float32) for p in params]
     odd = [empty(1025)[1:]]
     odd_state = [xp.empty(1024, np.float32)]
-    for lr, step in ((1e-3, 10), (xp.zeros((), np.float32), xp.ones((), np.int64))):
+    for lr, step in ((1e-3, 10), (xp.zeros((), np.float32), xp.ones(3, np.float32))):
         backend.adam_step(params, params, state, state, step, lr)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)

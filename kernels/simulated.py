@@ -12,6 +12,9 @@ by accident. They behave as CuPy's do where the two differ:
     x.flags                             knows nothing of being read-only
     x.max(initial=), x.ravel("K")       errors: CuPy has not all that NumPy has
 
+Within `kernels.graph.capture` what the device is told is recorded (kernels/tape.py), and what the host would wait for,
+or copy from its own memory, is refused.
+
 Memory that is not written yet is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes;
 `assert_guards` finds a kernel that wrote beyond its array. Functions are NumPy's, by `__getattr__`.
 """
@@ -26,6 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from kernels import tape
+
 GUARD = 256  # bytes before and behind every allocation; keeps the alignment that CuPy's memory has
 _FILL = 0xFF
 _allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
@@ -35,6 +40,10 @@ _METHODS = """
     prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view
 """.split()
 _ATTRIBUTES = "shape dtype ndim size itemsize nbytes strides".split()
+_WRITING = frozenset("at copyto fill fill_diagonal place put put_along_axis putmask".split())  # to an argument
+_WAITING = frozenset(  # for the values, on which the result's shape depends or which it has on the host
+    "allclose argwhere array_equal bincount compress extract flatnonzero histogram nonzero unique".split()
+)
 
 
 class Memory(NamedTuple):
@@ -92,18 +101,22 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
 
     def get(self) -> np.ndarray:
         """A copy on the host."""
+        tape.refuse("get")
         return self._host.copy(order="K")
 
     def set(self, host: np.ndarray) -> None:
         """Overwrite with a host array of the same shape and dtype."""
         if host.shape != self.shape or host.dtype != self.dtype:
             raise ValueError(f"set: got {host.shape} {host.dtype}; expected {self.shape} {self.dtype}")
+        tape.refuse("set")
         self._host[...] = host
 
     def item(self, *index: int) -> Any:
+        tape.refuse("item")
         return self._host.item(*index)
 
     def tolist(self) -> Any:
+        tape.refuse("tolist")
         return self._host.tolist()
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -113,24 +126,33 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
         raise TypeError("Implicit conversion of a device array to a NumPy array is not allowed; expected x.get()")
 
     def __bool__(self) -> bool:
+        tape.refuse("bool")
         return bool(self._host)
 
     def __int__(self) -> int:
+        tape.refuse("int")
         return int(self._host)
 
     def __float__(self) -> float:
+        tape.refuse("float")
         return float(self._host)
 
     def __index__(self) -> int:
+        tape.refuse("index")
         return operator.index(self._host)
 
     # --- elements
 
     def __getitem__(self, index: Any) -> Any:
-        return _wrap(self._host[_unwrap(index)], (self,))
+        if tape.recording() is None:
+            return _wrap(self._host[_unwrap(index)], (self,))
+        if any(i.dtype == bool for i in _flat((index,))):
+            tape.refuse("an index of booleans")
+        return _call(self._host.__getitem__, (index,), {}, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_unwrap(index)] = _unwrap(value)
+        index, value = _unwrap(index), _unwrap(value)
+        tape.do("setitem", lambda: self._host.__setitem__(index, value))
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
@@ -138,7 +160,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     # --- NumPy's functions, on arrays of this device only
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        return _call(getattr(ufunc, method), args, kwargs)
+        return _call(ufunc if method == "__call__" else getattr(ufunc, method), args, kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
         return _call(function, args, kwargs)
@@ -179,20 +201,19 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
 
 def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     x = empty(shape, dtype, order)
-    x._host[...] = 0
+    x[...] = 0
     return x
 
 
 def ones(shape: Any, dtype: Any = float) -> ndarray:
     x = empty(shape, dtype)
-    x._host[...] = 1
+    x[...] = 1
     return x
 
 
 def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
-    value = _unwrap(value)
-    x = empty(shape, np.asarray(value).dtype if dtype is None else dtype)
-    x._host[...] = value
+    x = empty(shape, np.asarray(_unwrap(value)).dtype if dtype is None else dtype)
+    x[...] = value
     return x
 
 
@@ -207,7 +228,7 @@ def empty_like(x: ndarray, dtype: Any = None, order: str = "K", shape: Any = Non
 
 def zeros_like(x: ndarray, dtype: Any = None) -> ndarray:
     y = empty_like(x, dtype)
-    y._host[...] = 0
+    y[...] = 0
     return y
 
 
@@ -215,6 +236,7 @@ def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
     """x on the device: itself where it is there already, otherwise a copy."""
     if isinstance(x, ndarray):
         return _call(np.asarray, (x, dtype), {"order": order})
+    tape.refuse("asarray: a copy from memory of the host")
     host = np.asarray(x, dtype, order=order)
     y = empty_like(ndarray(host))
     y._host[...] = host
@@ -222,8 +244,9 @@ def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
 
 
 def array(x: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> ndarray:
-    host = x._host if isinstance(x, ndarray) else x
-    return asarray(np.array(host, dtype, copy=copy, order=order))
+    if isinstance(x, ndarray):
+        return _call(np.array, (x, dtype), {"copy": copy, "order": order})
+    return asarray(np.array(x, dtype, copy=copy, order=order))
 
 
 def asnumpy(x: Any) -> np.ndarray:
@@ -264,8 +287,36 @@ def assert_guards(op: str, *arrays: ndarray) -> None:
 
 
 def _call(function: Callable, args: Any, kwargs: Any, *self: ndarray) -> Any:
-    result = function(*_unwrap(args), **{k: _unwrap(v) for k, v in kwargs.items()})
-    return _wrap(result, (*self, *_flat(args), *_flat(tuple(kwargs.values()))))
+    hosts, named = _unwrap(args), {k: _unwrap(v) for k, v in kwargs.items()}
+    sources = (*self, *_flat(args), *_flat(tuple(kwargs.values())))
+    recording = tape.recording()
+    if recording is not None:
+        return _recorded(recording, lambda: function(*hosts, **named), function.__name__, kwargs.get("out"), sources)
+    return _wrap(function(*hosts, **named), sources)
+
+
+def _recorded(recording: tape.Tape, call: Callable, name: str, out: Any, sources: tuple[ndarray, ...]) -> Any:
+    """What the call gives, on the tape: what it writes to is written at a launch, also what it makes."""
+    if name in _WAITING:
+        tape.refuse(name)
+    if out is not None or name in _WRITING:
+        recording.add(name, call)
+        return out[0] if type(out) is tuple else out
+    wrapped = _wrap(call(), sources)
+    arrays = list(_flat((wrapped,)))
+    made = [(i, x) for i, x in enumerate(arrays) if x.base is None and not any(x is s for s in sources)]
+    if made:
+
+        def make() -> None:
+            results = list(_flat_host(call()))
+            for i, x in made:
+                x._host[...] = results[i]
+
+        for _, x in made:  # what it holds was computed from values that are not there yet
+            x._host = np.array(x._host)
+            x._host[...] = np.frombuffer(bytes([_FILL] * x.itemsize), x.dtype)[0] if x.dtype != bool else False
+        recording.add(name, make)
+    return wrapped
 
 
 def _wrap(x: Any, sources: tuple[ndarray, ...]) -> Any:
@@ -291,6 +342,15 @@ def _flat(x: Any) -> Iterator[ndarray]:
     elif type(x) in (tuple, list):
         for item in x:
             yield from _flat(item)
+
+
+def _flat_host(x: Any) -> Iterator[Any]:
+    """The arrays and scalars of NumPy in nested tuples and lists, in the order of `_flat`."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        yield x
+    elif type(x) in (tuple, list):
+        for item in x:
+            yield from _flat_host(item)
 
 
 def _unwrap(x: Any) -> Any:

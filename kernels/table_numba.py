@@ -10,8 +10,7 @@ caches, and makes arrays of the addresses (simt.array_at).
 
 Why a table, what fills it and how long it is remembered: as table_triton.py. A kernel writes it, of which its numbers
 are arguments, so that nothing waits for a copy from host memory; it is remembered by all that is in it and by the
-stream, so that a steady step of training costs one look-up in a dict; while a stream is captured the graph fills a
-table of its own.
+stream, so that a steady step of training costs one look-up in a dict; a graph that is captured has a table of its own.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ costs one look-up in a dict. It is filled by a kernel whose arguments are its nu
 memory would have to wait for the stream, or its source to outlive every CUDA graph that captured it; and addresses as
 arguments of the kernel that uses them would be 128 arguments and a chain of selections for 32 parameters of Adam.
 
-While a stream is captured nothing is remembered, and the graph fills a table of its own at every replay: none can be
-forgotten, and its memory be used for something else, while a graph still reads it.
+A graph that is captured has a table of its own (kernels/parameters.py): none can be forgotten, and its memory be used
+for something else, while a graph still reads it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from engine import dtypes
+from engine import dtypes, recording
 from engine.autograd import RemovableHandle, no_grad
 from engine.moves import destination
 from engine.nn import state
@@ -59,6 +59,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward(); the class defines none")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        recorded = recording.current()
+        if recorded is not None:
+            recorded.module(self, [name for name, kind in self._members.items() if kind != MODULE])
         if self._forward_hooks or self._forward_pre_hooks:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
@@ -271,8 +274,11 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every parameter's gradient or, not set_to_none, fill it with zeros."""
+        recorded = recording.current()
         for p in self.parameters():
             if set_to_none:
+                if recorded is not None:
+                    recorded.forgets(p)
                 p.grad = None
             elif p.grad is not None:
                 p.grad = p.grad.detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kernels
 from engine.autograd import record
 from engine.ops.operands import require_float
@@ -19,9 +21,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Gen
         raise ValueError(f"dropout: p is {p}; expected 0 <= p <= 1")
     if not training or p == 0.0:
         return input
-    return _dropout(input, p, *(generator or default_generator).take(input.data.size))
+    return _dropout(input, p, *(generator or default_generator).take_for(input.data, input.data.size))
 
 
-def _dropout(x: Tensor, p: float, seed: int, offset: int) -> Tensor:
+def _dropout(x: Tensor, p: float, seed: int, offset: Any) -> Tensor:
     y = kernels.of(x.data).dropout(x.data, p, seed, offset)
     return record("dropout", y, (x,), lambda dy: (_dropout(dy, p, seed, offset),))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import kernels
+from engine import recording
 from engine.optim.optimizer import Group, Optimizer, Params
 from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
 from engine.optim.state_dict import follow, new_moment, new_step
 from engine.tensor import Tensor
+from kernels.optimizer_reference import adam_factors
 
 
 class Adam(Optimizer):
@@ -31,6 +35,7 @@ class Adam(Optimizer):
     """
 
     _state_names = ("step", "exp_avg", "exp_avg_sq")
+    _read_when_launched = ("params", "lr", "betas")
 
     def __init__(
         self,
@@ -83,15 +88,14 @@ class Adam(Optimizer):
 
     def _run(self, group: Group, batch: list[tuple[Tensor, dict[str, Tensor]]], step: int) -> None:
         arrays = [param.data for param, _ in batch]
-        lr = group["lr"]
         beta1, beta2 = group["betas"]
         kernels.of(*arrays).adam_step(
             arrays,
             [param.grad.data for param, _ in batch],
             [state["exp_avg"].data for _, state in batch],
             [state["exp_avg_sq"].data for _, state in batch],
-            step,
-            lr_beside(type(self).__name__, lr, batch[0][0]),
+            _step_beside(arrays[0], [state["step"].data for _, state in batch], step, group),
+            lr_beside(type(self).__name__, group, batch[0][0]),
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],
@@ -102,6 +106,32 @@ class Adam(Optimizer):
         for param, state in batch:
             state["step"].data[()] = step
             param._storage.version += 1  # a graph that still needs the old values finds out
+
+
+def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) -> Any:
+    """The number of the step; where it is captured, what it gives at each launch, in device memory.
+
+    counts   of the steps before this one, for each parameter: they go up at each launch
+    """
+    recorded = recording.on_device(array)
+    if recorded is None:
+        return step
+
+    def goes_on() -> None:
+        for count in counts:
+            count[()] += 1
+
+    def goes_back() -> None:
+        for count in counts:
+            count[()] = step - 1
+
+    beta2 = group["betas"][1]
+    recorded.holds(lambda: group["betas"][1] == beta2)
+    recorded.holds(lambda: len({count.item() for count in counts}) == 1)
+    recorded.undo(goes_back)
+    factors = recorded.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
+    recorded.again(goes_on)
+    return factors
 
 
 class AdamW(Adam):

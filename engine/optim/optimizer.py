@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from engine import recording
 from engine.autograd import enable_grad
 from engine.optim.state_dict import pack, unpack
 from engine.tensor import Tensor
@@ -29,6 +31,8 @@ class Optimizer:
 
     # What is remembered of a parameter; None where a subclass does not say.
     _state_names: tuple[str, ...] | None = None
+    # Options that a captured step reads anew at each launch: a schedule may change them. "params" are compared apart.
+    _read_when_launched: tuple[str, ...] = ("params", "lr")
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         op = type(self).__name__
@@ -75,9 +79,12 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or (set_to_none=False) fill them with zeros where they are."""
+        recorded = recording.current()
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
+                    if recorded is not None:
+                        recorded.forgets(param)
                     param.grad = None
                 elif param.grad is not None:
                     if param.grad.requires_grad:  # of a backward with create_graph
@@ -105,9 +112,41 @@ class Optimizer:
         ready = [self._with_gradient(group) for group in self.param_groups]
         for group, params in zip(self.param_groups, ready):
             if params:
+                if recording.current() is not None:
+                    self._record(recording.current(), group, params)
                 self._update(group, params)
         self._stepped = True
         return loss
+
+    def _record(self, recorded: recording.Recording, group: Group, params: list[Tensor]) -> None:
+        """A graph of this step serves while all memory is as now, and the group's options that no launch reads."""
+        if self._state_names is None:
+            raise recording.CaptureError("is an optimizer of the program's own, which may compute on the host")
+        if any(not self.state.get(param) for param in params) and self._remembers(group):
+            raise recording.CaptureError("would begin to remember a parameter at each step; expected a step before")
+        state, count, members = self.state, len(group["params"]), [id(param) for param in group["params"]]
+        options = {name: copy.copy(value) for name, value in group.items() if name not in self._read_when_launched}
+
+        def holds() -> bool:
+            if self.state is not state or len(group["params"]) != count:
+                return False
+            return [id(param) for param in group["params"]] == members and all(
+                group[name] == value for name, value in options.items()
+            )
+
+        recorded.holds(holds)
+        recorded.holds(lambda: any(each is group for each in self.param_groups))
+        if isinstance(group["lr"], Tensor) and group["lr"].is_cuda:
+            recorded.members(group, ["lr"])
+        else:
+            recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
+        for param in params:
+            recorded.members(state.get(param, {}), self._state_names)
+            recorded.again(lambda storage=param._storage: _count_write(storage))
+
+    def _remembers(self, group: Group) -> bool:
+        """Whether a step with these options needs what is remembered of a parameter."""
+        return bool(self._state_names)
 
     def _with_gradient(self, group: Group) -> list[Tensor]:
         """The group's parameters that have a gradient, which is checked."""
@@ -165,6 +204,10 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines.extend(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")
         return "\n".join([*lines, ")"])
+
+
+def _count_write(storage: Any) -> None:
+    storage.version += 1
 
 
 def _named(op: str, params: Any) -> tuple[list[str], list[Any]]:

@@ -6,6 +6,9 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
+from engine import recording
 from engine.tensor import Tensor
 
 
@@ -31,18 +34,27 @@ def require_lr(op: str, lr: Any) -> None:
         require_number(op, "lr", lr.item(), least=0)
 
 
-def lr_beside(op: str, lr: Any, param: Tensor) -> Any:
-    """The learning rate as a step of this parameter takes it: a number, or a 0-d array of its device.
+def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
+    """The group's learning rate as a step of this parameter takes it: a number, or a 0-d array of its device.
 
+    Where the step is captured it is in device memory, and what the group has by then at each launch.
     Raises TypeError for one in a GPU's memory where the parameter is on the CPU.
     """
-    if not isinstance(lr, Tensor):
-        return lr
-    if lr.is_cuda == param.is_cuda:
-        return lr.data
-    if lr.is_cuda:
-        raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
-    return lr.item()
+    lr = group["lr"]
+    if isinstance(lr, Tensor):
+        if lr.is_cuda == param.is_cuda:
+            return lr.data
+        if lr.is_cuda:
+            raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
+    recorded = recording.on_device(param.data)
+    if recorded is None:
+        return lr.item() if isinstance(lr, Tensor) else lr
+
+    def now() -> float:
+        require_lr(op, group["lr"])
+        return float(group["lr"])
+
+    return recorded.number(now, np.float32)
 
 
 def require_flag(op: str, name: str, value: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import kernels
+from engine import recording
 from engine.optim.optimizer import Group, Optimizer, Params
 from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
 from engine.optim.state_dict import follow, new_moment
@@ -29,6 +32,7 @@ class SGD(Optimizer):
     """
 
     _state_names = ("momentum_buffer",)
+    _read_when_launched = ("params", "lr", "momentum")
 
     def __init__(
         self,
@@ -78,6 +82,9 @@ class SGD(Optimizer):
         if old:
             self._run(group, old, first=False)
 
+    def _remembers(self, group: Group) -> bool:
+        return group["momentum"] != 0
+
     def _run(self, group: Group, params: list[Tensor], first: bool) -> None:
         buffers = None
         if group["momentum"] != 0:
@@ -86,13 +93,12 @@ class SGD(Optimizer):
                     follow(self.state[param], param)
             buffers = [self.state[p]["momentum_buffer"].data for p in params]
         arrays = [p.data for p in params]
-        lr = group["lr"]
         kernels.of(*arrays).sgd_step(
             arrays,
             [p.grad.data for p in params],
             buffers,
-            lr_beside("SGD", lr, params[0]),
-            momentum=group["momentum"],
+            lr_beside("SGD", group, params[0]),
+            momentum=_momentum_beside(arrays[0], group),
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
@@ -101,3 +107,15 @@ class SGD(Optimizer):
         )
         for param in params:
             param._storage.version += 1  # a graph that still needs the old values finds out
+
+
+def _momentum_beside(array: Any, group: Group) -> Any:
+    """The group's momentum; where the step is captured, what the group has by then at each launch, in device memory."""
+    momentum = group["momentum"]
+    recorded = recording.on_device(array)
+    if recorded is None or momentum == 0:
+        if recorded is not None:
+            recorded.holds(lambda: group["momentum"] == 0)
+        return momentum
+    recorded.holds(lambda: group["momentum"] != 0)
+    return recorded.number(lambda: group["momentum"], np.float32)

@@ -7,6 +7,7 @@ import pytest
 
 import kernels
 from kernels import gpu
+from kernels.optimizer_reference import adam_factors
 from tests.compare import assert_close, assert_same
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
@@ -59,31 +60,26 @@ def check_adam(device, host, *numbers, **options):
         gpu.xp().assert_guards("adam_step", *(a for each in device for a in each))
 
 
-@pytest.mark.parametrize("step_dtype", [np.int64, np.float32])
 @pytest.mark.parametrize("step", [1, 300])
-def test_lr_and_step_in_device_memory(numba, step, step_dtype, rng):
+def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(numba, step, rng):
     xp, host = gpu.xp(), lists(rng, [(57,), (5, 10)])
-    device = to_device(host)
-    step_array, lr = xp.asarray(np.array(step, step_dtype)), xp.asarray(np.array(0.05, np.float32))
-    numba.adam_step(*device, step_array, lr, weight_decay=0.1, decoupled=True)
-    check_adam(device, host, step, float(np.float32(0.05)), weight_decay=0.1, decoupled=True)
-    assert (step_array.item(), lr.item()) == (step, np.float32(0.05))
+    lr = xp.asarray(np.array(0.05, np.float32))
+    factors = xp.asarray(np.array(adam_factors(step, 0.9, 0.999), np.float32))
+    runs = []
+    for numbers in ((step, 0.05), (factors, lr)):
+        device = to_device(host)
+        numba.adam_step(*device, *numbers, weight_decay=0.1, decoupled=True)
+        runs.append([xp.asnumpy(a) for each in device for a in each])
+    check_adam(device, host, step, 0.05, weight_decay=0.1, decoupled=True)
+    assert lr.item() == np.float32(0.05)
 
-    results = []
     for rate in (0.05, lr):
         p, g, b = to_device(host[:3])
         numba.sgd_step(p, g, b, rate, momentum=0.9)
-        results.append([xp.asnumpy(a) for a in p + b])
-    for got, want in zip(*results, strict=True):
-        assert_same(got, want)
-
-
-def test_beta_0_in_device_memory(numba, rng):
-    """log(0) is minus infinity, and 1 - 0^step is 1."""
-    host = lists(rng, [(5,)])
-    device = to_device(host)
-    numba.adam_step(*device, gpu.xp().asarray(np.array(2, np.int64)), 0.1, beta1=0.0)
-    check_adam(device, host, 2, 0.1, beta1=0.0)
+        runs.append([xp.asnumpy(a) for a in p + b])
+    for numbers, memory in (runs[:2], runs[2:]):
+        for got, want in zip(memory, numbers, strict=True):
+            assert_same(got, want)
 
 
 def test_20_tensors_are_one_launch(numba, rng, launched):
@@ -137,7 +133,12 @@ def test_nothing_is_remembered_while_a_stream_is_captured(numba, rng, launched, 
 
 WRONG_SCALARS = [
     ("lr", (1,), np.float32, r"lr is an array of shape \(1,\); expected a number or a 0-d array"),
-    ("step", (), np.uint8, "step is uint8; expected one of float32, float64, int32, int64"),
+    (
+        "step",
+        (2,),
+        np.float64,
+        r"step is an array of float64 \(2,\); expected a number, or .* as float32 \(3,\)",
+    ),
 ]
 
 

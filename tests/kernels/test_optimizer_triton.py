@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import ml_dtypes
 import numpy as np
 import pytest
-import triton.language as tl
 
 import kernels
 from kernels import gpu, table_triton
-from kernels.launch import Kernel, kernel
-from kernels.optimizer_triton import _one_minus_power
+from kernels.launch import Kernel
+from kernels.optimizer_reference import adam_factors
 from kernels.parameters import in_one_order
 from tests.compare import assert_close, assert_same
 from tests.device import to_device as moved
@@ -78,33 +75,40 @@ def check_adam(device, host, *numbers, **options):
 # --- lr and step in device memory
 
 
-@pytest.mark.parametrize("step_dtype", [np.int64, np.int32, np.float32])
+def factors(step, beta1=0.9, beta2=0.999):
+    """The two numbers of device memory that a step count gives."""
+    return gpu.xp().asarray(np.array(adam_factors(step, beta1, beta2), np.float32))
+
+
 @pytest.mark.parametrize("step", [1, 2, 300])
-def test_lr_and_step_in_device_memory(triton, step, step_dtype, rng):
+def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(triton, step, rng):
     xp, host = gpu.xp(), lists(rng, [(257,), (5, 10)])
-    device = to_device(host)
-    step_array, lr = xp.asarray(np.array(step, step_dtype)), xp.asarray(np.array(0.05, np.float32))
-    triton.adam_step(*device, step_array, lr, weight_decay=0.1, decoupled=True)
-    check_adam(device, host, step, float(np.float32(0.05)), weight_decay=0.1, decoupled=True)
-    assert (step_array.item(), lr.item()) == (step, np.float32(0.05))
+    lr = xp.asarray(np.array(0.05, np.float32))
+    runs = []
+    for numbers in ((step, 0.05), (factors(step, 0.5, 0.75), lr)):
+        device = to_device(host)
+        triton.adam_step(*device, *numbers, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True)
+        runs.append(on_host(device))
+    check_adam(device, host, step, 0.05, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True)
+    assert lr.item() == np.float32(0.05)
 
     params, grads, momenta, _ = host
-    results = []
     for rate in (0.05, lr):
         p, g, b = to_device([params, grads, momenta])
         triton.sgd_step(p, g, b, rate, momentum=0.9)
-        results.append(on_host([p, b]))
-    for got, want in zip(*(sum(each, []) for each in results), strict=True):
-        assert_same(got, want)
+        runs.append(on_host([p, b]))
+    for numbers, memory in (runs[:2], runs[2:]):
+        for got, want in zip(sum(memory, []), sum(numbers, []), strict=True):
+            assert_same(got, want)
 
 
 def test_what_is_read_is_the_value_at_the_launch(triton, rng, tables):
     """The same arrays, written in place between the launches, as a captured step is replayed."""
     xp, host = gpu.xp(), lists(rng, [(10,)])
-    device, step, lr = to_device(host), xp.zeros((), np.int64), xp.zeros((), np.float32)
+    device, now, lr = to_device(host), xp.zeros(3, np.float32), xp.zeros((), np.float32)
     for i in range(1, 4):
-        step[...], lr[...] = i, 0.1 / i
-        triton.adam_step(*device, step, lr)
+        now[...], lr[...] = factors(i), 0.1 / i
+        triton.adam_step(*device, now, lr)
     want = [[a.astype(np.float64) for a in each] for each in host]
     for i in range(1, 4):
         REFERENCE.adam_step(*want, i, 0.1 / i)
@@ -112,27 +116,15 @@ def test_what_is_read_is_the_value_at_the_launch(triton, rng, tables):
     assert len(tables) == 1
 
 
-@kernel
-def _correction_kernel(steps_ptr, y_ptr, log_base, N: tl.constexpr):
-    i = tl.arange(0, N)
-    tl.store(y_ptr + i, _one_minus_power(log_base, tl.load(steps_ptr + i).to(tl.float32)))
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999, 0.999999])
-def test_the_bias_correction_keeps_its_digits(beta):
-    """1 - beta^t to 4 ulp from the first step to the millionth."""
-    steps = np.concatenate([np.arange(1, 513), np.geomspace(513, 1e6, 512).astype(np.int64)])
-    y = gpu.xp().empty(1024, np.float32)
-    _correction_kernel((1,), gpu.xp().asarray(steps), y, math.log(beta) if beta else -math.inf, N=1024)
-    want = -np.expm1(steps * math.log(beta)) if beta else np.ones(1024)
-    assert_close(gpu.xp().asnumpy(y), want, want.astype(np.float32), elementwise=True)
-
-
 SCALAR_ERRORS = [
     ("lr", (1,), np.float32, r"lr is an array of shape \(1,\); expected a number or a 0-d array"),
-    ("step", (1,), np.int64, r"step is an array of shape \(1,\); expected a number or a 0-d array"),
+    (
+        "step",
+        (),
+        np.int64,
+        r"step is an array of int64 \(\); expected a number, or .* as float32 \(3,\)",
+    ),
     ("lr", (), np.float16, "lr is float16; expected one of float32, float64, int32, int64"),
-    ("step", (), np.uint8, "step is uint8; expected one of float32, float64, int32, int64"),
 ]
 
 

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from engine import recording
 from engine.optim.optimizer import Optimizer
 from engine.optim.options import require_int
 from engine.tensor import Tensor
+
+
+def also_when_launched(plain: Callable[..., None]) -> Callable[..., None]:
+    """A schedule's `step` that a captured step (engine.capture) does again, on the host, at each launch."""
+
+    @functools.wraps(plain)
+    def step(self: LRScheduler, *args: Any, **kwargs: Any) -> None:
+        recorded = recording.current()
+        if recorded is None:
+            plain(self, *args, **kwargs)
+            return
+        if any(isinstance(group["lr"], Tensor) and group["lr"].is_cuda for group in self.optimizer.param_groups):
+            raise recording.CaptureError("would read a learning rate that is on the GPU; expected one on the host")
+        groups = self.optimizer.param_groups
+        state, options = self.state_dict(), [{k: copy.copy(v) for k, v in g.items() if k != "params"} for g in groups]
+
+        def go_back() -> None:
+            self.load_state_dict(state)
+            for group, before in zip(groups, options):
+                group.update(before)
+
+        recorded.undo(go_back)
+        with recording.recorded_in(None):
+            plain(self, *args, **kwargs)
+        recorded.again(functools.partial(self.step, *args, **kwargs))
+
+    return step
 
 
 class LRScheduler:
@@ -48,6 +78,7 @@ class LRScheduler:
         """The learning rate of each group, as this schedule last set it."""
         return list(self._last_lr)
 
+    @also_when_launched
     def step(self) -> None:
         """Go to the next step and set its learning rates. Call it after the optimizer's step."""
         self._warn_of_order()
@@ -110,7 +141,7 @@ class LRScheduler:
                 f"{type(self).__name__}: step() was called before optimizer.step(), so the first learning rate is "
                 "never used; expected optimizer.step() first",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from engine.optim.lr_scheduler.base import LRScheduler
+from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched
 from engine.optim.optimizer import Optimizer
 from engine.optim.options import require_int, require_number
 
@@ -64,6 +64,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         height = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
         return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
 
+    @also_when_launched
     def step(self, epoch: float | None = None) -> None:
         """Go to the next step, or to `epoch`, which may be a fraction: epoch + batch / batches after each batch.
 

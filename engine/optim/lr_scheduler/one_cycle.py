@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from engine.optim.lr_scheduler.base import LRScheduler, one_per_group, require_optimizer
+from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched, one_per_group, require_optimizer
 from engine.optim.optimizer import Optimizer
 from engine.optim.options import require_flag, require_int, require_number
 
@@ -87,6 +87,7 @@ class OneCycleLR(LRScheduler):
                     group["base_momentum"] = base
         super().__init__(optimizer, last_epoch)
 
+    @also_when_launched
     def step(self) -> None:
         """Go to the next step and set its learning rates, and momenta where they are cycled."""
         if self.last_epoch >= self.total_steps:

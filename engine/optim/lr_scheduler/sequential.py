@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from engine.optim.lr_scheduler.base import LRScheduler, require_optimizer
+from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched, require_optimizer
 from engine.optim.optimizer import Optimizer
 from engine.optim.options import require_int
 
@@ -49,6 +49,7 @@ class SequentialLR(LRScheduler):
         self._set([float(group["initial_lr"]) for group in optimizer.param_groups])
         self._start()
 
+    @also_when_launched
     def step(self) -> None:
         """Go to the next step of the schedule whose turn it is, or start it."""
         self.last_epoch += 1

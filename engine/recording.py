@@ -1,0 +1,213 @@
+"""What the host keeps of a captured graph: what to do again before each launch, and whether the graph still holds.
+
+A graph knows nothing of the host. While a function is captured, whoever changes something on the host, or reads a
+number there that will be another one at the next step, says so here:
+
+    number      a number that the device reads: a learning rate, what a step count gives, a place in the random stream
+    again       something to be done at each launch: a count that goes up, a schedule that goes on
+    members     tensors that must be the same ones, on the same memory
+    holds       anything else that must be as it was: training or evaluation, an option that is part of the kernels
+    leaf        a parameter whose gradient is accumulated
+
+`current()` is the recording of this thread, None nearly always.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels import gpu
+
+if TYPE_CHECKING:
+    from engine.tensor import Tensor
+    from kernels.graph import Graph
+
+
+class CaptureError(RuntimeError):
+    """Something in a captured function that a graph cannot have: mostly that the host waits for the GPU."""
+
+
+class _Local(threading.local):
+    recording: Recording | None = None
+
+
+_local = _Local()
+
+
+def current() -> Recording | None:
+    """The recording of the function that this thread is capturing."""
+    return _local.recording
+
+
+def refuse(what: str) -> None:
+    """Raise CaptureError if this thread is capturing: `what` cannot be part of a graph."""
+    if _local.recording is not None:
+        raise CaptureError(what)
+
+
+class Recording:
+    """One captured graph's account.
+
+    graph    where what has to live as long as it is kept
+    entered  by id, the leaves that are known to have had a gradient when the function was called
+    """
+
+    def __init__(self, graph: Graph, entered: Mapping[int, Any]) -> None:
+        from kernels.graph import Slots
+
+        self.graph = graph
+        self.inputs: list[Any] = []  # arrays that the arguments are copied to
+        self.outputs: Any = None
+        self._slots = Slots()
+        self._made: dict[int, weakref.ref[Tensor]] = {}
+        self._again: list[Callable[[], None]] = []
+        self._holds: list[Callable[[], bool]] = []
+        self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
+        self._undo: list[Callable[[], None]] = []
+        self._members: list[tuple[Mapping[str, Any], str, Any, Any, bool]] = []
+        self._modules: dict[int, tuple[Any, bool]] = {}
+        self._entered = entered
+        self._grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # leaves, with the gradient found at first
+        self._left: list[tuple[Tensor, Tensor | None]] = []  # leaves, with the gradient at the end
+
+    # --- while the function is captured
+
+    def made(self, tensor: Tensor) -> None:
+        """The function made this tensor: its memory is the graph's, and may serve another one when it is gone."""
+        self._made[id(tensor)] = weakref.ref(tensor)
+
+    def reads(self, *tensors: Tensor) -> None:
+        """Let the memory of these live as long as the graph, whatever becomes of them, unless the graph makes it."""
+        for tensor in tensors:
+            made = self._made.get(id(tensor))
+            if made is None or made() is not tensor:
+                self.graph.keep(tensor.data)
+
+    def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Any:
+        """A device array of at most 16 bytes that has value() at each launch; called in the order of these calls."""
+        device, host = self._slots.take(dtype, shape)
+
+        def read() -> None:
+            host[...] = value()
+
+        read()
+        self._again.append(read)
+        return device
+
+    def again(self, action: Callable[[], None]) -> None:
+        """Call action() before each later launch, after the numbers and actions that were told before it."""
+        self._again.append(action)
+
+    def undo(self, action: Callable[[], None]) -> None:
+        """Call action() if the function raises: what was changed on the host has not come about."""
+        self._undo.append(action)
+
+    def holds(self, check: Callable[[], bool]) -> None:
+        """The graph serves as long as check() is true."""
+        self._holds.append(check)
+
+    def members(self, owner: Mapping[str, Any], names: Any) -> None:
+        """The graph serves as long as `owner` has these very tensors (or None) by these names, on this memory."""
+        for name in names:
+            tensor = owner.get(name)
+            specs = (None, False) if tensor is None else (tensor.data, tensor.requires_grad)
+            self._members.append((owner, name, tensor, *specs))
+
+    def module(self, module: Any, names: Any) -> None:
+        """The graph serves as long as the module trains (or evaluates), with the members of these names."""
+        if id(module) not in self._modules:
+            self._modules[id(module)] = module, module.training
+            self.members(module.__dict__, names)
+
+    def leaf(self, leaf: Tensor) -> bool:
+        """A gradient of this leaf is about to be accumulated. Returns whether the one it has lies outside of the graph:
+        then it must be added to in place.
+        """
+        key = id(leaf)
+        if key in self._grads:
+            found = self._grads[key][1]
+            return found is not None and leaf.grad is found
+        found = leaf.grad
+        self._grads[key] = leaf, found
+        array = leaf.data
+        self._holds.append(lambda: leaf.data is array)
+        if found is not None or self._entered.get(key) is None:
+            self._finds.append((leaf, found))
+        return found is not None
+
+    def forgets(self, leaf: Tensor) -> None:
+        """The gradient of this leaf is about to be dropped by the function itself."""
+        self._grads.setdefault(id(leaf), (leaf, leaf.grad))
+
+    # --- afterwards
+
+    def close(self) -> None:
+        """The function has returned."""
+        self._undo.clear()
+        self._made.clear()
+        self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
+        self._grads.clear()
+
+    def roll_back(self) -> None:
+        """The function has raised: bring the host back to where it was."""
+        for action in reversed(self._undo):
+            action()
+        for leaf, grad in self._grads.values():
+            leaf.grad = grad
+
+    def is_valid(self) -> bool:
+        """Whether a launch does what the function would do now, if `finds_gradients`."""
+        for module, training in self._modules.values():
+            if module.training is not training:
+                return False
+        for owner, name, tensor, array, requires_grad in self._members:
+            if owner.get(name) is not tensor:
+                return False
+            if tensor is not None and (tensor.data is not array or tensor._requires_grad is not requires_grad):
+                return False
+        return all([check() for check in self._holds])
+
+    def finds_gradients(self) -> bool:
+        """Whether the gradients that the function adds to, or begins with, are those that the graph knows."""
+        return all([leaf.grad is grad for leaf, grad in self._finds])
+
+    def leaves(self) -> dict[int, Tensor | None]:
+        """By id, the leaves of which gradients were accumulated, with the gradient that each has now."""
+        return {id(leaf): leaf.grad for leaf, _ in self._left}
+
+    def launch(self, again: bool = True) -> None:
+        """Send the device its numbers and launch; the host does again what it did, unless it has just done so."""
+        if again:
+            for action in self._again:
+                action()
+        self._slots.send()
+        self.graph.launch()
+        for leaf, grad in self._left:
+            leaf.grad = grad
+        from kernels import faults
+
+        faults.expect()
+
+
+class recorded_in:
+    """A block in which `current()` is that recording, or None."""
+
+    def __init__(self, recording: Recording | None) -> None:
+        self._recording = recording
+
+    def __enter__(self) -> None:
+        self._before, _local.recording = _local.recording, self._recording
+
+    def __exit__(self, *exc: object) -> None:
+        _local.recording = self._before
+
+
+def on_device(array: Any) -> Recording | None:
+    """The current recording, if the array is of the device that is captured."""
+    recording = _local.recording
+    return recording if recording is not None and not isinstance(array, np.ndarray) and gpu.is_array(array) else None
