@@ -251,8 +251,8 @@ def randint(
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
-    """The integers below n in random order, int64 by default."""
-    return _finish((generator or default_generator).permutation(n), dtype, device, False)
+    """The integers below n in random order, int64 by default; on a GPU the same order, drawn there."""
+    return _finish((generator or default_generator).permutation(n, as_device(device)), dtype, device, False)
 
 
 def rand_like(input: Tensor, *, dtype: Any = None) -> Tensor:

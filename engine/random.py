@@ -17,6 +17,7 @@ import numpy as np
 
 import kernels
 from engine import recording
+from kernels import gpu
 
 
 class Generator:
@@ -101,10 +102,11 @@ class Generator:
             wide %= np.uint64(high - low)
         return (np.int64(low) + wide.view(np.int64)).reshape(shape)  # modulo 2^64, which brings it back into range
 
-    def permutation(self, n: int) -> np.ndarray:
-        """A random order of range(n), int64: the stable sort of n keys of 64 bits."""
-        words = self.bits(2 * n).astype(np.uint64)
-        return np.argsort((words[0::2] << np.uint64(32)) | words[1::2], kind="stable").astype(np.int64)
+    def permutation(self, n: int, device: str = "cpu") -> Any:
+        """A random order of range(n), int64: the stable sort of n keys of 64 bits, drawn and sorted on the device."""
+        xp = np if device == "cpu" else gpu.xp()
+        words = kernels.of(xp.empty(0, np.uint32)).random_bits(*self.take(2 * n), 2 * n).astype(np.uint64)
+        return xp.argsort((words[0::2] << np.uint64(32)) | words[1::2], kind="stable").astype(np.int64)
 
 
 # Like PyTorch's, an unseeded run differs from the last one.

@@ -5,8 +5,9 @@ number there that will be another one at the next step, says so here:
 
     number      a number that the device reads: a learning rate, what a step count gives, a place in the random stream
     again       something to be done at each launch: a count that goes up, a schedule that goes on
-    members     tensors that must be the same ones, on the same memory
-    holds       anything else that must be as it was: training or evaluation, an option that is part of the kernels
+    module      one that was called: it must be in the same mode, with the same members
+    members     tensors, and other objects, that must be the same ones, on the same memory
+    holds       anything else that must be as it was, such as an option that is part of the kernels
     leaf        a parameter whose gradient is accumulated
 
 `current()` is the recording of this thread, None nearly always.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from kernels import gpu
 
 if TYPE_CHECKING:
+    from engine.nn.module import Module
     from engine.tensor import Tensor
     from kernels.graph import Graph
 
@@ -70,7 +72,7 @@ class Recording:
         self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
         self._undo: list[Callable[[], None]] = []
         self._members: list[tuple[Mapping[str, Any], str, Any, Any, bool]] = []
-        self._modules: dict[int, tuple[Any, bool]] = {}
+        self._modules: dict[int, tuple[Module, bool, int]] = {}
         self._entered = entered
         self._grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # leaves, with the gradient found at first
         self._left: list[tuple[Tensor, Tensor | None]] = []  # leaves, with the gradient at the end
@@ -111,18 +113,18 @@ class Recording:
         """The graph serves as long as check() is true."""
         self._holds.append(check)
 
-    def members(self, owner: Mapping[str, Any], names: Any) -> None:
-        """The graph serves as long as `owner` has these very tensors (or None) by these names, on this memory."""
+    def members(self, owner: Mapping[str, Any], names: Iterable[str]) -> None:
+        """The graph serves as long as `owner` has these very objects by these names, and tensors are on this memory."""
         for name in names:
-            tensor = owner.get(name)
-            specs = (None, False) if tensor is None else (tensor.data, tensor.requires_grad)
-            self._members.append((owner, name, tensor, *specs))
+            member = owner.get(name)
+            array = getattr(member, "data", None)
+            self._members.append((owner, name, member, array, array is not None and member.requires_grad))
 
-    def module(self, module: Any, names: Any) -> None:
-        """The graph serves as long as the module trains (or evaluates), with the members of these names."""
+    def module(self, module: Module) -> None:
+        """The graph serves as long as the module trains (or evaluates), with the members that it has."""
         if id(module) not in self._modules:
-            self._modules[id(module)] = module, module.training
-            self.members(module.__dict__, names)
+            self._modules[id(module)] = module, module.training, len(module._members)
+            self.members(module.__dict__, module._members)
 
     def leaf(self, leaf: Tensor) -> bool:
         """A gradient of this leaf is about to be accumulated. Returns whether the one it has lies outside of the graph:
@@ -162,13 +164,13 @@ class Recording:
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
-        for module, training in self._modules.values():
-            if module.training is not training:
+        for module, training, count in self._modules.values():
+            if module.training is not training or len(module._members) != count:
                 return False
-        for owner, name, tensor, array, requires_grad in self._members:
-            if owner.get(name) is not tensor:
+        for owner, name, member, array, requires_grad in self._members:
+            if owner.get(name) is not member:
                 return False
-            if tensor is not None and (tensor.data is not array or tensor._requires_grad is not requires_grad):
+            if array is not None and (member.data is not array or member._requires_grad is not requires_grad):
                 return False
         return all([check() for check in self._holds])
 

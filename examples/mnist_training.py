@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import engine
 import kernels
 from engine import Tensor, nn, optim
-from engine.data import DataLoader, TensorDataset, mnist
+from engine.data import image_batch, mnist
 from engine.nn import functional as F
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
+SECONDS_SHOWN = 0.5  # that a loss stays on the progress bar
 
 
 def main(net: Callable[[], nn.Module], description: str | None) -> None:
     """Read the flags, train net(), print the accuracy on the test images."""
+    begin = time.perf_counter()
     flags = parse(description)
     report = Report(flags.json)
     engine.manual_seed(flags.seed)
-    train_set = dataset("train", flags.data, flags.device, flags.limit)
-    test_set = dataset("test", flags.data, flags.device)
+    train_set = Images("train", flags.data, flags.device, flags.limit)
+    test_set = Images("test", flags.data, flags.device)
     model = net().to(flags.device)
 
-    losses, epoch_seconds = train(model, train_set, flags)
+    run = train(model, train_set, flags, begin)
     accuracy = evaluate(model, test_set)
 
-    train_seconds = sum(epoch_seconds)
+    train_seconds = sum(run.epoch_seconds)
     images_per_second = flags.epochs * len(train_set) / train_seconds
     print(f"trained {flags.epochs} epochs in {train_seconds:.1f} s ({images_per_second:,.0f} images/s)")
     print(f"test accuracy {100 * accuracy:.2f} %")
@@ -44,79 +47,111 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
         epochs=flags.epochs,
         batch_size=flags.batch_size,
         seed=flags.seed,
-        epoch_seconds=epoch_seconds,
+        first_step_seconds=run.first_step_seconds,
+        epoch_seconds=run.epoch_seconds,
         train_seconds=train_seconds,
         images_per_second=images_per_second,
-        losses=losses,
+        losses=run.losses,
         test_accuracy=accuracy,
     )
 
 
-def dataset(split: str, root: Path | None, device: str, limit: int | None = None) -> TensorDataset:
-    """Images (N, 1, 28, 28) as uint8 and labels (N,) as int64, the first `limit` of them, moved to the device once."""
-    try:
-        images, labels = mnist(root, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"{error}") from None
-    if limit is not None and limit > len(images):
-        raise SystemExit(f"--limit: {limit} images wanted; the {split} set has {len(images)}")
-    return TensorDataset(
-        engine.tensor(images[:limit, None], device=device),
-        engine.tensor(labels[:limit], dtype=engine.int64, device=device),
-    )
+class Images:
+    """A split of MNIST on the device: images (N, 1, 28, 28) as uint8 and labels (N,) as int64, the first `limit`."""
+
+    def __init__(self, split: str, root: Path | None, device: str, limit: int | None = None) -> None:
+        try:
+            images, labels = mnist(root, split=split)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SystemExit(f"{error}") from None
+        if limit is not None and limit > len(images):
+            raise SystemExit(f"--limit: {limit} images wanted; the {split} set has {len(images)}")
+        self.images = engine.tensor(images[:limit, None], device=device)
+        self.labels = engine.tensor(labels[:limit], dtype=engine.int64, device=device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The images of these numbers as float32 of mean 0 and standard deviation 1, and their labels."""
+        return image_batch(self.images, index, MEAN, STD), self.labels[index]
 
 
-def normalised(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 of mean 0 and standard deviation 1."""
-    return (images.float() - 255 * MEAN) / (255 * STD)
+class Run(NamedTuple):
+    """What a training took: the loss of every step, seconds to the end of the first one and of every epoch."""
+
+    losses: list[float]
+    first_step_seconds: float
+    epoch_seconds: list[float]
 
 
-def train(model: nn.Module, data: TensorDataset, flags: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Adam under a one-cycle schedule. Returns the loss of every step and the seconds of every epoch."""
-    loader = DataLoader(data, batch_size=flags.batch_size, shuffle=True)
+def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: float) -> Run:
+    """Adam under a one-cycle schedule. On a GPU a step is one CUDA graph (engine.capture)."""
+    steps = math.ceil(len(data) / flags.batch_size)
     optimizer = optim.Adam(model.parameters(), lr=flags.lr)
-    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=flags.lr, total_steps=flags.epochs * len(loader))
-    losses: list[Any] = []
-    epoch_seconds: list[float] = []
+    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=flags.lr, total_steps=flags.epochs * steps)
+
+    @engine.capture
+    def step(index: Tensor) -> Tensor:
+        images, labels = data.batch(index)
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        return loss
+
+    losses: list[float] = []
+    first_step_seconds, epoch_seconds = 0.0, []
     model.train()
     for epoch in range(1, flags.epochs + 1):
         start = time.perf_counter()
-        for images, labels in progress(loader, f"epoch {epoch}/{flags.epochs}", flags.batch_size, losses):
-            loss = F.cross_entropy(model(normalised(images)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())  # not its number: a GPU would have to be waited for
-        losses[-len(loader) :] = engine.stack(losses[-len(loader) :]).tolist()
+        order = engine.randperm(len(data), device=flags.device)
+        latest: list[Tensor] = []  # not their numbers: a GPU would have to be waited for
+        for index in progress(order.split(flags.batch_size), f"epoch {epoch}/{flags.epochs}", len(data), latest):
+            latest.append(step(index))
+            if not losses and len(latest) == 1:
+                latest[0].item()
+                first_step_seconds = time.perf_counter() - begin
+                print(f"first step done {first_step_seconds:.1f} s after the start", flush=True)
+        losses += engine.stack(latest).tolist()
         epoch_seconds.append(time.perf_counter() - start)
-        mean_loss = statistics.fmean(losses[-len(loader) :])
+        mean_loss = statistics.fmean(losses[-steps:])
         print(f"epoch {epoch}/{flags.epochs}  loss {mean_loss:.4f}  {epoch_seconds[-1]:.1f} s", flush=True)
-    return losses, epoch_seconds
+    if flags.device == "cuda":
+        print("\n".join(line for line in step.summary().splitlines() if not line.startswith(" ")))
+    return Run(losses, first_step_seconds, epoch_seconds)
 
 
 @engine.no_grad()
-def evaluate(model: nn.Module, data: TensorDataset) -> float:
+def evaluate(model: nn.Module, data: Images) -> float:
     """The share of images whose largest logit is the label's."""
     model.eval()
-    right: Any = 0
-    for images, labels in DataLoader(data, batch_size=500):
-        right += (model(normalised(images)).argmax(1) == labels).sum()
-    return int(right) / len(data)
+
+    @engine.capture
+    def right(index: Tensor) -> Tensor:
+        images, labels = data.batch(index)
+        return (model(images).argmax(1) == labels).sum()
+
+    numbers = engine.arange(len(data), device=data.labels.device)
+    return sum(engine.stack([right(index) for index in numbers.split(500)]).tolist()) / len(data)
 
 
-def progress(loader: DataLoader, title: str, batch_size: int, losses: list[Tensor]) -> Iterable[Any]:
-    """The loader under a bar with loss and images/s; just the loader where nobody watches."""
+def progress(batches: Sequence[Tensor], title: str, images: int, losses: list[Tensor]) -> Iterator[Tensor]:
+    """The batches under a bar with loss and images/s; just the batches where nobody watches."""
     if not sys.stderr.isatty():
-        yield from loader
+        yield from batches
         return
     from tqdm import tqdm
 
-    with tqdm(total=len(loader) * batch_size, desc=title, unit=" images", leave=False) as bar:
-        for batch in loader:
+    with tqdm(total=images, desc=title, unit=" images", leave=False) as bar:
+        shown = time.perf_counter()
+        for batch in batches:
             yield batch
-            bar.set_postfix(loss=f"{losses[-1].item():.4f}", refresh=False)
-            bar.update(batch_size)
+            bar.update(len(batch))
+            if time.perf_counter() - shown > SECONDS_SHOWN:  # reading the loss waits for the GPU
+                bar.set_postfix(loss=f"{losses[-1].item():.4f}")
+                shown = time.perf_counter()
 
 
 class Report:

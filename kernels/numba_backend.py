@@ -14,6 +14,7 @@ from kernels.activations_numba import (
     tanh,
     tanh_grad,
 )
+from kernels.clip_numba import clip_norm_step
 from kernels.conv2d_grad_input_numba import conv2d_grad_input
 from kernels.conv2d_grad_weight_numba import conv2d_grad_weight
 from kernels.conv2d_numba import conv2d
@@ -22,5 +23,6 @@ from kernels.matmul_numba import matmul
 from kernels.optimizer_numba import adam_step, sgd_step
 from kernels.pool_numba import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from kernels.reduce_numba import conv2d_grad_bias, sum
+from kernels.rows_numba import take_rows
 from kernels.softmax_numba import log_softmax, log_softmax_grad, softmax, softmax_grad
 from kernels.softmax_xent_numba import softmax_xent, softmax_xent_grad

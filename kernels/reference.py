@@ -14,11 +14,13 @@ from kernels.activations_reference import (
     tanh,
     tanh_grad,
 )
+from kernels.clip_reference import clip_norm_step
 from kernels.conv2d_reference import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from kernels.dropout_reference import dropout, random_bits
 from kernels.matmul_reference import matmul
 from kernels.optimizer_reference import adam_step, sgd_step
 from kernels.pool_reference import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from kernels.rows_reference import take_rows
 from kernels.softmax_reference import log_softmax, log_softmax_grad, softmax, softmax_grad
 from kernels.softmax_xent_reference import softmax_xent, softmax_xent_grad
 from kernels.sum_reference import sum

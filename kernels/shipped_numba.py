@@ -79,6 +79,7 @@ def pooling(empty: Empty) -> None:
         x = empty(4, size, size, 32).transpose(0, 3, 1, 2)
         geometry = (kernel, kernel), (stride, stride), (padding, padding)
         y, tap = backend.max_pool2d(x, *geometry)
+        backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
         backend.max_pool2d_grad(y, tap, x.shape, *geometry)
         backend.avg_pool2d(x, *geometry)
         backend.avg_pool2d_grad(y, x.shape, *geometry)
@@ -95,18 +96,29 @@ def reductions(empty: Empty) -> None:
     backend.conv2d_grad_bias(empty(128, 32, 26, 26))
 
 
+def rows(empty: Empty) -> None:
+    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    xp = gpu.xp()
+    index = xp.empty(64, np.int64)
+    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
+    backend.take_rows(xp.empty(1000, np.int64), index)
+    backend.take_rows(empty(1000, 512), index, wrap=False)
+
+
 def optimizers(empty: Empty) -> None:
-    """Two parameters, with numbers and with lr and step in device memory."""
+    """Two parameters, with numbers and with what changes from step to step in device memory."""
     params = [empty(64, 10), empty(10)]
     state = [empty(*p.shape, dtype=np.float32) for p in params]
-    for lr, step in ((1e-3, 10), (empty(dtype=np.float32), empty(3, dtype=np.float32))):
+    one = empty(dtype=np.float32)
+    for lr, step, momentum in ((1e-3, 10, 0.9), (one, empty(3, dtype=np.float32), one)):
         backend.adam_step(params, params, state, state, step, lr)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
         backend.sgd_step(params, params, None, lr)
         for first in (True, False):
-            backend.sgd_step(params, params, state, lr, momentum=0.9, first=first)
-            backend.sgd_step(params, params, state, lr, momentum=0.9, weight_decay=1e-4, nesterov=True, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
+    backend.clip_norm_step(params, 1.0)
 
 
-FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, optimizers)
+FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, rows, optimizers)

@@ -100,6 +100,7 @@ def pooling(empty: Empty) -> None:
         x = empty(32, size, size, channels).transpose(0, 3, 1, 2)
         geometry = (kernel, kernel), (stride, stride), (padding, padding)
         y, tap = backend.max_pool2d(x, *geometry)
+        backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
         backend.max_pool2d_grad(y, tap, x.shape, *geometry)
         backend.avg_pool2d(x, *geometry)
         backend.avg_pool2d_grad(y, x.shape, *geometry)
@@ -120,23 +121,36 @@ def reductions(empty: Empty) -> None:
     backend.sum(empty(64, 100, 512), (1,))
 
 
+def rows(empty: Empty) -> None:
+    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    xp = gpu.xp()
+    index = xp.empty(64, np.int64)
+    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
+    backend.take_rows(xp.empty(1000, np.int64), index)
+    backend.take_rows(empty(1000, 512), index, wrap=False)
+
+
 def optimizers(empty: Empty) -> None:
-    """The seed MLP's parameters, with numbers and with lr and step in device memory; a parameter at an odd address."""
+    """The seed MLP's parameters, with numbers and with what changes from step to step in device memory; a parameter at
+    an odd address.
+    """
     xp = gpu.xp()
     params = [empty(*shape) for shape in ((128, 784), (128,), (64, 128), (64,), (10, 64), (10,))]
     state = [xp.empty(p.shape, np.float32) for p in params]
     odd = [empty(1025)[1:]]
     odd_state = [xp.empty(1024, np.float32)]
-    for lr, step in ((1e-3, 10), (xp.zeros((), np.float32), xp.ones(3, np.float32))):
+    one = xp.ones((), np.float32)
+    for lr, step, momentum in ((1e-3, 10, 0.9), (one, xp.ones(3, np.float32), one)):
         backend.adam_step(params, params, state, state, step, lr)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
         backend.adam_step(odd, odd, odd_state, odd_state, step, lr)
         backend.sgd_step(params, params, None, lr)
         for first in (True, False):
-            backend.sgd_step(params, params, state, lr, momentum=0.9, first=first)
-            backend.sgd_step(params, params, state, lr, momentum=0.9, weight_decay=1e-4, nesterov=True, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
         backend.sgd_step(odd, odd, None, lr)
+    backend.clip_norm_step(params, 1.0)
 
 
-FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, optimizers)
+FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, rows, optimizers)

@@ -14,6 +14,7 @@ from kernels.activations_triton import (
     tanh,
     tanh_grad,
 )
+from kernels.clip_triton import clip_norm_step
 from kernels.conv2d_grad_input_triton import conv2d_grad_input
 from kernels.conv2d_grad_weight_triton import conv2d_grad_weight
 from kernels.conv2d_triton import conv2d
@@ -22,5 +23,6 @@ from kernels.matmul_triton import matmul
 from kernels.optimizer_triton import adam_step, sgd_step
 from kernels.pool_triton import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from kernels.reduce_triton import conv2d_grad_bias, sum
+from kernels.rows_triton import take_rows
 from kernels.softmax_triton import log_softmax, log_softmax_grad, softmax, softmax_grad
 from kernels.softmax_xent_triton import softmax_xent, softmax_xent_grad

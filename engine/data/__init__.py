@@ -2,6 +2,7 @@
 
 from engine.data.collate import default_collate
 from engine.data.idx import read_idx, write_idx
+from engine.data.images import image_batch
 from engine.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
 from engine.data.mnist import mnist
 
@@ -11,6 +12,7 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "default_collate",
+    "image_batch",
     "mnist",
     "random_split",
     "read_idx",

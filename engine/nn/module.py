@@ -61,7 +61,7 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         recorded = recording.current()
         if recorded is not None:
-            recorded.module(self, [name for name, kind in self._members.items() if kind != MODULE])
+            recorded.module(self)
         if self._forward_hooks or self._forward_pre_hooks:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)

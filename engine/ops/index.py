@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import kernels
 from engine import dtypes
 from engine.autograd import record
 from engine.device import array_module, is_array, move
@@ -51,9 +52,28 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index] as NumPy has it: a view for ints and slices, a copy for index arrays and masks.
 
     Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, repeated indices add up
-    their gradients in no fixed order.
+    their gradients in no fixed order; and rows, x[i] with a tensor of integers, are taken without waiting for it to see
+    whether they are there: IndexError then comes when the program next waits.
     """
+    if type(index) is Tensor and input.is_cuda and index.is_cuda and index.dtype.kind in "iu" and index.ndim:
+        return _rows(input, index)
     return pick(input, _parts("getitem", input, index))
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    if x.ndim == 0:
+        raise IndexError("getitem: the tensor has no dimensions; expected at least 1 for an index")
+    y, shape = taken_rows(x, index), x.data.shape
+    return record("getitem", y, (x,), lambda dy: (_put(dy, (index,), shape),))
+
+
+def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
+    """The array x[index], by the kernel that takes rows; negative indices count from the end if wrap."""
+    at = index.data.reshape(-1)
+    if at.dtype != np.int64 and at.dtype != np.int32:
+        at = at.astype(np.int64)
+    y = kernels.of(x.data, at).take_rows(x.data, at, wrap=wrap)
+    return y.reshape(*index.data.shape, *x.data.shape[1:])
 
 
 def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
@@ -186,7 +206,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     index = _integers("index_select", index)
     if index.ndim > 1:
         raise ValueError(f"index_select: the index is {index.shape}; expected 1 dimension")
-    return getitem(input, (slice(None),) * d + (index.reshape(-1),))
+    index = index.reshape(-1)
+    return getitem(input, index if d == 0 else (slice(None),) * d + (index,))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:

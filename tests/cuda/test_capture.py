@@ -202,7 +202,37 @@ def test_other_parameters_are_captured_anew(rng):
             assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
         model.weight.fill_(2.0)  # in place: the graph sees it
         assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
+        assert len(graphs(forward)) == 3
+
+
+def test_members_of_a_fused_sequence_are_captured_anew(rng):
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU()).to("cuda")
+    forward = engine.capture(lambda x: model(x), warmup=1)
+    (x, _), *_ = batches(rng, n=1)
+    with engine.no_grad():
+        for _ in range(3):
+            forward(x)
+        model[0].weight = nn.Parameter(engine.ones(4, 6, device="cuda"))
+        for _ in range(2):
+            assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
+        model.append(nn.Tanh())
+        for _ in range(2):
+            assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
     assert len(graphs(forward)) == 3
+
+
+def test_a_parameter_that_is_frozen_is_captured_anew(rng):
+    data = batches(rng, n=6)
+
+    def run(captured):
+        program = Program(captured, "plain", **({"warmup": 1} if captured else {}))
+        losses = program.run(data[:3])
+        program.model[0].weight.requires_grad_(False)
+        return values(losses + program.run(data[3:])), program.model[0].weight.detach().cpu().numpy()
+
+    (got, got_weight), (want, want_weight) = run(True), run(False)
+    assert got == want
+    assert_same(got_weight, want_weight)
 
 
 def test_options_and_state_of_the_optimizer_are_part_of_the_step(rng):

@@ -139,6 +139,20 @@ def as_tuple(index):
     return index if isinstance(index, tuple) else (index,)
 
 
+def test_rows_are_taken_without_a_wait_and_a_wrong_one_told_later():
+    x = there().requires_grad_()
+    at = engine.tensor([[2, -3], [0, 2]], device="cuda")
+    y = x[at]
+    y.backward(engine.ones_like(y))
+    assert_same(on_host(y.detach()), VALUES[[[2, -3], [0, 2]]])
+    assert_same(on_host(x.grad), np.repeat(np.array([[2.0], [0.0], [2.0]], np.float32), 4, 1))
+    assert_same(on_host(x.detach().index_select(0, at[1].int())), VALUES[[0, 2]])
+    wrong = there()[engine.tensor([1, 3], device="cuda")]
+    with pytest.raises(IndexError, match=r"take_rows: index\[1\] is 3; expected -3 <= index < 3"):
+        wrong.tolist()
+    assert np.isnan(on_host(wrong)[1]).all()
+
+
 def test_indices_of_another_kind():
     with pytest.raises(IndexError, match="an index is float32; expected integers or bools"):
         there()[engine.tensor([1.0], device="cuda")]

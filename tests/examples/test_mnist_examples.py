@@ -19,6 +19,7 @@ FIELDS = {
     "epochs": int,
     "batch_size": int,
     "seed": int,
+    "first_step_seconds": float,
     "epoch_seconds": list,
     "train_seconds": float,
     "images_per_second": float,
@@ -63,6 +64,7 @@ def test_learns_and_reports(example, digits, tmp_path):
     assert report["images_per_second"] == pytest.approx(3 * 640 / report["train_seconds"])
     assert report["test_accuracy"] > 0.9
     assert f"test accuracy {100 * report['test_accuracy']:.2f} %" in done.stdout
+    assert f"first step done {report['first_step_seconds']:.1f} s after the start" in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
@@ -83,10 +85,11 @@ def test_device_cuda_has_the_losses_of_the_cpu(digits, tmp_path):
     reports = {}
     for device in ("cpu", "cuda"):
         path = tmp_path / f"{device}.json"
-        flags = ("--epochs", 1, "--limit", 16, "--batch-size", 8, "--device", device, "--json", path)
+        flags = ("--epochs", 1, "--limit", 32, "--batch-size", 8, "--device", device, "--json", path)
         done = run("mnist_mlp.py", "--data", digits, *flags)
         assert done.returncode == 0, done.stderr
         reports[device] = json.loads(path.read_text())
+    assert "step(int64[8]): " in done.stdout and " nodes, " in done.stdout  # captured
     assert reports["cuda"]["device"] == "cuda" and reports["cuda"]["kernels"] == "triton"
     np.testing.assert_allclose(reports["cuda"]["losses"], reports["cpu"]["losses"], rtol=1e-4)
     assert abs(reports["cuda"]["test_accuracy"] - reports["cpu"]["test_accuracy"]) < 0.02

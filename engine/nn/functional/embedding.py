@@ -9,7 +9,7 @@ from engine.autograd import record
 from engine.device import array_module
 from engine.dtypes import accumulator
 from engine.nn.arguments import is_int, require_tensor
-from engine.ops.index import scatter_add_at
+from engine.ops.index import scatter_add_at, taken_rows
 from engine.ops.operands import quiet, require_float, require_one_device, wide
 from engine.tensor import Tensor, wrap
 
@@ -21,7 +21,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
     padding_idx  a row that gets no gradient; negative ones count from the end
 
-    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index that is not a row.
+    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index that is not a row (on a
+    GPU when the program next waits for it).
     """
     require_tensor("embedding", input=input)
     require_float("embedding", weight)
@@ -32,11 +33,14 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         raise ValueError(f"embedding: weight is {weight.shape}; expected (V, D)")
     rows = weight.shape[0]
     padding_idx = padding_row("embedding", padding_idx, rows)
-    if input.numel():
-        low, high = int(input.data.min()), int(input.data.max())
-        if low < 0 or high >= rows:
-            raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")
-    y = weight.data[input.data]
+    if weight.is_cuda:
+        y = taken_rows(weight, input, wrap=False)
+    else:
+        if input.numel():
+            low, high = int(input.data.min()), int(input.data.max())
+            if low < 0 or high >= rows:
+                raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")
+        y = weight.data[input.data]
     return record("embedding", y, (weight,), lambda dy: (_embedding_grad(dy, input, rows, padding_idx),))
 
 

@@ -1,0 +1,25 @@
+"""A batch of images out of all of them, which lie on the device as bytes."""
+
+from __future__ import annotations
+
+from engine.ops.operands import require_one_device
+from engine.tensor import Tensor, wrap
+from kernels import of
+
+
+def image_batch(images: Tensor, index: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """(images[index] / 255 - mean) / std in float32: a batch gathered and normalised by one kernel.
+
+    images     (N, ...) uint8
+    index      (M,) int32 | int64 on the images' device; negative ones count from the end
+    mean, std  of pixels from 0 to 1, as torchvision's Normalize has them
+    ->         (M, ...) float32
+
+    Raises TypeError for dtypes and devices, ValueError for shapes and a std that is not above 0, IndexError for an
+    index that is no image (on a GPU when the program next waits for it).
+    """
+    op = "image_batch"
+    require_one_device(op, images, index)
+    if not std > 0:
+        raise ValueError(f"{op}: std is {std}; expected > 0")
+    return wrap(of(images.data, index.data).take_rows(images.data, index.data, 1 / (255 * std), -mean / std))
