@@ -6,7 +6,7 @@ by accident. They behave as CuPy's do where the two differ:
 
     a NumPy array beside one of these   TypeError, as for two devices
     np.asarray(x)                       TypeError; x.get() copies to the host
-    x.sum(), x[0]                       0-d arrays, not NumPy scalars
+    x.sum(), x[0]                       0-d arrays, not NumPy scalars; x[0] is a view
     x.data.ptr, x.data.mem              the address, and the allocation that it lies in
     x.base                              what x is a view of; None for an array that was allocated, also for a copy
     x.flags                             knows nothing of being read-only
@@ -144,6 +144,9 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     # --- elements
 
     def __getitem__(self, index: Any) -> Any:
+        parts = index if type(index) is tuple else (index,)
+        if len(parts) == self.ndim and all(isinstance(i, (int, np.integer)) for i in parts):
+            index = (*parts, ...)  # one element is a view of it, as CuPy has it
         if tape.recording() is None:
             return _wrap(self._host[_unwrap(index)], (self,))
         if any(i.dtype == bool for i in _flat((index,))):
