@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter, eq, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,55 @@ def refuse(what: str) -> None:
         raise CaptureError(what)
 
 
+class _Same:
+    """Attributes and members that must be the very objects they were; asked at every launch, so in C loops."""
+
+    def __init__(self) -> None:
+        self._owners: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._members: list[Any] = []
+        self._tensors: list[Tensor] = []
+        self._arrays: list[Any] = []
+        self._wanting: list[bool] = []  # whether each tensor requires grad
+        self._modules: list[Module] = []
+        self._training: list[bool] = []
+        self._sized: list[Any] = []
+        self._sizes: list[int] = []
+
+    def member(self, owner: dict[str, Any], name: str) -> None:
+        member = owner.get(name)
+        self._owners.append(owner)
+        self._names.append(name)
+        self._members.append(member)
+        if hasattr(member, "data"):
+            self.tensor(member)
+
+    def tensor(self, tensor: Tensor) -> None:
+        if any(tensor is known for known in self._tensors):
+            return
+        self._tensors.append(tensor)
+        self._arrays.append(tensor.data)
+        self._wanting.append(tensor._requires_grad)
+
+    def module(self, module: Module) -> None:
+        self._modules.append(module)
+        self._training.append(module.training)
+        self._sized.append(module._members)
+        self._sizes.append(len(module._members))
+
+    def holds(self) -> bool:
+        return (
+            all(map(is_, map(_training, self._modules), self._training))
+            and all(map(eq, map(len, self._sized), self._sizes))
+            and all(map(is_, map(dict.get, self._owners, self._names), self._members))
+            and all(map(is_, map(_data, self._tensors), self._arrays))
+            and all(map(is_, map(_requires_grad, self._tensors), self._wanting))
+        )
+
+
+_training, _data, _requires_grad = map(attrgetter, ("training", "data", "_requires_grad"))
+
+
 class Recording:
     """One captured graph's account.
 
@@ -71,8 +121,8 @@ class Recording:
         self._holds: list[Callable[[], bool]] = []
         self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
         self._undo: list[Callable[[], None]] = []
-        self._members: list[tuple[Mapping[str, Any], str, Any, Any, bool]] = []
-        self._modules: dict[int, tuple[Module, bool, int]] = {}
+        self._same = _Same()
+        self._called: set[int] = set()  # ids of modules
         self._entered = entered
         self._grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # leaves, with the gradient found at first
         self._left: list[tuple[Tensor, Tensor | None]] = []  # leaves, with the gradient at the end
@@ -113,17 +163,16 @@ class Recording:
         """The graph serves as long as check() is true."""
         self._holds.append(check)
 
-    def members(self, owner: Mapping[str, Any], names: Iterable[str]) -> None:
+    def members(self, owner: dict[str, Any], names: Iterable[str]) -> None:
         """The graph serves as long as `owner` has these very objects by these names, and tensors are on this memory."""
         for name in names:
-            member = owner.get(name)
-            array = getattr(member, "data", None)
-            self._members.append((owner, name, member, array, array is not None and member.requires_grad))
+            self._same.member(owner, name)
 
     def module(self, module: Module) -> None:
         """The graph serves as long as the module trains (or evaluates), with the members that it has."""
-        if id(module) not in self._modules:
-            self._modules[id(module)] = module, module.training, len(module._members)
+        if id(module) not in self._called:
+            self._called.add(id(module))
+            self._same.module(module)
             self.members(module.__dict__, module._members)
 
     def leaf(self, leaf: Tensor) -> bool:
@@ -136,8 +185,7 @@ class Recording:
             return found is not None and leaf.grad is found
         found = leaf.grad
         self._grads[key] = leaf, found
-        array = leaf.data
-        self._holds.append(lambda: leaf.data is array)
+        self._same.tensor(leaf)
         if found is not None or self._entered.get(key) is None:
             self._finds.append((leaf, found))
         return found is not None
@@ -164,15 +212,7 @@ class Recording:
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
-        for module, training, count in self._modules.values():
-            if module.training is not training or len(module._members) != count:
-                return False
-        for owner, name, member, array, requires_grad in self._members:
-            if owner.get(name) is not member:
-                return False
-            if array is not None and (member.data is not array or member._requires_grad is not requires_grad):
-                return False
-        return all([check() for check in self._holds])
+        return self._same.holds() and all([check() for check in self._holds])
 
     def finds_gradients(self) -> bool:
         """Whether the gradients that the function adds to, or begins with, are those that the graph knows."""

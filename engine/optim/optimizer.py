@@ -124,25 +124,31 @@ class Optimizer:
             raise recording.CaptureError("is an optimizer of the program's own, which may compute on the host")
         if any(not self.state.get(param) for param in params) and self._remembers(group):
             raise recording.CaptureError("would begin to remember a parameter at each step; expected a step before")
-        state, count, members = self.state, len(group["params"]), [id(param) for param in group["params"]]
-        options = {name: copy.copy(value) for name, value in group.items() if name not in self._read_when_launched}
+        state, members = self.state, list(map(id, group["params"]))
+        names = [name for name in group if name not in self._read_when_launched]
+        options = [copy.copy(group[name]) for name in names]
+        storages = [param._storage for param in params]
 
         def holds() -> bool:
-            if self.state is not state or len(group["params"]) != count:
-                return False
-            return [id(param) for param in group["params"]] == members and all(
-                group[name] == value for name, value in options.items()
+            return (
+                self.state is state
+                and any([each is group for each in self.param_groups])
+                and list(map(id, group["params"])) == members
+                and [group[name] for name in names] == options
             )
 
+        def count_writes() -> None:
+            for storage in storages:
+                storage.version += 1
+
         recorded.holds(holds)
-        recorded.holds(lambda: any(each is group for each in self.param_groups))
+        recorded.again(count_writes)
         if isinstance(group["lr"], Tensor) and group["lr"].is_cuda:
             recorded.members(group, ["lr"])
         else:
             recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
         for param in params:
             recorded.members(state.get(param, {}), self._state_names)
-            recorded.again(lambda storage=param._storage: _count_write(storage))
 
     def _remembers(self, group: Group) -> bool:
         """Whether a step with these options needs what is remembered of a parameter."""
@@ -204,10 +210,6 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines.extend(f"    {name}: {group[name]}" for name in sorted(group) if name != "params")
         return "\n".join([*lines, ")"])
-
-
-def _count_write(storage: Any) -> None:
-    storage.version += 1
 
 
 def _named(op: str, params: Any) -> tuple[list[str], list[Any]]:
