@@ -56,9 +56,10 @@ def capture(
     what there is; 16 graphs are kept. Python code in fn runs when it is captured, and not again. Tensors of the host
     program that fn reads must keep their memory: write to them in place.
 
-    Raises TypeError for an argument whose dtype or device is not that of earlier calls, ValueError for one that
-    requires grad, CaptureError naming the op and the line for what a graph cannot have, and whatever fn raises; the
-    program is then where it was before the call.
+    Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
+    tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
+    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises, after which the
+    program is where it was before the call.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
@@ -112,7 +113,13 @@ class CapturedStep:
             if shape is None:
                 self._check(structure, tensors)
                 if not self._is_on_gpu(tensors):
-                    return self._plain(args, kwargs)
+                    results = self._plain(args, kwargs)
+                    if not tensors and self._results_on is None:
+                        raise TypeError(
+                            f"{self._name}: there is no tensor among its arguments or results, which would say on what "
+                            "device it runs; expected one, such as the loss as result"
+                        )
+                    return results
                 shape = self._shapes[signature] = _Shape([], [self._warmup])
             is_warm = False
             for recorded in shape.recordings:

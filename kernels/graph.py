@@ -166,5 +166,7 @@ class Slots:
             n = self._used * _SLOT if i == last else host.size
             if gpu.is_simulated():
                 device[:n].set(host[:n])
-            else:  # from memory that is not pinned: the driver has taken the values when the call returns
+            else:
+                # From memory that is not pinned: such a copy is staged before the call returns, and waits for nothing
+                # (CUDA Runtime API, "API synchronization behavior"). So the host may write the next values at once.
                 device.data.copy_from_host_async(host.ctypes.data, n)

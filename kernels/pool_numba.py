@@ -19,7 +19,8 @@ its instructions, since a thread has all the index arithmetic to itself for one 
 each byte of float32 that it moves. Forward, with 21 bytes an element of a 2 x 2 maximum, that is room enough; backward,
 with about 5, the instructions are the limit, and in float16 everywhere. To keep them few, kernel size, stride and
 dilation are compiled in (taps are unrolled, divisions become multiplications), loops count without dividing, and an
-element's column and channel cost one division of 32 bits.
+element's column and channel cost one division of 32 bits. relu moves not one byte more: the search for the maximum
+begins at 0 with a tap that is none, and the gradient, which knows nothing of it, finds that no pixel is this tap.
 """
 
 from __future__ import annotations
@@ -85,9 +86,11 @@ def _counting(down: int, right: int, in_padding: bool) -> Callable:
 
 
 @functools.cache
-def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool) -> Kernel:
+def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool, relu: bool) -> Kernel:
     """edges: windows reach beyond the image."""
     (down, right), (stride_down, stride_right), (apart_down, apart_right) = size, stride, dilation
+    # relu(maximum) is the larger of 0 and the pixels, and where 0 wins it is no tap's.
+    least, nobody = (_ZERO, down * right) if relu else (_LEAST, -1)
 
     @kernel
     def _max_pool2d_kernel(x, y, tap, pad_down, pad_right):
@@ -105,7 +108,7 @@ def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool) -> Kernel
             i = first_row
             while i < rows:
                 row = i * stride_down - pad_down
-                best, which = _LEAST, -1
+                best, which = least, nobody
                 for kh in range(down):
                     h = row + kh * apart_down
                     for kw in range(right):
@@ -115,7 +118,7 @@ def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool) -> Kernel
                             if _wins(v, best, which):
                                 best, which = v, kh * right + kw
                 y[n, i, j, c] = best
-                tap[n, i, j, c] = which if which >= 0 else down * right - 1  # of padding alone: reads no pixel
+                tap[n, i, j, c] = which if which >= 0 else down * right  # of padding alone
                 i += row_step
             n += image_step
 
@@ -237,14 +240,20 @@ def _avg_grad_kernel(size: Pair, stride: Pair, divisor: Callable) -> Kernel:
 
 
 def max_pool2d(
-    x: Any, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), dilation: Pair = (1, 1), ceil_mode: bool = False
+    x: Any,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+    activation: str | None = None,
 ) -> tuple[Any, Any]:
     """pool_reference.max_pool2d."""
-    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     only_served("max_pool2d", dtype)
     images, channels = x.shape[:2]
     y, tap = empty_images(images, w.count, channels, dtype), empty_images(images, w.count, channels, tap_dtype(w))
-    launch = _max_kernel(w.kernel, w.stride, w.dilation, _has_edges(w))
+    launch = _max_kernel(w.kernel, w.stride, w.dilation, _has_edges(w), activation == "relu")
     launch(*_threads_over(y), channels_last(x), y, tap, *w.padding)
     return channels_first(y), channels_first(tap)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.checks import accumulator, float_dtype, is_int, remembered, require
+from kernels.checks import accumulator, float_dtype, is_int, one_of, remembered, require
 from kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
 BATCH_BYTES = 1 << 20  # images visited together: half of a 2 MB cache, next to their temporaries
@@ -25,30 +25,41 @@ def max_pool2d(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
+    activation: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maximum over windows, and which tap of the window it was.
 
-        y[n, c, i, j] = max over (kh, kw) of x[n, c, i * sh + kh * dh - ph, j * sw + kw * dw - pw]
+        m[n, c, i, j] = max over (kh, kw) of x[n, c, i * sh + kh * dh - ph, j * sw + kw * dw - pw]
+        y = m, or relu(m)
 
     x            (N, C, H, W) float16 | bfloat16 | float32 | float64, any strides
     kernel_size  (KH, KW); likewise stride (sh, sw), padding (ph, pw) and dilation (dh, dw)
     ceil_mode    also the windows that reach beyond the padded image, if they start inside it
-    ->           y (N, C, OH, OW) of x's dtype; tap (N, C, OH, OW) uint8 (int32 if KH * KW > 256), the index
-                 kh * KW + kw of the maximum; both channels-last in memory
+    activation   None or "relu"
+    ->           y (N, C, OH, OW) of x's dtype; tap (N, C, OH, OW) uint8 (int32 if KH * KW > 255), the index
+                 kh * KW + kw of the maximum, or KH * KW where no pixel may have a gradient: where relu cuts, m <= 0,
+                 and in a window of padding alone; both channels-last in memory
 
     Padding never wins, the first of equal maxima does, and NaN counts as larger than any number: as in
     PyTorch, but of several NaN the first is taken. A window of padding alone, which dilation makes possible,
-    gives -inf.
+    has m = -inf.
+
+    relu(m) is the maximum of relu(x), taken of a quarter of the elements where windows are 2 x 2. As tap says where it
+    cut, max_pool2d_grad is the gradient through both, and moves not one byte more.
 
     Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * (itemsize + 1).
-    Raises ValueError if a window does not fit or the padding exceeds half the kernel, TypeError for dtypes.
+    Raises ValueError if a window does not fit, the padding exceeds half the kernel or the activation is another,
+    TypeError for dtypes.
     """
-    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     x = channels_last(x, accumulator(dtype))  # NumPy compares halves by way of float32, one at a time
     y = np.full((len(x), *w.count, x.shape[3]), -np.inf, x.dtype)
     tap = np.zeros(y.shape, tap_dtype(w))
     for batch in _batches(x):
         _max_and_tap(x[batch], y[batch], tap[batch], w)
+        if activation == "relu":
+            np.copyto(tap[batch], w.kernel[0] * w.kernel[1], where=y[batch] <= 0)
+            np.maximum(y[batch], 0, out=y[batch])
     return channels_first(y, dtype), channels_first(tap, tap.dtype)
 
 
@@ -64,6 +75,9 @@ def max_pool2d_grad(
     ceil_mode: bool = False,
 ) -> np.ndarray:
     """Gradient of max_pool2d: dy goes to the pixel that won its window, and adds up where windows overlap.
+
+    A window whose tap is KH * KW has no such pixel: that is how relu is differentiated too. Its dy is left out, not
+    multiplied by 0: it may be infinite or NaN.
 
     dy       (N, C, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     tap      (N, C, OH, OW) as max_pool2d returned it
@@ -150,11 +164,12 @@ def avg_pool2d_grad(
 
 
 def check_max_pool2d(
-    x: Any, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+    x: Any, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool, activation: str | None
 ) -> tuple[np.dtype, Windows]:
     """Raise as max_pool2d does; the dtype and the windows."""
     op = "max_pool2d"
     dtype = float_dtype(op, x=x)
+    one_of(op, "activation", activation, (None, "relu"))
     return dtype, _pool_windows(op, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -212,8 +227,8 @@ def check_avg_pool2d_grad(
 
 
 def tap_dtype(w: Windows) -> np.dtype:
-    """The dtype of max_pool2d's tap: the index of the last tap must fit."""
-    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 256 else np.int32)
+    """The dtype of max_pool2d's tap: the number of taps, which is the index of none, must fit."""
+    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 255 else np.int32)
 
 
 @remembered
@@ -258,7 +273,10 @@ def _max_and_tap(x: np.ndarray, y: np.ndarray, tap: np.ndarray, w: Windows) -> N
 
     missing = np.ones(y.shape, np.uint8)
     has_nan = bool(np.isnan(y).any())
-    for t in list(taps(w))[:-1]:
+    visited = list(taps(w))
+    if w.dilation == (1, 1):
+        visited.pop()  # there is no window of padding alone: who has not won by then is the last tap
+    for t in visited:
         best, pixel = y[:, t.window_rows, t.window_cols], x[:, t.rows, t.cols]
         differs = pixel != best
         if has_nan:

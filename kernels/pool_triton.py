@@ -16,7 +16,8 @@ share it are neighbours of one block or lie a row of the image apart. At 2 to 6 
 
 A block is 1024 elements on 4 warps, 8 a thread: one 16-byte load of halves or two of floats for each tap, and up to 4
 taps of a 2 x 2 window in flight. All of the geometry is constexpr: a network has few, and its divisions become
-multiplications. Up to 16 taps are unrolled.
+multiplications. Up to 16 taps are unrolled. relu moves not one byte more: the search for the maximum begins at 0 with a
+tap that is none, and the gradient, which knows nothing of it, finds that no pixel is this tap.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _divisor(row, column, height, width, given, K: tl.constexpr, PAD: tl.constex
 @kernel
 def _max_pool2d_kernel(
     x_ptr, y_ptr, tap_ptr, pixels, channels, height, width, rows, columns,
-    K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr,
+    K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, RELU: tl.constexpr,
     EDGES: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -109,8 +110,9 @@ def _max_pool2d_kernel(
     first = x_ptr + ((p // columns // rows * height + row).to(tl.int64) * width + column) * channels + c
     row_stride = tl.cast(width, tl.int64) * channels
 
-    best = tl.full((BLOCK_P, BLOCK_C), float("-inf"), tl.float32)
-    which = tl.full((BLOCK_P, BLOCK_C), -1, tl.int32)
+    # relu(maximum) is the larger of 0 and the pixels, and where 0 wins it is no tap's.
+    best = tl.full((BLOCK_P, BLOCK_C), 0.0 if RELU else float("-inf"), tl.float32)
+    which = tl.full((BLOCK_P, BLOCK_C), K[0] * K[1] if RELU else -1, tl.int32)
     for k in tl.range(K[0] * K[1], loop_unroll_factor=UNROLL):
         down, right = k // K[1] * DILATION[0], k % K[1] * DILATION[1]
         inside = exists
@@ -119,7 +121,7 @@ def _max_pool2d_kernel(
         x = tl.load(first + (down * row_stride + right * channels), mask=inside).to(tl.float32)
         best, which = _larger(best, which, x, k, inside)
     if EDGES:
-        which = tl.where(which < 0, K[0] * K[1] - 1, which)  # of padding alone: a tap that reads no pixel
+        which = tl.where(which < 0, K[0] * K[1], which)  # of padding alone
 
     out = p.to(tl.int64) * channels + c
     tl.store(y_ptr + out, best.to(y_ptr.dtype.element_ty), mask=exists)
@@ -207,14 +209,20 @@ def _avg_pool2d_grad_kernel(
 
 
 def max_pool2d(
-    x: Any, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0), dilation: Pair = (1, 1), ceil_mode: bool = False
+    x: Any,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+    activation: str | None = None,
 ) -> tuple[Any, Any]:
     """pool_reference.max_pool2d."""
-    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     no_float64("max_pool2d", dtype)
     images, channels = x.shape[:2]
     y, tap = _images(images, w.count, channels, dtype), _images(images, w.count, channels, tap_dtype(w))
-    _launch(_max_pool2d_kernel, (_channels_last(x), y, tap), y.shape, w, _taps(w))
+    _launch(_max_pool2d_kernel, (_channels_last(x), y, tap), y.shape, w, _taps(w), RELU=activation == "relu")
     return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
 
 

@@ -6,10 +6,12 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from engine import recording
 from engine.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from engine.nn.conv import Conv2d
 from engine.nn.linear import Linear
 from engine.nn.module import MODULE, Module
+from engine.nn.pool import MaxPool2d
 
 S = TypeVar("S", bound="_Sequence")
 
@@ -115,8 +117,11 @@ class Sequential(_Sequence):
     """Modules called one after the other: Sequential(a, b, ...) or Sequential(OrderedDict(name=a, ...)).
 
     A Linear or Conv2d directly followed by an activation that the kernels know is computed as one primitive, with the
-    activation in its epilogue. Only where nobody can see the intermediate result: both are exactly these classes, with
-    no hooks and no forward of their own. In float16 that result is then not rounded; otherwise values are the same.
+    activation in its epilogue. Where Conv2d and ReLU are followed by MaxPool2d, ReLU goes into the epilogue of that:
+    the maximum of relu is relu of the maximum, and its gradient is then masked at the pooled size.
+
+    Only where nobody can see the intermediate result: all are exactly these classes, with no hooks and no forward of
+    their own. In float16 that result is then not rounded; otherwise values are the same.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -140,9 +145,18 @@ class Sequential(_Sequence):
             if activation is None:
                 input = module(input)
                 i += 1
-            else:
+                continue
+            pool = modules[i + 2] if i + 2 < n and _pools_first(module, activation, modules[i + 2]) else None
+            together = modules[i : i + (2 if pool is None else 3)]
+            recorded = recording.current()
+            if recorded is not None:  # which would hear of a call
+                for each in together:
+                    recorded.module(each)
+            if pool is None:
                 input = module.forward_activated(input, activation)
-                i += 2
+            else:
+                input = pool.forward_activated(module.forward(input), activation)
+            i += len(together)
         return input
 
 
@@ -165,6 +179,16 @@ def _epilogue(module: Module, following: Module) -> str | None:
     if activation is None or _observed(module) or _observed(following):
         return None
     return activation(following)
+
+
+def _pools_first(module: Module, activation: str, following: Module) -> bool:
+    """Whether the activation of `module` may as well be applied to the maxima that `following` takes of its result."""
+    if type(module) is not Conv2d or activation != "relu" or type(following) is not MaxPool2d:
+        return False
+    if following.return_indices or _observed(following):
+        return False
+    # A dilated window may hold padding alone: its maximum, minus infinity, is not relu's.
+    return following.dilation in (1, (1, 1), [1, 1])
 
 
 def _observed(module: Module) -> bool:

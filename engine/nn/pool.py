@@ -34,9 +34,12 @@ class MaxPool2d(Module):
 
     def forward(self, input: Tensor) -> Any:
         """The maxima or, with return_indices, (maxima, indices)."""
-        return F.max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-        )
+        return self.forward_activated(input, None)
+
+    def forward_activated(self, input: Tensor, activation: str | None) -> Any:
+        """act(maxima) as one primitive; activation is "relu", without return_indices, or None."""
+        windows = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        return F.max_pool2d(input, *windows, self.return_indices, activation)
 
     def extra_repr(self) -> str:
         return (

@@ -11,6 +11,7 @@ from engine.autograd import record
 from engine.device import array_module
 from engine.ops.index import getitem
 from engine.ops.operands import require_float
+from engine.ops.selection import where
 from engine.tensor import Tensor, wrap
 
 Pair = tuple[int, int]
@@ -25,14 +26,20 @@ def max_pool2d(
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
     return_indices: bool = False,
+    activation: str | None = None,
 ) -> Any:
     """The maximum over each window of x (N, C, H, W); the gradient goes to the (first) maximum.
 
     return_indices gives also the place of each maximum, h * W + w, int64.
+    activation  None, or "relu": relu of the maxima, in the same primitive. What passes no gradient then has no place.
+
+    Raises ValueError for both together.
     """
     require_float("max_pool2d", input)
+    if return_indices and activation is not None:
+        raise ValueError(f"max_pool2d: return_indices with activation {activation!r}; expected at most one of the two")
     windows = (kernel_size, stride, padding, dilation, ceil_mode)
-    y, tap = kernels.of(input.data).max_pool2d(input.data, *windows)
+    y, tap = kernels.of(input.data).max_pool2d(input.data, *windows, activation=activation)
     shape = input.shape
     out = record("max_pool2d", y, (input,), lambda dy: (_max_pool2d_grad(dy, tap, shape, windows),))
     if not return_indices:
@@ -47,13 +54,15 @@ def _max_pool2d_grad(dy: Tensor, tap: Any, shape: tuple[int, ...], windows: Wind
     def rule(g: Tensor) -> tuple:
         xp = array_module(g.data)
         n, c = xp.arange(shape[0])[:, None, None, None], xp.arange(shape[1])[:, None, None]
-        return (getitem(g, (n, c, *_places(tap, windows))),)
+        passes = tap < windows[0][0] * windows[0][1]
+        h, w = (xp.where(passes, place, 0) for place in _places(tap, windows))
+        return (where(wrap(passes), getitem(g, (n, c, h, w)), wrap(xp.zeros((), g.data.dtype))),)
 
     return record("max_pool2d_grad", dx, (dy,), rule)
 
 
 def _places(tap: Any, windows: Windows) -> tuple[Any, Any]:
-    """Row and column in x of each window's winning tap, int64."""
+    """Row and column in x of each window's winning tap, int64; of no use where the tap is none."""
     (_, kw), (sh, sw), (ph, pw), (dh, dw), _ = windows
     xp = array_module(tap)
     tap = tap.astype(np.int64)

@@ -91,9 +91,23 @@ def check_max(backend, x, case):
         y, tap = backend.max_pool2d(x, *case.geometry)
     want, indices = F.max_pool2d(oracle.to_tensor(x).double(), *case.geometry, return_indices=True)
     assert_same(y, want.numpy().astype(x.dtype))
-    assert tap.dtype == (np.uint8 if np.prod(case.kernel_size) <= 256 else np.int32)
+    assert tap.dtype == (np.uint8 if np.prod(case.kernel_size) <= 255 else np.int32)
     assert_same(winning_pixels(tap, case), indices.numpy())
     return tap
+
+
+def check_relu(backend, x, dy, case, layout=contiguous):
+    """relu of the maxima: y, the gradient, and a tap that is the maximum's where it passes one, else none."""
+    m, tap = backend.max_pool2d(layout(x), *case.geometry)
+    cut = m.astype(np.float64) <= 0  # a comparison with a bfloat16 NaN warns
+    with untouched(moved := layout(x)):
+        y, relu_tap = backend.max_pool2d(moved, *case.geometry, activation="relu")
+    assert_same(y, np.where(cut, x.dtype.type(0), m))
+    assert_same(relu_tap, np.where(cut, np.prod(case.kernel_size), tap).astype(tap.dtype))
+    dx = backend.max_pool2d_grad(layout(dy), layout(relu_tap), x.shape, *case.geometry)
+    (want,) = oracle.gradients(lambda x: case.torch_max(x).relu(), dy, x)
+    assert_close(dx, *want)
+    return cut
 
 
 def check_max_and_gradient(backend, x, dy, case, layout=contiguous):
@@ -117,6 +131,21 @@ def test_layouts_of_max(backend, layout, dtype, rng, some_case):
 def test_max_of_257_taps_and_more(backend, dtype, rng):
     case = MANY_TAPS
     check_max_and_gradient(backend, case.images(rng, dtype), case.dy(rng, dtype), case)
+
+
+def test_the_number_of_taps_means_none(backend):
+    """255 fits into a byte."""
+    x = -np.ones((1, 1, 16, 17), np.float32)
+    x[..., -1, -1] = 1
+    y, tap = backend.max_pool2d(x, (15, 17), (1, 1), activation="relu")
+    assert_same(tap.reshape(-1), np.array([255, 254], np.uint8))
+    assert_same(backend.max_pool2d_grad(np.ones_like(y), tap, x.shape, (15, 17), (1, 1)), np.maximum(x, 0))
+
+
+def test_256_taps_take_more_than_a_byte():
+    """Of the reference, which the others ask."""
+    _, tap = pool_reference.max_pool2d(-np.ones((1, 1, 16, 16)), (16, 16), (1, 1), activation="relu")
+    assert_same(tap, np.full((1, 1, 1, 1), 256, np.int32))
 
 
 def test_max_stride_0_gradient(backend, dtype, rng):
@@ -169,7 +198,63 @@ def test_a_window_of_padding_alone(backend, dtype):
     geometry = (2, 2), (1, 1), (1, 1), (2, 2)
     y, tap = backend.max_pool2d(x, *geometry)
     assert_same(y, np.full((1, 1, 1, 1), -np.inf, dtype))
+    assert_same(tap, np.full((1, 1, 1, 1), 4, np.uint8))
     assert_same(backend.max_pool2d_grad(np.ones_like(y), tap, x.shape, *geometry), np.zeros_like(x))
+    y, tap = backend.max_pool2d(x, *geometry, activation="relu")
+    assert_same(y, np.zeros((1, 1, 1, 1), dtype))
+    assert_same(tap, np.full((1, 1, 1, 1), 4, np.uint8))
+
+
+# --- with relu
+
+
+@pytest.fixture(params=["2x2, ragged", "overlapping", "ceil, last window starts in the padding", "everything"])
+def relu_case(request):
+    return CASES[request.param]
+
+
+def some_negative(rng, case, dtype):
+    """Images half of whose windows have no positive pixel: zeros of both signs and ties among them."""
+    x = np.minimum(case.images(rng, np.float32), 3)
+    below = rng.random(case.x[:2]) < 0.5
+    x[below] = -np.abs(np.round(x[below] / 8))
+    return x.astype(dtype)
+
+
+def test_relu(backend, dtype, rng, relu_case):
+    case = relu_case
+    cut = check_relu(backend, some_negative(rng, case, dtype), case.dy(rng, dtype), case)
+    assert cut.any() and not cut.all()
+
+
+def test_layouts_of_relu(backend, layout, dtype, rng):
+    case = CASES["everything"]
+    check_relu(backend, some_negative(rng, case, dtype), case.dy(rng, dtype), case, layout)
+
+
+def test_relu_any_geometry(backend, rng):
+    for case in affordable(backend, list(any_maximum())):
+        check_relu(backend, some_negative(rng, case, np.float32), case.dy(rng, np.float32), case)
+
+
+def test_relu_of_nan_and_infinity(backend, dtype, rng, relu_case):
+    """NaN wins and passes its gradient, minus infinity passes none."""
+    case = relu_case
+    x = some_negative(rng, case, dtype)
+    x[0, 0], x[0, 1, 1::2] = -np.inf, np.inf
+    x[:, 0, 1, 1] = np.nan  # a single one of a window: torch takes another of several
+    cut = check_relu(backend, x, case.dy(rng, dtype), case)
+    assert cut[0, 0].any() and not cut[0, 0].all()
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_gradient_that_relu_cuts_is_dropped(backend, dtype, value):
+    """A mask that is multiplied would make NaN of it."""
+    x = -np.ones((1, 1, 4, 2), dtype)
+    x[0, 0, 3, 1] = 1
+    _, tap = backend.max_pool2d(x, (2, 2), (2, 2), activation="relu")
+    dx = backend.max_pool2d_grad(np.array([value, 5], dtype).reshape(1, 1, 2, 1), tap, x.shape, (2, 2), (2, 2))
+    assert_same(dx, (np.maximum(x, 0) * dtype(5)).astype(dtype))
 
 
 def any_maximum():
@@ -383,6 +468,12 @@ MORE_ERRORS = {
         WINDOW | dict(x=X, dilation=(1, 0)),
         ValueError,
         "dilation is (1, 0); expected both >= 1",
+    ),
+    "another activation": (
+        "max_pool2d",
+        WINDOW | dict(x=X, activation="tanh"),
+        ValueError,
+        "activation is 'tanh'; expected one of None, 'relu'",
     ),
     "max dy of another size": (
         "max_pool2d_grad",

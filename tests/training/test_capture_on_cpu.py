@@ -47,3 +47,8 @@ def test_arguments_of_another_dtype():
 
 def test_waiting_is_allowed():
     assert engine.capture(lambda x: x.sum().item())(engine.ones(3)) == 3.0
+
+
+def test_a_function_that_nothing_says_the_device_of():
+    with pytest.raises(TypeError, match="no tensor among its arguments or results, .*; expected one, such as the loss"):
+        engine.capture(lambda: 3)()

@@ -18,16 +18,18 @@ def max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    activation: str | None = None,
 ) -> Any:
     """The maximum over each window of input (N, C, H, W) or (C, H, W); stride defaults to kernel_size.
 
     ceil_mode also takes windows that start inside the image and reach beyond it. return_indices gives also the place
-    h * W + w of each maximum, int64. The gradient goes to the first maximum.
-    Raises ValueError for shapes and geometry, TypeError for dtypes.
+    h * W + w of each maximum, int64. The gradient goes to the first maximum. activation as in engine.ops.max_pool2d.
+    Raises ValueError for shapes, geometry and activation, TypeError for dtypes.
     """
     kernel_size, stride, padding = _windows("max_pool2d", input, kernel_size, stride, padding)
     dilation = pair("max_pool2d", "dilation", dilation, 1)
-    y = ops.max_pool2d(_batched(input), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    windows = kernel_size, stride, padding, dilation, ceil_mode
+    y = ops.max_pool2d(_batched(input), *windows, return_indices, activation)
     if input.ndim == 4:
         return y
     return (y[0][0], y[1][0]) if return_indices else y[0]
