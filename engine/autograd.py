@@ -438,10 +438,7 @@ def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor,
     for storage, _ in node.saved:
         if g._storage is storage:
             return False
-    for k, other in enumerate(grads):
-        if k != i and other is not None and other.data is array:
-            return False
-    return True
+    return not [k for k, other in enumerate(grads) if k != i and other is not None and other.data is array]
 
 
 def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Tensor, mine: bool) -> None:

@@ -1,6 +1,6 @@
 """ReLU's gradient on the CPU, compiled: NumPy needs a mask and a masked copy, two passes and a page of memory more.
 
-Served here are large float32 arrays of one memory order; all else is the reference's.
+Served here are float32 arrays of one memory order; all else is the reference's.
 """
 
 from __future__ import annotations
@@ -11,22 +11,31 @@ from numba import njit
 from kernels import activations_reference as reference
 from kernels import buffers, threads
 
-_SMALLEST = 1 << 14  # elements, below which NumPy's two passes cost less than handing out the work
+_float32 = np.dtype(np.float32)
 
 
 def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """activations_reference.relu_grad. Traffic: reads 8, writes 4 bytes an element."""
-    same = dy.shape == y.shape and dy.strides == y.strides and dy.dtype == y.dtype == np.float32
-    if not same or dy.size < _SMALLEST:
+    same = type(dy) is type(y) is np.ndarray and dy.dtype == _float32 == y.dtype and dy.shape == y.shape
+    if not same or dy.strides != y.strides or not (dy.flags.aligned and y.flags.aligned):
         return reference.relu_grad(dy, y)
+    if dy.flags.c_contiguous:
+        return _flat_relu_grad(dy, y)
     order = sorted(range(dy.ndim), key=lambda d: -dy.strides[d])
     flat_dy, flat_y = dy.transpose(order), y.transpose(order)
     if not flat_dy.flags.c_contiguous:
         return reference.relu_grad(dy, y)
-    dx = buffers.empty(flat_dy.shape, np.float32)
-    most = threads.num_threads() if dy.nbytes > threads.WORTH_SHARING >> 1 else 1
-    threads.parallel(_relu_grad, most, dy.size, flat_dy.reshape(-1), flat_y.reshape(-1), dx.reshape(-1))
-    return dx.transpose(np.argsort(order))
+    return _flat_relu_grad(flat_dy, flat_y).transpose(np.argsort(order))
+
+
+def _flat_relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    dx = buffers.empty(dy.shape, _float32)
+    arrays = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
+    if dx.nbytes <= threads.WORTH_SHARING >> 1:
+        _relu_grad(*arrays, 0, dx.size, 0)
+    else:
+        threads.parallel(_relu_grad, threads.num_threads(), dx.size, *arrays)
+    return dx
 
 
 @njit(nogil=True, cache=True)

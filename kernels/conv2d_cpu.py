@@ -17,55 +17,94 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import conv2d_reference as reference
 from kernels.activations_reference import apply_activation
-from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROWS, ZERO, tile, tile_shape
+from kernels.sum_cpu import sum_rows
+from kernels.tile_cpu import (
+    BIAS,
+    HELD,
+    LANES,
+    NO_BIAS,
+    NO_SHIFT,
+    ONE_RUN,
+    ZERO,
+    Walk,
+    row_table,
+    tile_shape,
+    tiles,
+    walk_array,
+)
 from kernels.windows import Pair, channels_last
 
 
-class _Tables(NamedTuple):
-    """Where things lie in one padded image of x and one of y, in elements; the last entries repeat to fill a tile."""
+class _Plan(NamedTuple):
+    """Where things lie in one padded image of x and one of y, in elements, and how the tiles walk through them."""
 
     pixels_x: np.ndarray  # the first tap of each pixel of y, in x
     pixels_y: np.ndarray  # each pixel, in y
     runs: np.ndarray  # the runs of taps that are contiguous in x, from the first tap
-    run: int  # elements a run
     taps: np.ndarray  # each tap, from the first
     window: np.ndarray  # each of the K elements of a window, from the first
     window_dw: np.ndarray  # the row of dw that belongs to it
     rows: np.ndarray  # the first tap of each row of pixels, in x
+    forward: dict[tuple[int, int], np.ndarray]  # by (start, relu)
+    grad_input: np.ndarray | None  # None where the channels of dx are no whole vectors
+    grad_weight: np.ndarray
 
 
 @lru_cache(maxsize=256)
-def _tables(
-    width: int, channels: int, out_channels: int, kernel: Pair, stride: Pair, dilation: Pair, count: Pair
-) -> _Tables:
-    """The tables of one geometry; `width` is that of the padded image."""
+def _plan(
+    height: int, width: int, channels: int, out_channels: int, kernel: Pair, stride: Pair, dilation: Pair, count: Pair
+) -> _Plan:
+    """The plan of one geometry; height and width are those of the padded image."""
     (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
     row, column = np.arange(count[0])[:, None], np.arange(count[1])
     pixels_x = (row * sh * width + column * sw).ravel() * channels
-    pixels_y = np.arange(count[0] * count[1]) * out_channels
+    pixels = count[0] * count[1]
     taps = ((np.arange(kh)[:, None] * dh * width + np.arange(kw) * dw) * channels).ravel()
     window = (taps[:, None] + np.arange(channels)).ravel()
     joined = dw == 1
-    return _Tables(
-        _filled(pixels_x),
-        _filled(pixels_y),
+    terms, image_x, image_y = len(window), height * width * channels, pixels * out_channels
+
+    lanes = {n: LANES * tile_shape(n)[1] for n in (channels, out_channels) if n % LANES == 0}
+    forward = grad_weight = grad_input = None
+    if out_channels in lanes:
+        panel = lanes[out_channels]
+        across = {"vectors": panel // LANES, "panels": out_channels // panel, "y_panel": panel}
+        over_pixels = Walk(
+            rows=pixels, run=kw * channels if joined else channels, w_step=panel, **across,
+            y_item=image_y, x_item=image_x, w_panel=terms * panel, bias_panel=panel,
+        )  # fmt: skip
+        forward = {
+            (start, relu): walk_array(over_pixels._replace(start=start, relu=relu))
+            for start in (BIAS, ZERO)
+            for relu in (0, 1)
+        }
+        grad_weight = walk_array(Walk(
+            rows=terms, run=count[1], w_step=out_channels, x_step=sw * channels, **across,
+            y_part=terms * out_channels, x_item=image_x, w_item=image_y, w_panel=panel, start=HELD,
+        ))  # fmt: skip
+    if channels in lanes:
+        panel = lanes[channels]
+        grad_input = walk_array(Walk(
+            vectors=panel // LANES, panels=channels // panel, rows=pixels, run=out_channels, w_step=panel,
+            clear=image_x, y_item=image_x, y_panel=panel, x_item=image_y,
+            w_shift=out_channels * channels, w_panel=out_channels * panel, start=HELD,
+        ))  # fmt: skip
+    return _Plan(
+        row_table(pixels_x),
+        row_table(np.arange(pixels) * out_channels),
         (taps.reshape(kh, kw)[:, 0] if joined else taps).astype(np.intp),
-        kw * channels if joined else channels,
         taps.astype(np.intp),
-        _filled(window),
-        _filled(np.arange(len(window)) * out_channels),
+        row_table(window),
+        row_table(np.arange(terms) * out_channels),
         (row.ravel() * sh * width * channels).astype(np.intp),
+        forward,
+        grad_input,
+        grad_weight,
     )
-
-
-def _filled(table: np.ndarray) -> np.ndarray:
-    """The table with its last entry repeated, so that a tile of any height may begin at any entry."""
-    return np.pad(table, (0, max(ROWS.values())), mode="edge").astype(np.intp)
 
 
 def conv2d(
@@ -86,39 +125,21 @@ def conv2d(
     _, s = reference.check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     if not _served(x, s, s.out_channels):
         return reference.conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
-    rows, vectors = tile_shape(s.out_channels)
-    width = vectors * LANES
-    x_padded, t = _padded(channels_last(x, x.dtype), s), _tables_of(s)
+    width = tile_shape(s.out_channels)[1] * LANES
+    x_padded, t = _padded(channels_last(x, x.dtype), s), _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
     panels = w.transpose(2, 3, 1, 0).reshape(s.window_size, -1, width).transpose(1, 0, 2)
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
     threads.parallel(
-        _forward,
+        tiles,
         *(s.images, s.images),
-        *(x_padded, np.ascontiguousarray(panels), NO_BIAS if bias is None else np.ascontiguousarray(bias), y),
-        *(t.pixels_x, t.pixels_y, t.runs, t.run),
-        *(rows, vectors, ZERO if bias is None else BIAS, int(activation == "relu")),
+        *(t.forward[ZERO if bias is None else BIAS, int(activation == "relu")], y.reshape(-1), t.pixels_y, NO_SHIFT),
+        *(x_padded.reshape(-1), t.pixels_x, t.runs),
+        *(np.ascontiguousarray(panels).reshape(-1), NO_BIAS if bias is None else np.ascontiguousarray(bias)),
     )
     if activation not in (None, "relu"):
         apply_activation(y, activation)
     return y.transpose(0, 3, 1, 2)
-
-
-@njit(nogil=True, cache=True)
-def _forward(x, w, bias, y, pixels_x, pixels_y, runs, run, rows, vectors, start, relu, begin, stop, part):
-    image_x, image_y = x[0].size, y[0].size
-    pixels = y.shape[1] * y.shape[2]
-    panels, terms, width = w.shape
-    for n in range(begin, stop):
-        for p in range(0, pixels, rows):
-            for i in range(panels):
-                tile(
-                    vectors,
-                    y, pixels_y, n * image_y + i * width, p,
-                    x, pixels_x, n * image_x, runs, run, 1,
-                    w, i * terms * width, width,
-                    bias, i * width, start, relu,
-                )  # fmt: skip
 
 
 def conv2d_grad_input(
@@ -138,43 +159,24 @@ def conv2d_grad_input(
     _, s = reference.check_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
     if not _served(dy, s, s.in_channels):
         return reference.conv2d_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
-    rows, vectors = tile_shape(s.in_channels)
-    width = vectors * LANES
-    t = _tables_of(s)
+    width = tile_shape(s.in_channels)[1] * LANES
+    t = _plan_of(s)
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
     panels = w.transpose(2, 3, 0, 1).reshape(s.taps, s.out_channels, -1, width).transpose(0, 2, 1, 3)
     dx = buffers.empty((s.images, height + 2 * ph, image_width + 2 * pw, s.in_channels), np.float32)
     threads.parallel(
-        _grad_input,
+        tiles,
         *(s.images, s.images),
-        *(channels_last(dy, dy.dtype), np.ascontiguousarray(panels), dx),
-        *(t.pixels_x, t.pixels_y, t.taps, rows, vectors),
+        *(t.grad_input, dx.reshape(-1), t.pixels_x, t.taps),
+        *(channels_last(dy, dy.dtype).reshape(-1), t.pixels_y, ONE_RUN),
+        *(np.ascontiguousarray(panels).reshape(-1), NO_BIAS),
     )
     if ph or pw:
         inner = buffers.empty((s.images, height, image_width, s.in_channels), np.float32)
         np.copyto(inner, dx[:, ph : ph + height, pw : pw + image_width])
         dx = inner
     return dx.transpose(0, 3, 1, 2)
-
-
-@njit(nogil=True, cache=True)
-def _grad_input(dy, w, dx, pixels_x, pixels_y, taps, rows, vectors, begin, stop, part):
-    image_x, image_y = dx[0].size, dy[0].size
-    pixels = dy.shape[1] * dy.shape[2]
-    panels, terms, width = w.shape[1:]
-    for n in range(begin, stop):
-        dx[n] = 0
-        for k in range(taps.size):
-            for p in range(0, pixels, rows):
-                for i in range(panels):
-                    tile(
-                        vectors,
-                        dx, pixels_x, n * image_x + taps[k] + i * width, p,
-                        dy, pixels_y, n * image_y, ONE_RUN, terms, 1,
-                        w, (k * panels + i) * terms * width, width,
-                        NO_BIAS, 0, HELD, 0,
-                    )  # fmt: skip
 
 
 def conv2d_grad_weight(
@@ -194,35 +196,18 @@ def conv2d_grad_weight(
     _, s = reference.check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     if not _served(x, s, s.out_channels):
         return reference.conv2d_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
-    rows, vectors = tile_shape(s.out_channels)
-    x_padded, t = _padded(channels_last(x, x.dtype), s), _tables_of(s)
+    x_padded, t = _padded(channels_last(x, x.dtype), s), _plan_of(s)
     parts = np.zeros((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
     threads.parallel(
-        _grad_weight,
+        tiles,
         *(s.images, s.images),
-        *(channels_last(dy, dy.dtype), x_padded, parts),
-        *(t.window, t.window_dw, t.rows, s.windows.stride[1] * s.in_channels, rows, vectors),
+        *(t.grad_weight, parts.reshape(-1), t.window_dw, NO_SHIFT),
+        *(x_padded.reshape(-1), t.window, t.rows),
+        *(channels_last(dy, dy.dtype).reshape(-1), NO_BIAS),
     )
     dw = parts[0] if len(parts) == 1 else parts.sum(0)
     dw = dw.reshape(*s.windows.kernel, s.in_channels, s.out_channels)
     return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
-
-
-@njit(nogil=True, cache=True)
-def _grad_weight(dy, x, dw, window, window_dw, row_at, x_step, rows, vectors, begin, stop, part):
-    image_x, image_y = x[0].size, dy[0].size
-    terms, channels = dw.shape[1:]
-    columns, width = dy.shape[2], vectors * LANES
-    for n in range(begin, stop):
-        for k in range(0, terms, rows):
-            for i in range(0, channels, width):
-                tile(
-                    vectors,
-                    dw, window_dw, part * terms * channels + i, k,
-                    x, window, n * image_x, row_at, columns, x_step,
-                    dy, n * image_y + i, channels,
-                    NO_BIAS, 0, HELD, 0,
-                )  # fmt: skip
 
 
 def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
@@ -235,7 +220,7 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     n, channels, height, width = dy.shape
     sums = np.empty((n, channels), np.float32)
     threads.parallel(
-        _sum_pixels,
+        sum_rows,
         n if dy.nbytes > threads.WORTH_SHARING else 1,
         n,
         channels_last(dy, dy.dtype).reshape(n, height * width, channels),
@@ -244,25 +229,14 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     return sums.sum(0)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
-def _sum_pixels(dy, sums, begin, stop, part):
-    for n in range(begin, stop):
-        total, image = sums[n], dy[n]
-        total[:] = 0
-        for p in range(image.shape[0]):
-            pixel = image[p]
-            for c in range(total.size):
-                total[c] += pixel[c]
-
-
 def _served(x: np.ndarray, s: Any, channels: int) -> bool:
     return x.dtype == np.float32 and s.groups == 1 and channels % LANES == 0 and s.images > 0 and s.window_size > 0
 
 
-def _tables_of(s: Any) -> _Tables:
+def _plan_of(s: Any) -> _Plan:
     w = s.windows
-    padded_width = w.image[1] + 2 * w.padding[1]
-    return _tables(padded_width, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
+    height, width = (size + 2 * padding for size, padding in zip(w.image, w.padding, strict=True))
+    return _plan(height, width, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
 
 
 def _padded(x: np.ndarray, s: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from kernels.pool_cpu import max_pool2d, max_pool2d_grad
 from kernels.reference import (
     avg_pool2d,
     avg_pool2d_grad,
+    clip_norm_step,
     dropout,
     gelu,
     gelu_grad,
@@ -28,8 +29,9 @@ from kernels.reference import (
     silu_grad,
     softmax,
     softmax_grad,
-    sum,
+    take_rows,
     tanh,
     tanh_grad,
 )
 from kernels.softmax_xent_cpu import softmax_xent, softmax_xent_grad
+from kernels.sum_cpu import sum

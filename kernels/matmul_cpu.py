@@ -2,9 +2,21 @@
 
     y   a tile is a few rows of a times `vectors` vectors of b's columns; its terms are one run of K
 
-a is read by single elements and may lie in memory any way; b is read by vectors and is laid out first, as panels of a
-tile's width, unless its rows are contiguous already. A product whose b would cost more to lay out than its a is
-computed transposed, y^T = b^T a^T.
+a is read by single elements, along its rows or its columns; b is read by vectors, and where its rows are not
+contiguous but its columns are, it is first laid out as panels of a tile's width. A product whose b would cost more to
+lay out than its a is computed transposed, y^T = b^T a^T. Operands that lie in memory in any other way are copied.
+
+One core with AVX-512 that another program shared the caches of, GFLOP/s of (128, 512) @ (512, 784), the gradient of a
+weight at batch 512, b as it lies:
+
+    | the tile's terms                                            | GFLOP/s |
+    | all 512 at once, 12 rows of a in turn for every panel of b  |    49   |
+    | the same, 60 rows                                           |    64   |
+    | 128 at a time, 60 rows: the panel stays in the first cache  |    74   |
+
+Blocks of 112 to 196 terms change nothing (0 to -8 %) where b is laid out, so there all terms are one run. A network's
+layer is slower in its place than in a loop of its own, (32, 784) @ (784, 128) by two thirds: weights, gradients and
+Adam's moments come to more than the second cache holds.
 
 Served here is what small nets need, where the threads of BLAS get in the way of ours: single float32 products, K up to
 4096, with a dimension that whole vectors hold. Below _TINY multiply-adds NumPy's call of BLAS is cheapest (and BLAS
@@ -14,20 +26,40 @@ keeps to one thread); all else is the reference's, which is BLAS too.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import matmul_reference as reference
-from kernels.activations_reference import apply_activation
-from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROW_BLOCK, ROWS, WIDEST, ZERO, tile
+from kernels.activations_reference import ACTIVATIONS, apply_activation
+from kernels.checks import PRECISIONS
+from kernels.panels_cpu import lay_out
+from kernels.tile_cpu import (
+    BIAS,
+    HELD,
+    LANES,
+    NO_BIAS,
+    NO_SHIFT,
+    ONE_RUN,
+    ROW_BLOCK,
+    WIDEST,
+    ZERO,
+    Walk,
+    row_table,
+    tiles,
+    walk_array,
+)
 
 _MOST_TERMS = 4096
-_PANEL = WIDEST * LANES  # columns
-_ROWS_OF = np.array([ROWS.get(v, 0) for v in range(5)])
-_TINY = 1 << 18  # multiply-adds
-_PARALLEL_FROM = 1 << 22  # multiply-adds: some 90 microseconds of one core, twice what sharing them costs
+_TINY = 1 << 16  # multiply-adds
+_PARALLEL_FROM = 6 << 20  # multiply-adds: some 110 microseconds of one core, twice what sharing them costs
+_LAY_OUT_PARALLEL_FROM = 1 << 20  # elements: as long
+_NEAR = 1 << 12  # floats of a that an item's tiles go over again for every panel: a third of a first-level cache
+_BLOCK = 128  # terms of a panel that is not laid out; its rows lie on as many pages, and should stay in that cache
+_MOST_ROWS_REMEMBERED = 1 << 12
+
+_float32 = np.dtype(np.float32)
 
 
 def matmul(
@@ -41,91 +73,122 @@ def matmul(
 
     Traffic: reads a and b once (from the cache again for every panel), writes 4 M N bytes.
     """
-    dtype = reference.check_matmul(a, b, bias, activation, precision)
-    (m, k), n = a.shape[-2:], b.shape[-1]
+    if not _is_single_float32(a, b, bias, activation, precision):
+        return reference.matmul(a, b, bias, activation, precision)
+    (m, k), n = a.shape, b.shape[1]
     straight, across = n % LANES == 0, m % LANES == 0
-    if dtype != np.float32 or a.ndim != 2 or b.ndim != 2 or m * n * k <= _TINY or k > _MOST_TERMS:
-        return reference.unchecked_matmul(a, b, bias, activation)
-    if any(step % 4 for step in (*a.strides, *b.strides)):  # a field of packed records: offsets are no whole elements
-        return reference.unchecked_matmul(a, b, bias, activation)
-    if straight and (b.strides[1] == 4 or n <= m or not across):
+    if not _TINY < m * n * k or k > _MOST_TERMS or not (straight or across):
+        return _by_blas(a, b, bias, activation)
+    if straight and (n <= m or not across or b.flags.c_contiguous):
         y = _product(a, b, bias, activation == "relu")
-    elif across:
-        y = np.ascontiguousarray(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
     else:
-        return reference.unchecked_matmul(a, b, bias, activation)
+        y = np.ascontiguousarray(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
     if activation not in (None, "relu"):
         apply_activation(y, activation)
     return y
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
+def _by_blas(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+    y = np.matmul(a, b)
+    if bias is not None:
+        y += bias
+    return y if activation is None else apply_activation(y, activation)
+
+
+def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str):
+    """Whether these are one float32 product that passes every check of the reference's."""
+    if not (type(a) is np.ndarray is type(b) and a.dtype is _float32 is b.dtype and a.ndim == 2 == b.ndim):
+        return False
+    k, n = b.shape
+    return (
+        a.shape[1] == k
+        and (bias is None or (type(bias) is np.ndarray and bias.dtype is _float32 and bias.shape == (n,)))
+        and (activation is None or activation in ACTIVATIONS)
+        and precision in PRECISIONS
+    )
+
+
 def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, transposed: bool = False) -> np.ndarray:
     """act(a @ b + bias) for a b that is a whole number of vectors wide; transposed: the bias goes down the rows."""
     (m, k), n = a.shape, b.shape[1]
-    most = threads.num_threads() if m * n * k >= _PARALLEL_FROM else 1
-    b_step = b.strides[0] // 4
-    if b.strides[1] != 4 or b_step == 0:  # one row broadcast to all is laid out too: a step of 0 means panels below
-        laid_out = buffers.empty((k, n), np.float32)
-        threads.parallel(_lay_out, most, -(-n // _PANEL), b, laid_out.reshape(-1))
-        b, b_step = laid_out, 0
-    y = buffers.empty((m, n), np.float32)
-    start = ZERO if bias is None else BIAS
-    if transposed and bias is not None:
+    y = buffers.empty((m, n), _float32)
+    start = ZERO if bias is None else HELD if transposed else BIAS
+    if start == HELD:
         y[:] = bias[:, None]
-        start = HELD
-    bias = np.ascontiguousarray(bias) if start == BIAS else NO_BIAS
-    offsets = _offsets(m, a.strides[0] // 4), _offsets(m, n)
-    threads.parallel(
-        _multiply, most, -(-m // ROW_BLOCK), a, b, bias, y, *offsets, a.strides[1] // 4, b_step, start, int(relu)
-    )
+    a, by_columns = _flat(a)
+    b, in_panels = _flat(b)
+    plan = (_plan if m <= _MOST_ROWS_REMEMBERED else _plan.__wrapped__)(m, n, k, by_columns, in_panels, start, relu)
+    if in_panels:
+        panels = buffers.empty((n * k,), _float32)
+        most = threads.num_threads() if n * k >= _LAY_OUT_PARALLEL_FROM else 1
+        threads.parallel(lay_out, most, n // LANES, b, k, panels, plan.panel_at, plan.panel_step)
+        b = panels
+    above = _flat(bias)[0] if start == BIAS else NO_BIAS
+    arrays = plan.walks, y.reshape(-1), plan.y_at, NO_SHIFT, a, plan.a_at, ONE_RUN, b, above
+    if m * n * k < _PARALLEL_FROM:
+        tiles(*arrays, 0, plan.items, 0)
+    else:
+        threads.parallel(tiles, threads.num_threads(), plan.items, *arrays)
     return y
 
 
+def _flat(a: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The elements of an array as one contiguous dimension, and whether they are in the order of its columns.
+
+    A copy where they are in neither order; and of a read-only or misaligned array, a type of its own to Numba.
+    """
+    flags = a.flags
+    if flags.behaved:
+        if flags.c_contiguous:
+            return a.reshape(-1), False
+        if flags.f_contiguous:
+            return a.T.reshape(-1), True
+    return np.array(a, order="C").reshape(-1), False
+
+
+class _Plan(NamedTuple):
+    """How the tiles go over one product."""
+
+    walks: np.ndarray
+    items: int
+    y_at: np.ndarray
+    a_at: np.ndarray
+    panel_at: np.ndarray  # for every LANES columns of b where they begin in its panels
+    panel_step: np.ndarray  # and the width of their panel
+
+
 @lru_cache(maxsize=256)
-def _offsets(m: int, step: int) -> np.ndarray:
-    """Where m rows begin, the last repeated so that a tile may begin at any of them."""
-    return np.pad(np.arange(m) * step, (0, max(ROWS.values())), mode="edge").astype(np.intp)
-
-
-@njit(nogil=True, cache=True)
-def _multiply(a, b, bias, y, a_at, y_at, a_step, b_step, start, relu, begin, stop, part):
-    """Rows begin * ROW_BLOCK to stop * ROW_BLOCK of y; b_step 0 says that b is laid out in panels."""
-    (m, terms), n = a.shape, b.shape[1]
-    first_row, last_row = begin * ROW_BLOCK, min(stop * ROW_BLOCK, m)
-    column = 0
-    while column < n:  # all rows of one panel, then the next: the panel stays in the cache
-        vectors = _vectors(n - column)
-        width = vectors * LANES
-        for row in range(first_row, last_row, _ROWS_OF[vectors]):
-            tile(
-                vectors,
-                y, y_at, column, row,
-                a, a_at, 0, ONE_RUN, terms, a_step,
-                b, column if b_step else column * terms, b_step if b_step else width,
-                bias, column if start == BIAS else 0, start, relu,
-            )  # fmt: skip
-        column += width
-
-
-@njit(nogil=True, cache=True)
-def _vectors(columns):
-    """The width in vectors of the next panel, where this many columns are left."""
-    for vectors in (4, 2):
-        if vectors <= WIDEST and vectors * LANES <= columns:
-            return vectors
-    return 1
-
-
-@njit(nogil=True, cache=True)
-def _lay_out(b, panels, begin, stop, part):
-    """Panels begin to stop of b (K, N), each (K, its width), one behind the other."""
-    terms, n = b.shape
-    column, last = begin * _PANEL, min(stop * _PANEL, n)
-    while column < last:
-        width = _vectors(n - column) * LANES
-        panel = panels[column * terms : (column + width) * terms].reshape(terms, width)
-        for first in range(0, terms, 16):  # 16 terms of a column are one cache line of b
-            for j in range(width):
-                for k in range(first, min(first + 16, terms)):
-                    panel[k, j] = b[k, column + j]
-        column += width
+def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int, relu: bool) -> _Plan:
+    """The plan for a (m, k), in the order of its columns or not, and b (k, n), laid out in panels or not."""
+    blocks = 1 if in_panels else -(-k // _BLOCK)
+    item_rows = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
+    walks, panel_at, panel_step = [], [], []
+    for block in range(blocks):
+        first, end = k * block // blocks, k * (block + 1) // blocks
+        column = 0
+        for vectors in (4, 2, 1):  # as few and as wide panels as there can be
+            width = vectors * LANES
+            panels = (n - column) // width if vectors <= WIDEST else 0
+            if not panels:
+                continue
+            walks.append(Walk(
+                vectors=vectors, panels=panels, rows=item_rows, run=end - first, w_step=width if in_panels else n,
+                x_step=m if by_columns else 1, item_rows=item_rows, total_rows=m, y_panel=width, y_base=column,
+                x_base=first * (m if by_columns else 1),
+                w_panel=width * k if in_panels else width, w_base=column * k if in_panels else column + first * n,
+                bias_panel=width if start == BIAS else 0, bias_base=column if start == BIAS else 0,
+                start=HELD if block else start, relu=int(relu and end == k),
+            ))  # fmt: skip
+            if in_panels:
+                panel_at += [(column + i * width) * k + v * LANES for i in range(panels) for v in range(vectors)]
+                panel_step += [width] * (panels * vectors)
+            column += panels * width
+    return _Plan(
+        walk_array(*walks),
+        -(-m // item_rows),
+        row_table(np.arange(m) * n),
+        row_table(np.arange(m) * (1 if by_columns else k)),
+        np.array(panel_at, np.intp),
+        np.array(panel_step, np.intp),
+    )

@@ -7,6 +7,10 @@ in vector registers from the first term to the last; a term costs `vectors` load
 rows * vectors fused multiply-adds. That is the scheme of Goto & van de Geijn ("Anatomy of high-performance matrix
 multiplication", ACM TOMS 2008); the table of row offsets makes it a direct convolution without im2col.
 
+`tiles` runs the tile along a `Walk`, a nest of loops whose steps are numbers. One loop nest serves all products and
+convolutions because its three tiles are what takes long to compile: every kernel that had loops and tiles of its own,
+for every type of array, cost 1.0 to 1.6 seconds of a first use.
+
 NumPy's sgemm cannot take its rows from a table, and LLVM does not keep a block of sums in registers by itself, so the
 tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core with AVX-512 and 96 GFLOP/s of sgemm:
 
@@ -18,7 +22,8 @@ tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core 
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -31,8 +36,8 @@ from numba.extending import intrinsic
 def _vector_unit() -> tuple[int, int, dict[int, int]]:
     """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2 and 4 vectors.
 
-    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. All divide ROW_BLOCK. Three
-    vectors are left out: every shape is compiled into every kernel, and few nets have 48 channels.
+    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. Three vectors are left out:
+    few nets have 48 channels.
     """
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
@@ -44,7 +49,7 @@ def _vector_unit() -> tuple[int, int, dict[int, int]]:
 
 LANES, WIDEST, ROWS = _vector_unit()
 _ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
-ROW_BLOCK = 24  # rows that tiles of any shape fill exactly
+ROW_BLOCK = math.lcm(*ROWS.values())  # rows that tiles of any shape fill exactly
 
 HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
 ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
@@ -169,24 +174,94 @@ def register_tile(
     return sig, codegen
 
 
+class Walk(NamedTuple):
+    """The tiles of one call of `tiles`, and how far apart they lie, in elements.
+
+        for each item n, shift s, panel i and tile of rows p, in this order:
+            y begins at  n y_item + part y_part + shift_at[s] + i y_panel + y_base,  its rows at y_at[p] from there
+            x begins at  n x_item + x_base,  its rows at x_at[p] from there, and from each row its runs at run_at
+            w begins at  (n w_item + s w_shift + i w_panel) + w_base
+
+    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all.
+    """
+
+    vectors: int  # a tile's width; the rows that go with it are ROWS[vectors]
+    panels: int
+    rows: int
+    run: int  # terms a run
+    w_step: int
+    x_step: int = 1
+    item_rows: int = 0
+    total_rows: int = -1  # -1: `rows`
+    clear: int = 0  # elements of y from n y_item on that are zeroed first
+    y_item: int = 0
+    y_part: int = 0
+    y_panel: int = 0
+    y_base: int = 0
+    x_item: int = 0
+    x_base: int = 0
+    w_item: int = 0
+    w_shift: int = 0
+    w_panel: int = 0
+    w_base: int = 0
+    bias_panel: int = 0
+    bias_base: int = 0
+    start: int = ZERO
+    relu: int = 0
+
+
+NO_SHIFT = np.zeros(1, np.intp)  # shift_at of a walk without shifts
+_WALK = np.dtype([(name, np.int64) for name in Walk._fields])
+
+
+def walk_array(*walks: Walk) -> np.ndarray:
+    """Walks as `tiles` takes them: an array of records, gone along one after the other for every item."""
+    return np.array([w if w.total_rows >= 0 else w._replace(total_rows=w.rows) for w in walks], _WALK)
+
+
+def row_table(offsets: np.ndarray) -> np.ndarray:
+    """Offsets of rows as `tiles` takes them: the last repeated, so that a tile may begin at any row."""
+    return np.pad(offsets, (0, max(ROWS.values())), mode="edge").astype(np.intp)
+
+
 @njit(nogil=True, cache=True)
-def tile(
-    vectors, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
-    w, w_base, w_step, bias, bias_base, start, relu,
-):  # fmt: skip
-    """register_tile of `vectors` vectors and the rows that go with them, chosen at run time."""
-    if vectors == 4:
-        register_tile(
-            _ROWS_4, 4, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
-            w, w_base, w_step, bias, bias_base, start, relu,
-        )  # fmt: skip
-    elif vectors == 2:
-        register_tile(
-            _ROWS_2, 2, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
-            w, w_base, w_step, bias, bias_base, start, relu,
-        )  # fmt: skip
-    else:
-        register_tile(
-            _ROWS_1, 1, y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step,
-            w, w_base, w_step, bias, bias_base, start, relu,
-        )  # fmt: skip
+def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part):
+    """All tiles of items begin to stop.
+
+    walks          what walk_array gave
+    y, x, w, bias  float32, one-dimensional and contiguous
+    y_at, x_at     what row_table gave
+    shift_at, run_at  intp
+    """
+    for n in range(begin, stop):
+        for k in range(len(walks)):
+            walk = walks[k]
+            first = n * walk.item_rows
+            last = min(first + walk.rows, walk.total_rows)
+            x_begin = n * walk.x_item + walk.x_base
+            y_begin = n * walk.y_item + part * walk.y_part + walk.y_base
+            for j in range(y_begin, y_begin + walk.clear):
+                y[j] = 0
+            for s in range(len(shift_at)):
+                for i in range(walk.panels):
+                    y_panel = y_begin + shift_at[s] + i * walk.y_panel
+                    panel = n * walk.w_item + s * walk.w_shift + i * walk.w_panel + walk.w_base
+                    above = i * walk.bias_panel + walk.bias_base
+                    if walk.vectors == 4:
+                        for p in range(first, last, _ROWS_4):
+                            register_tile(
+                                _ROWS_4, 4, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip
+                    elif walk.vectors == 2:
+                        for p in range(first, last, _ROWS_2):
+                            register_tile(
+                                _ROWS_2, 2, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip
+                    else:
+                        for p in range(first, last, _ROWS_1):
+                            register_tile(
+                                _ROWS_1, 1, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip

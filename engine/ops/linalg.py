@@ -46,13 +46,14 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
 def _matmul(a: Tensor, b: Tensor, ta: bool = False, tb: bool = False) -> Tensor:
     """matmul of at least 2 dimensions each, with the last two of a (ta) or of b (tb) exchanged first."""
-    if a.ndim > 2 or b.ndim > 2:
-        broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
-    left, right = a.data.swapaxes(-1, -2) if ta else a.data, b.data.swapaxes(-1, -2) if tb else b.data
+    left, right = a.data, b.data
+    if left.ndim > 2 or right.ndim > 2:
+        broadcast_shape("matmul", left.shape[:-2], right.shape[:-2])
+    left, right = left.swapaxes(-1, -2) if ta else left, right.swapaxes(-1, -2) if tb else right
     if left.dtype not in dtypes.FLOATS:
         return wrap(array_module(left).matmul(left, right))  # integers are no business of the kernels
     # Each operand is kept only for the other's gradient.
-    for_a, for_b = b if a.requires_grad else None, a if b.requires_grad else None
+    for_a, for_b = b if a._requires_grad else None, a if b._requires_grad else None
 
     def rule(dy: Tensor) -> tuple:
         da = db = None
@@ -100,31 +101,30 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     activation  None or a name of ACTIVATIONS; in the epilogue where its gradient needs only y, or none is wanted
     """
     require_float("linear", input, weight, bias)
-    if weight.ndim not in (1, 2) or input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
+    x, w = input.data, weight.data
+    if w.ndim not in (1, 2) or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
         raise ValueError(
             f"linear: input is {input.shape} but weight is {weight.shape}; expected input.shape[-1] == weight.shape[1]"
         )
-    if bias is not None and bias.shape != weight.shape[:-1]:
+    if bias is not None and bias.data.shape != w.shape[:-1]:
         raise ValueError(f"linear: weight is {weight.shape} but bias is {bias.shape}; expected {weight.shape[:-1]}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"linear: activation is {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
-    if weight.ndim == 1:
+    if w.ndim == 1:
         y = matmul(input, weight)
         y = y if bias is None else y + bias
         return y if activation is None else ACTIVATIONS[activation](y)
-    recording = is_grad_enabled() and (
-        input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    )
-    if recording and activation is not None and activation not in from_output:
+    biased = bias is not None and bias._requires_grad
+    wanted = input._requires_grad or weight._requires_grad or biased
+    if wanted and activation is not None and activation not in from_output and is_grad_enabled():
         return ACTIVATIONS[activation](linear(input, weight, bias))
 
-    rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
-    x, w = rows.data, weight.data
-    b = None if bias is None else bias.data
+    rows = input if x.ndim == 2 else reshape(input, (math.prod(x.shape[:-1]), x.shape[-1]))
+    x, b = rows.data, None if bias is None else bias.data
     y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
     parents = (rows, weight) if bias is None else (rows, weight, bias)
-    count, biased = len(parents), bias is not None and bias.requires_grad
-    for_x, for_w = weight if rows.requires_grad else None, rows if weight.requires_grad else None
+    count = len(parents)
+    for_x, for_w = weight if rows._requires_grad else None, rows if weight._requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         dz = dy if y is None else activation_grad(activation, dy, y)
@@ -133,7 +133,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         return (dx, dw, sum(dz, 0) if biased else None)[:count]
 
     out = record("linear", y, parents, rule, output=activation is not None)
-    return out if input.ndim == 2 else reshape(out, (*input.shape[:-1], weight.shape[0]))
+    return out if rows is input else reshape(out, (*input.shape[:-1], w.shape[0]))
 
 
 # --- einsum ----------------------------------------------------------------------------------------------------------

@@ -179,6 +179,8 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
 
 def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Dimensions counted from the left; None (and, as in PyTorch, an empty list) means all. Duplicates raise."""
+    if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most; all else takes the way below
+        return (axes % ndim,)
     if not isinstance(axes, (tuple, list)):
         axes = () if axes is None else (axes,)
     if len(axes) == 0:

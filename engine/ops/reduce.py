@@ -55,13 +55,13 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
     elif x.data.dtype not in dtypes.FLOATS:
         x = cast(x, dtypes.int64)
     axes = normalize_axes("sum", dim, x.ndim)
-    before, kept = x.shape, _kept(x.shape, axes)
+    before = x.shape
     if _has_kernel(x.data):
         y = kernels.of(x.data).sum(x.data, axes, keepdim)
     else:
         with quiet(all="ignore"):
             y = x.data.sum(axis=axes, keepdims=keepdim, dtype=x.data.dtype)
-    return record("sum", y, (x,), lambda dy: (expand(reshape(dy, kept), before),))
+    return record("sum", y, (x,), lambda dy: (expand(reshape(dy, _kept(before, axes)), before),))
 
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:

@@ -50,7 +50,10 @@ def view(input: Tensor, *shape: Any) -> Tensor:
 
 
 def _inferred(op: str, have: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    size, known = math.prod(have), math.prod(s for s in wanted if s != -1)
+    size = math.prod(have)
+    if -1 not in wanted and min(wanted, default=0) >= 0 and math.prod(wanted) == size:
+        return wanted
+    known = math.prod(s for s in wanted if s != -1)
     unknown = sum(s == -1 for s in wanted)
     fits = known == size if unknown == 0 else unknown == 1 and known > 0 and size % known == 0
     if not fits or any(s < -1 for s in wanted):

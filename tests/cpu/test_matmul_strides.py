@@ -20,6 +20,10 @@ def arrange(array, kind):
         return np.broadcast_to(array[:, :1], array.shape)
     if kind == "backwards":
         return array[::-1, ::-1]
+    if kind == "read-only":
+        frozen = array.copy()
+        frozen.flags.writeable = False
+        return frozen
     if kind == "every other":
         frame = np.full((2 * array.shape[0], 2 * array.shape[1]), np.nan, array.dtype)
         frame[::2, ::2] = array
@@ -35,6 +39,7 @@ KINDS = [
     "one row for all",
     "one column for all",
     "backwards",
+    "read-only",
     "every other",
     "field of a packed record",
 ]

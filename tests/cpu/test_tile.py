@@ -2,15 +2,30 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
-from kernels.tile_cpu import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, ROWS, WIDEST, ZERO, tile, tile_shape
+from kernels.panels_cpu import lay_out
+from kernels.tile_cpu import (
+    BIAS,
+    HELD,
+    LANES,
+    NO_BIAS,
+    NO_SHIFT,
+    ONE_RUN,
+    ROWS,
+    WIDEST,
+    ZERO,
+    Walk,
+    row_table,
+    tile_shape,
+    tiles,
+    walk_array,
+)
 from tests.compare import assert_close
 
 
-@njit
 def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):
-    tile(vectors, y, y_at, 0, 0, x, x_at, 0, run_at, run, x_step, w, 0, w_step, bias, 0, start, relu)
+    walk = Walk(vectors, panels=1, rows=ROWS[vectors], run=run, w_step=w_step, x_step=x_step, start=start, relu=relu)
+    tiles(walk_array(walk), y, y_at, NO_SHIFT, x, x_at, run_at, w, bias, 0, 1, 0)
 
 
 def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu, width):
@@ -66,6 +81,41 @@ def test_nan_passes_the_relu():
     run_tile(vectors, y, np.arange(rows) * LANES, x, x_at, ONE_RUN, 1, 1, w, LANES, NO_BIAS, ZERO, 1)
     assert np.isnan(y[:LANES]).all()
     assert (y[LANES:] == 0).all()
+
+
+def test_a_walk_goes_where_its_steps_say():
+    """Items of three rows of seven, two shifts, two panels: every element of y once, a later walk on top of it."""
+    width, terms, rows, total = LANES, 5, 3, 7
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((total, terms)).astype(np.float32)
+    w = rng.standard_normal((2, 2, terms, width)).astype(np.float32)  # shift, panel
+    bias = rng.standard_normal((2, width)).astype(np.float32)
+    y = np.full((2, total, 2, width), np.nan, np.float32)
+    first = Walk(
+        vectors=1, panels=2, rows=rows, run=terms, w_step=width, item_rows=rows, total_rows=total, y_panel=width,
+        w_shift=2 * terms * width, w_panel=terms * width, bias_panel=width, start=BIAS,
+    )  # fmt: skip
+    again = first._replace(start=HELD, relu=1)
+    at = row_table(np.arange(total) * 2 * width), row_table(np.arange(total) * terms)
+    shift_at = np.array([0, total * 2 * width], np.intp)
+    flat = [a.reshape(-1) for a in (x, w, bias)]
+    tiles(walk_array(first, again), y.reshape(-1), at[0], shift_at, flat[0], at[1], ONE_RUN, flat[1], flat[2], 0, 3, 0)
+    products = np.einsum("rk,spkc->srpc", x.astype(np.float64), w)
+    want = np.maximum(bias + 2 * products, 0)
+    baseline = np.maximum(bias + 2 * np.einsum("rk,spkc->srpc", x, w), 0)
+    assert_close(y, want, baseline, scale=np.abs(want).max())
+
+
+@pytest.mark.parametrize("terms", [1, LANES - 1, LANES, 3 * LANES + 5])
+def test_panels_hold_every_element_where_the_tables_say(terms):
+    blocks = 3
+    rows = np.arange(blocks * LANES * terms, dtype=np.float32)
+    panels = np.full(rows.size, np.nan, np.float32)
+    at, step = np.array([0, LANES, 2 * LANES * terms]), np.array([2 * LANES, 2 * LANES, LANES])
+    lay_out(rows, terms, panels, at, step, 0, blocks, 0)
+    columns = rows.reshape(blocks, LANES, terms)
+    wide = np.concatenate(columns[:2]).T
+    assert np.array_equal(panels, np.concatenate([wide.ravel(), columns[2].T.ravel()]))
 
 
 def test_tile_shape_divides_the_columns():
