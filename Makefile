@@ -1,8 +1,8 @@
 # make train   a virtual environment, MNIST, and a CNN that learns it
 # make test    the whole suite, in the same kind of environment
 # make lint    formatting and rules
-# make bench   step times of the seed nets against torch, on the CPU
-# make gpu     on a machine with an NVIDIA GPU: the tests marked gpu, then a benchmark of every kernel
+# make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
+# make gpu     on a machine with an NVIDIA GPU: the tests marked gpu, all benchmarks in about 7 minutes, whole trainings
 # make clean   the environment and all caches of this checkout (not the data)
 #
 # Where there is an NVIDIA driver, the environment gets the extra cuda12 or cuda13 that it serves, and says so.
@@ -46,12 +46,13 @@ lint: $(TEST_READY)
 	$(RUN) -m ruff format --check .
 
 bench: $(TEST_READY)
-	$(RUN) -m bench.train $(ARGS)
+	$(RUN) -m bench $(ARGS)
 
 gpu: $(TEST_READY)
 	$(RUN) -m pytest -m gpu -p no:cacheprovider tests/kernels tests/cuda tests/gpu $(ARGS)
-	$(RUN) -m bench.launch
-	$(RUN) -m bench.kernels --smoke --json $(OUT)/kernels-smoke.json
+	$(RUN) -m bench all --device cuda --minutes 7 --json $(OUT)/gpu.json
+	$(RUN) -m bench.mnist --device cuda --net cnn --json $(OUT)/gpu-mnist-cnn.json
+	$(RUN) -m bench.mnist --device cuda --net mlp --json $(OUT)/gpu-mnist-mlp.json
 
 $(VENV)/python-ready:
 	@$(BASE) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"make: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or newer (make BASE=python3.12 ...)")'

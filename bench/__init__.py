@@ -1,1 +1,22 @@
-"""Benchmarks: every figure is measured beside its rival, in one process, and kept with its provenance."""
+"""Benchmarks: python -m bench --help. Every figure stands beside a ceiling and its rivals, all measured in one process.
+
+arguments   what the command line asks for, checked before anything is measured
+ops/        what is measured, one file an op: inputs, bytes and FLOP, and how each provider is called
+train, overhead   the two that measure programs: training steps, and what one eager op costs
+providers   who is measured, and why one is not; `provider` adds your own (examples/bench_my_kernel.py)
+check       a provider's output against the float64 reference, before it is timed
+ceilings    what this machine can do at most: a copy, a matrix product
+clock, measure    one call; rounds of calls in turns
+results, table, compare, plot, readme    what becomes of the figures
+"""
+
+from bench.providers import provider
+
+__all__ = ["main", "provider"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m bench` with these arguments (None: the command line's); its exit status."""
+    from bench.run import main
+
+    return main(arguments)

@@ -1,52 +1,81 @@
-"""What the host pays for one eager launch: python -m bench.launch
+"""What the host pays for one launch of a Triton kernel with four pointers and two ints.
 
-On a GPU, the time from call to return of a kernel with four pointers and two ints, launched back to back on an idle
-stream. Without one, the same call with the driver's entry replaced by a function that does nothing, so that the figure
-is Python's share alone: specialisation key, lookup, packing of the parameters.
+On a GPU, from call to return, back to back on an idle stream. Without one the driver's entry is replaced by a function
+that does nothing, so that the figure is Python's share alone: specialisation key, lookup, packing of the parameters.
 """
 
 from __future__ import annotations
 
-import statistics
+import contextlib
+import importlib.util
+import os
 import time
+from collections.abc import Callable, Iterator
+from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import triton.language as tl
 
-from kernels import gpu, launch
-from kernels.launch import kernel
+from bench.measure import Times, summary
+from kernels import gpu
 
+NAME = "Triton launch, host"
+NAME_WITHOUT_GPU = "Triton launch, Python's share"
 LAUNCHES, ROUNDS = 2000, 15
 
 
-@kernel
-def _four_pointers_kernel(a_ptr, b_ptr, c_ptr, d_ptr, n, m, BLOCK: tl.constexpr):
-    """a, b, c, d: float32."""
-    i = tl.arange(0, BLOCK)
-    total = tl.load(a_ptr + i) + tl.load(b_ptr + i) + tl.load(c_ptr + i)
-    tl.store(d_ptr + i, total, mask=i < n + m)
+def missing() -> str | None:
+    """Why no launch can be timed here; None if it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        return "Triton interprets its kernels (TRITON_INTERPRET): none is launched"
+    return None
 
 
-def microseconds() -> float:
-    """The median over rounds of the time of one launch."""
+def times() -> Times:
+    """Milliseconds of one launch, over rounds of many."""
     if gpu.is_available():
         arrays = [gpu.xp().zeros(1024, np.float32) for _ in range(4)]
-        settle = gpu.xp().cuda.Device().synchronize
-    else:
-        arrays = [SimpleNamespace(data=SimpleNamespace(ptr=4096 * i), dtype=np.dtype(np.float32)) for i in range(1, 5)]
-        settle = _replace_the_driver(arrays)
-    times = []
-    for _ in range(ROUNDS):
+        return _rounds(arrays, gpu.xp().cuda.runtime.deviceSynchronize)
+    arrays = [SimpleNamespace(data=SimpleNamespace(ptr=4096 * i), dtype=np.dtype(np.float32)) for i in range(1, 5)]
+    with _without_driver():
+        return _rounds(arrays, lambda: None)
+
+
+def _rounds(arrays: list[Any], settle: Callable[[], Any]) -> Times:
+    kernel = _kernel()
+    samples = []
+    for i in range(ROUNDS + 1):
         settle()
         start = time.perf_counter()
         for _ in range(LAUNCHES):
-            _four_pointers_kernel((1,), *arrays, 1000, 7, BLOCK=256, num_warps=4)
-        times.append((time.perf_counter() - start) / LAUNCHES)
-    return statistics.median(times) * 1e6
+            kernel((1,), *arrays, 1000, 7, BLOCK=256, num_warps=4)
+        if i:  # the first compiles
+            samples.append((time.perf_counter() - start) / LAUNCHES * 1e3)
+    return summary(samples)
 
 
-def _replace_the_driver(arrays: list[SimpleNamespace]) -> None:
+@cache
+def _kernel() -> Any:
+    import triton.language as tl
+
+    from kernels.launch import kernel
+
+    @kernel
+    def _four_pointers_kernel(a_ptr, b_ptr, c_ptr, d_ptr, n, m, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202
+        """a, b, c, d: float32."""
+        i = tl.arange(0, BLOCK)
+        total = tl.load(a_ptr + i) + tl.load(b_ptr + i) + tl.load(c_ptr + i)
+        tl.store(d_ptr + i, total, mask=i < n + m)
+
+    return _four_pointers_kernel
+
+
+@contextlib.contextmanager
+def _without_driver() -> Iterator[None]:
+    """Within the block loading and launching a kernel does nothing, as on a GPU of compute capability 9.0."""
     stream = SimpleNamespace(ptr=0)
     cuda = SimpleNamespace(
         function=SimpleNamespace(Module=lambda: SimpleNamespace(load=len), Function=lambda *_: SimpleNamespace(ptr=1)),
@@ -54,14 +83,9 @@ def _replace_the_driver(arrays: list[SimpleNamespace]) -> None:
         get_current_stream=lambda: stream,
         device=SimpleNamespace(get_device_id=lambda: 0),
     )
-    gpu.xp = lambda: SimpleNamespace(cuda=cuda)  # for the life of this process, which does nothing else
-    gpu.capability = lambda: 90
-    return lambda: None
-
-
-if __name__ == "__main__":
-    cost = microseconds()
-    if gpu.is_available():
-        print(f"{cost:.2f} us a launch at four pointers, on {launch.architecture()}")
-    else:
-        print(f"{cost:.2f} us of Python a launch at four pointers; no GPU here, the driver's share is not in it")
+    before = gpu.xp, gpu.capability
+    gpu.xp, gpu.capability = lambda: SimpleNamespace(cuda=cuda), lambda: 90
+    try:
+        yield
+    finally:
+        gpu.xp, gpu.capability = before

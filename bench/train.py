@@ -1,87 +1,190 @@
-"""Step time of the two seed nets against torch: forward, cross-entropy, backward, Adam.
-
-    python -m bench.train [--nets cnn,mlp] [--batch-sizes 32,128,512] [--steps 30] [--json PATH]
+"""A training step of the seed nets (forward, cross-entropy, backward, Adam), and the CNN's layers one by one.
 
 One process, the same initial weights and the same data for all; torch runs with fused Adam, for the CNN in both of its
-memory formats. Rivals take turns of a tenth of a second or more, so that what else the machine does hits all of them;
-the first steps of a turn are not counted, because the other library's threads may still be spinning. The losses are
-compared before any time is shown.
+memory formats. Before anything is timed, the losses of five steps are held against those of the reference backend, and
+a layer's output and gradients against float64.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
-import time
-import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 import engine
 import kernels
-from bench.provenance import provenance
+from bench.check import complaint
+from bench.nets import LAYERS, NETS
+from bench.ops.op import Shape
+from bench.providers import Kernels
+from bench.results import Row
+from bench.session import Session, compared, filled
 from engine import nn, optim
 from engine.nn import functional as F
-from kernels import buffers
-
-TURN_SECONDS = 0.1
-LEAST_TURN = 5  # steps
-WARM_UP = 0.2  # the part of a turn that is not counted
 
 Step = Callable[[], float]
+MakeRows = Callable[[], list[Row]]
+Arrays = dict[str, np.ndarray]
+FIRST_STEPS = 5
+LOSS_TOLERANCE = 1e-3  # rounding grows as weights drift apart, by far less than this in five steps
 
 
-def cnn(lib: Any) -> Any:
-    """conv32-pool-conv64-pool-conv64-dense64-dense10, from engine.nn or torch.nn."""
-    return lib.Sequential(
-        lib.Conv2d(1, 32, 3), lib.ReLU(), lib.MaxPool2d(2),
-        lib.Conv2d(32, 64, 3), lib.ReLU(), lib.MaxPool2d(2),
-        lib.Conv2d(64, 64, 3), lib.ReLU(),
-        lib.Flatten(), lib.Linear(576, 64), lib.ReLU(), lib.Linear(64, 10),
-    )  # fmt: skip
+@contextlib.contextmanager
+def _backends_restored() -> Iterator[None]:
+    """The choice of backends afterwards is what it was before."""
+    with kernels.use(kernels.name("cpu")):
+        yield
 
 
-def mlp(lib: Any) -> Any:
-    """784-128-64-10, from engine.nn or torch.nn."""
-    return lib.Sequential(
-        lib.Flatten(), lib.Linear(784, 128), lib.ReLU(), lib.Linear(128, 64), lib.ReLU(), lib.Linear(64, 10)
-    )
+def rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]:
+    """A case for each net and batch size, then one for each layer and mode at the middle batch size."""
+    if session.simulated:
+        yield from _simulated_rows(session, shapes)
+        return
+    for name in NETS:
+        for (batch,) in shapes:
+            yield partial(net_rows, session, name, batch)
+    (batch,) = shapes[len(shapes) // 2]
+    for layer in range(len(LAYERS)):
+        for mode in ("forward", "both"):
+            yield partial(layer_rows, session, layer, mode, batch)
 
 
-NETS = {"cnn": cnn, "mlp": mlp}
+def _simulated_rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]:
+    """The MLP on interpreted Triton kernels: all that a simulated device gets through in seconds."""
+    own = {name: p for name, p in session.providers.items() if name == "triton"}
+    for (batch,) in shapes:
+        left_out = [_row("train", "CNN", "step", [batch], name) for name in session.providers]
+        left_out += [_row("train", "MLP", "step", [batch], name) for name in session.providers if name not in own]
+        for row in left_out:
+            row.status, row.reason = "skipped", "takes minutes on the simulated device"
+        yield partial(list, left_out)
+        if own:
+            yield partial(net_rows, replace(session, providers=own), "MLP", batch)
 
 
-def ours(net: Callable, weights: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray) -> Step:
-    """One training step of the engine."""
-    model = net(nn)
+@_backends_restored()
+def net_rows(session: Session, name: str, batch: int) -> list[Row]:
+    """One row a provider: milliseconds of a step, images/s."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
+    t = rng.integers(0, 10, batch)
+    engine.manual_seed(0)
+    weights = {k: v.numpy().copy() for k, v in NETS[name](nn).state_dict().items()}
+
+    steps: dict[str, Step] = {}
+    enter: dict[str, Callable] = {}
+    for own in _own(session):
+        steps[own] = _engine_step(session.device, own, name, weights, x, t)
+        enter[own] = lambda own=own: kernels.use(own)
+        if session.device == "cuda":  # the step as one CUDA graph
+            steps[f"{own} captured"] = _engine_step(session.device, own, name, weights, x, t, captured=True)
+            enter[f"{own} captured"] = enter[own]
+    if "torch" in session.providers:
+        steps["torch"] = _torch_step(session.device, name, weights, x, t, channels_last=False)
+        if name == "CNN":
+            steps["torch channels_last"] = _torch_step(session.device, name, weights, x, t, channels_last=True)
+    want = _first_losses(_engine_step("cpu", "reference", name, weights, x, t))
+    found = {}
+    for provider, step in steps.items():
+        enter.get(provider, lambda: None)()
+        found[provider] = _first_losses(step)
+    rows = [_row("train", name, "step", [batch], provider) for provider in steps]
+    for row in rows:
+        if not np.allclose(found[row.provider], want, rtol=LOSS_TOLERANCE):
+            row.status, row.reason = "wrong", f"losses {found[row.provider]}; the reference's are {want}"
+    return _timed(session, rows, steps, enter, batch)
+
+
+@_backends_restored()
+def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]:
+    """One row a provider: a layer alone, forward (with what its backward needs) or forward and backward."""
+    name, make, image = LAYERS[index]
+    rng = np.random.default_rng(index)
+    x = rng.standard_normal((batch, *image), dtype=np.float32)
+    engine.manual_seed(0)
+    layer = make(nn)
+    weights = {k: v.numpy().copy() for k, v in layer.state_dict().items()}
+    dy = rng.standard_normal(layer(engine.tensor(x)).shape, dtype=np.float32)
+    x, dy = _as_in_a_net(x), _as_in_a_net(dy)
+
+    calls: dict[str, Callable[[], Any]] = {}
+    enter: dict[str, Callable] = {}
+    want, baseline = (_reference_layer(make, weights, x, dy, dtype, mode) for dtype in (np.float64, np.float32))
+    for own in _own(session):
+        kernels.use(own)
+        calls[own] = _engine_layer(session.device, make, weights, x, dy, mode)
+        enter[own] = lambda own=own: kernels.use(own)
+    if "torch" in session.providers:
+        for provider, last in (("torch", False), ("torch channels_last", True)):
+            if not last or len(image) == 3:  # dense layers have one order
+                calls[provider] = _torch_layer(session.device, make, weights, x, dy, mode, last)
+    terms = batch * int(np.prod(dy.shape[2:])) + int(np.prod(image))  # of any sum over places or over a window
+    rows = [_row("train", f"CNN's {name}", mode, [batch], provider) for provider in calls]
+    for row in rows:
+        enter.get(row.provider, lambda: None)()
+        for got, right, base in zip(calls[row.provider](), want, baseline, strict=True):
+            row.reason = row.reason or complaint(_host(got), right, base, terms)
+        row.status = "wrong" if row.reason else "ok"
+    return _timed(session, rows, calls, enter, batch)
+
+
+def _timed(session: Session, rows: list[Row], calls: dict, enter: dict, batch: int) -> list[Row]:
+    right = {row.provider: calls[row.provider] for row in rows if row.status == "ok"}
+    for provider, found in session.programs(right, enter).items():
+        row = filled(next(row for row in rows if row.provider == provider), found)
+        if row.ms:
+            row.rate, row.unit = batch / row.ms * 1e3, "images/s"
+    return compared(rows)
+
+
+def _own(session: Session) -> list[str]:
+    return [name for name, p in session.providers.items() if isinstance(p, Kernels)]
+
+
+def _row(op: str, variant: str, mode: str, shape: list[int], provider: str) -> Row:
+    return Row(op, variant, mode, shape, "float32", "ieee", provider, rival=provider.startswith("torch"))
+
+
+def _first_losses(step: Step) -> list[float]:
+    return [round(step(), 6) for _ in range(FIRST_STEPS)]
+
+
+def _engine_step(
+    device: str, backend: str, net: str, weights: Arrays, x: np.ndarray, t: np.ndarray, captured: bool = False
+) -> Step:
+    """One training step of the engine; captured: by engine.capture, after the plain calls that it begins with."""
+    kernels.use(backend)
+    model = NETS[net](nn)
     model.load_state_dict(weights)
+    model = model.to(device)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = engine.tensor(x), engine.tensor(t)
+    images, labels = engine.tensor(x).to(device), engine.tensor(t).to(device)
 
-    def step() -> float:
+    def step(images: engine.Tensor, labels: engine.Tensor) -> engine.Tensor:
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss
 
-    return step
+    call = engine.capture(step) if captured else step
+    return lambda: call(images, labels).item()
 
 
-def torchs(net: Callable, weights: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray, channels_last: bool) -> Step:
+def _torch_step(device: str, net: str, weights: Arrays, x: np.ndarray, t: np.ndarray, channels_last: bool) -> Step:
     """The same step of torch."""
-    model = net(torch.nn)
+    torch = importlib.import_module("torch")
+    model = NETS[net](torch.nn)
     model.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
-    images, labels = torch.tensor(x), torch.tensor(t)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-        images = images.to(memory_format=torch.channels_last)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=form)
+    images, labels = torch.tensor(x).to(device, memory_format=form), torch.tensor(t).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> float:
@@ -94,110 +197,68 @@ def torchs(net: Callable, weights: dict[str, np.ndarray], x: np.ndarray, t: np.n
     return step
 
 
-def measure(name: str, batch_size: int, steps: int) -> list[dict[str, Any]]:
-    """One row a provider: median, p20 and p80 of the step in milliseconds, images/s, ratio to the best of torch."""
-    net = NETS[name]
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch_size, 1, 28, 28), dtype=np.float32)
-    t = rng.integers(0, 10, batch_size)
-    torch.manual_seed(0)
-    weights = {k: v.numpy().copy() for k, v in net(torch.nn).state_dict().items()}
-    rivals = {
-        f"tilegrad {kernels.name()}": ours(net, weights, x, t),
-        "torch": torchs(net, weights, x, t, channels_last=False),
-    }
-    if name == "cnn":
-        rivals["torch channels_last"] = torchs(net, weights, x, t, channels_last=True)
-
-    losses: dict[str, list[float]] = {rival: [] for rival in rivals}
-    seconds: dict[str, list[float]] = {rival: [] for rival in rivals}
-    for rival, step in rivals.items():
-        losses[rival] += [step() for _ in range(LEAST_TURN)]  # compiles, and fills caches
-    while len(seconds["torch"]) < steps:
-        for rival, step in rivals.items():
-            turn: list[float] = []
-            while len(turn) < LEAST_TURN or sum(turn) < TURN_SECONDS:
-                start = time.perf_counter()
-                losses[rival].append(step())
-                turn.append(time.perf_counter() - start)
-            seconds[rival] += turn[max(1, int(WARM_UP * len(turn))) :]
-    for rival, values in losses.items():
-        # Rounding grows as the weights drift apart; the first steps must agree closely.
-        np.testing.assert_allclose(values[:5], losses["torch"][:5], rtol=1e-3, err_msg=f"{name}: {rival} against torch")
-
-    medians = {rival: statistics.median(values) for rival, values in seconds.items()}
-    best = min(m for rival, m in medians.items() if rival.startswith("torch"))
-    return [
-        {
-            "net": name,
-            "batch_size": batch_size,
-            "provider": rival,
-            "step_ms": 1e3 * medians[rival],
-            "p20_ms": 1e3 * float(np.percentile(values, 20)),
-            "p80_ms": 1e3 * float(np.percentile(values, 80)),
-            "images_per_second": batch_size / medians[rival],
-            "times_torch": best / medians[rival],
-        }
-        for rival, values in seconds.items()
-    ]
+def _as_in_a_net(x: np.ndarray) -> np.ndarray:
+    """Images in channels-last memory: what the engine's layers hand to one another."""
+    if x.ndim != 4:
+        return x
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
-def peak_bytes(name: str, batch_size: int) -> int:
-    """The most memory that arrays held at once during forward and backward of one step, by tracemalloc."""
-    model = NETS[name](nn)
-    images = engine.randn(batch_size, 1, 28, 28)
-    labels = engine.randint(10, (batch_size,))
-    buffers.free()
-    tracemalloc.start()
-    F.cross_entropy(model(images), labels).backward()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+def _reference_layer(make: Callable, weights: Arrays, x: np.ndarray, dy: np.ndarray, dtype: Any, mode: str) -> list:
+    kernels.use("reference")
+    wide = {k: v.astype(dtype) for k, v in weights.items()}
+    call = _engine_layer("cpu", make, wide, x.astype(dtype), dy.astype(dtype), mode)
+    return [np.array(_host(each)) for each in call()]
 
 
-def main() -> None:
-    """Measure, print a line a row, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", default="cnn,mlp")
-    parser.add_argument("--batch-sizes", default="32,128,512")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    flags = parser.parse_args()
-    nets = flags.nets.split(",")
-    if unknown := [net for net in nets if net not in NETS]:
-        parser.error(f"--nets: {', '.join(unknown)} unknown; expected some of {', '.join(NETS)}")
-    if flags.json and not os.access(flags.json.parent, os.W_OK):
-        parser.error(f"--json: cannot write to the folder {flags.json.parent}")
+def _engine_layer(device: str, make: Callable, weights: Arrays, x: np.ndarray, dy: np.ndarray, mode: str) -> Callable:
+    layer = make(nn)
+    layer = layer.to(engine.float64) if x.dtype == np.float64 else layer
+    layer.load_state_dict(weights)
+    layer = layer.to(device)
+    image = engine.tensor(x).to(device).requires_grad_()
+    gradient = engine.tensor(dy).to(device)
+    leaves = [image, *layer.parameters()]
 
-    rows = []
-    print(
-        f"{'net':4} {'batch':>5}  {'provider':20} {'step ms':>8} {'p20':>7} {'p80':>7} {'images/s':>9} {'x torch':>8}"
-    )
-    for net in nets:
-        for batch_size in map(int, flags.batch_sizes.split(",")):
-            for row in measure(net, batch_size, flags.steps):
-                rows.append(row)
-                print(
-                    f"{row['net']:4} {row['batch_size']:5}  {row['provider']:20} {row['step_ms']:8.2f} "
-                    f"{row['p20_ms']:7.2f} {row['p80_ms']:7.2f} {row['images_per_second']:9,.0f} "
-                    f"{row['times_torch']:8.2f}",
-                    flush=True,
-                )
-    memory = {net: {n: peak_bytes(net, n) for n in map(int, flags.batch_sizes.split(","))} for net in nets}
-    for net, peaks in memory.items():
-        for batch_size, peak in peaks.items():
-            print(f"{net:4} {batch_size:5}  peak of forward and backward {peak / 1e6:.1f} MB")
-    if flags.json:
-        result = {
-            "provenance": provenance(),
-            "torch_threads": torch.get_num_threads(),
-            "rows": rows,
-            "peak_bytes": memory,
-        }
-        part = flags.json.with_suffix(".part")
-        part.write_text(json.dumps(result, indent=1))
-        part.replace(flags.json)
+    def call() -> tuple:
+        y = layer(image)
+        if mode == "forward":
+            return (y,)
+        return tuple(engine.grad(y, leaves, gradient))
+
+    return _with_synchronisation(call, device)
 
 
-if __name__ == "__main__":
-    main()
+def _torch_layer(
+    device: str, make: Callable, weights: Arrays, x: np.ndarray, dy: np.ndarray, mode: str, channels_last: bool
+) -> Callable:
+    torch = importlib.import_module("torch")
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    layer = make(torch.nn)  # x and dy get torch's own memory order, either of the two
+    layer.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
+    layer = layer.to(device, memory_format=form)
+    image, gradient = (torch.tensor(a).to(device).contiguous(memory_format=form) for a in (x, dy))
+    image.requires_grad_()
+    leaves = [image, *layer.parameters()]
+
+    def call() -> tuple:
+        y = layer(image)
+        return (y,) if mode == "forward" else torch.autograd.grad(y, leaves, gradient)
+
+    return _with_synchronisation(call, device)
+
+
+def _with_synchronisation(call: Callable, device: str) -> Callable:
+    if device == "cpu" or engine.cuda.is_simulated():
+        return call
+
+    def synchronised() -> Any:
+        result = call()
+        engine.cuda.synchronize()
+        return result
+
+    return synchronised
+
+
+def _host(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,127 @@
+"""What this machine can do at most, measured in the process that measures the rest, and before it.
+
+    copy     GB/s read + written: on the CPU the fastest of 1 to all threads, on a GPU CuPy's copy of 1 GiB
+    float32  GFLOP/s of the largest product that a BLAS is given: NumPy's, and torch's where it is installed; so for
+             every dtype of the rows. On a GPU cuBLAS, by torch where it can use the GPU, otherwise by CuPy
+
+"float32 tf32" is its own ceiling; tf32x3, three products for one, is held against it too. A ceiling is no limit of
+nature: a row whose inputs lie in a cache that the copy's did not can pass it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from bench.clock import Events, wall
+from bench.inputs import DTYPES
+from kernels import gpu, threads
+from kernels.checks import bfloat16
+
+Ceiling = dict[str, Any]  # value, unit, how
+LEAST_SECONDS = 0.5
+
+
+def of_cpu(dtypes: Iterable[str], quick: bool) -> dict[str, Ceiling]:
+    """The copy, and the best product of each dtype."""
+    found = {"copy": _cpu_copy(1 << 27 if quick else 1 << 28)}
+    n = 1024 if quick else 2048
+    for dtype in dtypes:
+        calls = {"NumPy": _numpy_product(dtype, n)} if dtype in ("float32", "float64") else {}
+        if importlib.util.find_spec("torch") is not None:
+            calls["torch"] = _torch_product(dtype, n, "cpu")
+        if calls:
+            found[dtype] = _best_product(calls, n, _least)
+    return found
+
+
+def of_gpu(events: Events, pairs: Iterable[tuple[str, str]]) -> dict[str, Ceiling]:
+    """The copy, and cuBLAS for each (dtype, precision)."""
+    xp = gpu.xp()
+    x = xp.zeros(1 << 28, np.float32)
+    y = xp.empty_like(x)
+
+    def copy() -> None:
+        y[...] = x
+
+    ms = _median(events.kernel, copy)
+    found = {"copy": {"value": 2 * x.nbytes / ms / 1e6, "unit": "GB/s", "how": "CuPy, 1 GiB"}}
+    n = 8192
+    has_torch = importlib.util.find_spec("torch") is not None and importlib.import_module("torch").cuda.is_available()
+    for dtype, precision in pairs:
+        name = product_name(dtype, precision)
+        if name in found:
+            continue
+        if has_torch:
+            torch = importlib.import_module("torch")
+            torch.backends.cuda.matmul.allow_tf32 = name.endswith("tf32")
+            calls = {"torch": _torch_product(dtype, n, "cuda")}
+        elif name.endswith("tf32") or dtype == "bfloat16":
+            continue
+        else:
+            a = xp.asarray(np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)).astype(dtype)
+            calls = {"CuPy": lambda a=a: a @ a}
+        found[name] = _best_product(calls, n, lambda call: _median(events.kernel, call), "cuBLAS by ")
+    return found
+
+
+def product_name(dtype: str, precision: str) -> str:
+    """The ceiling that a row's arithmetic is held against."""
+    return f"{dtype} tf32" if precision in ("tf32", "tf32x3") else dtype
+
+
+def _median(clock: Callable[[Callable], float], call: Callable) -> float:
+    for _ in range(3):
+        call()
+    return statistics.median(clock(call) for _ in range(15))
+
+
+def _least(call: Callable) -> float:
+    """The fastest of some calls: what else the machine does is no part of a ceiling."""
+    stop = time.perf_counter() + LEAST_SECONDS
+    times = [wall(call) for _ in range(3)]
+    while time.perf_counter() < stop:
+        times.append(wall(call))
+    return min(times)
+
+
+def _cpu_copy(nbytes: int) -> Ceiling:
+    source, target = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8)
+
+    def piece(source: np.ndarray, target: np.ndarray, start: int, stop: int, _: int) -> None:
+        np.copyto(target[start:stop], source[start:stop])
+
+    best, threads_used = float("inf"), 1
+    for n in range(1, threads.num_threads() + 1):
+        ms = _least(lambda n=n: threads.parallel(piece, n, nbytes, source, target))
+        if ms < best:
+            best, threads_used = ms, n
+    how = f"numpy.copyto, {nbytes >> 20} MiB, threads: {threads_used}"
+    return {"value": 2 * nbytes / best / 1e6, "unit": "GB/s", "how": how}
+
+
+def _numpy_product(dtype: str, n: int) -> Callable[[], Any]:
+    a = np.random.default_rng(0).standard_normal((n, n)).astype(DTYPES[dtype])
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, a, out=out)
+
+
+def _torch_product(dtype: str, n: int, device: str) -> Callable[[], Any]:
+    torch = importlib.import_module("torch")
+    host = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
+    a = torch.from_numpy(host).to(device, getattr(torch, "bfloat16" if DTYPES[dtype] == bfloat16 else dtype))
+    out = torch.empty_like(a)
+    return lambda: torch.matmul(a, a, out=out)
+
+
+def _best_product(calls: dict[str, Callable], n: int, best_ms: Callable[[Callable], float], by: str = "") -> Ceiling:
+    times = {name: best_ms(call) for name, call in calls.items()}
+    name = min(times, key=times.get)
+    value = 2 * n**3 / times[name] / 1e6
+    return {"value": value, "unit": "GFLOP/s", "how": f"{by}{name}, {n} x {n} x {n}"}

@@ -1,0 +1,94 @@
+"""The time of one call, in milliseconds.
+
+On the CPU the wall clock. On a GPU three numbers that differ, and are three columns:
+
+    kernel   CUDA events around one call, the L2 cache flushed by a write before it; the write keeps the GPU busy while
+             the host prepares the launch, so that host time is not in it
+    graph    a CUDA graph of many calls, each on its own copy of the inputs, replayed: the share of one call
+    host     from the call to its return, on an idle stream: what eager code pays before the GPU begins
+
+On the simulated device there is no clock: the call runs once, and nothing is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], Any]
+
+
+def wall(call: Call) -> float:
+    """Of one call on the CPU."""
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+class Events:
+    """The clocks of a GPU, by CuPy.
+
+    xp     CuPy, or what stands in for it
+    flush  bytes to be written so that nothing of the inputs is left in L2: 0 for four times its size
+    """
+
+    def __init__(self, xp: Any, flush: int = 0) -> None:
+        self.cuda = xp.cuda
+        if not flush:
+            device = self.cuda.runtime.getDevice()
+            flush = 4 * self.cuda.runtime.getDeviceProperties(device)["l2CacheSize"]
+        self.memory = xp.zeros(flush, np.uint8)
+
+    def kernel(self, call: Call) -> float:
+        """Device time of one call with cold L2."""
+        start, stop = self.cuda.Event(), self.cuda.Event()
+        self.memory.fill(0)
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        return self.cuda.get_elapsed_time(start, stop)
+
+    def replay(self, launch: Call, calls: int) -> float:
+        """Device time of one of the `calls` in a captured graph that `launch` replays."""
+        start, stop = self.cuda.Event(), self.cuda.Event()
+        self.memory.fill(0)
+        start.record()
+        launch()
+        stop.record()
+        stop.synchronize()
+        return self.cuda.get_elapsed_time(start, stop) / calls
+
+    def host(self, calls: Sequence[Call]) -> float:
+        """Host time of one of the calls, which the stream takes without waiting: keep them fewer than it queues."""
+        self.cuda.runtime.deviceSynchronize()
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        elapsed = time.perf_counter() - start
+        self.cuda.runtime.deviceSynchronize()
+        return elapsed / len(calls) * 1e3
+
+
+def capture(xp: Any, calls: Sequence[Call]) -> tuple[Call, Any]:
+    """A CUDA graph of the calls by CuPy: what replays it, and what must live as long.
+
+    Memory comes from a pool of the graph's own, warmed up first: nothing may be allocated while a stream is captured.
+    Whatever refuses to be captured (cuBLAS under CuPy does) raises here.
+    """
+    pool = xp.cuda.MemoryPool()
+    stream = xp.cuda.Stream(non_blocking=True)
+    with xp.cuda.using_allocator(pool.malloc), stream:
+        for call in calls:
+            call()
+        stream.synchronize()
+        stream.begin_capture()
+        try:
+            for call in calls:
+                call()
+        finally:
+            graph = stream.end_capture()
+    return graph.launch, (pool, stream)

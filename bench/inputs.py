@@ -1,0 +1,40 @@
+"""The inputs of a case: drawn once on the host, the same for every provider."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from bench.ops.op import Shape, Variant
+from kernels.checks import bfloat16
+
+DTYPES = {name: np.dtype(name) for name in ("float32", "float16", "float64")} | {"bfloat16": bfloat16}
+
+
+def drawn(variant: Variant, shape: Shape, dtype: str) -> dict[str, np.ndarray]:
+    """The inputs by name, in dtype; what the variant calls wide is float32 beside a 16-bit dtype."""
+    seed = zlib.crc32(f"{variant.name} {shape}".encode())  # other numbers for other rows, the same in every run
+    arrays = variant.draw(np.random.default_rng(seed), shape)
+    return {name: cast(x, dtype, name in variant.wide) for name, x in arrays.items()}
+
+
+def cast(x: np.ndarray, dtype: str, wide: bool = False) -> np.ndarray:
+    """x rounded to dtype, in its memory order; integers stay, and so does what is wide unless dtype is float64."""
+    if x.dtype.kind in "iu" or (wide and dtype != "float64"):
+        return x
+    return x.astype(DTYPES[dtype], copy=False)
+
+
+def to_tf32(x: np.ndarray) -> np.ndarray:
+    """float32 with 10 bits of mantissa: what tensor cores multiply under TF32, rounded to nearest even."""
+    if x.dtype != np.float32:
+        return x
+    bits = x.view(np.uint32)
+    rounded = bits + 0x0FFF + ((bits >> 13) & 1)
+    return (rounded & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def copies(nbytes: int, cold_bytes: int, most: int = 64) -> int:
+    """How many copies of the inputs a provider rotates through, so that cold_bytes lie between two uses of one."""
+    return max(1, min(most, -(-cold_bytes // max(1, nbytes))))

@@ -1,0 +1,8 @@
+"""The ops that are measured, one file each."""
+
+from bench.ops import activations, adam, conv, matmul, pool, softmax, softmax_xent
+from bench.ops.op import Op
+
+OPS: dict[str, Op] = {
+    module.OP.name: module.OP for module in (matmul, activations, softmax, softmax_xent, adam, conv, pool)
+}

@@ -1,0 +1,166 @@
+"""README's performance section, from the results in bench/results: python -m bench --readme
+
+What stands between the two markers is made of the JSON files alone, so that a test can tell when it is stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import results, table
+from bench.ops import OPS
+from bench.results import Results, Row
+
+ROOT = Path(__file__).parents[1]
+BEGIN = "<!-- bench:begin (python -m bench --readme) -->"
+END = "<!-- bench:end -->"
+
+
+def main() -> int:
+    """Rewrite the section; 0 whether it changed or not."""
+    path = ROOT / "README.md"
+    before = path.read_text()
+    after = rewritten(before, section(ROOT / "bench" / "results"))
+    if after != before:
+        results.write(path, after)
+    print(f"{path.name}: {'written anew' if after != before else 'up to date'}")
+    return 0
+
+
+def rewritten(readme: str, text: str) -> str:
+    """The README with the text between its markers. Raises ValueError where it has not both, once each."""
+    for marker in (BEGIN, END):
+        if readme.count(marker) != 1:
+            raise ValueError(f"README.md: {marker!r} stands there {readme.count(marker)} times; expected once")
+    head, _, rest = readme.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{text}{END}{tail}"
+
+
+def section(folder: Path) -> str:
+    """The tables of every result in the folder, machine by machine."""
+    parts = []
+    for path in kept(folder):
+        found = results.read(path)
+        if not found.simulated and any(row.ms for row in found.rows):
+            parts.append("\n".join(_machine(found, path.relative_to(folder.parents[1]).as_posix())))
+    return "\n".join(parts)
+
+
+def kept(folder: Path) -> list[Path]:
+    """The files in the folder that `python -m bench --json` wrote; what else lies there has no schema."""
+    return [path for path in sorted(folder.glob("*.json")) if "schema" in json.loads(path.read_text())]
+
+
+def _machine(found: Results, link: str) -> Iterator[str]:
+    p = found.provenance
+    versions = ", ".join(f"{name} {v}" for name, v in p["packages"].items() if name in ("torch", "triton", "numpy"))
+    yield f"{p.get('card') or p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}"
+    yield f"([all rows]({link}))."
+    if found.ceilings:
+        tops = (f"{name} {c['value']:,.0f} {c['unit']} ({c['how']})" for name, c in found.ceilings.items())
+        yield f"Ceilings in the same process: {'; '.join(tops)}."
+    yield ""
+    yield from _steps([row for row in found.rows if row.op == "train" and row.mode == "step"])
+    yield from _layers([row for row in found.rows if row.op == "train" and row.mode != "step"])
+    yield from _kernels([row for row in found.rows if _is_quick(row, found.device)])
+    yield from _overhead([row for row in found.rows if row.op == "overhead"])
+
+
+def _is_quick(row: Row, device: str) -> bool:
+    """Whether --quick measures it too: the shapes that tell the most."""
+    if row.op not in OPS:
+        return False
+    sizes = OPS[row.op].cpu if device == "cpu" else OPS[row.op].cuda
+    return any(s.quick and [*s.shape] == row.shape for s in sizes)
+
+
+def _steps(rows: list[Row]) -> Iterator[str]:
+    """A row a net and batch; the captured step has a column where there is one."""
+    if not any(row.ms for row in rows):
+        return
+    captured = any(row.provider.endswith(" captured") for row in rows)
+    yield from _head(
+        "training step", "batch", "tilegrad", *(["captured"] if captured else []), "torch", "times torch's speed"
+    )
+    for rows_of_case in _by_case(rows):
+        own = _fastest(row for row in rows_of_case if not row.rival and not row.provider.endswith(" captured"))
+        graph = _fastest(row for row in rows_of_case if row.provider.endswith(" captured"))
+        rival = _fastest(row for row in rows_of_case if row.rival)
+        best = _fastest(row for row in (own, graph) if row)
+        cells = [rows_of_case[0].variant, str(rows_of_case[0].shape[0]), _ms(own)]
+        yield _line(*cells, *([_ms(graph)] if captured else []), _ms(rival), _ratio(best))
+    yield ""
+
+
+def _layers(rows: list[Row]) -> Iterator[str]:
+    if not any(row.ms for row in rows):
+        return
+    batch = rows[0].shape[0]
+    yield from _head(f"layer of the CNN, batch {batch}", "mode", "tilegrad", "torch", "times torch's speed")
+    for case in _by_case(rows):
+        own, rival = (_fastest(row for row in case if row.rival == is_rival) for is_rival in (False, True))
+        mode = "forward" if case[0].mode == "forward" else "and backward"
+        yield _line(case[0].variant.removeprefix("CNN's "), mode, _ms(own), _ms(rival), _ratio(own))
+    yield ""
+
+
+def _kernels(rows: list[Row]) -> Iterator[str]:
+    """A row a case: the fastest of ours, its rate, and the fastest rival."""
+    if not any(row.ms for row in rows):
+        return
+    yield from _head("kernel", "shape", "dtype", "by", "time", "rate", "of ceiling", "best rival", "times its speed")
+    for case in _by_case(rows):
+        own = _fastest(row for row in case if not row.rival)
+        if own is None:
+            continue
+        name = own.variant if own.mode == "forward" else f"{own.variant}, {own.mode}"
+        of = f"{100 * own.of_ceiling:.0f} %" if own.of_ceiling is not None else ""
+        where = table.shape(own.shape)
+        yield _line(
+            name, where, table.kind(own), own.provider, _ms(own), table.rate(own), of, own.best_rival or "", _ratio(own)
+        )
+    yield ""
+
+
+def _overhead(rows: list[Row]) -> Iterator[str]:
+    if not any(row.ms for row in rows):
+        return
+    yield from _head("overhead", "tilegrad", "torch")
+    for case in _by_case(rows):
+        own, rival = (_fastest(row for row in case if row.rival == is_rival) for is_rival in (False, True))
+        yield _line(f"{case[0].variant}, {case[0].mode}", *(table.rate(row) if row else "" for row in (own, rival)))
+    yield ""
+
+
+def _by_case(rows: list[Row]) -> list[list[Row]]:
+    """The measured rows of each case, in the order in which they were."""
+    cases: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row.ms:
+            cases.setdefault(row.key[:-1], []).append(row)
+    return list(cases.values())
+
+
+def _fastest(rows: Iterator[Row]) -> Row | None:
+    return min(rows, key=lambda row: row.ms, default=None)
+
+
+def _head(*names: str) -> list[str]:
+    return [_line(*names), _line(*("---" for _ in names))]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ms(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row.ms:.3g} ms" if row.ms >= 1 else f"{1000 * row.ms:.3g} us"
+
+
+def _ratio(row: Row | None) -> str:
+    return f"{row.times_rival:.2f}" if row and row.times_rival else ""

@@ -1,0 +1,111 @@
+"""From a case to its rows: draw the inputs, check every provider, time those that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+
+from bench.ceilings import product_name
+from bench.check import Expected, expected, wrong
+from bench.inputs import copies, drawn
+from bench.ops.op import MODES, Case, Op, Shape
+from bench.providers import SAME_AS_REFERENCE, Call, Provider, as_tuple
+from bench.results import Row
+from bench.session import Session, compared, filled
+
+
+def cases(op: Op, shapes: list[Shape], dtypes: list[str], modes: list[str], device: str) -> Iterator[Case]:
+    """Every row of an op, whoever computes it."""
+    for shape in shapes:
+        for variant in op.variants:
+            for dtype in dtypes:
+                precisions = op.precisions if (device, dtype) == ("cuda", "float32") else ("ieee",)
+                for mode in (mode for mode in MODES if mode in modes and mode in variant.modes):
+                    for precision in precisions:
+                        yield Case(op, variant, mode, shape, dtype, precision)
+
+
+def measured(case: Case, session: Session) -> list[Row]:
+    """The case's rows, one a provider."""
+    inputs = drawn(case.variant, case.shape, case.dtype)
+    by = None
+    rows: list[Row] = []
+    ready: dict[str, list[Call]] = {}
+    for provider in session.providers.values():
+        row = Row(
+            case.op.name, case.variant.name, case.mode, [*case.shape], case.dtype, case.precision, provider.name,
+            provider.rival, bytes=case.bytes(), flops=case.flops(),
+        )  # fmt: skip
+        rows.append(row)
+        row.reason = _reason(case, provider, session)
+        if row.reason:
+            row.status = "skipped"
+            continue
+        try:
+            by = by or expected(case, inputs)
+            ready[provider.name] = _checked_calls(case, provider, session, inputs, by, row)
+        except Exception as e:  # a provider's failure is its row's, not the run's
+            row.status, row.reason = "failed", _told(e)
+        if row.status != "ok":
+            ready.pop(provider.name, None)
+    try:
+        times = session.kernels_of(ready) if ready else {}
+    except Exception as e:  # such as memory that was used up: the rows so far are not lost for it
+        times = {}
+        for row in rows:
+            if row.provider in ready:
+                row.status, row.reason = "failed", _told(e)
+    for name, found in times.items():
+        row = next(row for row in rows if row.provider == name)
+        _rated(filled(row, found), session)
+    return compared(rows)
+
+
+def _told(error: Exception) -> str:
+    """Type and first line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _reason(case: Case, provider: Provider, session: Session) -> str | None:
+    reason = provider.cannot(case, session.device)
+    if reason == SAME_AS_REFERENCE and "reference" not in session.providers:
+        return None
+    return reason
+
+
+def _checked_calls(
+    case: Case, provider: Provider, session: Session, inputs: dict[str, np.ndarray], by: Expected, row: Row
+) -> list[Call]:
+    """The calls to be timed, each on its own copy of the inputs; the row says what is wrong, if anything is."""
+    nbytes = sum(x.nbytes for x in inputs.values())
+    calls = []
+    for i in range(copies(nbytes, session.cold_bytes)):
+        own = {name: provider.own(x, session.device) for name, x in inputs.items()}
+        space = SimpleNamespace(**own, precision=case.precision, device=session.device)
+        calls.append(provider.call(case, space))
+        if i == 0:
+            outputs = as_tuple(calls[0]())
+            session.synchronize()
+            complaint = wrong(tuple(map(provider.host, outputs)), by)
+            if complaint:
+                row.status, row.reason = "wrong", complaint
+                return []
+    return calls
+
+
+def _rated(row: Row, session: Session) -> None:
+    """What was reached, against what bounds the row: the larger of the two times that the ceilings allow."""
+    if not row.ms:
+        return
+    copy = session.ceilings.get("copy", {}).get("value")
+    product = session.ceilings.get(product_name(row.dtype, row.precision), {}).get("value")
+    by_memory = row.bytes / copy if copy else 0
+    by_arithmetic = row.flops / product if product else 0
+    seconds = row.ms / 1e3
+    if by_memory >= by_arithmetic:
+        row.rate, row.unit, row.ceiling = row.bytes / seconds / 1e9, "GB/s", copy
+    else:
+        row.rate, row.unit, row.ceiling = row.flops / seconds / 1e9, "GFLOP/s", product
+    row.of_ceiling = row.rate / row.ceiling if row.ceiling else None

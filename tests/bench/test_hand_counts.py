@@ -1,0 +1,87 @@
+"""Bytes and FLOP of every op against counts made by hand, term by term."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.ops import OPS
+from bench.ops.op import MODES, Case
+
+# (op, variant, mode, shape): bytes in float32, FLOP
+COUNTS = {
+    # a 2 x 4, b 4 x 3, y 2 x 3: (8 + 12 + 6) * 4;  6 sums of 4 products: 6 * 4 * 2
+    ("matmul", "matmul", "forward", (2, 3, 4)): (104, 48),
+    # da reads dy 6, b 12, writes 8; db reads a 8, dy 6, writes 12: 52 * 4;  8 sums of 3 products, 12 of 2: 48 + 48
+    ("matmul", "matmul", "backward", (2, 3, 4)): (208, 96),
+    ("matmul", "matmul", "both", (2, 3, 4)): (312, 144),
+    # also a bias of 3;  also for 6 outputs the bias' sum and gelu's 5
+    ("matmul", "matmul + bias + gelu", "forward", (2, 3, 4)): (116, 84),
+    ("activations", "relu", "forward", (10,)): (80, 10),
+    ("activations", "relu", "backward", (10,)): (120, 10),
+    ("activations", "leaky_relu", "forward", (10,)): (80, 20),
+    ("activations", "leaky_relu", "backward", (10,)): (120, 20),
+    ("activations", "gelu", "forward", (10,)): (80, 50),  # * erf + * *
+    ("activations", "gelu", "backward", (10,)): (120, 120),  # * erf + *   * * exp *   * + *
+    ("activations", "silu", "forward", (10,)): (80, 40),  # - exp + /
+    ("activations", "silu", "backward", (10,)): (120, 90),  # - exp + /   - * +   * *
+    ("activations", "tanh", "forward", (10,)): (80, 10),
+    ("activations", "tanh", "backward", (10,)): (120, 30),  # * - *
+    ("activations", "sigmoid", "forward", (10,)): (80, 40),  # - exp + /
+    ("activations", "sigmoid", "backward", (10,)): (120, 30),  # - * *
+    # 15 numbers in, 15 out;  max - exp + /
+    ("softmax", "softmax", "forward", (3, 5)): (120, 75),
+    ("softmax", "softmax", "backward", (3, 5)): (180, 60),
+    ("softmax", "log_softmax", "forward", (3, 5)): (120, 78),  # max - exp + -, and 3 logarithms
+    ("softmax", "log_softmax", "backward", (3, 5)): (180, 60),
+    # z 15 * 4, t 3 * 8; m and s 2 * 3 * 4, the loss and its divisor 2 * 4;  15 * 4, 3 * (log - - +), one /
+    ("softmax_xent", "softmax_xent", "forward", (3, 5)): (60 + 24 + 24 + 8, 60 + 12 + 1),
+    # z and dz 30 * 4, t 24, m and s 24, dloss and divisor 8;  15 * (- - exp *), 3 * -, one /
+    ("softmax_xent", "softmax_xent", "backward", (3, 5)): (120 + 24 + 24 + 8, 60 + 3 + 1),
+    # 4 arrays in, 3 out;  - * +   * * * +   sqrt / +   / * -
+    ("adam", "adam_step", "forward", (10,)): (280, 130),
+    # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max
+    ("conv", "conv2d + bias + relu", "forward", (2, 3, 4, 5, 3, 1)): (1584, 160 * (54 + 2)),
+    ("conv", "conv2d + bias", "forward", (2, 3, 4, 5, 3, 1)): (1584, 160 * (54 + 1)),
+    # dx: 160 + 135 + 96; dw: 160 + 96 + 135; db: 160 + 5;  the products twice, and the sum of dy
+    ("conv", "conv2d + bias", "backward", (2, 3, 4, 5, 3, 1)): (4 * (391 + 391 + 165), 2 * 160 * 54 + 160),
+    # x 6 * 4 * 5 = 120, y 6 * 2 * 2 = 24, a byte for each of its taps;  3 comparisons for each output
+    ("pool", "max_pool2d", "forward", (2, 3, 4, 5)): (480 + 96 + 24, 72),
+    ("pool", "max_pool2d", "backward", (2, 3, 4, 5)): (480 + 96 + 24, 0),
+    ("pool", "avg_pool2d", "forward", (2, 3, 4, 5)): (576, 96),
+    ("pool", "avg_pool2d", "backward", (2, 3, 4, 5)): (576, 24),
+}
+
+
+def case(op, variant, mode, shape, dtype="float32"):
+    found = next(v for v in OPS[op].variants if v.name == variant)
+    return Case(OPS[op], found, mode, shape, dtype, "ieee")
+
+
+@pytest.mark.parametrize(("op", "variant", "mode", "shape"), COUNTS, ids=lambda x: str(x))
+def test_bytes_and_flop(op, variant, mode, shape):
+    found = case(op, variant, mode, shape)
+    assert (found.bytes(), found.flops()) == COUNTS[op, variant, mode, shape]
+
+
+def test_every_variant_is_counted():
+    every = {(op.name, v.name, mode) for op in OPS.values() for v in op.variants for mode in v.modes if mode != "both"}
+    assert every == {key[:3] for key in COUNTS if key[2] != "both"}
+    assert set(MODES) == {"forward", "backward", "both"}
+
+
+def test_the_size_of_the_dtype_counts():
+    assert case("softmax", "softmax", "forward", (3, 5), "bfloat16").bytes() == 60
+    assert case("softmax", "softmax", "forward", (3, 5), "float64").bytes() == 240
+    # z is half as large, labels and what is saved are not
+    assert case("softmax_xent", "softmax_xent", "forward", (3, 5), "bfloat16").bytes() == 30 + 24 + 24 + 8
+    assert case("softmax_xent", "softmax_xent", "forward", (3, 5), "float64").bytes() == 120 + 24 + 48 + 16
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_every_shape_fits_its_op_and_has_a_reason(op):
+    for sizes in (*op.cpu, *op.cuda):
+        assert len(sizes.shape) == len(op.axes) and sizes.reason
+        if op.check:
+            op.check(sizes.shape)
+    for sizes in (op.cpu, op.cuda):
+        assert any(s.quick for s in sizes)

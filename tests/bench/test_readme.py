@@ -1,0 +1,96 @@
+"""README's performance section is what bench/results give; and how it is made of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import readme
+from bench.results import Results, Row
+
+README = readme.ROOT / "README.md"
+
+
+def test_the_section_is_not_stale():
+    text = README.read_text()
+    fresh = readme.rewritten(text, readme.section(readme.ROOT / "bench" / "results"))
+    assert text == fresh, "stale: run python -m bench --readme"
+
+
+def test_the_results_that_are_kept_were_measured_whole():
+    paths = readme.kept(readme.ROOT / "bench" / "results")
+    assert paths
+    for path in paths:
+        found = readme.results.read(path)
+        assert found.complete and not found.simulated and found.provenance["commit"] != "unknown"
+        assert not [row for row in found.rows if row.status in ("wrong", "failed")]
+        others = found.provenance["others"]
+        assert others is None or others < 0.1, "measured on a machine that did other things too"
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.BEGIN}{readme.BEGIN}{readme.END}"])
+def test_markers_must_be_there_once(text):
+    with pytest.raises(ValueError, match="expected once"):
+        readme.rewritten(text, "new")
+
+
+def test_only_what_is_between_the_markers_changes():
+    text = f"head\n{readme.BEGIN}\nold\n{readme.END}\ntail"
+    assert readme.rewritten(text, "new\n") == f"head\n{readme.BEGIN}\nnew\n{readme.END}\ntail"
+
+
+def row(op, variant, mode, shape, provider, ms, **more):
+    rival = provider.startswith("torch")
+    return Row(op, variant, mode, shape, "float32", "ieee", provider, rival, ms=ms, p20=ms, p80=ms, **more)
+
+
+def section(tmp_path, *rows, **more):
+    folder = tmp_path / "bench" / "results"
+    folder.mkdir(parents=True)
+    machine = {"cpu": "a CPU", "cores": 2, "date": "today", "commit": "abc", "packages": {"torch": "2.13"}}
+    (folder / "a.json").write_text(Results("cpu", False, machine, rows=[*rows], **more).to_json())
+    return readme.section(folder)
+
+
+def test_tables(tmp_path):
+    text = section(
+        tmp_path,
+        row("matmul", "matmul", "forward", [1024, 1024, 1024], "cpu", 2.0, rate=500.0, unit="GFLOP/s",
+            of_ceiling=0.5, times_rival=0.75, best_rival="torch"),
+        row("matmul", "matmul", "forward", [1024, 1024, 1024], "reference", 4.0, rate=250.0, unit="GFLOP/s"),
+        row("matmul", "matmul", "forward", [1024, 1024, 1024], "torch", 1.5),
+        row("matmul", "matmul", "forward", [7, 7, 7], "cpu", 1.0, rate=1.0, unit="GFLOP/s"),
+        row("train", "CNN", "step", [32], "cpu", 10.0, times_rival=1.5),
+        row("train", "CNN", "step", [32], "torch", 15.0),
+        row("train", "CNN's conv 1 to 32", "both", [128], "cpu", 0.5, times_rival=2.0),
+        row("train", "CNN's conv 1 to 32", "both", [128], "torch", 1.0),
+        row("overhead", "1000 scalar additions", "forward", [1000], "engine", 5.0, rate=5.0, unit="us an op"),
+    )  # fmt: skip
+    assert text.startswith("a CPU, 2 cores, today, commit abc, torch 2.13\n([all rows](bench/results/a.json)).\n")
+    for line in (
+        "| matmul | 1024 x 1024 x 1024 | float32 | cpu | 2 ms | 500 GFLOP/s | 50 % | torch | 0.75 |",
+        "| training step | batch | tilegrad | torch | times torch's speed |",
+        "| CNN | 32 | 10 ms | 15 ms | 1.50 |",
+        "| conv 1 to 32 | and backward | 500 us | 1 ms | 2.00 |",
+        "| 1000 scalar additions, forward | 5 us an op |  |",
+    ):
+        assert line in text.splitlines()
+    assert "7 x 7" not in text, "only the shapes of --quick"
+
+
+def test_the_captured_step_has_a_column_where_there_is_one(tmp_path):
+    text = section(
+        tmp_path,
+        row("train", "MLP", "step", [32], "cpu", 10.0, times_rival=1.5),
+        row("train", "MLP", "step", [32], "cpu captured", 5.0, times_rival=3.0),
+        row("train", "MLP", "step", [32], "torch", 15.0),
+    )
+    assert "| MLP | 32 | 10 ms | 5 ms | 15 ms | 3.00 |" in text.splitlines()
+
+
+def test_what_was_simulated_is_not_shown(tmp_path):
+    folder = tmp_path / "bench" / "results"
+    folder.mkdir(parents=True)
+    simulated = Results("cuda", True, {}, rows=[Row("matmul", "matmul", "forward", [1], "float32", "ieee", "triton")])
+    (folder / "a.json").write_text(simulated.to_json())
+    (folder / "b.json").write_text('{"another": "benchmark"}')
+    assert readme.section(folder) == ""
