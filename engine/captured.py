@@ -24,7 +24,7 @@ from engine.tensor import Tensor, wrap
 from kernels import gpu, graph
 from kernels.memory import amount
 
-MOST = 16  # graphs of one function; the one unused for longest makes room
+MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
 
 
 def capture(
@@ -58,8 +58,8 @@ def capture(
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
-    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises, after which the
-    program is where it was before the call.
+    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
+    while fn is captured the program is where it was before the call.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
@@ -91,6 +91,7 @@ class CapturedStep:
         self._shapes: dict[Any, _Shape] = {}  # by signature, the least recently used first
         self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
         self._results_on: str | None = None
+        self._warned = False
         self._lock = threading.RLock()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -121,6 +122,7 @@ class CapturedStep:
                         )
                     return results
                 shape = self._shapes[signature] = _Shape([], [self._warmup])
+                self._make_room()
             is_warm = False
             for recorded in shape.recordings:
                 if recorded.is_valid():
@@ -134,7 +136,7 @@ class CapturedStep:
                 recorded = self._captured(args, kwargs, tensors)
                 shape.recordings.append(recorded)
                 shape.eager[0] = self._warmup
-                self._make_room(signature)
+                self._make_room()
                 return self._launched(recorded, tensors, again=False)
             if len(self._shapes) > 1:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
@@ -215,25 +217,32 @@ class CapturedStep:
                 raise ValueError(f"{self._name}: {found}; expected ({self._steps}, ...), one entry a step")
         kinds = [(t.dtype, t.device) for t in tensors]
         before = self._kinds.setdefault(structure, kinds)
+        while len(self._kinds) > 2 * MOST:
+            del self._kinds[next(iter(self._kinds))]
         for i, (kind, expected) in enumerate(zip(kinds, before)):
             if kind != expected:
                 found, wanted = (f"{dtype} on {device}" for dtype, device in (kind, expected))
                 raise TypeError(f"{self._name}: tensor {i} of the arguments is {found}; expected {wanted} as before")
 
-    def _make_room(self, latest: Any) -> None:
-        """Let go of the graphs that were unused for longest, beyond MOST."""
-        if sum(len(s.recordings) for s in self._shapes.values()) <= MOST:
-            return
-        oldest = next(iter(self._shapes))
-        self._shapes[oldest].recordings.pop(0)
-        if not self._shapes[oldest].recordings and oldest != latest:
-            del self._shapes[oldest]
-        warnings.warn(
-            f"{self._name}: more than {MOST} graphs were captured, and the oldest is forgotten. A number among the "
-            "arguments that changes at every call should be a tensor",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    def _make_room(self) -> None:
+        """Let go of what was unused for longest, beyond MOST graphs or signatures."""
+        while sum([max(1, len(shape.recordings)) for shape in self._shapes.values()]) > MOST:
+            oldest = next(iter(self._shapes))
+            recordings = self._shapes[oldest].recordings
+            if len(recordings) > 1:
+                recordings.pop(0)
+            else:
+                del self._shapes[oldest]
+                self._kinds.pop(oldest[0], None)
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"{self._name}: more than {MOST} graphs, and the oldest is forgotten: each shape, and each value "
+                    "of an argument that is no tensor, has its own. A number that changes at every call should be a "
+                    "tensor",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
 
 
 # --- nested arguments and results

@@ -393,16 +393,41 @@ def test_a_function_without_tensors_is_captured_by_its_results():
 
 def test_the_number_of_graphs_is_bounded(monkeypatch):
     monkeypatch.setattr("engine.captured.MOST", 2)
-    double = engine.capture(lambda x, k: x * k, warmup=1)
+
+    @engine.capture(warmup=1)
+    def double(x, k):
+        return x * k
+
     x = engine.ones(2, device="cuda")
     for k in (1, 2):
         double(x, k), double(x, k)
-    double(x, 3)
-    with pytest.warns(RuntimeWarning, match="more than 2 graphs were captured") as caught:
+    with pytest.warns(RuntimeWarning, match="double: more than 2 graphs, and the oldest is forgotten") as caught:
         assert double(x, 3).tolist() == [3.0, 3.0]
     assert caught[0].filename == __file__
-    assert len(graphs(double)) == 2
-    assert double(x, 2).tolist() == [2.0, 2.0]
+    for k in (3, 2, 4, 5, 6, 2, 2):  # told once
+        assert double(x, k).tolist() == [k, k]
+    assert len(graphs(double)) == 1 and len(double._shapes) == 2
+
+
+def test_the_least_recently_used_graph_makes_room(monkeypatch):
+    monkeypatch.setattr("engine.captured.MOST", 2)
+    calls = []
+
+    @engine.capture(warmup=1)
+    def double(x):
+        calls.append(len(x))
+        return x * 2
+
+    one, two, three = (engine.ones(n, device="cuda") for n in (1, 2, 3))
+    for x in (one, one, two, two, one):
+        double(x)
+    with pytest.warns(RuntimeWarning):
+        double(three), double(three)
+    calls.clear()
+    double(one), double(three)
+    assert calls == []
+    double(two)
+    assert calls == [2]
 
 
 def test_the_summary_counts_kernels(rng):
