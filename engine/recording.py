@@ -89,6 +89,11 @@ class _Same:
         self._sized.append(module._members)
         self._sizes.append(len(module._members))
 
+    def forget_switched(self) -> None:
+        """Ask no longer for the mode of modules that the function itself has put into another one since their call."""
+        kept = [(m, t) for m, t in zip(self._modules, self._training) if m.training is t]
+        self._modules, self._training = [m for m, _ in kept], [t for _, t in kept]
+
     def holds(self) -> bool:
         return (
             all(map(is_, map(_training, self._modules), self._training))
@@ -200,6 +205,7 @@ class Recording:
         """The function has returned."""
         self._undo.clear()
         self._made.clear()
+        self._same.forget_switched()
         self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
         self._grads.clear()
 

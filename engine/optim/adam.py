@@ -89,13 +89,14 @@ class Adam(Optimizer):
     def _run(self, group: Group, batch: list[tuple[Tensor, dict[str, Tensor]]], step: int) -> None:
         arrays = [param.data for param, _ in batch]
         beta1, beta2 = group["betas"]
+        lr = lr_beside(type(self).__name__, group, batch[0][0])  # first: it may be wrong, and nothing has changed yet
         kernels.of(*arrays).adam_step(
             arrays,
             [param.grad.data for param, _ in batch],
             [state["exp_avg"].data for _, state in batch],
             [state["exp_avg_sq"].data for _, state in batch],
             _step_beside(arrays[0], [state["step"].data for _, state in batch], step, group),
-            lr_beside(type(self).__name__, group, batch[0][0]),
+            lr,
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],

@@ -186,6 +186,24 @@ def test_training_and_evaluation_are_captured_apart(rng):
     assert len(graphs(forward)) == 2
 
 
+def test_a_function_that_switches_the_mode_itself_is_captured_once(rng):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5)).to("cuda")
+    (x, _), *_ = batches(rng, n=1)
+
+    @engine.capture(warmup=1)
+    def evaluated(x):
+        model.eval()
+        y = model(x)
+        model.train()
+        return y
+
+    seen = [evaluated(x).cpu().numpy() for _ in range(4)]
+    for y in seen[1:]:
+        assert_same(y, seen[0])
+    assert (seen[0] != 0).all()
+    assert len(graphs(evaluated)) == 1
+
+
 def test_other_parameters_are_captured_anew(rng):
     """A parameter that is replaced, or moved to other memory, is not the one that a graph knows."""
     model = nn.Linear(6, 4).to("cuda")

@@ -202,8 +202,10 @@ def test_a_rate_out_of_range_is_told_at_the_launch(x):
     step = captured(fn, x)
     step(x)
     optimizer.param_groups[0]["lr"] = -1.0
+    before = [s["step"].item() for s in optimizer.state.values()]
     with pytest.raises(ValueError, match="Adam: lr is -1.0"):
         step(x)
+    assert [s["step"].item() for s in optimizer.state.values()] == before
 
 
 def test_one_capture_at_a_time():
