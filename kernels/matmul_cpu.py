@@ -98,12 +98,12 @@ def _by_blas(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: 
 
 def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str):
     """Whether these are one float32 product that passes every check of the reference's."""
-    if not (type(a) is np.ndarray is type(b) and a.dtype is _float32 is b.dtype and a.ndim == 2 == b.ndim):
+    if not (type(a) is np.ndarray is type(b) and a.dtype == _float32 == b.dtype and a.ndim == 2 == b.ndim):
         return False
     k, n = b.shape
     return (
         a.shape[1] == k
-        and (bias is None or (type(bias) is np.ndarray and bias.dtype is _float32 and bias.shape == (n,)))
+        and (bias is None or (type(bias) is np.ndarray and bias.dtype == _float32 and bias.shape == (n,)))
         and (activation is None or activation in ACTIVATIONS)
         and precision in PRECISIONS
     )

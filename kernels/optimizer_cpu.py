@@ -67,9 +67,9 @@ def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bo
     """Whether these four pass every check of the reference's, and are what the loop below takes."""
     shape = p.shape
     for a in (p, m, v):
-        if type(a) is not np.ndarray or a.dtype is not _float32 or a.shape != shape or not a.flags.carray:
+        if type(a) is not np.ndarray or a.dtype != _float32 or a.shape != shape or not a.flags.carray:
             return False
-    return type(g) is np.ndarray and g.dtype is _float32 and g.shape == shape and g.flags.c_contiguous
+    return type(g) is np.ndarray and g.dtype == _float32 and g.shape == shape and g.flags.c_contiguous
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
