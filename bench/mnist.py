@@ -63,10 +63,11 @@ class Times:
 
     seconds: list[float] = field(default_factory=list)
     host_seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the last step of each run
     accuracy: float = 0.0
 
 
-Train = Callable[[], Iterator[None]]  # yields after the last step was told to the device, then waits for it
+Train = Callable[[], Iterator[Any]]  # from the first weights; yields once the last step is told, then its loss
 Made = tuple[Train, Callable[[], float]]  # ..., the accuracy
 
 
@@ -96,12 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(e))
 
     found: dict[str, Times] = {}
+    made: dict[str, Made] = {}  # once, so that nobody compiles in every run
     for run in range(flags.runs + 1):
         for name in names:
             if "torch" in name and importlib.util.find_spec("torch") is None:
                 print(f"{name}: skipped, torch is not installed")
             else:
-                _run(CONTESTANTS[name], task, found.setdefault(name, Times()))
+                if name not in made:
+                    made[name] = CONTESTANTS[name](task)
+                _run(made[name], found.setdefault(name, Times()))
                 print(f"run {run}  {name:<16} {found[name].seconds[-1]:8.3f} s", flush=True)
     _print(found, task)
     if flags.json is not None:
@@ -125,15 +129,16 @@ def _task(flags: argparse.Namespace, device: str) -> Task:
     return Task(net, device, flags.batch_size, weights, images, labels, orders, test)
 
 
-def _run(make: Callable[[Task], Made], task: Task, times: Times) -> None:
-    train, accuracy = make(task)
+def _run(made: Made, times: Times) -> None:
+    train, accuracy = made
     start = time.perf_counter()
     running = train()
     next(running)
     told = time.perf_counter()
-    next(running, None)
+    loss = next(running)
     times.seconds.append(time.perf_counter() - start)
     times.host_seconds.append(told - start)
+    times.losses.append(loss)
     times.accuracy = accuracy()
 
 
@@ -151,9 +156,7 @@ def _print(found: dict[str, Times], task: Task) -> None:
 
 
 def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
-    model = NETS[task.net](nn)
-    model.load_state_dict(task.weights)
-    model = model.to(task.device)
+    model = NETS[task.net](nn).to(task.device)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
     images, labels = (engine.tensor(x).to(task.device) for x in (task.images, task.labels))
 
@@ -167,7 +170,9 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
     step = engine.capture(plain) if captured else plain
     several = engine.capture(plain, steps=steps) if steps > 1 else None
 
-    def train() -> Iterator[None]:
+    def train() -> Iterator[Any]:
+        model.load_state_dict(task.weights)
+        optimizer.state.clear()
         for order in task.orders:
             on_device = engine.tensor(order).to(task.device)
             whole = len(order) // (task.batch * steps) * task.batch * steps if several is not None else 0
@@ -176,7 +181,7 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
             for index in on_device[whole:].split(task.batch) if whole < len(order) else ():
                 loss = step(index)
         yield
-        loss.tolist()
+        yield loss.reshape(-1)[-1].item()
 
     def accuracy() -> float:
         with engine.no_grad():
@@ -192,9 +197,7 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
 
 def _torch(task: Task, compiled: bool) -> Made:
     torch = importlib.import_module("torch")
-    model = NETS[task.net](torch.nn)
-    model.load_state_dict({k: torch.tensor(v) for k, v in task.weights.items()})
-    model = model.to(task.device)
+    model = NETS[task.net](torch.nn).to(task.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     images, labels = (torch.tensor(x).to(task.device) for x in (task.images, task.labels))
 
@@ -205,7 +208,9 @@ def _torch(task: Task, compiled: bool) -> Made:
     if compiled:
         loss_of = torch.compile(loss_of, mode="reduce-overhead")
 
-    def train() -> Iterator[None]:
+    def train() -> Iterator[Any]:
+        model.load_state_dict({k: torch.tensor(v) for k, v in task.weights.items()})
+        optimizer.state.clear()
         for order in task.orders:
             for index in torch.tensor(order).to(task.device).split(task.batch):
                 loss = loss_of(index)
@@ -213,7 +218,7 @@ def _torch(task: Task, compiled: bool) -> Made:
                 loss.backward()
                 optimizer.step()
         yield
-        loss.item()
+        yield loss.item()
 
     def accuracy() -> float:
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """The captured step: a function of tensors recorded as one CUDA graph, and launched again instead of called.
 
-A small net's step is a hundred launches of some microseconds each on the host, for work that takes the GPU less. As a
+A small net's step is dozens of launches, each of which costs the host more time than the work costs the GPU. As a
 graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs").
 """
 

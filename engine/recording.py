@@ -57,8 +57,8 @@ class _Same:
     """Attributes and members that must be the very objects they were; asked at every launch, so in C loops."""
 
     def __init__(self) -> None:
-        self._owners: list[dict[str, Any]] = []
-        self._names: list[str] = []
+        self._owners: list[dict[Any, Any]] = []
+        self._names: list[Any] = []
         self._members: list[Any] = []
         self._tensors: list[Tensor] = []
         self._arrays: list[Any] = []
@@ -68,7 +68,7 @@ class _Same:
         self._sized: list[Any] = []
         self._sizes: list[int] = []
 
-    def member(self, owner: dict[str, Any], name: str) -> None:
+    def member(self, owner: dict[Any, Any], name: Any) -> None:
         member = owner.get(name)
         self._owners.append(owner)
         self._names.append(name)
@@ -168,8 +168,8 @@ class Recording:
         """The graph serves as long as check() is true."""
         self._holds.append(check)
 
-    def members(self, owner: dict[str, Any], names: Iterable[str]) -> None:
-        """The graph serves as long as `owner` has these very objects by these names, and tensors are on this memory."""
+    def members(self, owner: dict[Any, Any], names: Iterable[Any]) -> None:
+        """The graph serves as long as `owner` has these very objects by these keys, and tensors are on this memory."""
         for name in names:
             self._same.member(owner, name)
 

@@ -8,8 +8,9 @@
 A row is copied in words of 8, 4 or 1 bytes, the widest that divide it, whatever they mean; pixels that become floats
 one by one.
 
-Traffic: reads and writes the rows once: that is the floor. At 8 bytes a word the ceiling is within reach; single bytes
-are read a fifth as fast, 32 a warp. Nothing waits for the index: one that is out of range is noted (kernels/faults.py).
+Traffic: reads and writes the rows once: that is the floor. In words of 8 bytes a warp asks for 256 bytes at once, and
+the ceiling is within reach; of single bytes it asks for 32, too few to cover the latency. Nothing waits for the index:
+one that is out of range is noted (kernels/faults.py).
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ class Optimizer:
             recorded.members(group, ["lr"])
         else:
             recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
+        recorded.members(state, params)
         for param in params:
             recorded.members(state.get(param, {}), self._state_names)
 

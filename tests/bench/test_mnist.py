@@ -37,6 +37,7 @@ def test_all_train_alike_and_are_reported(digits, tmp_path, capsys):
         assert len(times["seconds"]) == len(times["host_seconds"]) == 2 and min(times["host_seconds"]) > 0, name
         assert all(host <= whole for host, whole in zip(times["host_seconds"], times["seconds"], strict=True))
         assert times["accuracy"] > 0.9, name
+        assert times["losses"][0] == times["losses"][1], name  # every run begins anew
     assert len({times["accuracy"] for times in found["contestants"].values()}) == 1
     printed = capsys.readouterr().out
     assert "MLP on cpu, 2 epochs of 100 images, batch 8" in printed

@@ -272,6 +272,18 @@ def test_options_and_state_of_the_optimizer_are_part_of_the_step(rng):
     assert len(graphs(captured.step)) == 3
 
 
+def test_moments_that_are_forgotten_begin_anew(rng):
+    data = batches(rng, n=6)
+
+    def run(captured):
+        program = Program(captured, "sgd", **({"warmup": 1} if captured else {}))
+        losses = program.run(data[:3])
+        program.optimizer.state.clear()
+        return values(losses + program.run(data[3:]))
+
+    assert run(True) == run(False)
+
+
 def test_a_seed_that_is_set_again_gives_the_same_numbers(rng):
     drop = engine.capture(lambda x: F.dropout(x, 0.5), warmup=1)
     x = engine.ones(64, device="cuda")
