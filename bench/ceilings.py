@@ -15,6 +15,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,13 @@ def _least(call: Callable) -> float:
 def _cpu_copy(nbytes: int) -> Ceiling:
     source, target = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8)
 
-    def piece(source: np.ndarray, target: np.ndarray, start: int, stop: int, _: int) -> None:
-        np.copyto(target[start:stop], source[start:stop])
+    def copy(pool: ThreadPoolExecutor, n: int) -> None:
+        list(pool.map(np.copyto, np.array_split(target, n), np.array_split(source, n)))
 
     best, threads_used = float("inf"), 1
     for n in range(1, threads.num_threads() + 1):
-        ms = _least(lambda n=n: threads.parallel(piece, n, nbytes, source, target))
+        with ThreadPoolExecutor(n) as pool:
+            ms = _least(lambda pool=pool, n=n: copy(pool, n))
         if ms < best:
             best, threads_used = ms, n
     how = f"numpy.copyto, {nbytes >> 20} MiB, threads: {threads_used}"

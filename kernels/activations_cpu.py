@@ -10,6 +10,7 @@ from numba import njit
 
 from kernels import activations_reference as reference
 from kernels import buffers, threads
+from kernels.share_cpu import share
 
 _float32 = np.dtype(np.float32)
 
@@ -31,15 +32,18 @@ def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _flat_relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     dx = buffers.empty(dy.shape, _float32)
     arrays = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
-    if dx.nbytes <= threads.WORTH_SHARING >> 1:
-        _relu_grad(*arrays, 0, dx.size, 0)
+    if dx.nbytes <= threads.WORTH_SHARING:
+        _relu_grad(*arrays, 0, dx.size, 0, 0)
     else:
-        threads.parallel(_relu_grad, threads.num_threads(), dx.size, *arrays)
+        threads.share(_relu_grad, threads.num_threads(), dx.size, *arrays)
     return dx
 
 
 @njit(nogil=True, cache=True)
-def _relu_grad(dy, y, dx, begin, stop, part):
+def _relu_grad(dy, y, dx, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
     # Slices count from 0: an index that could be negative would keep the loop from becoming vectors.
     dy, y, dx = dy[begin:stop], y[begin:stop], dx[begin:stop]
     for i in range(dx.size):

@@ -130,7 +130,7 @@ def conv2d(
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
     panels = w.transpose(2, 3, 1, 0).reshape(s.window_size, -1, width).transpose(1, 0, 2)
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
-    threads.parallel(
+    threads.share(
         tiles,
         *(s.images, s.images),
         *(t.forward[ZERO if bias is None else BIAS, int(activation == "relu")], y.reshape(-1), t.pixels_y, NO_SHIFT),
@@ -165,7 +165,7 @@ def conv2d_grad_input(
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
     panels = w.transpose(2, 3, 0, 1).reshape(s.taps, s.out_channels, -1, width).transpose(0, 2, 1, 3)
     dx = buffers.empty((s.images, height + 2 * ph, image_width + 2 * pw, s.in_channels), np.float32)
-    threads.parallel(
+    threads.share(
         tiles,
         *(s.images, s.images),
         *(t.grad_input, dx.reshape(-1), t.pixels_x, t.taps),
@@ -198,7 +198,7 @@ def conv2d_grad_weight(
         return reference.conv2d_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     x_padded, t = _padded(channels_last(x, x.dtype), s), _plan_of(s)
     parts = np.zeros((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
-    threads.parallel(
+    threads.share(
         tiles,
         *(s.images, s.images),
         *(t.grad_weight, parts.reshape(-1), t.window_dw, NO_SHIFT),
@@ -219,7 +219,7 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
         return reference.conv2d_grad_bias(dy)
     n, channels, height, width = dy.shape
     sums = np.empty((n, channels), np.float32)
-    threads.parallel(
+    threads.share(
         sum_rows,
         n if dy.nbytes > threads.WORTH_SHARING else 1,
         n,

@@ -53,8 +53,8 @@ from kernels.tile_cpu import (
 
 _MOST_TERMS = 4096
 _TINY = 1 << 16  # multiply-adds
-_PARALLEL_FROM = 6 << 20  # multiply-adds: some 110 microseconds of one core, twice what sharing them costs
-_LAY_OUT_PARALLEL_FROM = 1 << 20  # elements: as long
+_SHARED_FROM = 1 << 20  # multiply-adds: some 20 microseconds of one core
+_LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long
 _NEAR = 1 << 12  # floats of a that an item's tiles go over again for every panel: a third of a first-level cache
 _BLOCK = 128  # terms of a panel that is not laid out; its rows lie on as many pages, and should stay in that cache
 _MOST_ROWS_REMEMBERED = 1 << 12
@@ -121,15 +121,15 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, 
     plan = (_plan if m <= _MOST_ROWS_REMEMBERED else _plan.__wrapped__)(m, n, k, by_columns, in_panels, start, relu)
     if in_panels:
         panels = buffers.empty((n * k,), _float32)
-        most = threads.num_threads() if n * k >= _LAY_OUT_PARALLEL_FROM else 1
-        threads.parallel(lay_out, most, n // LANES, b, k, panels, plan.panel_at, plan.panel_step)
+        most = threads.num_threads() if n * k >= _LAY_OUT_SHARED_FROM else 1
+        threads.share(lay_out, most, n // LANES, b, k, panels, plan.panel_at, plan.panel_step)
         b = panels
     above = _flat(bias)[0] if start == BIAS else NO_BIAS
     arrays = plan.walks, y.reshape(-1), plan.y_at, NO_SHIFT, a, plan.a_at, ONE_RUN, b, above
-    if m * n * k < _PARALLEL_FROM:
-        tiles(*arrays, 0, plan.items, 0)
+    if m * n * k < _SHARED_FROM:
+        tiles(*arrays, 0, plan.items, 0, 0)
     else:
-        threads.parallel(tiles, threads.num_threads(), plan.items, *arrays)
+        threads.share(tiles, threads.num_threads(), plan.items, *arrays)
     return y
 
 

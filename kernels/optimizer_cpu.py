@@ -13,8 +13,9 @@ from numba import njit
 from kernels import optimizer_reference as reference
 from kernels import threads
 from kernels.optimizer_reference import Arrays, Scalar
+from kernels.share_cpu import share
 
-_PARALLEL_FROM = 1 << 18  # elements: some 160 microseconds of one core
+_SHARED_FROM = 1 << 15  # elements: some 20 microseconds of one core
 _float32 = np.dtype(np.float32)
 
 
@@ -57,10 +58,10 @@ def adam_step(
     )
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         arrays = p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1)
-        if p.size < _PARALLEL_FROM:
-            _adam(*arrays, scalars, 0, p.size, 0)
+        if p.size < _SHARED_FROM:
+            _adam(*arrays, scalars, 0, p.size, 0, 0)
         else:
-            threads.parallel(_adam, threads.num_threads(), p.size, *arrays, scalars)
+            threads.share(_adam, threads.num_threads(), p.size, *arrays, scalars)
 
 
 def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bool:
@@ -73,7 +74,10 @@ def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bo
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _adam(params, grads, exp_avgs, exp_avg_sqs, scalars, begin, stop, part):
+def _adam(params, grads, exp_avgs, exp_avg_sqs, scalars, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
     sign, l2, decay, rate1, beta2, rate2, correction, eps, step_size = scalars
     # Slices count from 0: an index that could be negative would keep the loop from becoming vectors.
     params, grads = params[begin:stop], grads[begin:stop]

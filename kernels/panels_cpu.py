@@ -19,6 +19,7 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from kernels.share_cpu import share
 from kernels.tile_cpu import LANES
 
 _i64, _i32 = ir.IntType(64), ir.IntType(32)
@@ -58,13 +59,16 @@ def _transpose_block(context: Any, x: Any, x_at: Any, x_step: Any, y: Any, y_at:
 
 
 @njit(nogil=True, cache=True)
-def lay_out(rows, terms, panels, at, step, begin, stop, part):
+def lay_out(rows, terms, panels, at, step, begin, stop, part, team):
     """Blocks begin to stop of LANES rows each.
 
     rows      float32, (rows, terms) as one contiguous dimension
     panels    float32, as many elements
     at, step  intp: where each block's first term goes, and how far apart its terms are
     """
+    if team:
+        share(begin, stop, part, team)
+        return
     whole = terms - terms % LANES
     for j in range(begin, stop):
         first = j * LANES * terms

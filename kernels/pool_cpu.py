@@ -21,6 +21,7 @@ from numba import njit
 
 from kernels import buffers, threads
 from kernels import pool_reference as reference
+from kernels.share_cpu import share
 from kernels.windows import Pair, Windows, channels_last
 
 
@@ -45,15 +46,18 @@ def max_pool2d(
     arrays = (channels_last(x, x.dtype), y, tap)
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
     if w.kernel == w.stride == (2, 2) and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w):
-        threads.parallel(_max_2x2, most, len(x), *arrays, activation == "relu")
+        threads.share(_max_2x2, most, len(x), *arrays, activation == "relu")
     else:
         geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
-        threads.parallel(_max, most, len(x), *arrays, activation == "relu", *geometry)
+        threads.share(_max, most, len(x), *arrays, activation == "relu", *geometry)
     return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
 
 
 @njit(nogil=True, cache=True)
-def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part):
+def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
     height, width, channels = x.shape[1:]
     rows, columns = y.shape[1:3]
     x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
@@ -84,8 +88,11 @@ def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part):
 
 
 @njit(nogil=True, cache=True)
-def _max_2x2(x, y, tap, relu, begin, stop, part):
+def _max_2x2(x, y, tap, relu, begin, stop, part, team):
     """Windows of 2 x 2 side by side, without padding."""
+    if team:
+        share(begin, stop, part, team)
+        return
     height, width, channels = x.shape[1:]
     rows, columns = y.shape[1:3]
     x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
@@ -133,7 +140,7 @@ def max_pool2d_grad(
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
     tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
-    threads.parallel(
+    threads.share(
         _max_grad,
         *(n if dx.nbytes > threads.WORTH_SHARING else 1, n),
         *(channels_last(dy, dy.dtype), channels_last(tap, tap.dtype), dx),
@@ -143,7 +150,10 @@ def max_pool2d_grad(
 
 
 @njit(nogil=True, cache=True)
-def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, begin, stop, part):
+def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
     for n in range(begin, stop):

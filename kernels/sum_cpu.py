@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from kernels import sum_reference as reference
+from kernels.share_cpu import share
 
 _float32 = np.dtype(np.float32)
 
@@ -19,13 +20,16 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
     if not served or type(axes) is not tuple or axes != (0,) or type(axes[0]) is not int:
         return reference.sum(x, axes, keepdims)
     y = np.empty((1, x.shape[1]) if keepdims else x.shape[1], np.float32)
-    sum_rows(x.reshape(1, *x.shape), y.reshape(1, -1), 0, 1, 0)
+    sum_rows(x.reshape(1, *x.shape), y.reshape(1, -1), 0, 1, 0, 0)
     return y
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
-def sum_rows(x, y, begin, stop, part):
+def sum_rows(x, y, begin, stop, part, team):
     """y[n, c] = sum over r of x[n, r, c], for n from begin to stop; both float32 and contiguous."""
+    if team:
+        share(begin, stop, part, team)
+        return
     for n in range(begin, stop):
         total, rows = y[n], x[n]
         total[:] = 0

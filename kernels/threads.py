@@ -1,23 +1,33 @@
-"""The threads of the CPU kernels: one pool, and one owner of the cores at a time.
+"""The threads of the CPU kernels: how many there are, and the team that helps whoever calls one.
 
-The kernels release the GIL, so plain Python threads serve: a call is cut into as many contiguous parts as there are
-threads, the caller computes the first one. Numba's own layers were passed over: GNU OpenMP forbids fork, the work
-queue forbids two callers, TBB is one more package; and a parallel function takes seconds to compile. Handing a part to
-a second thread and waiting for it costs 31 to 53 microseconds here, most of it the system's waking of the thread, so
-that a kernel is shared out only from about twice that.
+The kernels release Python's lock, so plain Python threads serve: they wait in compiled code (kernels/share_cpu.py) for
+a tenth of a millisecond after their last piece, asleep from then on. Numba's own layers were passed over: GNU OpenMP
+forbids fork, the work queue forbids two callers, TBB is one more package; and a parallel function takes seconds to
+compile. What a shared call costs beyond its work, two threads, microseconds:
+
+    | how a piece is handed over                                            |       |
+    | a queue of Python's: the system wakes the thread                      | 31-53 |
+    | the thread waits in compiled code, but calls the kernel from Python   | 10-19 |
+    | and calls it from there                                               |  2-4  |
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 _count = 0
-_queues: list[SimpleQueue] = []
-_lock = threading.Lock()
+_lock = threading.Lock()  # held by the caller whom the team helps
+_team: np.ndarray | None = None
+_address = 0  # of the team
+_ended = False
+_workers: list[threading.Thread] = []
+_asleep: list[threading.Lock] = []  # what wakes each thread that sleeps
 
 
 def num_threads() -> int:
@@ -42,63 +52,83 @@ def set_num_threads(n: int) -> None:
     _count = n
 
 
-WORTH_SHARING = 1 << 20  # bytes moved by a kernel that memory bounds: some 90 microseconds of one core
+WORTH_SHARING = 1 << 18  # bytes moved by a kernel that memory bounds: some 20 microseconds of one core
 
 
-def parallel(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -> None:
-    """Share range(items) out: kernel(*arguments, start, stop, i) for the i-th of at most `most` contiguous pieces.
+def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -> None:
+    """kernel(*arguments, begin, stop, part, team) for range(items), cut into at most `most` contiguous pieces.
 
-    There are as many pieces as threads, and no empty one. An exception in a piece is raised here once all have ended.
+    There are as many pieces as threads, and no empty one. `kernel` is one of kernels/share_cpu.py's kind, and raises
+    nothing. Results may depend on what the pieces are, never on which thread does them: while the team helps another
+    caller, this one does all of its own.
     """
     pieces = min(num_threads(), most, items)
     if pieces <= 1:
-        kernel(*arguments, 0, items, 0)
-        return
-    bounds = [items * i // pieces for i in range(pieces + 1)]
-    queues = _workers(pieces - 1)
-    done: SimpleQueue = SimpleQueue()
-    for i in range(1, pieces):
-        queues[i - 1].put((kernel, (*arguments, bounds[i], bounds[i + 1], i), done))
-    error = None
-    try:
-        kernel(*arguments, 0, bounds[1], 0)
-    except BaseException as raised:
-        error = raised
-    for _ in range(1, pieces):
-        error = done.get() or error
-    if error is not None:
-        raise error
-
-
-def _workers(n: int) -> list[SimpleQueue]:
-    """The queues of at least n running threads."""
-    if len(_queues) < n:
-        with _lock:
-            while len(_queues) < n:
-                queue: SimpleQueue = SimpleQueue()
-                threading.Thread(target=_work, args=(queue,), name="tilegrad-kernels", daemon=True).start()
-                _queues.append(queue)
-    return _queues
-
-
-def _work(queue: SimpleQueue) -> None:
-    while True:
-        kernel, arguments, done = queue.get()
-        error = None
+        kernel(*arguments, 0, items, 0, 0)
+    elif _lock.acquire(blocking=False):
         try:
-            kernel(*arguments)
-        except BaseException as raised:
-            error = raised
-        done.put(error)
-        del kernel, arguments, done, error  # an idle thread keeps no array alive
+            kernel(*arguments, 0, items, pieces, _address_of_team(pieces))
+        finally:
+            _lock.release()
+    else:
+        bounds = [items * i // pieces for i in range(pieces + 1)]
+        for i in range(pieces):
+            kernel(*arguments, bounds[i], bounds[i + 1], i, 0)
+
+
+def _address_of_team(threads: int) -> int:
+    """The team, after that many threads, the caller's included, were started or woken."""
+    global _team, _address
+    if len(_workers) < threads - 1:
+        from kernels import share_cpu
+
+        if _team is None:
+            _team = share_cpu.new_team()
+            _address = _team.ctypes.data
+        while len(_workers) < threads - 1:
+            worker = threading.Thread(target=_work, args=(_address,), name="tilegrad-kernels", daemon=True)
+            _workers.append(worker)
+            worker.start()
+    while _asleep:
+        _asleep.pop().release()
+    return _address
+
+
+def _work(address: int) -> None:
+    from kernels.share_cpu import serve
+
+    wake = threading.Lock()
+    wake.acquire()
+    while not _ended:
+        serve(address)
+        _asleep.append(wake)
+        wake.acquire()
+
+
+def _end() -> None:
+    """Before the interpreter goes, its threads do: callers are alone from now on."""
+    global _ended
+    _ended = _lock.acquire()
+    if _team is not None:
+        from kernels.share_cpu import stop
+
+        stop(_team)
+    while any(worker.is_alive() for worker in _workers):
+        while _asleep:
+            _asleep.pop().release()
+        for worker in _workers:
+            worker.join(1e-3)
 
 
 def _forget() -> None:
     """In a forked child there are no threads: start anew."""
-    global _lock
-    _queues.clear()
+    global _lock, _team
     _lock = threading.Lock()
+    _team = None
+    _workers.clear()
+    _asleep.clear()
 
 
+atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -32,6 +32,8 @@ from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.share_cpu import share
+
 
 def _vector_unit() -> tuple[int, int, dict[int, int]]:
     """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2 and 4 vectors.
@@ -225,7 +227,7 @@ def row_table(offsets: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part):
+def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part, team):
     """All tiles of items begin to stop.
 
     walks          what walk_array gave
@@ -233,6 +235,9 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part)
     y_at, x_at     what row_table gave
     shift_at, run_at  intp
     """
+    if team:
+        share(begin, stop, part, team)
+        return
     for n in range(begin, stop):
         for k in range(len(walks)):
             walk = walks[k]

@@ -1,19 +1,22 @@
-"""The pool of threads: every item once, errors raised, forks survived, results the same for any number of threads."""
+"""The team of threads: every item once, forks survived, results the same for any number of threads and callers."""
 
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
+from numba import njit
 
 import engine
 import kernels
 from engine import nn, optim
 from engine.nn import functional as F
 from kernels import threads
+from kernels.share_cpu import share
 from tests.compare import assert_close
 
 
@@ -25,31 +28,87 @@ def four_threads():
     threads.set_num_threads(before)
 
 
+@njit(nogil=True)
+def note(begins, stops, done, begin, stop, part, team):
+    """Where each piece begins and stops, and how often each item was done."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    begins[part], stops[part] = begin, stop
+    for i in range(begin, stop):
+        done[i] += 1
+
+
+def shared(most, items):
+    """(begins, stops, how often each item was done) of one call."""
+    begins, stops = np.full((2, 16), -1)
+    done = np.zeros(items, np.int64)
+    threads.share(note, most, items, begins, stops, done)
+    pieces = int((begins >= 0).sum())
+    assert (begins[pieces:] == -1).all()
+    return begins[:pieces].tolist(), stops[:pieces].tolist(), done
+
+
 @pytest.mark.parametrize("items", [1, 2, 3, 4, 5, 100])
 @pytest.mark.parametrize("most", [1, 2, 4, 9])
-def test_every_item_once_and_in_contiguous_parts(items, most, four_threads):
-    calls = []
-    threads.parallel(lambda name, start, stop, part: calls.append((part, start, stop, name)), most, items, "x")
-    calls.sort()
-    assert [part for part, *_ in calls] == list(range(min(4, most, items)))
-    assert calls[0][1] == 0
-    assert calls[-1][2] == items
-    assert all(a[2] == b[1] for a, b in zip(calls, calls[1:]))
-    assert all(start < stop for _, start, stop, _ in calls)
+def test_every_item_once_and_in_contiguous_pieces(items, most, four_threads):
+    begins, stops, done = shared(most, items)
+    assert len(begins) == min(4, most, items)
+    assert begins[0] == 0
+    assert stops[-1] == items
+    assert begins[1:] == stops[:-1]
+    assert all(begin < stop for begin, stop in zip(begins, stops))
+    assert (done == 1).all()
 
 
-@pytest.mark.parametrize("bad", [0, 3])
-def test_an_error_in_any_part_is_raised_once_all_have_ended(bad, four_threads):
-    ended = []
+def test_many_calls_in_a_row_and_after_the_team_has_gone_to_sleep(four_threads):
+    for i in range(5000):
+        assert (shared(4, 7)[2] == 1).all()
+        if i % 1000 == 0:
+            time.sleep(0.01)
 
-    def work(start, stop, part):
-        if part == bad:
-            raise ArithmeticError(f"part {part}")
-        ended.append(part)
 
-    with pytest.raises(ArithmeticError, match=f"part {bad}"):
-        threads.parallel(work, 4, 4)
-    assert sorted(ended) == [part for part in range(4) if part != bad]
+def test_while_the_team_is_busy_a_caller_makes_the_same_pieces_alone(four_threads):
+    alone = shared(4, 10)
+    with threads._lock:
+        beside = shared(4, 10)
+    assert beside[:2] == alone[:2]
+    assert (beside[2] == 1).all()
+
+
+def test_callers_from_many_threads(four_threads):
+    failed = []
+
+    def call():
+        for items in range(1, 400):
+            begins, _, done = shared(4, items)
+            if len(begins) != min(4, items) or not (done == 1).all():
+                failed.append(items)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failed
+
+
+def test_a_program_ends_while_its_team_is_awake_or_asleep():
+    code = """
+        import sys, time
+        import numpy as np
+        from kernels import threads
+        from kernels.sum_cpu import sum_rows
+        threads.set_num_threads(3)
+        x, y = np.ones((3, 4, 5), np.float32), np.empty((3, 5), np.float32)
+        threads.share(sum_rows, 3, 3, x, y)
+        time.sleep(float(sys.argv[1]))
+        assert (y == 4).all()
+    """
+    for pause in ("0", "0.2"):
+        command = [sys.executable, "-c", textwrap.dedent(code), pause]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True])

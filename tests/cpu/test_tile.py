@@ -25,7 +25,7 @@ from tests.compare import assert_close
 
 def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):
     walk = Walk(vectors, panels=1, rows=ROWS[vectors], run=run, w_step=w_step, x_step=x_step, start=start, relu=relu)
-    tiles(walk_array(walk), y, y_at, NO_SHIFT, x, x_at, run_at, w, bias, 0, 1, 0)
+    tiles(walk_array(walk), y, y_at, NO_SHIFT, x, x_at, run_at, w, bias, 0, 1, 0, 0)
 
 
 def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu, width):
@@ -99,7 +99,8 @@ def test_a_walk_goes_where_its_steps_say():
     at = row_table(np.arange(total) * 2 * width), row_table(np.arange(total) * terms)
     shift_at = np.array([0, total * 2 * width], np.intp)
     flat = [a.reshape(-1) for a in (x, w, bias)]
-    tiles(walk_array(first, again), y.reshape(-1), at[0], shift_at, flat[0], at[1], ONE_RUN, flat[1], flat[2], 0, 3, 0)
+    arrays = y.reshape(-1), at[0], shift_at, flat[0], at[1], ONE_RUN, flat[1], flat[2]
+    tiles(walk_array(first, again), *arrays, 0, 3, 0, 0)
     products = np.einsum("rk,spkc->srpc", x.astype(np.float64), w)
     want = np.maximum(bias + 2 * products, 0)
     baseline = np.maximum(bias + 2 * np.einsum("rk,spkc->srpc", x, w), 0)
@@ -112,7 +113,7 @@ def test_panels_hold_every_element_where_the_tables_say(terms):
     rows = np.arange(blocks * LANES * terms, dtype=np.float32)
     panels = np.full(rows.size, np.nan, np.float32)
     at, step = np.array([0, LANES, 2 * LANES * terms]), np.array([2 * LANES, 2 * LANES, LANES])
-    lay_out(rows, terms, panels, at, step, 0, blocks, 0)
+    lay_out(rows, terms, panels, at, step, 0, blocks, 0, 0)
     columns = rows.reshape(blocks, LANES, terms)
     wide = np.concatenate(columns[:2]).T
     assert np.array_equal(panels, np.concatenate([wide.ravel(), columns[2].T.ravel()]))
