@@ -164,7 +164,7 @@ def record(
     recorded = recording.current()
     if recorded is not None:
         recorded.reads(*parents)
-        recorded.made(out)
+        recorded.made(out, name)
     if view_of is not None:
         out._storage = view_of._storage
         out._storage.share(view_of, out)
@@ -232,7 +232,7 @@ def backward(
         if grad_ is None:
             continue
         if recorded is not None and recorded.leaf(leaf):
-            leaf.grad.data += grad_.data
+            recorded.add(leaf.grad.data, grad_.data)
             leaf.grad._storage.version += 1
         elif leaf.grad is not None:
             leaf.grad = leaf.grad + grad_
@@ -288,7 +288,7 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
         return wrap(array_module(tensor.data).ones_like(tensor.data))
     if not isinstance(gradient, Tensor):
         gradient = wrap(move(np.asarray(gradient, tensor.data.dtype), tensor.device))
-    if type(gradient.data) is not type(tensor.data):
+    if gradient.device != tensor.device:
         raise TypeError(
             f"{op}: expected all tensors on one device; the gradient is on {gradient.device}, "
             f"the tensor on {tensor.device}"

@@ -1,7 +1,8 @@
 """The captured step: a function of tensors recorded as one CUDA graph, and launched again instead of called.
 
 A small net's step is dozens of launches, each of which costs the host more time than the work costs the GPU. As a
-graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs").
+graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs"). On the CPU it is the same with the kernels of the
+CPU and a program of their calls (kernels/program.py).
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import engine
+import kernels
 from engine import device as devices
 from engine import recording
 from engine.autograd import is_grad_enabled
 from engine.recording import CaptureError, Recording, recorded_in
 from engine.tensor import Tensor, wrap
-from kernels import gpu, graph
+from kernels import gpu, graph, threads
 from kernels.memory import amount
+from kernels.planned import PlannedError
 
 MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
 
@@ -30,7 +33,7 @@ MOST = 16  # graphs of one function, and signatures: the one unused for longest 
 def capture(
     fn: Callable[..., Any] | None = None, *, warmup: int = 2, steps: int = 1
 ) -> CapturedStep | Callable[[Callable[..., Any]], CapturedStep]:
-    """fn, launched as one CUDA graph where its tensors are on a GPU; on the CPU fn itself. Also a decorator.
+    """fn, recorded and launched as a whole: on a GPU as one CUDA graph, on the CPU as a program. Also a decorator.
 
         @engine.capture
         def step(images, labels):
@@ -56,6 +59,9 @@ def capture(
     what there is; 16 graphs are kept. Python code in fn runs when it is captured, and not again. Tensors of the host
     program that fn reads must keep their memory: write to them in place.
 
+    On the CPU fn runs plainly wherever it does what a program cannot have: reads a value, draws random numbers, writes
+    in place, or uses an op that is computed by NumPy alone. `summary` says which; it costs nothing but the attempt.
+
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
     CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
@@ -70,11 +76,17 @@ def capture(
     return CapturedStep(fn, warmup, steps)
 
 
-class _Shape(NamedTuple):
-    """What was captured of the calls with one signature."""
+class _Shape:
+    """What was captured of the calls with one signature.
 
-    recordings: list[Recording]
-    eager: list[int]  # one number: how many calls are still to be plain
+    eager   how many calls are still to be plain
+    refused  why all are: on the CPU, what a program cannot have
+    """
+
+    def __init__(self, eager: int) -> None:
+        self.recordings: list[Recording] = []
+        self.eager = eager
+        self.refused: str | None = None
 
 
 class CapturedStep:
@@ -113,15 +125,15 @@ class CapturedStep:
             shape = self._shapes.get(signature)
             if shape is None:
                 self._check(structure, tensors)
-                if not self._is_on_gpu(tensors):
+                if self._device(tensors) is None:
                     results = self._plain(args, kwargs)
-                    if not tensors and self._results_on is None:
+                    if self._results_on is None:
                         raise TypeError(
                             f"{self._name}: there is no tensor among its arguments or results, which would say on what "
                             "device it runs; expected one, such as the loss as result"
                         )
                     return results
-                shape = self._shapes[signature] = _Shape([], [self._warmup])
+                shape = self._shapes[signature] = _Shape(self._warmup)
                 self._make_room()
             is_warm = False
             for recorded in shape.recordings:
@@ -130,12 +142,18 @@ class CapturedStep:
                     if recorded.finds_gradients():
                         break
             else:
-                if shape.eager[0] > 0 and not is_warm:
-                    shape.eager[0] -= 1
+                if shape.refused is not None or shape.eager > 0 and not is_warm:
+                    shape.eager -= 1
                     return self._plain(args, kwargs)
-                recorded = self._captured(args, kwargs, tensors)
+                try:
+                    recorded = self._captured(args, kwargs, tensors)
+                except Exception as error:
+                    if self._device(tensors) == "cuda":
+                        raise
+                    shape.refused = str(error)
+                    return self._plain(args, kwargs)
                 shape.recordings.append(recorded)
-                shape.eager[0] = self._warmup
+                shape.eager = self._warmup
                 self._make_room()
                 return self._launched(recorded, tensors, again=False)
             if len(self._shapes) > 1:
@@ -146,12 +164,15 @@ class CapturedStep:
         """What was captured, as a text: for each graph its arguments, nodes, bytes, and kernels by name."""
         lines = []
         for (_, _, *specs), shape in self._shapes.items():
+            arguments = ", ".join(f"{dtype}{list(dims)}" for dims, dtype, *_ in specs) or "no tensors"
+            if shape.refused is not None:
+                lines.append(f"{self._name}({arguments}) runs plainly: {shape.refused}")
             for recorded in shape.recordings:
                 nodes = recorded.graph.nodes()
                 kernels = sum(n for name, n in nodes.items() if name.endswith("_kernel"))
-                arguments = ", ".join(f"{dtype}{list(dims)}" for dims, dtype, *_ in specs) or "no tensors"
                 memory = sum(x.nbytes for x in recorded.inputs) + recorded.graph.nbytes
-                known = "of arguments (simulated)" if gpu.is_simulated() else "of its own"
+                simulated = recorded.device == "cuda" and gpu.is_simulated()
+                known = "of arguments (simulated)" if simulated else "of its own"
                 lines.append(
                     f"{self._name}({arguments}): {nodes.total()} nodes, {kernels} kernels of tilegrad's, "
                     f"{amount(memory)} {known}"
@@ -174,20 +195,29 @@ class CapturedStep:
     def _captured(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
         """fn as a graph, not launched yet."""
         entered = {key: grad for s in self._shapes.values() for r in s.recordings for key, grad in r.leaves().items()}
-        inputs = [gpu.xp().empty(t.data.shape, t.data.dtype) for t in tensors]
-        recorded = None
+        on_cpu = self._device(tensors) == "cpu"
+        xp = np if on_cpu else gpu.xp()
+        inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
+        recorded, backend, n = None, kernels.of(), threads.num_threads()
         try:
-            with graph.capture() as captured:
+            with graph.capture_cpu() if on_cpu else graph.capture() as captured:
                 recorded = Recording(captured, entered)
                 recorded.inputs = inputs
                 with recorded_in(recorded):
+                    if on_cpu:
+                        for buffer, tensor in zip(inputs, tensors):
+                            buffer[...] = tensor.data  # a primitive that is tried now may look at labels
+                        inputs = list(map(captured.program.adopt, inputs))
+                        recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
                     buffers = iter([wrap(x) for x in inputs])
                     args, kwargs = _map((args, kwargs), lambda _: next(buffers))
                     recorded.outputs = self._plain(args, kwargs)
+                    if on_cpu:
+                        recorded.settle(_tensors(recorded.outputs))
         except BaseException as error:
             if recorded is not None:
                 recorded.roll_back()
-            if isinstance(error, CaptureError) or _is_of_capture(error):
+            if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
                 raise CaptureError(f"{self._name}: {_told(error)}") from error
             raise
         recorded.close()
@@ -199,10 +229,9 @@ class CapturedStep:
         recorded.launch(again)
         return _map(recorded.outputs, _copied)
 
-    def _is_on_gpu(self, tensors: list[Tensor]) -> bool:
-        if tensors:
-            return tensors[0].is_cuda
-        return self._results_on == "cuda"
+    def _device(self, tensors: list[Tensor]) -> str | None:
+        """Where it runs, as far as is known."""
+        return tensors[0].device if tensors else self._results_on
 
     def _check(self, structure: Any, tensors: list[Tensor]) -> None:
         """Raise for arguments that no graph, or none of this function's, can take."""
@@ -316,5 +345,7 @@ def _told(error: BaseException) -> str:
         elif not op:
             op = trace.tb_frame.f_code.co_name.strip("_")
         trace = trace.tb_next
-    what = str(error) if isinstance(error, CaptureError) else devices.WAITS
+    what = str(error) if isinstance(error, (CaptureError, PlannedError)) else devices.WAITS
+    if isinstance(error, PlannedError) and error.op:
+        op, place = error.op, error.place
     return f"{op or 'it'} {what} ({place})"

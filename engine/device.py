@@ -12,6 +12,7 @@ from kernels import gpu
 
 NAMES = ("cpu", "cuda", "auto")
 WAITS = "waits for the GPU, which does nothing while a step is captured; expected this after the step, on its results"
+READS = "reads values, which are not there yet while a step is captured"
 
 
 def is_array(x: Any) -> bool:
@@ -79,6 +80,7 @@ def on_host(array: Any) -> np.ndarray:
     labels out of range: the error of `kernels.faults.raise_pending`.
     """
     if isinstance(array, np.ndarray):
+        recording.refuse_on_cpu(READS)
         return array
     recording.refuse(WAITS)
     from kernels import faults

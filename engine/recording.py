@@ -1,5 +1,7 @@
 """What the host keeps of a captured graph: what to do again before each launch, and whether the graph still holds.
 
+On a GPU a CUDA graph, on the CPU a program (kernels/program.py): what is said of the device here is said of both.
+
 A graph knows nothing of the host. While a function is captured, whoever changes something on the host, or reads a
 number there that will be another one at the next step, says so here:
 
@@ -40,6 +42,22 @@ class _Local(threading.local):
 
 
 _local = _Local()
+on_cpu = 0  # functions that are being captured on the CPU, in any thread
+_counting = threading.Lock()
+
+
+def born(tensor: Tensor) -> None:
+    """A tensor has come to be; said while `on_cpu` is not 0."""
+    recording = _local.recording
+    if recording is not None and recording.device == "cpu":
+        recording.born(tensor)
+
+
+def reads(*tensors: Tensor | None) -> None:
+    """The function that this thread captures, if it does, reads these (None is passed over)."""
+    recording = _local.recording
+    if recording is not None:
+        recording.reads(*[tensor for tensor in tensors if tensor is not None])
 
 
 def current() -> Recording | None:
@@ -50,6 +68,12 @@ def current() -> Recording | None:
 def refuse(what: str) -> None:
     """Raise CaptureError if this thread is capturing: `what` cannot be part of a graph."""
     if _local.recording is not None:
+        raise CaptureError(what)
+
+
+def refuse_on_cpu(what: str) -> None:
+    """Raise CaptureError if this thread is capturing what the CPU does: `what` cannot be part of a program."""
+    if _local.recording is not None and _local.recording.device == "cpu":
         raise CaptureError(what)
 
 
@@ -75,6 +99,7 @@ class _Same:
         self._members.append(member)
         if hasattr(member, "data"):
             self.tensor(member)
+            reads(member)
 
     def tensor(self, tensor: Tensor) -> None:
         if any(tensor is known for known in self._tensors):
@@ -120,8 +145,11 @@ class Recording:
         self.graph = graph
         self.inputs: list[Any] = []  # arrays that the arguments are copied to
         self.outputs: Any = None
-        self._slots = Slots()
+        self.device = "cuda" if graph.program is None else "cpu"
+        self._slots = Slots(graph.program)
         self._made: dict[int, weakref.ref[Tensor]] = {}
+        self._young: dict[int, weakref.ref[Tensor]] = {}  # on the CPU, all tensors that came to be
+        self._before: list[tuple[Any, Any]] = []  # parameters that the function read, and copies of them
         self._again: list[Callable[[], None]] = []
         self._holds: list[Callable[[], bool]] = []
         self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
@@ -134,16 +162,32 @@ class Recording:
 
     # --- while the function is captured
 
-    def made(self, tensor: Tensor) -> None:
-        """The function made this tensor: its memory is the graph's, and may serve another one when it is gone."""
+    def made(self, tensor: Tensor, op: str) -> None:
+        """An op of the function made this tensor: its memory is the graph's, and may serve another one when it is gone.
+
+        On the CPU that is checked when it has returned.
+        """
+        if self.graph.program is not None:
+            self.graph.program.plain(tensor.data, op)
         self._made[id(tensor)] = weakref.ref(tensor)
 
     def reads(self, *tensors: Tensor) -> None:
         """Let the memory of these live as long as the graph, whatever becomes of them, unless the graph makes it."""
+        program = self.graph.program
+        made = self._made if program is None else self._young
         for tensor in tensors:
-            made = self._made.get(id(tensor))
-            if made is None or made() is not tensor:
-                self.graph.keep(tensor.data)
+            found = made.get(id(tensor))
+            if found is not None and found() is tensor:
+                continue
+            self.graph.keep(tensor.data)
+            if program is not None and isinstance(tensor.data, np.ndarray):
+                program.know(tensor.data)
+                if tensor.requires_grad and not any(tensor.data is known for known, _ in self._before):
+                    self._before.append((tensor.data, tensor.data.copy("K")))
+
+    def born(self, tensor: Tensor) -> None:
+        """On the CPU: this tensor has come to be while the function ran."""
+        self._young[id(tensor)] = weakref.ref(tensor)
 
     def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Any:
         """A device array of at most 16 bytes that has value() at each launch; called in the order of these calls."""
@@ -191,22 +235,47 @@ class Recording:
         found = leaf.grad
         self._grads[key] = leaf, found
         self._same.tensor(leaf)
+        self.reads(leaf, *([] if found is None else [found]))
         if found is not None or self._entered.get(key) is None:
             self._finds.append((leaf, found))
         return found is not None
 
+    def add(self, total: Any, array: Any) -> None:
+        """total += array, at each launch."""
+        program = self.graph.program
+        if program is None:
+            total += array
+        else:
+            total, array = program.plain(total, "add"), program.plain(array, "add")
+            program.function("add", np.add, (total, array, total))
+
     def forgets(self, leaf: Tensor) -> None:
         """The gradient of this leaf is about to be dropped by the function itself."""
         self._grads.setdefault(id(leaf), (leaf, leaf.grad))
+
+    def settle(self, outputs: Iterable[Tensor]) -> None:
+        """The function has returned, on the CPU: from the first launch on the tensors that it leaves have values.
+
+        Raises PlannedError for one whose memory no kernel writes.
+        """
+        program = self.graph.program
+        left = [*outputs, *[tensor() for tensor in self._young.values()]]
+        for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
+            tensor.data = program.plain(tensor.data, "it")
+        program.settle()
+        if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
+            raise CaptureError("writes to a parameter with NumPy")
 
     # --- afterwards
 
     def close(self) -> None:
         """The function has returned."""
         self._undo.clear()
-        self._made.clear()
+        self._young.clear()
+        self._before.clear()
         self._same.forget_switched()
         self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
+        self._made.clear()
         self._grads.clear()
 
     def roll_back(self) -> None:
@@ -215,6 +284,8 @@ class Recording:
             action()
         for leaf, grad in self._grads.values():
             leaf.grad = grad
+        for array, copy in self._before:
+            array[...] = copy
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
@@ -237,9 +308,10 @@ class Recording:
         self.graph.launch()
         for leaf, grad in self._left:
             leaf.grad = grad
-        from kernels import faults
+        if self.device == "cuda":
+            from kernels import faults
 
-        faults.expect()
+            faults.expect()
 
 
 class recorded_in:
@@ -249,13 +321,25 @@ class recorded_in:
         self._recording = recording
 
     def __enter__(self) -> None:
+        global on_cpu
         self._before, _local.recording = _local.recording, self._recording
+        with _counting:
+            on_cpu += self._is_on_cpu()
 
     def __exit__(self, *exc: object) -> None:
+        global on_cpu
         _local.recording = self._before
+        with _counting:
+            on_cpu -= self._is_on_cpu()
+
+    def _is_on_cpu(self) -> bool:
+        return self._recording is not None and self._recording.device == "cpu"
 
 
 def on_device(array: Any) -> Recording | None:
     """The current recording, if the array is of the device that is captured."""
     recording = _local.recording
-    return recording if recording is not None and not isinstance(array, np.ndarray) and gpu.is_array(array) else None
+    if recording is None:
+        return None
+    device = "cpu" if isinstance(array, np.ndarray) else "cuda" if gpu.is_array(array) else None
+    return recording if recording.device == device else None

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.device import as_device, device_of, is_array, move, on_host
+from engine import recording
+from engine.device import READS, as_device, device_of, is_array, move, on_host
 from engine.dtypes import DTYPES, FLOATS
 
 
@@ -64,6 +65,8 @@ class Tensor:
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
+        if recording.on_cpu:
+            recording.born(self)
 
     # --- what it is
 
@@ -167,6 +170,7 @@ class Tensor:
             raise RuntimeError("numpy: the tensor requires grad; expected tensor.detach().numpy()")
         if device_of(self.data) != "cpu":
             raise TypeError(f"numpy: the tensor is on {self.device}; expected tensor.cpu().numpy()")
+        recording.refuse_on_cpu(READS)
         return self.data
 
     def item(self) -> Any:
@@ -190,6 +194,7 @@ class Tensor:
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self._requires_grad:
             raise BufferError("__dlpack__: the tensor requires grad; expected tensor.detach()")
+        recording.refuse_on_cpu(READS)
         return self.data.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -300,4 +305,6 @@ def wrap(data: Any) -> Tensor:
     tensor._storage = Storage()
     tensor._hooks = None
     tensor._requires_grad = False
+    if recording.on_cpu:
+        recording.born(tensor)
     return tensor

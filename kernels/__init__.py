@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from kernels import gpu
+from kernels.program import recording
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
@@ -158,7 +159,9 @@ def of(*arrays: Any) -> ModuleType:
             kinds = ", ".join(type(a).__module__ + "." + type(a).__name__ for a in arrays if a is not None)
             raise TypeError(f"kernels.of: expected arrays of one device, NumPy's or CuPy's; got {kinds}")
         device = kind
-    return _chosen.get(device or "cpu") or _choose(device or "cpu")
+    module = _chosen.get(device or "cpu") or _choose(device or "cpu")
+    recorded = recording()
+    return module if recorded is None or device == "cuda" else recorded.primitives(module)
 
 
 def name(device: str = "cpu") -> str:

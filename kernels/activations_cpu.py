@@ -10,6 +10,7 @@ from numba import njit
 
 from kernels import activations_reference as reference
 from kernels import buffers, threads
+from kernels.program import whole
 from kernels.share_cpu import share
 
 _float32 = np.dtype(np.float32)
@@ -19,23 +20,20 @@ def relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """activations_reference.relu_grad. Traffic: reads 8, writes 4 bytes an element."""
     same = type(dy) is type(y) is np.ndarray and dy.dtype == _float32 == y.dtype and dy.shape == y.shape
     if not same or dy.strides != y.strides or not (dy.flags.aligned and y.flags.aligned):
-        return reference.relu_grad(dy, y)
+        return whole(reference.relu_grad, dy, y)
     if dy.flags.c_contiguous:
         return _flat_relu_grad(dy, y)
     order = sorted(range(dy.ndim), key=lambda d: -dy.strides[d])
     flat_dy, flat_y = dy.transpose(order), y.transpose(order)
     if not flat_dy.flags.c_contiguous:
-        return reference.relu_grad(dy, y)
+        return whole(reference.relu_grad, dy, y)
     return _flat_relu_grad(flat_dy, flat_y).transpose(np.argsort(order))
 
 
 def _flat_relu_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     dx = buffers.empty(dy.shape, _float32)
     arrays = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
-    if dx.nbytes <= threads.WORTH_SHARING:
-        _relu_grad(*arrays, 0, dx.size, 0, 0)
-    else:
-        threads.share(_relu_grad, threads.num_threads(), dx.size, *arrays)
+    threads.share(_relu_grad, dx.size if dx.nbytes > threads.WORTH_SHARING else 1, dx.size, *arrays)
     return dx
 
 

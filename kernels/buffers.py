@@ -8,9 +8,11 @@ array and every view of it are gone. It can therefore never be seen through an a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import threading
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -27,9 +29,52 @@ class _Block(NamedTuple):
     address: int  # of the first of them
 
 
-_idle: dict[int, list[_Block]] = {}
-_idle_bytes = 0
-_lock = threading.RLock()  # a block may come back, by garbage collection, while its thread holds the lock
+class Pool:
+    """Idle blocks, by their size.
+
+    kept  bytes of them at most; what comes back beyond goes to the system
+    """
+
+    def __init__(self, kept: float = KEPT) -> None:
+        self._kept = kept
+        self._blocks: dict[int, list[_Block]] = {}
+        self._lock = threading.RLock()  # a block may come back, by garbage collection, while its thread holds the lock
+        self.idle_bytes = 0
+        self.nbytes = 0  # of all blocks that were ever made
+
+    def take(self, size: int) -> _Block:
+        """A block of at least `size` bytes, rounded up to an eighth of its power of two so that sizes recur."""
+        unit = 1 << max(12, size.bit_length() - 4)
+        rounded = -(-size // unit) * unit
+        with self._lock:
+            blocks = self._blocks.get(rounded)
+            if blocks:
+                self.idle_bytes -= rounded
+                return blocks.pop()
+            self.nbytes += rounded
+        memory = np.empty(rounded + LINE, np.uint8)
+        return _Block(memory, rounded, -(-memory.ctypes.data // LINE) * LINE)
+
+    def give_back(self, block: _Block) -> None:
+        with self._lock:
+            if self.idle_bytes + block.size <= self._kept:
+                self._blocks.setdefault(block.size, []).append(block)
+                self.idle_bytes += block.size
+
+    def free(self) -> None:
+        with self._lock:
+            self._blocks.clear()
+            self.idle_bytes = 0
+
+
+_common = Pool()
+
+
+class _Local(threading.local):
+    pool = _common
+
+
+_local = _Local()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -38,9 +83,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    block = _take(size)
+    pool = _local.pool
+    block = pool.take(size)
     lease = _lease_of(block.size).from_address(block.address)
-    lease.block = block
+    lease.block, lease.pool = block, pool
     return np.ndarray(shape, dtype, lease)
 
 
@@ -51,39 +97,31 @@ def _lease_of(size: int) -> Any:
     Of ctypes, because lending through one of its objects costs half of what it does through __array_interface__, 5
     microseconds for 10; a class for each size, of which there are few.
     """
-    return type("_Lease", (ctypes.c_char * size,), {"__del__": lambda lease: _give_back(lease.block)})
+    return type("_Lease", (ctypes.c_char * size,), {"__del__": lambda lease: lease.pool.give_back(lease.block)})
 
 
-def _take(size: int) -> _Block:
-    """A block of at least `size` bytes, rounded up to an eighth of its power of two so that sizes recur."""
-    global _idle_bytes
-    unit = 1 << max(12, size.bit_length() - 4)
-    rounded = -(-size // unit) * unit
-    with _lock:
-        blocks = _idle.get(rounded)
-        if blocks:
-            _idle_bytes -= rounded
-            return blocks.pop()
-    memory = np.empty(rounded + LINE, np.uint8)
-    return _Block(memory, rounded, -(-memory.ctypes.data // LINE) * LINE)
+@contextlib.contextmanager
+def taken_from(pool: Pool) -> Iterator[None]:
+    """Within the block this thread's arrays come from that pool, and go back to it whenever they die."""
+    before, _local.pool = _local.pool, pool
+    try:
+        yield
+    finally:
+        _local.pool = before
 
 
-def _give_back(block: _Block) -> None:
-    global _idle_bytes
-    with _lock:
-        if _idle_bytes + block.size <= KEPT:
-            _idle.setdefault(block.size, []).append(block)
-            _idle_bytes += block.size
+def pool_of(array: np.ndarray) -> Pool | None:
+    """The pool that the array's memory goes back to, if it was lent."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return getattr(array.base, "pool", None)
 
 
 def idle_bytes() -> int:
     """Bytes held in blocks that nobody uses."""
-    return _idle_bytes
+    return _common.idle_bytes
 
 
 def free() -> None:
     """Give all idle blocks back to the system."""
-    global _idle_bytes
-    with _lock:
-        _idle.clear()
-        _idle_bytes = 0
+    _common.free()

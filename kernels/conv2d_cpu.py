@@ -21,6 +21,7 @@ import numpy as np
 from kernels import buffers, threads
 from kernels import conv2d_reference as reference
 from kernels.activations_reference import apply_activation
+from kernels.program import contiguous, dense, do, whole
 from kernels.sum_cpu import sum_rows
 from kernels.tile_cpu import (
     BIAS,
@@ -36,7 +37,7 @@ from kernels.tile_cpu import (
     tiles,
     walk_array,
 )
-from kernels.windows import Pair, channels_last
+from kernels.windows import Pair
 
 
 class _Plan(NamedTuple):
@@ -124,21 +125,21 @@ def conv2d(
     """
     _, s = reference.check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     if not _served(x, s, s.out_channels):
-        return reference.conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
+        return whole(reference.conv2d, x, w, bias, stride, padding, dilation, groups, activation, precision)
     width = tile_shape(s.out_channels)[1] * LANES
-    x_padded, t = _padded(channels_last(x, x.dtype), s), _plan_of(s)
+    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
-    panels = w.transpose(2, 3, 1, 0).reshape(s.window_size, -1, width).transpose(1, 0, 2)
+    panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
     threads.share(
         tiles,
         *(s.images, s.images),
         *(t.forward[ZERO if bias is None else BIAS, int(activation == "relu")], y.reshape(-1), t.pixels_y, NO_SHIFT),
         *(x_padded.reshape(-1), t.pixels_x, t.runs),
-        *(np.ascontiguousarray(panels).reshape(-1), NO_BIAS if bias is None else np.ascontiguousarray(bias)),
+        *(panels.reshape(-1), NO_BIAS if bias is None else contiguous(bias)),
     )
     if activation not in (None, "relu"):
-        apply_activation(y, activation)
+        do(apply_activation, y, activation)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -158,23 +159,23 @@ def conv2d_grad_input(
     """
     _, s = reference.check_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
     if not _served(dy, s, s.in_channels):
-        return reference.conv2d_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
+        return whole(reference.conv2d_grad_input, dy, w, x_shape, stride, padding, dilation, groups, precision)
     width = tile_shape(s.in_channels)[1] * LANES
     t = _plan_of(s)
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
-    panels = w.transpose(2, 3, 0, 1).reshape(s.taps, s.out_channels, -1, width).transpose(0, 2, 1, 3)
+    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(3, 4, 1, 0, 2))
     dx = buffers.empty((s.images, height + 2 * ph, image_width + 2 * pw, s.in_channels), np.float32)
     threads.share(
         tiles,
         *(s.images, s.images),
         *(t.grad_input, dx.reshape(-1), t.pixels_x, t.taps),
-        *(channels_last(dy, dy.dtype).reshape(-1), t.pixels_y, ONE_RUN),
-        *(np.ascontiguousarray(panels).reshape(-1), NO_BIAS),
+        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), t.pixels_y, ONE_RUN),
+        *(panels.reshape(-1), NO_BIAS),
     )
     if ph or pw:
         inner = buffers.empty((s.images, height, image_width, s.in_channels), np.float32)
-        np.copyto(inner, dx[:, ph : ph + height, pw : pw + image_width])
+        do(np.copyto, inner, dx[:, ph : ph + height, pw : pw + image_width])
         dx = inner
     return dx.transpose(0, 3, 1, 2)
 
@@ -195,19 +196,19 @@ def conv2d_grad_weight(
     """
     _, s = reference.check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     if not _served(x, s, s.out_channels):
-        return reference.conv2d_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
-    x_padded, t = _padded(channels_last(x, x.dtype), s), _plan_of(s)
-    parts = np.zeros((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
+        return whole(reference.conv2d_grad_weight, dy, x, w_shape, stride, padding, dilation, groups, precision)
+    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
+    parts = np.empty((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
+    do(np.ndarray.fill, parts, 0)
     threads.share(
         tiles,
         *(s.images, s.images),
         *(t.grad_weight, parts.reshape(-1), t.window_dw, NO_SHIFT),
         *(x_padded.reshape(-1), t.window, t.rows),
-        *(channels_last(dy, dy.dtype).reshape(-1), NO_BIAS),
+        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS),
     )
-    dw = parts[0] if len(parts) == 1 else parts.sum(0)
-    dw = dw.reshape(*s.windows.kernel, s.in_channels, s.out_channels)
-    return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
+    dw = _summed(parts).reshape(*s.windows.kernel, s.in_channels, s.out_channels)
+    return dense(dw.transpose(3, 2, 0, 1))
 
 
 def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
@@ -216,17 +217,26 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     Traffic: reads 4 N O OH OW bytes once.
     """
     if dy.ndim != 4 or dy.dtype != np.float32 or not dy.size:
-        return reference.conv2d_grad_bias(dy)
+        return whole(reference.conv2d_grad_bias, dy)
     n, channels, height, width = dy.shape
     sums = np.empty((n, channels), np.float32)
     threads.share(
         sum_rows,
         n if dy.nbytes > threads.WORTH_SHARING else 1,
         n,
-        channels_last(dy, dy.dtype).reshape(n, height * width, channels),
+        contiguous(dy.transpose(0, 2, 3, 1)).reshape(n, height * width, channels),
         sums,
     )
-    return sums.sum(0)
+    return _summed(sums)
+
+
+def _summed(parts: np.ndarray) -> np.ndarray:
+    """The sum over the first dimension, in its order."""
+    if len(parts) == 1:
+        return parts[0]
+    total = np.empty(parts.shape[1:], parts.dtype)
+    do(np.add.reduce, parts, 0, None, total)
+    return total
 
 
 def _served(x: np.ndarray, s: Any, channels: int) -> bool:
@@ -246,7 +256,12 @@ def _padded(x: np.ndarray, s: Any) -> np.ndarray:
         return x
     n, height, width, channels = x.shape
     padded = buffers.empty((n, height + 2 * ph, width + 2 * pw, channels), x.dtype)
+    do(_pad, padded, x, ph, pw)
+    return padded
+
+
+def _pad(padded: np.ndarray, x: np.ndarray, ph: int, pw: int) -> None:
+    height, width = x.shape[1:3]
     padded[:, :ph] = padded[:, ph + height :] = 0
     padded[:, :, :pw] = padded[:, :, pw + width :] = 0
     padded[:, ph : ph + height, pw : pw + width] = x
-    return padded

@@ -1,7 +1,8 @@
 """The CPU backend: the reference, with what small nets spend their time on compiled by Numba.
 
 Every override serves float32 in the shapes it is made for and hands all else to the reference, whose checks and
-semantics it shares.
+semantics it shares. Whatever a primitive of a *_cpu.py does with memory goes through kernels/program.py's doors, so
+that a captured step has its parts; of the reference's primitives it has each as a whole.
 """
 
 from kernels.activations_cpu import relu_grad

@@ -70,6 +70,8 @@ def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
     op = "dropout"
     dtype = float_dtype(op, x=x)
     check_rate(op, p)
+    if isinstance(offset, np.ndarray):  # of a program, which reads it at each launch
+        offset = offset.item()
     check_stream(op, seed, offset)
 
     accumulate = accumulator(dtype)

@@ -1,4 +1,5 @@
-"""Work of the device recorded once and launched again as a whole: a CUDA graph, or on the simulated device a tape.
+"""Work of the device recorded once and launched again as a whole: a CUDA graph, on the simulated device a tape, on the
+CPU a program.
 
     with graph.capture() as recorded:
         ...                          nothing is done; memory comes from a pool of the graph's own
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from kernels import gpu
+from kernels.program import Program, recorded
 
 _NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[[^\]]*?label="(.*?)"\s*\]', re.DOTALL)  # of CUDA's DOT text
 _SLOTS = 512  # in one block of memory, 8 KB: so little goes with the command that copies it
@@ -37,6 +39,7 @@ class Graph:
         self._nodes: Callable[[], Counter[str]] = Counter
         self._nbytes: Callable[[], int] = int
         self._kept: list[Any] = []
+        self.program: Program | None = None  # on the CPU, while it is recorded and afterwards
 
     def launch(self) -> None:
         """Tell the device to do all of it, on the current stream."""
@@ -88,6 +91,16 @@ def capture() -> Iterator[Graph]:
 
 
 @contextlib.contextmanager
+def capture_cpu() -> Iterator[Graph]:
+    """Record what this thread has the kernels of the CPU do within the block, as kernels/program.py says."""
+    graph = Graph()
+    graph.program = program = Program()
+    with recorded(program):
+        yield graph
+    graph._launch, graph._nodes, graph._nbytes = program.launch, program.nodes, lambda: program.nbytes
+
+
+@contextlib.contextmanager
 def aside() -> Iterator[None]:
     """Within the block work is done at once, and is not part of the graph that is being captured, if one is."""
     if _local.graph is None:
@@ -108,10 +121,10 @@ def aside() -> Iterator[None]:
 def _on_tape(graph: Graph) -> Iterator[None]:
     from kernels import tape
 
-    recorded = tape.Tape()
-    with tape.recorded_on(recorded), np.errstate(all="ignore"):
+    onto = tape.Tape()
+    with tape.recorded_on(onto), np.errstate(all="ignore"):
         yield
-    graph._launch, graph._nodes = recorded.launch, recorded.nodes
+    graph._launch, graph._nodes = onto.launch, onto.nodes
 
 
 @contextlib.contextmanager
@@ -127,9 +140,9 @@ def _on_stream(graph: Graph) -> Iterator[None]:
             with contextlib.suppress(Exception):  # what was captured may be invalid: the exception says why
                 stream.end_capture()
             raise
-        recorded = stream.end_capture()
-    graph._launch, graph._nbytes = recorded.launch, pool.total_bytes
-    graph._nodes = lambda: names_in(recorded.debug_dot_str())
+        captured = stream.end_capture()
+    graph._launch, graph._nbytes = captured.launch, pool.total_bytes
+    graph._nodes = lambda: names_in(captured.debug_dot_str())
     graph.keep(pool)
 
 
@@ -140,9 +153,13 @@ def names_in(dot: str) -> Counter[str]:
 
 
 class Slots:
-    """Numbers that a graph reads, in device memory, and their values on the host: `send` them before a launch."""
+    """Numbers that a graph reads, in device memory, and their values on the host: `send` them before a launch.
 
-    def __init__(self) -> None:
+    On the CPU the two are one, and what a program is told of.
+    """
+
+    def __init__(self, program: Program | None = None) -> None:
+        self._program = program
         self._blocks: list[tuple[Any, np.ndarray]] = []
         self._used = _SLOTS
 
@@ -150,17 +167,21 @@ class Slots:
         """(an array of at most 16 bytes in device memory, the host's array that is sent there)."""
         if self._used == _SLOTS:
             size = _SLOTS * _SLOT
-            self._blocks.append((gpu.xp().empty(size, np.uint8), np.zeros(size, np.uint8)))
+            host = np.zeros(size, np.uint8)
+            device = gpu.xp().empty(size, np.uint8) if self._program is None else host
+            self._blocks.append((device, host))
             self._used = 0
         start = self._used * _SLOT
         stop = start + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         assert stop <= start + _SLOT, f"a slot has {_SLOT} bytes"
         self._used += 1
         device, host = (memory[start:stop].view(dtype).reshape(shape) for memory in self._blocks[-1])
-        return device, host
+        return device if self._program is None else self._program.constant(device), host
 
     def send(self) -> None:
         """Copy the host's values, in order with what the current stream was told; nobody waits."""
+        if self._program is not None:
+            return
         last = len(self._blocks) - 1
         for i, (device, host) in enumerate(self._blocks):
             n = self._used * _SLOT if i == last else host.size

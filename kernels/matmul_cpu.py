@@ -35,6 +35,7 @@ from kernels import matmul_reference as reference
 from kernels.activations_reference import ACTIVATIONS, apply_activation
 from kernels.checks import PRECISIONS
 from kernels.panels_cpu import lay_out
+from kernels.program import dense, do, whole
 from kernels.tile_cpu import (
     BIAS,
     HELD,
@@ -74,17 +75,17 @@ def matmul(
     Traffic: reads a and b once (from the cache again for every panel), writes 4 M N bytes.
     """
     if not _is_single_float32(a, b, bias, activation, precision):
-        return reference.matmul(a, b, bias, activation, precision)
+        return whole(reference.matmul, a, b, bias, activation, precision)
     (m, k), n = a.shape, b.shape[1]
     straight, across = n % LANES == 0, m % LANES == 0
     if not _TINY < m * n * k or k > _MOST_TERMS or not (straight or across):
-        return _by_blas(a, b, bias, activation)
+        return whole(_by_blas, a, b, bias, activation)
     if straight and (n <= m or not across or b.flags.c_contiguous):
         y = _product(a, b, bias, activation == "relu")
     else:
-        y = np.ascontiguousarray(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
+        y = dense(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
     if activation not in (None, "relu"):
-        apply_activation(y, activation)
+        do(apply_activation, y, activation)
     return y
 
 
@@ -115,21 +116,18 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, 
     y = buffers.empty((m, n), _float32)
     start = ZERO if bias is None else HELD if transposed else BIAS
     if start == HELD:
-        y[:] = bias[:, None]
+        do(np.copyto, y, bias[:, None])
     a, by_columns = _flat(a)
     b, in_panels = _flat(b)
     plan = (_plan if m <= _MOST_ROWS_REMEMBERED else _plan.__wrapped__)(m, n, k, by_columns, in_panels, start, relu)
     if in_panels:
         panels = buffers.empty((n * k,), _float32)
-        most = threads.num_threads() if n * k >= _LAY_OUT_SHARED_FROM else 1
+        most = n // LANES if n * k >= _LAY_OUT_SHARED_FROM else 1
         threads.share(lay_out, most, n // LANES, b, k, panels, plan.panel_at, plan.panel_step)
         b = panels
     above = _flat(bias)[0] if start == BIAS else NO_BIAS
     arrays = plan.walks, y.reshape(-1), plan.y_at, NO_SHIFT, a, plan.a_at, ONE_RUN, b, above
-    if m * n * k < _SHARED_FROM:
-        tiles(*arrays, 0, plan.items, 0, 0)
-    else:
-        threads.share(tiles, threads.num_threads(), plan.items, *arrays)
+    threads.share(tiles, plan.items if m * n * k >= _SHARED_FROM else 1, plan.items, *arrays)
     return y
 
 
@@ -144,7 +142,7 @@ def _flat(a: np.ndarray) -> tuple[np.ndarray, bool]:
             return a.reshape(-1), False
         if flags.f_contiguous:
             return a.T.reshape(-1), True
-    return np.array(a, order="C").reshape(-1), False
+    return dense(a).reshape(-1), False
 
 
 class _Plan(NamedTuple):

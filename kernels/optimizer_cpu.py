@@ -13,6 +13,7 @@ from numba import njit
 from kernels import optimizer_reference as reference
 from kernels import threads
 from kernels.optimizer_reference import Arrays, Scalar
+from kernels.program import do, whole
 from kernels.share_cpu import share
 
 _SHARED_FROM = 1 << 15  # elements: some 20 microseconds of one core
@@ -37,31 +38,30 @@ def adam_step(
     served = len(params) == len(grads) == len(exp_avgs) == len(exp_avg_sqs)
     served = served and all(map(_is_served, params, grads, exp_avgs, exp_avg_sqs))
     if not served:
-        reference.adam_step(
-            params, grads, exp_avgs, exp_avg_sqs, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize
-        )
+        options = step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize
+        whole(reference.adam_step, params, grads, exp_avgs, exp_avg_sqs, *options)
         return
-    step, lr, beta1, beta2, eps, weight_decay = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
-    scalars = np.array(
-        [
-            -1 if maximize else 1,
-            0 if decoupled else weight_decay,
-            1 - lr * weight_decay if decoupled else 1,
-            1 - beta1,
-            beta2,
-            1 - beta2,
-            1 / math.sqrt(1 - beta2**step),
-            eps,
-            lr / (1 - beta1**step),
-        ],
-        np.float32,
-    )
+    scalars = np.empty(9, np.float32)
+    do(_set_scalars, scalars, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize)
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         arrays = p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1)
-        if p.size < _SHARED_FROM:
-            _adam(*arrays, scalars, 0, p.size, 0, 0)
-        else:
-            threads.share(_adam, threads.num_threads(), p.size, *arrays, scalars)
+        threads.share(_adam, p.size if p.size >= _SHARED_FROM else 1, p.size, *arrays, scalars)
+
+
+def _set_scalars(scalars, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize) -> None:
+    """The numbers of a step as _adam takes them; step, lr and beta1 may be arrays that change from step to step."""
+    step, lr, beta1, beta2, eps, weight_decay = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+    scalars[:] = (
+        -1 if maximize else 1,
+        0 if decoupled else weight_decay,
+        1 - lr * weight_decay if decoupled else 1,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        1 / math.sqrt(1 - beta2**step),
+        eps,
+        lr / (1 - beta1**step),
+    )
 
 
 def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bool:

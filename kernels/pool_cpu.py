@@ -21,8 +21,9 @@ from numba import njit
 
 from kernels import buffers, threads
 from kernels import pool_reference as reference
+from kernels.program import contiguous, whole
 from kernels.share_cpu import share
-from kernels.windows import Pair, Windows, channels_last
+from kernels.windows import Pair, Windows
 
 
 def max_pool2d(
@@ -40,10 +41,10 @@ def max_pool2d(
     """
     _, w = reference.check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     if x.dtype != np.float32 or reference.tap_dtype(w) != np.uint8 or not x.size:
-        return reference.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
+        return whole(reference.max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     shape = (len(x), *w.count, x.shape[1])
     y, tap = buffers.empty(shape, np.float32), buffers.empty(shape, np.uint8)
-    arrays = (channels_last(x, x.dtype), y, tap)
+    arrays = (contiguous(x.transpose(0, 2, 3, 1)), y, tap)
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
     if w.kernel == w.stride == (2, 2) and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w):
         threads.share(_max_2x2, most, len(x), *arrays, activation == "relu")
@@ -136,14 +137,14 @@ def max_pool2d_grad(
     """
     _, w = reference.check_max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     if dy.dtype != np.float32 or tap.dtype != np.uint8 or not dy.size:
-        return reference.max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+        return whole(reference.max_pool2d_grad, dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
     tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
     threads.share(
         _max_grad,
         *(n if dx.nbytes > threads.WORTH_SHARING else 1, n),
-        *(channels_last(dy, dy.dtype), channels_last(tap, tap.dtype), dx),
+        *(contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx),
         *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint, tiling),
     )
     return dx.transpose(0, 3, 1, 2)

@@ -19,10 +19,14 @@ Which thread does a piece is chance; what the pieces are is not.
 
 A thread that has read the call's fields owns a piece if it then still finds the claim as it was before, and raises it
 by one: the fields change only while the claim is closed.
+
+With a `Recorder` for a team a kernel does nothing but note the call: where its thunk is, the pieces, and the arguments
+as they lie in registers and on the stack. `play` makes such calls again, many in a row without Python.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,13 +35,18 @@ from numba import cfunc, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.stale_cpu import forget_stale
+
 MOST_PIECES = 1 << 15
 _CLOSED = (1 << 16) - 1
 
 # Words of the team's memory; what threads write to is 128 bytes apart, for caches fetch lines in pairs.
 _CLAIM, _FINISHED, _STOP = 0, 16, 32
 _RUN, _THUNK, _ARGUMENTS, _BEGIN, _END, _PIECES = range(48, 54)
+_RECORD = 64  # of a recorder: the call
 _WORDS = 64
+_HEAD = 5  # words of a recorded call before its arguments: thunk, begin, stop, pieces, words of arguments
+_MOST_WORDS = 512
 
 _PAUSES = 1 << 10  # that a waiting thread makes before it lets others have its core between looks; some 25 microseconds
 _IDLE = 1 << 12  # looks of a thread without work before it goes to sleep, most of them yielding
@@ -45,15 +54,33 @@ _IDLE = 1 << 12  # looks of a thread without work before it goes to sleep, most 
 _void, _i8, _i64 = ir.VoidType(), ir.IntType(8), ir.IntType(64)
 _pointer = _i8.as_pointer()
 _THUNK_TYPE = ir.FunctionType(_void, [_pointer, _i64, _i64, _i64])
-_RUN_TYPE = ir.FunctionType(_void, [_i64] * 6)
+_RUN_TYPE = ir.FunctionType(_void, [_i64] * 7)
+_RUN_SIGNATURE = types.void(*[types.int64] * 7)
 
 
 def new_team() -> np.ndarray:
     """The memory of a team; its address is what kernels take."""
     memory = np.zeros(_WORDS, np.int64)
     memory[_CLAIM] = _CLOSED
-    memory[_RUN] = _run_address()
+    memory[_RUN] = _address_of(_run)
     return memory
+
+
+class Recorder:
+    """What notes a kernel's call instead of making it, in the team's place."""
+
+    def __init__(self) -> None:
+        self._memory = np.zeros(_WORDS + _HEAD + _MOST_WORDS, np.int64)
+        self._memory[_RUN] = _address_of(_note)
+        self.address = self._memory.ctypes.data
+
+    def take(self) -> np.ndarray:
+        """The call that was noted last, as `play` takes it: int64."""
+        size = _HEAD + int(self._memory[_RECORD + _HEAD - 1])
+        assert size > _HEAD, "no call was noted"
+        call = self._memory[_RECORD : _RECORD + size].copy()
+        self._memory[_RECORD + _HEAD - 1] = 0
+        return call
 
 
 @intrinsic
@@ -69,14 +96,25 @@ def share(context: Any, begin: Any, stop: Any, pieces: Any, team: Any) -> Any:
         function.attributes.add("noinline")
         record = ir.LiteralStructType([a.type for a in kept])
         place = cgutils.alloca_once(b, record)
-        for i, value in enumerate(kept):
-            b.store(value, cgutils.gep_inbounds(b, place, 0, i))
+        for i in range(len(kept)):
+            b.store(_borrowed(i, kept), cgutils.gep_inbounds(b, place, 0, i))
         thunk = _thunk(b.module, function, record)
+        words = context.get_abi_sizeof(record) // 8  # whole ones: an array's are among them
+        assert words <= _MOST_WORDS
         run = b.inttoptr(b.load(_word(b, team, _RUN)), _RUN_TYPE.as_pointer())
-        b.call(run, [team, b.ptrtoint(thunk, _i64), b.ptrtoint(place, _i64), begin, stop, pieces])
+        b.call(run, [team, b.ptrtoint(thunk, _i64), b.ptrtoint(place, _i64), _i64(words), begin, stop, pieces])
         return context.get_dummy_value()
 
     return sig, codegen
+
+
+def _borrowed(i: int, arguments: list[ir.Argument]) -> ir.Value:
+    """Argument i, unless it says to whom an array belongs: two pointers, to Numba's count of references and to Python's
+    object, come first of what an array is passed as (numba.core.datamodel). The count lives as long as the call only.
+    """
+    is_pointer = [isinstance(a.type, ir.PointerType) for a in arguments]
+    owner = is_pointer[i] and (is_pointer[i + 1 : i + 2] == [True] or (i > 0 and is_pointer[i - 1]))
+    return ir.Constant(arguments[i].type, None) if owner else arguments[i]
 
 
 def _thunk(module: ir.Module, function: ir.Function, record: ir.Type) -> ir.Function:
@@ -201,7 +239,8 @@ def _do_a_piece(team):
     return True
 
 
-def _run(team, thunk, arguments, begin, stop, pieces):
+@njit(nogil=True, cache=True)
+def _run_pieces(team, thunk, arguments, begin, stop, pieces):
     """All pieces, with whatever threads of the team are there to help."""
     ticket = _load(team, _CLAIM) >> 16
     _store(team, _THUNK, thunk)
@@ -223,14 +262,59 @@ def _run(team, thunk, arguments, begin, stop, pieces):
     _store(team, _CLAIM, (ticket + 1) << 16 | _CLOSED)
 
 
-def _run_address() -> int:
-    global _compiled
-    if _compiled is None:
-        _compiled = cfunc(types.void(*[types.int64] * 6), cache=True)(_run)
-    return _compiled.address
+def _run(team, thunk, arguments, words, begin, stop, pieces):
+    _run_pieces(team, thunk, arguments, begin, stop, pieces)
 
 
-_compiled: Any = None
+def _note(recorder, thunk, arguments, words, begin, stop, pieces):
+    at = recorder + 8 * _RECORD
+    for i, word in enumerate((thunk, begin, stop, pieces, words)):
+        _write(at + 8 * i, word)
+    for i in range(words):
+        _write(at + 8 * (_HEAD + i), _read(arguments + 8 * i))
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return cfunc(_RUN_SIGNATURE, cache=True)(function)
+
+
+def _address_of(function: Any) -> int:
+    """Where share finds the function; it stays there."""
+    return _compiled(function).address
+
+
+@intrinsic
+def _read(context: Any, address: Any) -> Any:
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return b.load(_word(b, args[0], 0))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _write(context: Any, address: Any, value: Any) -> Any:
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        b.store(args[1], _word(b, args[0], 0))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@njit(nogil=True, cache=True)
+def play(calls, team):
+    """Make calls that recorders noted, one after the other in one array; without a team by this thread alone."""
+    at, place = 0, calls.ctypes.data
+    while at < len(calls):
+        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
+        arguments = place + 8 * (at + _HEAD)
+        if team and pieces > 1:
+            _run_pieces(team, thunk, arguments, begin, stop, pieces)
+        else:
+            items = stop - begin
+            for i in range(pieces):
+                _call(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)
+        at += _HEAD + words
 
 
 @njit(nogil=True, cache=True)
@@ -251,3 +335,6 @@ def serve(team):
 def stop(team: np.ndarray) -> None:
     """Have the threads of a team leave `serve`, now and whenever they enter it."""
     team[_STOP] = 1
+
+
+forget_stale(serve.stats.cache_path)  # before any of it is read

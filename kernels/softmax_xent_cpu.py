@@ -15,8 +15,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from kernels import buffers, threads
 from kernels import softmax_xent_reference as reference
 from kernels.exp_cpu import exp_in_place
+from kernels.program import dense, do, whole
+from kernels.share_cpu import share
 
 _MEAN, _SUM, _NONE = 0, 1, 2
 _CODE = {"mean": _MEAN, "sum": _SUM, "none": _NONE}
@@ -35,15 +38,19 @@ def softmax_xent(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """softmax_xent_reference.softmax_xent. Traffic: reads 4 N C bytes once from memory, writes 12 N."""
     if not _is_served(z, t, weight, label_smoothing, ignore_index, reduction):
-        return reference.softmax_xent(z, t, weight, label_smoothing, ignore_index, reduction)
+        return whole(reference.softmax_xent, z, t, weight, label_smoothing, ignore_index, reduction)
     losses, m, s = np.empty((3, len(t)), np.float32)
-    z, t = _dense(z), _dense(t)
+    z, t = _plain(z), _plain(t)
     shifted = np.empty(_rows_at_once(z) * z.shape[1], np.float32)
-    loss, total, wrong = _losses(z, t, ignore_index, _CODE[reduction], losses, m, s, shifted)
-    if wrong >= 0:
-        reference.check_labels("softmax_xent", t, z.shape[1], ignore_index)
-    loss = losses if reduction == "none" else np.asarray(loss, np.float32)
-    return loss, m, s, np.asarray(total, np.float32)
+    sums, wrong = np.empty(2, np.float32), np.empty(1, np.int64)
+    threads.share(_losses, 1, 1, z, t, ignore_index, _CODE[reduction], losses, m, s, shifted, sums, wrong)
+    do(_raise_if_wrong, wrong, "softmax_xent", t, z.shape[1], ignore_index)
+    return losses if reduction == "none" else sums[:1].reshape(()), m, s, sums[1:].reshape(())
+
+
+def _raise_if_wrong(wrong: np.ndarray, op: str, t: np.ndarray, classes: int, ignore_index: int) -> None:
+    if wrong[0] >= 0:
+        reference.check_labels(op, t, classes, ignore_index)
 
 
 def _is_served(z, t, weight, label_smoothing, ignore_index, reduction) -> bool:
@@ -58,12 +65,16 @@ def _is_served(z, t, weight, label_smoothing, ignore_index, reduction) -> bool:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _losses(z, t, ignore_index, reduction, losses, m, s, shifted):
+def _losses(z, t, ignore_index, reduction, losses, m, s, shifted, sums, wrong, begin, stop, part, team):
+    """sums: the loss, and what a mean was divided by; wrong: the first row whose label is out of range, or -1."""
+    if team:
+        share(begin, stop, part, team)
+        return
     rows, classes = z.shape
     loss, kept = 0.0, 0
-    wrong = _first_wrong(t, classes, ignore_index)
-    if wrong >= 0:
-        return loss, kept, wrong
+    wrong[0] = _first_wrong(t, classes, ignore_index)
+    if wrong[0] >= 0:
+        return
     chunk = shifted.size // classes  # rows
     for first in range(0, rows, chunk):
         last = min(first + chunk, rows)
@@ -86,9 +97,8 @@ def _losses(z, t, ignore_index, reduction, losses, m, s, shifted):
             losses[i] = s[i] - (z[i, t[i]] - m[i])
             loss += losses[i]
             kept += 1
-    if reduction == _MEAN:
-        return loss / kept, kept, wrong
-    return loss, 1, wrong
+    sums[0] = loss / kept if reduction == _MEAN else loss
+    sums[1] = kept if reduction == _MEAN else 1
 
 
 def softmax_xent_grad(
@@ -110,11 +120,12 @@ def softmax_xent_grad(
         or not z.flags.c_contiguous
         or not _are_saved(dloss, m, s, total, () if reduction != "none" else t.shape, t.shape)
     ):
-        return reference.softmax_xent_grad(dloss, z, t, m, s, total, weight, label_smoothing, ignore_index, reduction)
-    dz = np.empty(z.shape, np.float32)
-    z, t, m, s, per_row = map(_dense, (z, t, m, s, dloss.reshape(-1)))
-    if _gradient(per_row, z, t, m, s, np.float32(total), ignore_index, dz, _rows_at_once(z)) >= 0:
-        reference.check_labels("softmax_xent_grad", t, z.shape[1], ignore_index)
+        options = weight, label_smoothing, ignore_index, reduction
+        return whole(reference.softmax_xent_grad, dloss, z, t, m, s, total, *options)
+    dz, wrong = buffers.empty(z.shape, np.float32), np.empty(1, np.int64)
+    z, t, m, s, per_row, total = map(_plain, (z, t, m, s, dloss.reshape(-1), total.reshape(1)))
+    threads.share(_gradient, 1, 1, per_row, z, t, m, s, total, ignore_index, dz, _rows_at_once(z), wrong)
+    do(_raise_if_wrong, wrong, "softmax_xent_grad", t, z.shape[1], ignore_index)
     return dz
 
 
@@ -131,18 +142,21 @@ def _rows_at_once(z: np.ndarray) -> int:
     return max(1, min(len(z), _CHUNK // z.shape[1]))
 
 
-def _dense(a: np.ndarray) -> np.ndarray:
+def _plain(a: np.ndarray) -> np.ndarray:
     """a, or a copy where it is not the kind of array that the loops are compiled for."""
-    return a if a.flags.carray else np.array(a, order="C")
+    return a if a.flags.carray else dense(a)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _gradient(dloss, z, t, m, s, total, ignore_index, dz, chunk):
-    """dz, `chunk` rows at a time; dloss is one for all rows or one for each. Returns as _first_wrong does."""
+def _gradient(dloss, z, t, m, s, total, ignore_index, dz, chunk, wrong, begin, stop, part, team):
+    """dz, `chunk` rows at a time; dloss is one for all rows or one for each; wrong as of _losses."""
+    if team:
+        share(begin, stop, part, team)
+        return
     rows, classes = z.shape
-    wrong = _first_wrong(t, classes, ignore_index)
-    if wrong >= 0:
-        return wrong
+    wrong[0] = _first_wrong(t, classes, ignore_index)
+    if wrong[0] >= 0:
+        return
     step = 1 if len(dloss) == rows else 0
     for first in range(0, rows, chunk):
         last = min(first + chunk, rows)
@@ -152,12 +166,11 @@ def _gradient(dloss, z, t, m, s, total, ignore_index, dz, chunk):
         exp_in_place(dz[first:last].reshape(-1), (last - first) * classes)
         for i in range(first, last):
             kept = t[i] != ignore_index
-            g = dloss[i * step] / total if kept else np.float32(0)
+            g = dloss[i * step] / total[0] if kept else np.float32(0)
             for j in range(classes):
                 dz[i, j] = g * dz[i, j]
             if kept:
                 dz[i, t[i]] -= g
-    return wrong
 
 
 @njit(nogil=True, cache=True)

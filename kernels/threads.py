@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.program import recording
+
 _count = 0
 _lock = threading.Lock()  # held by the caller whom the team helps
 _team: np.ndarray | None = None
@@ -63,7 +65,10 @@ def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -
     caller, this one does all of its own.
     """
     pieces = min(num_threads(), most, items)
-    if pieces <= 1:
+    recorded = recording()
+    if recorded is not None:
+        recorded.kernel(kernel, pieces, items, arguments)
+    elif pieces <= 1:
         kernel(*arguments, 0, items, 0, 0)
     elif _lock.acquire(blocking=False):
         try:
@@ -74,6 +79,19 @@ def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -
         bounds = [items * i // pieces for i in range(pieces + 1)]
         for i in range(pieces):
             kernel(*arguments, bounds[i], bounds[i + 1], i, 0)
+
+
+def play(calls: np.ndarray) -> None:
+    """Make the calls of kernels that share_cpu.Recorder noted, with the team's help unless that is somebody else's."""
+    from kernels import share_cpu
+
+    if num_threads() > 1 and _lock.acquire(blocking=False):
+        try:
+            share_cpu.play(calls, _address_of_team(num_threads()))
+        finally:
+            _lock.release()
+    else:
+        share_cpu.play(calls, 0)
 
 
 def _address_of_team(threads: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from engine import ops
+from engine import ops, recording
 from engine.autograd import no_grad
 from engine.device import array_module
 from engine.dtypes import accumulator
@@ -41,6 +41,7 @@ def clip_grad_norm_(
     require_one_device(op, *grads)
     if p == 2.0 and not error_if_nonfinite:
         arrays = [g.data for g in grads]
+        recording.reads(*grads)
         total = kernels.of(*arrays).clip_norm_step(arrays, float(max_norm))
         for g in grads:
             g._storage.version += 1

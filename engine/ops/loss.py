@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from engine import recording
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.activations import softmax, softmax_grad
@@ -37,6 +38,7 @@ def softmax_xent(
         "ignore_index": ignore_index,
         "reduction": reduction,
     }
+    recording.reads(t, weight)
     loss, m, s, total = kernels.of(z.data, t.data).softmax_xent(z.data, t.data, **options)
 
     def rule(dy: Tensor) -> tuple:

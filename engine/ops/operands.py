@@ -92,7 +92,7 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
     Two numbers become tensors of xp.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if type(a.data) is not type(b.data):
+        if type(a.data) is not type(b.data) and a.device != b.device:
             raise _mixed_devices(op, a, b)
         if a.data.dtype != b.data.dtype:
             dtype = dtypes.promote(a.data, b.data)
@@ -125,7 +125,7 @@ def require_one_device(op: str, *tensors: Tensor | None) -> None:
     for x in tensors:
         if x is not None:
             first = first or type(x.data)
-            if type(x.data) is not first:
+            if type(x.data) is not first and isinstance(x.data, np.ndarray) != issubclass(first, np.ndarray):
                 raise _mixed_devices(op, *tensors)
 
 
@@ -163,7 +163,7 @@ def require_float(op: str, *tensors: Tensor | None) -> None:
             first = x
         elif x.data.dtype != first.data.dtype:
             raise TypeError(f"{op}: dtypes are {first.data.dtype} and {x.data.dtype}; expected one for all")
-        elif type(x.data) is not type(first.data):
+        elif type(x.data) is not type(first.data) and x.device != first.device:
             raise _mixed_devices(op, first, x)
 
 

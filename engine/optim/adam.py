@@ -9,7 +9,7 @@ import numpy as np
 import kernels
 from engine import recording
 from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
+from engine.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
 from engine.optim.state_dict import follow, new_moment, new_step
 from engine.tensor import Tensor
 from kernels.optimizer_reference import adam_factors
@@ -88,7 +88,6 @@ class Adam(Optimizer):
 
     def _run(self, group: Group, batch: list[tuple[Tensor, dict[str, Tensor]]], step: int) -> None:
         arrays = [param.data for param, _ in batch]
-        beta1, beta2 = group["betas"]
         lr = lr_beside(type(self).__name__, group, batch[0][0])  # first: it may be wrong, and nothing has changed yet
         kernels.of(*arrays).adam_step(
             arrays,
@@ -97,8 +96,8 @@ class Adam(Optimizer):
             [state["exp_avg_sq"].data for _, state in batch],
             _step_beside(arrays[0], [state["step"].data for _, state in batch], step, group),
             lr,
-            beta1=beta1,
-            beta2=beta2,
+            beta1=_beta1_beside(arrays[0], group),
+            beta2=group["betas"][1],
             eps=group["eps"],
             weight_decay=group["weight_decay"],
             decoupled=group["decoupled_weight_decay"],
@@ -130,9 +129,20 @@ def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) 
     recorded.holds(lambda: group["betas"][1] == beta2)
     recorded.holds(lambda: len({count.item() for count in counts}) == 1)
     recorded.undo(goes_back)
-    factors = recorded.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
+    if recorded.device == "cpu":
+        number = recorded.number(lambda: counts[0].item() + 1, np.int64)
+    else:
+        number = recorded.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
     recorded.again(goes_on)
-    return factors
+    return number
+
+
+def _beta1_beside(array: Any, group: Group) -> Any:
+    """The group's beta1; where the step is captured on the CPU, what the group has by then at each launch."""
+    recorded = recording.on_device(array)
+    if recorded is None or recorded.device == "cuda":  # there it is among adam_factors
+        return group["betas"][0]
+    return recorded.number(lambda: group["betas"][0], number_dtype(recorded))
 
 
 class AdamW(Adam):

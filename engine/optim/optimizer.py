@@ -147,6 +147,7 @@ class Optimizer:
             recorded.members(group, ["lr"])
         else:
             recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
+        recorded.reads(*params, *[param.grad for param in params])
         recorded.members(state, params)
         for param in params:
             recorded.members(state.get(param, {}), self._state_names)
@@ -165,7 +166,7 @@ class Optimizer:
             if not isinstance(grad, Tensor):
                 raise TypeError(f"{self._place(group, i)}: grad is a {type(grad).__name__}; expected a Tensor")
             p, g = param.data, grad.data
-            if type(g) is not type(p):
+            if type(g) is not type(p) and grad.device != param.device:
                 found = f"grad is on {grad.device}, the parameter on {param.device}"
                 raise TypeError(f"{self._place(group, i)}: {found}; expected one device")
             if g.dtype != p.dtype:

@@ -31,7 +31,7 @@ def require_lr(op: str, lr: Any) -> None:
     if lr.requires_grad:
         raise ValueError(f"{op}: lr requires grad; expected a tensor that does not (a step is not differentiated)")
     if not lr.is_cuda:  # the step does not wait to see what a GPU holds
-        require_number(op, "lr", lr.item(), least=0)
+        require_number(op, "lr", lr.data.item(), least=0)
 
 
 def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
@@ -43,6 +43,7 @@ def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
     lr = group["lr"]
     if isinstance(lr, Tensor):
         if lr.is_cuda == param.is_cuda:
+            recording.reads(lr)
             return lr.data
         if lr.is_cuda:
             raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
@@ -54,7 +55,12 @@ def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
         require_lr(op, group["lr"])
         return float(group["lr"])
 
-    return recorded.number(now, np.float32)
+    return recorded.number(now, number_dtype(recorded))
+
+
+def number_dtype(recorded: recording.Recording) -> Any:
+    """The dtype of an option that is read at each launch: on the CPU the host's own, for the host computes with it."""
+    return np.float64 if recorded.device == "cpu" else np.float32
 
 
 def require_flag(op: str, name: str, value: Any) -> None:

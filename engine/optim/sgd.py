@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 import kernels
 from engine import recording
 from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import lr_beside, refuse, require_flag, require_lr, require_number
+from engine.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
 from engine.optim.state_dict import follow, new_moment
 from engine.tensor import Tensor
 
@@ -118,4 +116,4 @@ def _momentum_beside(array: Any, group: Group) -> Any:
             recorded.holds(lambda: group["momentum"] == 0)
         return momentum
     recorded.holds(lambda: group["momentum"] != 0)
-    return recorded.number(lambda: group["momentum"], np.float32)
+    return recorded.number(lambda: group["momentum"], number_dtype(recorded))

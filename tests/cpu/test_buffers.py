@@ -73,13 +73,26 @@ def test_small_and_empty_arrays_are_numpys_own():
     assert buffers.empty((0, 1000), np.float32).shape == (0, 1000)
 
 
-def test_idle_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(buffers, "KEPT", 1 << 20)
-    arrays = [buffers.empty((1 << 18,), np.uint8) for _ in range(10)]
+def test_idle_memory_is_bounded():
+    pool = buffers.Pool(kept=1 << 20)
+    with buffers.taken_from(pool):
+        arrays = [buffers.empty((1 << 18,), np.uint8) for _ in range(10)]
     arrays.clear()
-    assert 0 < buffers.idle_bytes() <= 1 << 20
-    buffers.free()
-    assert buffers.idle_bytes() == 0
+    assert 0 < pool.idle_bytes <= 1 << 20
+    pool.free()
+    assert pool.idle_bytes == 0
+
+
+def test_a_pool_of_ones_own():
+    pool = buffers.Pool()
+    with buffers.taken_from(pool):
+        array = buffers.empty(SHAPE, np.float32)
+    assert buffers.pool_of(array[3:].T) is pool
+    assert buffers.pool_of(buffers.empty(SHAPE, np.float32)) not in (pool, None)
+    assert buffers.pool_of(np.empty(3)) is None
+    del array
+    assert pool.idle_bytes == pool.nbytes >= 240_000
+    assert buffers.idle_bytes() >= 240_000
 
 
 def test_many_threads_never_share_a_block():
