@@ -34,6 +34,7 @@ from kernels import buffers, threads
 from kernels import matmul_reference as reference
 from kernels.activations_reference import ACTIVATIONS, apply_activation
 from kernels.checks import PRECISIONS
+from kernels.dots_cpu import dots, items
 from kernels.panels_cpu import lay_out
 from kernels.program import dense, do, whole
 from kernels.tile_cpu import (
@@ -53,7 +54,8 @@ from kernels.tile_cpu import (
 )
 
 _MOST_TERMS = 4096
-_TINY = 1 << 16  # multiply-adds
+_TINY = 1 << 11  # multiply-adds
+_MANY_ROWS, _FEW_TERMS = 256, 128  # where transposing b once costs less than sums across lanes in every tile
 _SHARED_FROM = 1 << 20  # multiply-adds: some 20 microseconds of one core
 _LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long
 _NEAR = 1 << 12  # floats of a that an item's tiles go over again for every panel: a third of a first-level cache
@@ -78,9 +80,13 @@ def matmul(
         return whole(reference.matmul, a, b, bias, activation, precision)
     (m, k), n = a.shape, b.shape[1]
     straight, across = n % LANES == 0, m % LANES == 0
-    if not _TINY < m * n * k or k > _MOST_TERMS or not (straight or across):
+    if not _TINY < m * n * k or k > _MOST_TERMS:
         return whole(_by_blas, a, b, bias, activation)
-    if straight and (n <= m or not across or b.flags.c_contiguous):
+    if b.flags.f_contiguous and a.flags.c_contiguous and not (straight and m >= _MANY_ROWS and k <= _FEW_TERMS):
+        y = _row_by_row(a, b.T, bias, activation == "relu")
+    elif not (straight or across):
+        return whole(_by_blas, a, b, bias, activation)
+    elif straight and (n <= m or not across or b.flags.c_contiguous):
         y = _product(a, b, bias, activation == "relu")
     else:
         y = dense(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
@@ -108,6 +114,17 @@ def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, ac
         and (activation is None or activation in ACTIVATIONS)
         and precision in PRECISIONS
     )
+
+
+def _row_by_row(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
+    """act(a @ b^T + bias), the rows of both contiguous."""
+    (m, k), n = a.shape, len(b)
+    y = buffers.empty((m, n), _float32)
+    flat = _flat(a)[0], _flat(b)[0], NO_BIAS if bias is None else _flat(bias)[0], y.reshape(-1)
+    pieces = items(m, n)
+    most = pieces if m * n * k >= _SHARED_FROM else 1
+    threads.share(dots, most, pieces, *flat, m, n, k, ZERO if bias is None else BIAS, int(relu))
+    return y
 
 
 def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, transposed: bool = False) -> np.ndarray:

@@ -30,10 +30,11 @@ def test_blocks_and_threads_change_no_bit():
     before = threads.num_threads()
     try:
         threads.set_num_threads(1)
-        want = cpu.matmul(a, b)
+        want, of_rows = cpu.matmul(a, b), cpu.matmul(a, np.asfortranarray(b))
         threads.set_num_threads(3)
         assert np.array_equal(cpu.matmul(a, b), want)
-        # b in the order of its columns is laid out in panels, and its terms are added in one block
-        assert np.array_equal(cpu.matmul(a, np.asfortranarray(b)), want)
+        assert np.array_equal(cpu.matmul(a, np.asfortranarray(b)), of_rows)
+        # both in the order of their columns: b is laid out in panels, and its terms are added in one block
+        assert np.array_equal(cpu.matmul(np.asfortranarray(a), np.asfortranarray(b)), want)
     finally:
         threads.set_num_threads(before)
