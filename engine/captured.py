@@ -207,7 +207,7 @@ class CapturedStep:
                     if on_cpu:
                         for buffer, tensor in zip(inputs, tensors):
                             buffer[...] = tensor.data  # a primitive that is tried now may look at labels
-                        inputs = list(map(captured.program.adopt, inputs))
+                        inputs = captured.program.inputs(inputs)
                         recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
                     buffers = iter([wrap(x) for x in inputs])
                     args, kwargs = _map((args, kwargs), lambda _: next(buffers))
@@ -224,8 +224,11 @@ class CapturedStep:
         return recorded
 
     def _launched(self, recorded: Recording, tensors: list[Tensor], again: bool = True) -> Any:
-        for buffer, tensor in zip(recorded.inputs, tensors):
-            buffer[...] = tensor.data
+        if recorded.device == "cpu":
+            recorded.graph.program.take([tensor.data for tensor in tensors])
+        else:
+            for buffer, tensor in zip(recorded.inputs, tensors):
+                buffer[...] = tensor.data
         recorded.launch(again)
         return _map(recorded.outputs, _copied)
 

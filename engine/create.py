@@ -15,7 +15,7 @@ from engine.device import as_device, is_array, module_of, move, on_host
 from engine.ops.operands import number, quiet, shape_argument
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, adopted, wrap
-from kernels import gpu
+from kernels import buffers, gpu
 
 _DLPACK_CUDA = 2  # kDLCUDA, of dlpack.h
 
@@ -141,7 +141,9 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Memory as it is found; float32 by default."""
     xp = module_of(as_device(device))
-    return _finish(xp.empty(_size("empty", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
+    # On the CPU large arrays begin on a cache line: products of two that do not lose a quarter of their speed.
+    make = buffers.empty if xp is np else xp.empty
+    return _finish(make(_size("empty", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:

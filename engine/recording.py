@@ -262,6 +262,7 @@ class Recording:
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
             tensor.data = program.plain(tensor.data, "it")
+            program.fix(tensor.data)
         program.settle()
         if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
             raise CaptureError("writes to a parameter with NumPy")

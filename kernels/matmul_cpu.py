@@ -59,6 +59,7 @@ _MANY_ROWS, _FEW_TERMS = 256, 128  # where transposing b once costs less than su
 _SHARED_FROM = 1 << 20  # multiply-adds: some 20 microseconds of one core
 _LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long
 _NEAR = 1 << 12  # floats of a that an item's tiles go over again for every panel: a third of a first-level cache
+_FEW_ROWS = 256  # of a, that are gone over for each panel of b in turn
 _BLOCK = 128  # terms of a panel that is not laid out; its rows lie on as many pages, and should stay in that cache
 _MOST_ROWS_REMEMBERED = 1 << 12
 
@@ -177,7 +178,15 @@ class _Plan(NamedTuple):
 def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int, relu: bool) -> _Plan:
     """The plan for a (m, k), in the order of its columns or not, and b (k, n), laid out in panels or not."""
     blocks = 1 if in_panels else -(-k // _BLOCK)
-    item_rows = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
+    by_panels = not in_panels and m <= _FEW_ROWS and n >= 4 * WIDEST * LANES
+    if by_panels:
+        items, item_rows = -(-n // (WIDEST * LANES)), m
+    else:
+        most = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
+        items = -(-m // most)
+        items += items % 2 if m >= 2 * ROW_BLOCK else 0  # two threads, the most common number, have as much to do
+        item_rows = ROW_BLOCK * -(-m // (items * ROW_BLOCK))
+        items = -(-m // item_rows)
     walks, panel_at, panel_step = [], [], []
     for block in range(blocks):
         first, end = k * block // blocks, k * (block + 1) // blocks
@@ -187,9 +196,14 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
             panels = (n - column) // width if vectors <= WIDEST else 0
             if not panels:
                 continue
-            walks.append(Walk(
-                vectors=vectors, panels=panels, rows=item_rows, run=end - first, w_step=width if in_panels else n,
-                x_step=m if by_columns else 1, item_rows=item_rows, total_rows=m, y_panel=width, y_base=column,
+            if by_panels:  # the next terms of this panel, or the first of the next one
+                fetch = (end - first) * n if end < k else width - first * n
+                sharing = Walk(item_panels=1, total_panels=panels, fetch=fetch, vectors=vectors, panels=1, rows=m, run=0, w_step=0)
+            else:
+                sharing = Walk(item_rows=item_rows, total_rows=m, vectors=vectors, panels=panels, rows=item_rows, run=0, w_step=0)
+            walks.append(sharing._replace(
+                run=end - first, w_step=width if in_panels else n,
+                x_step=m if by_columns else 1, y_panel=width, y_base=column,
                 x_base=first * (m if by_columns else 1),
                 w_panel=width * k if in_panels else width, w_base=column * k if in_panels else column + first * n,
                 bias_panel=width if start == BIAS else 0, bias_base=column if start == BIAS else 0,
@@ -201,7 +215,7 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
             column += panels * width
     return _Plan(
         walk_array(*walks),
-        -(-m // item_rows),
+        items,
         row_table(np.arange(m) * n),
         row_table(np.arange(m) * (1 if by_columns else k)),
         np.array(panel_at, np.intp),

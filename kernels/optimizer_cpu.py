@@ -41,27 +41,42 @@ def adam_step(
         options = step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize
         whole(reference.adam_step, params, grads, exp_avgs, exp_avg_sqs, *options)
         return
+    numbers = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+    options = np.array([*numbers[3:], decoupled, maximize], np.float64)
     scalars = np.empty(9, np.float32)
-    do(_set_scalars, scalars, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize)
+    threads.share(_set_scalars, 1, 1, *map(_as_array, (step, lr, beta1), numbers), options, scalars)
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         arrays = p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1)
         threads.share(_adam, p.size if p.size >= _SHARED_FROM else 1, p.size, *arrays, scalars)
 
 
-def _set_scalars(scalars, step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize) -> None:
-    """The numbers of a step as _adam takes them; step, lr and beta1 may be arrays that change from step to step."""
-    step, lr, beta1, beta2, eps, weight_decay = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
-    scalars[:] = (
-        -1 if maximize else 1,
-        0 if decoupled else weight_decay,
-        1 - lr * weight_decay if decoupled else 1,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        1 / math.sqrt(1 - beta2**step),
-        eps,
-        lr / (1 - beta1**step),
-    )
+def _as_array(number: Scalar, value: float) -> np.ndarray:
+    """A number as float64 (1,): the very memory of an array, for a program reads what is there at each launch."""
+    if not isinstance(number, np.ndarray):
+        return np.array([value])
+    if number.dtype == np.float64 and number.flags.carray:
+        return number.reshape(1)
+    array = np.empty(1)
+    do(np.copyto, array, number)
+    return array
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _set_scalars(step, lr, beta1, options, scalars, begin, stop, part, team):
+    """The numbers of a step as _adam takes them, all of them computed in float64."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    beta2, eps, weight_decay, decoupled, maximize = options
+    scalars[0] = -1 if maximize else 1
+    scalars[1] = 0 if decoupled else weight_decay
+    scalars[2] = 1 - lr[0] * weight_decay if decoupled else 1
+    scalars[3] = 1 - beta1[0]
+    scalars[4] = beta2
+    scalars[5] = 1 - beta2
+    scalars[6] = 1 / math.sqrt(1 - beta2 ** step[0])
+    scalars[7] = eps
+    scalars[8] = lr[0] / (1 - beta1[0] ** step[0])
 
 
 def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bool:

@@ -36,11 +36,17 @@ class Program:
     """What `recorded` recorded."""
 
     def __init__(self) -> None:
+        from kernels import threads
         from kernels.share_cpu import Recorder
 
+        self._play = threads.play
         self._recorder = Recorder()
         self._pool = buffers.Pool(kept=float("inf"))
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments)
+        self._guards: dict[int, Callable[[], None]] = {}  # by the step, while recorded; by where its call lies, then
+        self._inputs: list[np.ndarray] = []
+        self._fixed: set[int] = set()  # ids of inputs that a function of Python reads
+        self._moves: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None] = []
         self._names: list[str] = []
         self._kept: list[Any] = []
         self._known: dict[int, np.ndarray] = {}  # by id, the arrays whose memory may be used
@@ -57,9 +63,25 @@ class Program:
             if isinstance(array, np.ndarray) and buffers.pool_of(array) is not self._pool:
                 self._kept.append(array)  # the note has its address only
 
-    def function(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def guard(self, word: np.ndarray, told: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Where the last call of a kernel leaves the word at 0 or above, call told(*arguments)."""
+        from kernels.share_cpu import guard
+
+        guard(self._steps[-1], word)
+        self._kept.append(word)
+        self._guards[len(self._steps) - 1] = lambda: told(*arguments)
+        self.fix(arguments)
+
+    def function(self, name: str, function: Callable[..., Any], arguments: Any, used: Any = ()) -> None:
+        """function(*arguments), which uses memory of theirs and of arrays in `used`."""
         self._steps.append((function, arguments))
         self._names.append(name)
+        self.fix((arguments, used))
+
+    def inputs(self, arrays: list[np.ndarray]) -> list[Planned]:
+        """Arrays that `launch` takes others for: what the program is to read."""
+        self._inputs = arrays
+        return list(map(self.adopt, arrays))
 
     def primitives(self, backend: ModuleType) -> _Primitives:
         """The primitives of a backend, recorded."""
@@ -73,7 +95,7 @@ class Program:
     def copied(self, source: np.ndarray, copy: Callable[[np.ndarray], np.ndarray]) -> Planned:
         """The result of copy(source)."""
         target = copy(source)
-        self.function("copy", lambda: np.copyto(target, copy(source)), ())
+        self.function("copy", lambda: np.copyto(target, copy(source)), (), source)
         return self.adopt(target)
 
     def adopt(self, array: np.ndarray) -> Planned:
@@ -103,31 +125,68 @@ class Program:
             if id(_owner(array)) not in self._known:
                 raise PlannedError("uses an array that was made beside it, with NumPy", op, place)
 
+    def fix(self, used: Any) -> None:
+        """Arrays that somebody uses who is no call of a kernel: inputs among them must be where they are."""
+        owners = {id(_owner(array)) for array in _all_arrays(used)}
+        self._fixed |= owners & {id(array) for array in self._inputs}
+
     # --- afterwards
 
     def close(self) -> None:
         """Nothing more is recorded: join what can be played in one go."""
         joined: list[Any] = []
-        for step in self._steps:
-            if isinstance(step, np.ndarray) and joined and isinstance(joined[-1], list):
-                joined[-1].append(step)
-            else:
-                joined.append([step] if isinstance(step, np.ndarray) else step)
+        guards = {}
+        for i, step in enumerate(self._steps):
+            if not isinstance(step, np.ndarray):
+                joined.append(step)
+                continue
+            if not joined or not isinstance(joined[-1], list):
+                joined.append([])
+            if i in self._guards:
+                guards[len(joined) - 1, sum(map(len, joined[-1]))] = self._guards[i]
+            joined[-1].append(step)
         self._steps = [np.concatenate(step) if isinstance(step, list) else step for step in joined]
+        self._guards = guards
+        self._moves = list(map(self._places, self._inputs))
         self._known.clear()
         self._foreign.clear()
 
+    def take(self, arrays: list[np.ndarray]) -> None:
+        """Have the next launch read these for the inputs; they must live until then.
+
+        An array in C order is read where it lies, unless a function of Python has the input's own memory. Others are
+        copied there.
+        """
+        for array, own, moves in zip(arrays, self._inputs, self._moves, strict=True):
+            if moves is None or not (array.flags.carray and array.size):
+                np.copyto(own, array)
+                address = own.ctypes.data
+            else:
+                address = array.__array_interface__["data"][0]
+            for calls, places, offsets in moves or ():
+                calls[places] = offsets + address
+
     def launch(self) -> None:
         """Do it all."""
-        from kernels import threads
-
         with np.errstate(all="ignore"):  # infinity and NaN are results like any other
-            for step in self._steps:
+            for i, step in enumerate(self._steps):
                 if isinstance(step, np.ndarray):
-                    threads.play(step)
+                    stopped = self._play(step)
+                    if stopped >= 0:
+                        self._guards[i, stopped]()
                 else:
                     function, arguments = step
                     function(*arguments)
+
+    def _places(self, own: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None:
+        """Where calls have addresses in an input's memory, and how far behind its beginning; None if it must stay."""
+        from kernels.share_cpu import words_between
+
+        if id(own) in self._fixed:
+            return None
+        first = own.ctypes.data
+        found = [(s, words_between(s, first, first + own.nbytes)) for s in self._steps if isinstance(s, np.ndarray)]
+        return [(calls, places, calls[places] - first) for calls, places in found if len(places)]
 
     def nodes(self) -> Counter[str]:
         """How many calls there are of each name."""
@@ -181,6 +240,14 @@ def do(function: Callable[..., Any], *arguments: Any) -> None:
         _local.program.function(function.__name__.strip("_"), function, arguments)
 
 
+def guard(word: np.ndarray, told: Callable[..., None], *arguments: Any) -> None:
+    """Call told(*arguments), which raises, if the kernel that was shared last has left the word, int64 (1,), >= 0."""
+    if _local.program is not None:
+        _local.program.guard(word, told, arguments)
+    elif word[0] >= 0:
+        told(*arguments)
+
+
 def whole(primitive: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """primitive(*args, **kwargs): an array, a tuple of arrays, or None.
 
@@ -198,12 +265,21 @@ def whole(primitive: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         for target, result in zip(targets, _arrays(primitive(*args, **kwargs)), strict=True):
             np.copyto(target, result)
 
-    program.function(name.strip("_"), write, ())
+    program.function(name.strip("_"), write, (), (args, tuple(kwargs.values())))
     return results
 
 
 def _arrays(results: Any) -> tuple[np.ndarray, ...]:
     return () if results is None else results if isinstance(results, tuple) else (results,)
+
+
+def _all_arrays(x: Any) -> Iterator[np.ndarray]:
+    """The arrays in nested lists and tuples."""
+    if isinstance(x, np.ndarray):
+        yield x
+    elif type(x) in (list, tuple):
+        for item in x:
+            yield from _all_arrays(item)
 
 
 def _copies(x: Any) -> Any:

@@ -45,7 +45,8 @@ _CLAIM, _FINISHED, _STOP = 0, 16, 32
 _RUN, _THUNK, _ARGUMENTS, _BEGIN, _END, _PIECES = range(48, 54)
 _RECORD = 64  # of a recorder: the call
 _WORDS = 64
-_HEAD = 5  # words of a recorded call before its arguments: thunk, begin, stop, pieces, words of arguments
+_HEAD = 6  # words of a recorded call before its arguments: thunk, begin, stop, pieces, their words, and a guard
+_GUARD = 5
 _MOST_WORDS = 512
 
 _PAUSES = 1 << 10  # that a waiting thread makes before it lets others have its core between looks; some 25 microseconds
@@ -76,11 +77,27 @@ class Recorder:
 
     def take(self) -> np.ndarray:
         """The call that was noted last, as `play` takes it: int64."""
-        size = _HEAD + int(self._memory[_RECORD + _HEAD - 1])
+        noted = self._memory[_RECORD:]
+        size = _HEAD + int(noted[4])
         assert size > _HEAD, "no call was noted"
-        call = self._memory[_RECORD : _RECORD + size].copy()
-        self._memory[_RECORD + _HEAD - 1] = 0
+        call = noted[:size].copy()
+        noted[4] = 0
         return call
+
+
+def guard(call: np.ndarray, word: np.ndarray) -> None:
+    """Have `play` stop behind this call if it leaves the word, int64 (1,), at 0 or above."""
+    call[_GUARD] = word.ctypes.data
+
+
+def words_between(calls: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Where calls have an address from first to stop among their arguments."""
+    found = np.flatnonzero((calls >= first) & (calls < stop))
+    at, heads = 0, []
+    while at < len(calls):
+        heads += range(at, at + _HEAD)
+        at += _HEAD + int(calls[at + 4])
+    return np.setdiff1d(found, heads)
 
 
 @intrinsic
@@ -268,7 +285,7 @@ def _run(team, thunk, arguments, words, begin, stop, pieces):
 
 def _note(recorder, thunk, arguments, words, begin, stop, pieces):
     at = recorder + 8 * _RECORD
-    for i, word in enumerate((thunk, begin, stop, pieces, words)):
+    for i, word in enumerate((thunk, begin, stop, pieces, words, 0)):
         _write(at + 8 * i, word)
     for i in range(words):
         _write(at + 8 * (_HEAD + i), _read(arguments + 8 * i))
@@ -303,10 +320,14 @@ def _write(context: Any, address: Any, value: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def play(calls, team):
-    """Make calls that recorders noted, one after the other in one array; without a team by this thread alone."""
+    """Make calls that recorders noted, one after the other in one array; without a team by this thread alone.
+
+    Returns where the call begins whose guard stopped it, or -1.
+    """
     at, place = 0, calls.ctypes.data
     while at < len(calls):
         thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
+        guard = calls[at + _GUARD]
         arguments = place + 8 * (at + _HEAD)
         if team and pieces > 1:
             _run_pieces(team, thunk, arguments, begin, stop, pieces)
@@ -314,7 +335,10 @@ def play(calls, team):
             items = stop - begin
             for i in range(pieces):
                 _call(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)
+        if guard and _read(guard) >= 0:
+            return at
         at += _HEAD + words
+    return -1
 
 
 @njit(nogil=True, cache=True)

@@ -18,7 +18,7 @@ from numba import njit
 from kernels import buffers, threads
 from kernels import softmax_xent_reference as reference
 from kernels.exp_cpu import exp_in_place
-from kernels.program import dense, do, whole
+from kernels.program import dense, guard, whole
 from kernels.share_cpu import share
 
 _MEAN, _SUM, _NONE = 0, 1, 2
@@ -44,13 +44,8 @@ def softmax_xent(
     shifted = np.empty(_rows_at_once(z) * z.shape[1], np.float32)
     sums, wrong = np.empty(2, np.float32), np.empty(1, np.int64)
     threads.share(_losses, 1, 1, z, t, ignore_index, _CODE[reduction], losses, m, s, shifted, sums, wrong)
-    do(_raise_if_wrong, wrong, "softmax_xent", t, z.shape[1], ignore_index)
+    guard(wrong, reference.check_labels, "softmax_xent", t, z.shape[1], ignore_index)
     return losses if reduction == "none" else sums[:1].reshape(()), m, s, sums[1:].reshape(())
-
-
-def _raise_if_wrong(wrong: np.ndarray, op: str, t: np.ndarray, classes: int, ignore_index: int) -> None:
-    if wrong[0] >= 0:
-        reference.check_labels(op, t, classes, ignore_index)
 
 
 def _is_served(z, t, weight, label_smoothing, ignore_index, reduction) -> bool:
@@ -125,7 +120,7 @@ def softmax_xent_grad(
     dz, wrong = buffers.empty(z.shape, np.float32), np.empty(1, np.int64)
     z, t, m, s, per_row, total = map(_plain, (z, t, m, s, dloss.reshape(-1), total.reshape(1)))
     threads.share(_gradient, 1, 1, per_row, z, t, m, s, total, ignore_index, dz, _rows_at_once(z), wrong)
-    do(_raise_if_wrong, wrong, "softmax_xent_grad", t, z.shape[1], ignore_index)
+    guard(wrong, reference.check_labels, "softmax_xent_grad", t, z.shape[1], ignore_index)
     return dz
 
 

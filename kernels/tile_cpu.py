@@ -66,6 +66,7 @@ def tile_shape(columns: int) -> tuple[int, int]:
 
 _f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _vector = ir.VectorType(_f32, LANES)
+_bytes = ir.IntType(8).as_pointer()
 
 
 @intrinsic(prefer_literal=True)
@@ -86,6 +87,7 @@ def register_tile(
     w: Any,
     w_base: Any,
     w_step: Any,
+    ahead: Any,
     bias: Any,
     bias_base: Any,
     start: Any,
@@ -96,6 +98,7 @@ def register_tile(
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
     y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows stand from `first` on
     run_at, run    intp, where each run of x begins from its row's offset; terms a run
+    ahead          memory of w, so far ahead of each term, is fetched into the first cache: one line a term
     start          where y starts from: HELD, what it holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
 
@@ -106,19 +109,22 @@ def register_tile(
     index = types.intp
     sig = types.void(
         *(rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index),
-        *(w, index, index, bias, index, index, index),
+        *(w, index, index, index, bias, index, index, index),
     )
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step = args[2:12]
-        w, w_base, w_step, bias, bias_base, start, relu = args[12:]
+        w, w_base, w_step, ahead, bias, bias_base, start, relu = args[12:]
 
         def pointer(position: int, value: ir.Value) -> ir.Value:
             return context.make_array(sig.args[position])(context, b, value).data
 
         runs = b.extract_value(context.make_array(sig.args[9])(context, b, run_at).shape, 0)
         y, y_at, x, x_at, run_at, w, bias = (
-            pointer(i, v) for i, v in ((2, y), (3, y_at), (6, x), (7, x_at), (9, run_at), (12, w), (15, bias))
+            pointer(i, v) for i, v in ((2, y), (3, y_at), (6, x), (7, x_at), (9, run_at), (12, w), (16, bias))
+        )
+        fetch = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(ir.VoidType(), [_bytes, _i32, _i32, _i32]), "llvm.prefetch.p0"
         )
         fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fma.v{LANES}f32")
 
@@ -157,6 +163,7 @@ def register_tile(
             with cgutils.for_range(b, run) as of_step:
                 step = b.mul(of_step.index, x_step)
                 here = b.load(term)
+                b.call(fetch, [b.bitcast(b.gep(here, [ahead]), _bytes), _i32(0), _i32(3), _i32(1)])
                 factors = [load(here, v) for v in range(n_vectors)]
                 for p in range(n_rows):
                     value = broadcast(b.load(b.gep(x_runs[p], [step])))
@@ -184,7 +191,7 @@ class Walk(NamedTuple):
             x begins at  n x_item + x_base,  its rows at x_at[p] from there, and from each row its runs at run_at
             w begins at  (n w_item + s w_shift + i w_panel) + w_base
 
-    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all.
+    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all; and so of the panels.
     """
 
     vectors: int  # a tile's width; the rows that go with it are ROWS[vectors]
@@ -195,6 +202,9 @@ class Walk(NamedTuple):
     x_step: int = 1
     item_rows: int = 0
     total_rows: int = -1  # -1: `rows`
+    item_panels: int = 0
+    total_panels: int = -1  # -1: `panels`
+    fetch: int = 0  # how far behind w's panel lies the one that comes next, if it is not in the caches yet
     clear: int = 0  # elements of y from n y_item on that are zeroed first
     y_item: int = 0
     y_part: int = 0
@@ -218,7 +228,8 @@ _WALK = np.dtype([(name, np.int64) for name in Walk._fields])
 
 def walk_array(*walks: Walk) -> np.ndarray:
     """Walks as `tiles` takes them: an array of records, gone along one after the other for every item."""
-    return np.array([w if w.total_rows >= 0 else w._replace(total_rows=w.rows) for w in walks], _WALK)
+    whole = [w if w.total_rows >= 0 else w._replace(total_rows=w.rows) for w in walks]
+    return np.array([w if w.total_panels >= 0 else w._replace(total_panels=w.panels) for w in whole], _WALK)
 
 
 def row_table(offsets: np.ndarray) -> np.ndarray:
@@ -243,30 +254,38 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
             walk = walks[k]
             first = n * walk.item_rows
             last = min(first + walk.rows, walk.total_rows)
+            first_panel = n * walk.item_panels
+            last_panel = min(first_panel + walk.panels, walk.total_panels)
             x_begin = n * walk.x_item + walk.x_base
             y_begin = n * walk.y_item + part * walk.y_part + walk.y_base
             for j in range(y_begin, y_begin + walk.clear):
                 y[j] = 0
             for s in range(len(shift_at)):
-                for i in range(walk.panels):
+                for i in range(first_panel, last_panel):
                     y_panel = y_begin + shift_at[s] + i * walk.y_panel
                     panel = n * walk.w_item + s * walk.w_shift + i * walk.w_panel + walk.w_base
                     above = i * walk.bias_panel + walk.bias_base
                     if walk.vectors == 4:
                         for p in range(first, last, _ROWS_4):
+                            line = (p - first) // _ROWS_4  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 4 else 0
                             register_tile(
                                 _ROWS_4, 4, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
-                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
                     elif walk.vectors == 2:
                         for p in range(first, last, _ROWS_2):
+                            line = (p - first) // _ROWS_2  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 2 else 0
                             register_tile(
                                 _ROWS_2, 2, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
-                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
                     else:
                         for p in range(first, last, _ROWS_1):
+                            line = (p - first) // _ROWS_1  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 1 else 0
                             register_tile(
                                 _ROWS_1, 1, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
-                                w, panel, walk.w_step, bias, above, walk.start, walk.relu,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
                             )  # fmt: skip

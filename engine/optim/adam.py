@@ -130,7 +130,7 @@ def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) 
     recorded.holds(lambda: len({count.item() for count in counts}) == 1)
     recorded.undo(goes_back)
     if recorded.device == "cpu":
-        number = recorded.number(lambda: counts[0].item() + 1, np.int64)
+        number = recorded.number(lambda: counts[0].item() + 1, number_dtype(recorded))
     else:
         number = recorded.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
     recorded.again(goes_on)
