@@ -9,7 +9,7 @@ All have the same initial weights, orders of the images and learning rate (Adam,
 device, gathered and normalised in the step. Contestants take turns, run by run.
 
     plain               the engine, an op at a time
-    captured            engine.capture: a step is one CUDA graph; on the CPU the same as plain
+    captured            engine.capture: a step is one CUDA graph, or a program of the CPU's kernels
     captured x 8        eight steps in one graph
     torch               eager, fused Adam
     torch-compile       torch.compile(mode="reduce-overhead"), which captures forward and backward as CUDA graphs

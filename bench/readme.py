@@ -82,16 +82,14 @@ def _steps(rows: list[Row]) -> Iterator[str]:
     if not any(row.ms for row in rows):
         return
     captured = any(row.provider.endswith(" captured") for row in rows)
-    yield from _head(
-        "training step", "batch", "tilegrad", *(["captured"] if captured else []), "torch", "times torch's speed"
-    )
+    times = "times torch's speed"
+    yield from _head("training step", "batch", "torch", "tilegrad", times, *(["captured", times] if captured else []))
     for rows_of_case in _by_case(rows):
         own = _fastest(row for row in rows_of_case if not row.rival and not row.provider.endswith(" captured"))
         graph = _fastest(row for row in rows_of_case if row.provider.endswith(" captured"))
         rival = _fastest(row for row in rows_of_case if row.rival)
-        best = _fastest(row for row in (own, graph) if row)
-        cells = [rows_of_case[0].variant, str(rows_of_case[0].shape[0]), _ms(own)]
-        yield _line(*cells, *([_ms(graph)] if captured else []), _ms(rival), _ratio(best))
+        cells = [rows_of_case[0].variant, str(rows_of_case[0].shape[0]), _ms(rival), _ms(own), _ratio(own)]
+        yield _line(*cells, *([_ms(graph), _ratio(graph)] if captured else []))
     yield ""
 
 

@@ -82,7 +82,7 @@ def net_rows(session: Session, name: str, batch: int) -> list[Row]:
     for own in _own(session):
         steps[own] = _engine_step(session.device, own, name, weights, x, t)
         enter[own] = lambda own=own: kernels.use(own)
-        if session.device == "cuda":  # the step as one CUDA graph
+        if own != "reference":  # the step as one CUDA graph, or as a program of the CPU's kernels
             steps[f"{own} captured"] = _engine_step(session.device, own, name, weights, x, t, captured=True)
             enter[f"{own} captured"] = enter[own]
     if "torch" in session.providers:

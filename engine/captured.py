@@ -60,7 +60,9 @@ def capture(
     program that fn reads must keep their memory: write to them in place.
 
     On the CPU fn runs plainly wherever it does what a program cannot have: reads a value, draws random numbers, writes
-    in place, or uses an op that is computed by NumPy alone. `summary` says which; it costs nothing but the attempt.
+    in place, or uses an op that is computed by NumPy alone. `summary` says which; it costs nothing but the attempt, in
+    which fn's Python code runs once more. NumPy that fn itself calls on a tensor's `data` is such code too: that it
+    writes to a parameter which fn has read by then is noticed, and undone, but not everything is.
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine import recording
 from engine.ops.operands import require_one_device
 from engine.tensor import Tensor, wrap
 from kernels import of
@@ -22,4 +23,5 @@ def image_batch(images: Tensor, index: Tensor, mean: float = 0.0, std: float = 1
     require_one_device(op, images, index)
     if not std > 0:
         raise ValueError(f"{op}: std is {std}; expected > 0")
+    recording.reads(images, index)
     return wrap(of(images.data, index.data).take_rows(images.data, index.data, 1 / (255 * std), -mean / std))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from engine import dtypes
+from engine import dtypes, recording
 from engine.autograd import record
 from engine.device import array_module, is_array, move
 from engine.ops.operands import (
@@ -55,8 +55,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     their gradients in no fixed order; and rows, x[i] with a tensor of integers, are taken without waiting for it to see
     whether they are there: IndexError then comes when the program next waits.
     """
-    if type(index) is Tensor and input.is_cuda and index.is_cuda and index.dtype.kind in "iu" and index.ndim:
-        return _rows(input, index)
+    if type(index) is Tensor and index.dtype.kind in "iu" and index.ndim:
+        if input.is_cuda == index.is_cuda and (input.is_cuda or recording.on_device(index.data) is not None):
+            return _rows(input, index)
     return pick(input, _parts("getitem", input, index))
 
 
@@ -69,6 +70,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
     """The array x[index], by the kernel that takes rows; negative indices count from the end if wrap."""
+    recording.reads(index)
     at = index.data.reshape(-1)
     if at.dtype != np.int64 and at.dtype != np.int32:
         at = at.astype(np.int64)

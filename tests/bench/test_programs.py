@@ -22,7 +22,7 @@ def test_a_step_of_every_provider_is_compared_and_timed(net):
     before = kernels.name("cpu")
     rows = train.net_rows(session("cpu", "reference", "torch"), net, 4)
     assert kernels.name("cpu") == before
-    expected = ["cpu", "reference", "torch", *(["torch channels_last"] if net == "CNN" else [])]
+    expected = ["cpu", "cpu captured", "reference", "torch", *(["torch channels_last"] if net == "CNN" else [])]
     assert [row.provider for row in rows] == expected
     for row in rows:
         assert row.status == "ok" and row.mode == "step" and row.shape == [4]

@@ -12,6 +12,7 @@ import pytest
 import engine
 import kernels
 from engine import nn, optim
+from engine.data import image_batch
 from engine.nn import functional as F
 from kernels import threads
 from tests.captured_steps import *  # noqa: F403
@@ -127,6 +128,35 @@ def test_two_trainings_at_once_are_as_if_alone():
     for worker in workers:
         worker.join()
     assert found == want
+
+
+def test_batches_taken_by_their_index_in_the_step():
+    """As the examples train: the data stays where it is, a step gets numbers of images; a schedule goes on in it."""
+    rng = np.random.default_rng(0)
+    images = engine.tensor(rng.integers(0, 256, (50, 1, 28, 28)).astype(np.uint8))
+    labels = engine.tensor(rng.integers(0, 10, 50))
+    losses = {}
+    for is_captured in (False, True):
+        engine.manual_seed(0)
+        model = cnn()
+        optimizer = optim.Adam(model.parameters())
+        schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=20)
+
+        def step(index, model=model, optimizer=optimizer, schedule=schedule):
+            x, t = image_batch(images, index, 0.1, 0.3), labels[index]
+            loss = F.cross_entropy(model(x), t)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            return loss
+
+        call = engine.capture(step) if is_captured else step
+        losses[is_captured] = values([call(index) for index in engine.randperm(50).split(7)])
+    assert losses[True] == losses[False]
+    assert len(graphs(call)) == 1, call.summary()
+    with pytest.raises(IndexError, match=r"index\[1\] is 50; expected -50 <= index < 50"):
+        call(engine.tensor([1, 50, 2, 3, 4, 5, 6]))
 
 
 # --- what is captured anew
