@@ -168,6 +168,8 @@ class Recording:
         On the CPU that is checked when it has returned.
         """
         if self.graph.program is not None:
+            if not isinstance(tensor.data, np.ndarray):
+                raise CaptureError("works on a GPU, in a function whose arguments are on the CPU")
             self.graph.program.plain(tensor.data, op)
         self._made[id(tensor)] = weakref.ref(tensor)
 

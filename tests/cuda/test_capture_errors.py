@@ -73,6 +73,25 @@ def test_what_comes_from_the_cpu_is_named(x):
         step(x)
 
 
+def test_a_function_of_tensors_on_the_cpu_that_works_on_the_gpu_runs_plainly(x):
+    total = engine.zeros(3, device="cuda")
+
+    def fn(host):
+        total.add_(x)
+        return (total * 2).sum()
+
+    def moved(host):
+        return (host.to("cuda") * 2).sum()
+
+    step, other = captured(fn, engine.ones(2)), captured(moved, engine.ones(2))
+    assert [step(engine.ones(2)).item() for _ in range(3)] == [24.0, 36.0, 48.0]
+    assert [other(engine.full((2,), i)).item() for i in (1.0, 2.0, 3.0)] == [4.0, 8.0, 12.0]
+    twice = captured(lambda host: x * 2, engine.ones(2))
+    assert twice(engine.ones(2)).tolist() == [2.0, 4.0, 6.0]
+    assert "mul works on a GPU, in a function whose arguments are on the CPU" in twice.summary()
+    assert "runs plainly" in step.summary() and "runs plainly" in other.summary()
+
+
 def program():
     engine.manual_seed(3)
     model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).to("cuda")
