@@ -20,7 +20,7 @@ import numpy as np
 
 from kernels import buffers, threads
 from kernels import conv2d_reference as reference
-from kernels.activations_reference import apply_activation
+from kernels.activations_cpu import activated
 from kernels.program import contiguous, dense, do, whole
 from kernels.sum_cpu import sum_rows
 from kernels.tile_cpu import (
@@ -125,7 +125,10 @@ def conv2d(
     """
     _, s = reference.check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     if not _served(x, s, s.out_channels):
-        return whole(reference.conv2d, x, w, bias, stride, padding, dilation, groups, activation, precision)
+        options = stride, padding, dilation, groups
+        if x.dtype != np.float32:
+            return whole(reference.conv2d, x, w, bias, *options, activation, precision)
+        return activated(whole(reference.conv2d, x, w, bias, *options, None, precision), activation)
     width = tile_shape(s.out_channels)[1] * LANES
     x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
@@ -138,9 +141,8 @@ def conv2d(
         *(x_padded.reshape(-1), t.pixels_x, t.runs),
         *(panels.reshape(-1), NO_BIAS if bias is None else contiguous(bias)),
     )
-    if activation not in (None, "relu"):
-        do(apply_activation, y, activation)
-    return y.transpose(0, 3, 1, 2)
+    y = y.transpose(0, 3, 1, 2)
+    return y if activation == "relu" else activated(y, activation)
 
 
 def conv2d_grad_input(

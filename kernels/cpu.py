@@ -5,7 +5,19 @@ semantics it shares. Whatever a primitive of a *_cpu.py does with memory goes th
 that a captured step has its parts; of the reference's primitives it has each as a whole.
 """
 
-from kernels.activations_cpu import relu_grad
+from kernels.activations_cpu import (
+    gelu,
+    gelu_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    relu,
+    relu_grad,
+    sigmoid,
+    sigmoid_grad,
+    silu,
+    silu_grad,
+    tanh_grad,
+)
 from kernels.conv2d_cpu import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from kernels.matmul_cpu import matmul
 from kernels.optimizer_cpu import adam_step
@@ -15,24 +27,11 @@ from kernels.reference import (
     avg_pool2d_grad,
     clip_norm_step,
     dropout,
-    gelu,
-    gelu_grad,
-    leaky_relu,
-    leaky_relu_grad,
-    log_softmax,
-    log_softmax_grad,
     random_bits,
-    relu,
     sgd_step,
-    sigmoid,
-    sigmoid_grad,
-    silu,
-    silu_grad,
-    softmax,
-    softmax_grad,
     take_rows,
     tanh,
-    tanh_grad,
 )
+from kernels.softmax_cpu import log_softmax, log_softmax_grad, softmax, softmax_grad
 from kernels.softmax_xent_cpu import softmax_xent, softmax_xent_grad
 from kernels.sum_cpu import sum

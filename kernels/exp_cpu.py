@@ -27,8 +27,8 @@ _ONE = _f(1)
 
 
 @intrinsic
-def _power(context: Any, k: Any) -> Any:
-    """2^k as float32, -126 <= k <= 127: the exponent's bits."""
+def power_of_two(context: Any, k: Any) -> Any:
+    """2^k as float32, -126 <= k <= 127: the exponent's bits. 0 for k = -127."""
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         word = ir.IntType(32)
@@ -52,4 +52,4 @@ def exp_in_place(x, size):
         p = _ONE + r * (_ONE + r * (_C2 + r * (_C3 + r * (_C4 + r * p))))
         k = np.int32(n if n == n else _f(0))
         half = k >> np.int32(1)  # in two steps: 2^n alone may be too small a number
-        x[i] = p * _power(half) * _power(k - half)
+        x[i] = p * power_of_two(half) * power_of_two(k - half)

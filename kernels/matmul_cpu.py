@@ -32,7 +32,8 @@ import numpy as np
 
 from kernels import buffers, threads
 from kernels import matmul_reference as reference
-from kernels.activations_reference import ACTIVATIONS, apply_activation
+from kernels.activations_cpu import activated
+from kernels.activations_reference import ACTIVATIONS
 from kernels.checks import PRECISIONS
 from kernels.dots_cpu import dots, items
 from kernels.panels_cpu import lay_out
@@ -78,30 +79,30 @@ def matmul(
     Traffic: reads a and b once (from the cache again for every panel), writes 4 M N bytes.
     """
     if not _is_single_float32(a, b, bias, activation, precision):
+        if activation in ACTIVATIONS and getattr(a, "dtype", None) == _float32 == getattr(b, "dtype", None):
+            return activated(whole(reference.matmul, a, b, bias, None, precision), activation)
         return whole(reference.matmul, a, b, bias, activation, precision)
     (m, k), n = a.shape, b.shape[1]
     straight, across = n % LANES == 0, m % LANES == 0
     if not _TINY < m * n * k or k > _MOST_TERMS:
-        return whole(_by_blas, a, b, bias, activation)
+        return activated(whole(_by_blas, a, b, bias), activation)
     if b.flags.f_contiguous and a.flags.c_contiguous and not (straight and m >= _MANY_ROWS and k <= _FEW_TERMS):
         y = _row_by_row(a, b.T, bias, activation == "relu")
     elif not (straight or across):
-        return whole(_by_blas, a, b, bias, activation)
+        return activated(whole(_by_blas, a, b, bias), activation)
     elif straight and (n <= m or not across or b.flags.c_contiguous):
         y = _product(a, b, bias, activation == "relu")
     else:
         y = dense(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
-    if activation not in (None, "relu"):
-        do(apply_activation, y, activation)
-    return y
+    return y if activation == "relu" else activated(y, activation)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
-def _by_blas(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+def _by_blas(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     y = np.matmul(a, b)
     if bias is not None:
         y += bias
-    return y if activation is None else apply_activation(y, activation)
+    return y
 
 
 def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str):
@@ -196,13 +197,12 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
             panels = (n - column) // width if vectors <= WIDEST else 0
             if not panels:
                 continue
-            if by_panels:  # the next terms of this panel, or the first of the next one
+            sharing = {"item_rows": item_rows, "total_rows": m, "panels": panels, "rows": item_rows}
+            if by_panels:  # then comes what has the next terms of this panel, or the first of the next one
                 fetch = (end - first) * n if end < k else width - first * n
-                sharing = Walk(item_panels=1, total_panels=panels, fetch=fetch, vectors=vectors, panels=1, rows=m, run=0, w_step=0)
-            else:
-                sharing = Walk(item_rows=item_rows, total_rows=m, vectors=vectors, panels=panels, rows=item_rows, run=0, w_step=0)
-            walks.append(sharing._replace(
-                run=end - first, w_step=width if in_panels else n,
+                sharing = {"item_panels": 1, "total_panels": panels, "panels": 1, "rows": m, "fetch": fetch}
+            walks.append(Walk(
+                vectors=vectors, **sharing, run=end - first, w_step=width if in_panels else n,
                 x_step=m if by_columns else 1, y_panel=width, y_base=column,
                 x_base=first * (m if by_columns else 1),
                 w_panel=width * k if in_panels else width, w_base=column * k if in_panels else column + first * n,

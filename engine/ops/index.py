@@ -55,9 +55,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     their gradients in no fixed order; and rows, x[i] with a tensor of integers, are taken without waiting for it to see
     whether they are there: IndexError then comes when the program next waits.
     """
-    if type(index) is Tensor and index.dtype.kind in "iu" and index.ndim:
-        if input.is_cuda == index.is_cuda and (input.is_cuda or recording.on_device(index.data) is not None):
-            return _rows(input, index)
+    by_rows = type(index) is Tensor and index.dtype.kind in "iu" and index.ndim and input.is_cuda == index.is_cuda
+    if by_rows and (input.is_cuda or recording.on_device(index.data) is not None):
+        return _rows(input, index)
     return pick(input, _parts("getitem", input, index))
 
 
