@@ -81,7 +81,7 @@ def capture(
 class _Shape:
     """What was captured of the calls with one signature.
 
-    eager   how many calls are still to be plain
+    eager    how many calls are still to be plain
     refused  why all are: on the CPU, what a program cannot have
     """
 
@@ -144,7 +144,9 @@ class CapturedStep:
                     if recorded.finds_gradients():
                         break
             else:
-                if shape.refused is not None or shape.eager > 0 and not is_warm:
+                if shape.refused is not None:
+                    return self._plain(args, kwargs)
+                if shape.eager > 0 and not is_warm:
                     shape.eager -= 1
                     return self._plain(args, kwargs)
                 try:
@@ -200,7 +202,7 @@ class CapturedStep:
         on_cpu = self._device(tensors) == "cpu"
         xp = np if on_cpu else gpu.xp()
         inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
-        recorded, backend, n = None, kernels.of(), threads.num_threads()
+        recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
         try:
             with graph.capture_cpu() if on_cpu else graph.capture() as captured:
                 recorded = Recording(captured, entered)

@@ -23,16 +23,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from kernels import activations_reference as reference
 from kernels import buffers, threads
 from kernels import elementwise_cpu as loops
+from kernels.checks import bfloat16
 from kernels.program import do, whole
 
 _float32 = np.dtype(np.float32)
-_16_BIT = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+_16_BIT = np.dtype(np.float16), bfloat16
 _CHEAP = loops.relu, loops.relu_grad, loops.leaky_relu, loops.leaky_relu_grad, loops.sigmoid_grad, loops.tanh_grad
 _WORTH_SHARING = 1 << 16  # bytes that the other loops write: some 20 microseconds of one core
 _GELU = {"none": loops.gelu, "tanh": loops.gelu_tanh}

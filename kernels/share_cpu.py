@@ -37,7 +37,6 @@ from numba.extending import intrinsic
 
 from kernels.stale_cpu import forget_stale
 
-MOST_PIECES = 1 << 15
 _CLOSED = (1 << 16) - 1
 
 # Words of the team's memory; what threads write to is 128 bytes apart, for caches fetch lines in pairs.

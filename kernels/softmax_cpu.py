@@ -18,18 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numba import njit
 
 from kernels import buffers, threads
 from kernels import softmax_reference as reference
+from kernels.checks import bfloat16
 from kernels.math_cpu import exp, of_ordered, ordered
 from kernels.program import whole
 from kernels.share_cpu import share
 
 _float32 = np.dtype(np.float32)
-_SERVED = _float32, np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+_SERVED = _float32, np.dtype(np.float16), bfloat16
 _BLOCK = 1 << 10  # numbers that are summed in float32, sums of which are in float64
 _ZERO, _LARGEST = np.float32(0), np.float32(176)
 _REASSOC = {"reassoc"}  # of sums; what exp does has its own flags

@@ -26,25 +26,31 @@ def test_the_json_has_all_there_is_to_know(command, tmp_path):
     }  # fmt: skip
     assert "skipped: triton: runs on device cuda" in told
     assert [(r["variant"], r["provider"], r["status"]) for r in found["rows"]] == [
-        (variant, provider, status)
+        (variant, provider, "ok")
         for variant in ("softmax", "log_softmax")
-        for provider, status in (("cpu", "skipped"), ("reference", "ok"), ("torch", "ok"))
+        for provider in ("cpu", "reference", "torch")
     ]
     for row in found["rows"]:
         assert row.keys() == Row.__dataclass_fields__.keys()
         assert row["bytes"] == 2 * 4 * 8 * 4 and row["shape"] == [4, 8] and row["dtype"] == "float32"
-        if row["status"] == "ok":
-            assert 0 < row["p20"] <= row["ms"] <= row["p80"] and row["samples"] >= 1
-            assert row["unit"] == "GB/s" and row["rate"] == pytest.approx(256 / row["ms"] / 1e6, rel=1e-3)
-            assert row["of_ceiling"] == pytest.approx(row["rate"] / 10, rel=1e-3)
-        else:
-            assert row["reason"] == "the same code as reference" and row["ms"] is None
+        assert 0 < row["p20"] <= row["ms"] <= row["p80"] and row["samples"] >= 1
+        assert row["unit"] == "GB/s" and row["rate"] == pytest.approx(256 / row["ms"] / 1e6, rel=1e-3)
+        assert row["of_ceiling"] == pytest.approx(row["rate"] / 10, rel=1e-3)
     reference, torch = found["rows"][1:3]
     assert reference["times_rival"] == pytest.approx(torch["ms"] / reference["ms"], rel=1e-3)
     assert reference["best_rival"] == "torch" and torch["rival"] and torch["times_rival"] == 1
     with (tmp_path / "rows.csv").open() as f:
         table = list(csv.DictReader(f))
     assert len(table) == 6 and table[1]["shape"] == "4x8" and float(table[1]["ms"]) == reference["ms"]
+
+
+def test_a_backend_that_has_no_kernel_of_its_own_is_skipped(command):
+    _, found, _ = command("pool", "--device", "cpu", "--shapes", "2,3,4,4", "--providers", "reference,cpu")
+    rows = {(row["variant"], row["provider"]): row for row in found["rows"] if row["mode"] == "forward"}
+    assert rows["max_pool2d", "cpu"]["status"] == rows["avg_pool2d", "reference"]["status"] == "ok"
+    skipped = rows["avg_pool2d", "cpu"]
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "the same code as reference")
+    assert skipped["ms"] is None
 
 
 def test_arithmetic_is_held_against_the_product(command):
