@@ -1,7 +1,7 @@
 """The threads of the CPU kernels: how many there are, and the team that helps whoever calls one.
 
 The kernels release Python's lock, so plain Python threads serve: they wait in compiled code (kernels/share_cpu.py) for
-a tenth of a millisecond after their last piece, asleep from then on. Numba's own layers were passed over: GNU OpenMP
+a millisecond after their last piece, asleep from then on. Numba's own layers were passed over: GNU OpenMP
 forbids fork, the work queue forbids two callers, TBB is one more package; and a parallel function takes seconds to
 compile. What a shared call costs beyond its work, two threads, microseconds:
 
