@@ -23,6 +23,7 @@ import importlib.util
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,7 +106,11 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 if name not in made:
                     made[name] = CONTESTANTS[name](task)
-                _run(made[name], found.setdefault(name, Times()))
+                with warnings.catch_warnings(record=True) as told:  # such as of a step that runs plainly
+                    warnings.simplefilter("always")
+                    _run(made[name], found.setdefault(name, Times()))
+                for warning in told:
+                    print(f"{name}: {warning.message}")
                 print(f"run {run}  {name:<16} {found[name].seconds[-1]:8.3f} s", flush=True)
     _print(found, task)
     if flags.json is not None:
