@@ -20,8 +20,8 @@ import engine
 import kernels
 from engine import device as devices
 from engine import recording
-from engine.autograd import is_grad_enabled
-from engine.recording import CaptureError, Recording, recorded_in
+from engine.autograd import is_grad_enabled, set_grad_enabled
+from engine.recording import CaptureError, NotYet, Recording, recorded_in
 from engine.tensor import Tensor, wrap
 from kernels import gpu, graph, threads
 from kernels.memory import amount
@@ -56,13 +56,20 @@ def capture(
     and nothing waits until they are read. What changes on the host from step to step is taken along: the learning rate
     and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
     A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
-    what there is; 16 graphs are kept. Python code in fn runs when it is captured, and not again. Tensors of the host
-    program that fn reads must keep their memory: write to them in place.
+    what there is; 16 graphs are kept. So is what fn finds changed of all that it reads of the program around it: what
+    modules have (hyperparameters, members, hooks), hooks of tensors and whether they require grad, and what names in
+    the code stand for (engine/closure.py says what is found): numbers, strings, tensors, functions, and objects with
+    their attributes. A tensor that keeps its memory may be written to in place.
 
-    On the CPU fn runs plainly wherever it does what a program cannot have: reads a value, draws random numbers, writes
-    in place, or uses an op that is computed by NumPy alone. `summary` says which; it costs nothing but the attempt, in
-    which fn's Python code runs once more. NumPy that fn itself calls on a tensor's `data` is such code too: that it
-    writes to a parameter which fn has read by then is noticed, and undone, but not everything is.
+    Python code in fn runs when it is captured, and not again. Where fn itself changes what it reads, such as a count of
+    its calls, where it takes the next of an iterator or of Python's or NumPy's random numbers, or sets a seed, it
+    cannot be captured.
+
+    On the CPU fn runs plainly wherever it does what a program cannot have: these, reads a value, draws random numbers,
+    writes in place, or uses an op that is computed by NumPy alone. A RuntimeWarning says so once, with the op and the
+    line, and `summary` for each signature; it costs nothing but the attempt, in which fn's Python code runs once more.
+    NumPy that fn itself calls on a tensor's `data` is such code too: that it writes to a parameter which fn has read by
+    then is noticed, and undone, but not everything is.
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
@@ -82,12 +89,14 @@ class _Shape:
     """What was captured of the calls with one signature.
 
     eager    how many calls are still to be plain
+    begun    how many since the last capture were, because an optimizer began to remember a parameter in them
     refused  why all are: on the CPU, what a program cannot have
     """
 
     def __init__(self, eager: int) -> None:
         self.recordings: list[Recording] = []
         self.eager = eager
+        self.begun = 0
         self.refused: str | None = None
 
 
@@ -105,7 +114,7 @@ class CapturedStep:
         self._shapes: dict[Any, _Shape] = {}  # by signature, the least recently used first
         self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
         self._results_on: str | None = None
-        self._warned = False
+        self._warned: set[str] = set()
         self._lock = threading.RLock()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -152,12 +161,17 @@ class CapturedStep:
                 try:
                     recorded = self._captured(args, kwargs, tensors)
                 except Exception as error:
+                    if isinstance(error, NotYet) and shape.begun < MOST:
+                        shape.begun += 1
+                        return self._plain(args, kwargs)
                     if self._device(tensors) == "cuda":
                         raise
-                    shape.refused = str(error)
-                    return self._plain(args, kwargs)
+                    results = self._plain(args, kwargs)  # which raises what is fn's own to raise
+                    shape.refused = str(error) if isinstance(error, CaptureError) else f"{self._name}: {_told(error)}"
+                    self._warn("plain", f"{shape.refused}; it runs plainly, as summary() says too")
+                    return results
                 shape.recordings.append(recorded)
-                shape.eager = self._warmup
+                shape.eager, shape.begun = self._warmup, 0
                 self._make_room()
                 return self._launched(recorded, tensors, again=False)
             if len(self._shapes) > 1:
@@ -203,6 +217,7 @@ class CapturedStep:
         xp = np if on_cpu else gpu.xp()
         inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
         recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
+        modes = _modes(on_cpu)
         try:
             with graph.capture_cpu() if on_cpu else graph.capture() as captured:
                 recorded = Recording(captured, entered)
@@ -213,16 +228,25 @@ class CapturedStep:
                             buffer[...] = tensor.data  # a primitive that is tried now may look at labels
                         inputs = captured.program.inputs(inputs)
                         recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
+                    else:
+                        recorded.holds(lambda: kernels.name("cuda") == modes[1])
+                    recorded.enter(self._fn, args, kwargs)
                     buffers = iter([wrap(x) for x in inputs])
                     args, kwargs = _map((args, kwargs), lambda _: next(buffers))
                     recorded.outputs = self._plain(args, kwargs)
+                    if _modes(on_cpu) != modes:
+                        raise CaptureError("leaves another grad mode, backend, or number of threads")
+                    recorded.returned()
                     if on_cpu:
                         recorded.settle(_tensors(recorded.outputs))
         except BaseException as error:
             if recorded is not None:
                 recorded.roll_back()
+                recorded.guard.restore()
+            _set_modes(on_cpu, modes)
             if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
-                raise CaptureError(f"{self._name}: {_told(error)}") from error
+                kind = NotYet if isinstance(error, NotYet) else CaptureError
+                raise kind(f"{self._name}: {_told(error)}") from error
             raise
         recorded.close()
         return recorded
@@ -270,15 +294,30 @@ class CapturedStep:
             else:
                 del self._shapes[oldest]
                 self._kinds.pop(oldest[0], None)
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"{self._name}: more than {MOST} graphs, and the oldest is forgotten: each shape, and each value "
-                    "of an argument that is no tensor, has its own. A number that changes at every call should be a "
-                    "tensor",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
+            self._warn(
+                "room",
+                f"{self._name}: more than {MOST} graphs, and the oldest is forgotten: each shape, and each value of an "
+                "argument that is no tensor or of what fn reads around it, has its own. A number that changes at every "
+                "call should be a tensor",
+                4,
+            )
+
+    def _warn(self, kind: str, text: str, stacklevel: int = 3) -> None:
+        """Warn the caller, once of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
+
+
+def _modes(on_cpu: bool) -> tuple[bool, str, int]:
+    """What a program may set for all that follows."""
+    return is_grad_enabled(), kernels.name("cpu" if on_cpu else "cuda"), threads.num_threads()
+
+
+def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
+    for mode, now, set_mode in zip(modes, _modes(on_cpu), (set_grad_enabled, kernels.use, threads.set_num_threads)):
+        if mode != now:
+            set_mode(mode)
 
 
 # --- nested arguments and results
@@ -352,7 +391,10 @@ def _told(error: BaseException) -> str:
         elif not op:
             op = trace.tb_frame.f_code.co_name.strip("_")
         trace = trace.tb_next
-    what = str(error) if isinstance(error, (CaptureError, PlannedError)) else devices.WAITS
+    if isinstance(error, (CaptureError, PlannedError)):
+        what = str(error)
+    else:
+        what = devices.WAITS if _is_of_capture(error) else f"raises {type(error).__name__}: {error}"
     if isinstance(error, PlannedError) and error.op:
         op, place = error.op, error.place
     return f"{op or 'it'} {what} ({place})"

@@ -88,6 +88,7 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
         tracking = _is_tracked(self, *args, *options.values())
         _require_writable(name, self, tracking)
+        recording.reads(self)
         before = wrap(self.data)  # stands where x stood in the graph, with a version of its own
         before._node, before._requires_grad = self._node, self._requires_grad
         y = op(before, *args, **options)

@@ -29,6 +29,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again at offset 0 of the stream with this seed."""
+        recording.refuse("sets the random stream, once and for all; expected it before the step")
         if not isinstance(seed, (int, np.integer)):
             raise TypeError(f"manual_seed: expected an int; got {type(seed).__name__}")
         self.seed = int(seed) % 2**64
@@ -41,6 +42,7 @@ class Generator:
 
     def set_state(self, state: tuple[int, int]) -> None:
         """Go back to a state that get_state gave."""
+        recording.refuse("sets the random stream, once and for all; expected it before the step")
         self.seed, self.offset = state
 
     def take(self, n: int) -> tuple[int, int]:

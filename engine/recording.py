@@ -7,10 +7,13 @@ number there that will be another one at the next step, says so here:
 
     number      a number that the device reads: a learning rate, what a step count gives, a place in the random stream
     again       something to be done at each launch: a count that goes up, a schedule that goes on
-    module      one that was called: it must be in the same mode, with the same members
+    module      one that was called: it must have what it has, in the same mode, with the same hooks
+    reads       tensors that it has not made: they must be on the same memory, require grad or not, with the same hooks
     members     tensors, and other objects, that must be the same ones, on the same memory
     holds       anything else that must be as it was, such as an option that is part of the kernels
     leaf        a parameter whose gradient is accumulated
+
+What nobody says, since Python reads it, is found in the function's code (engine/closure.py).
 
 `current()` is the recording of this thread, None nearly always.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter, eq, is_
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +31,7 @@ import numpy as np
 from kernels import gpu
 
 if TYPE_CHECKING:
+    from engine.closure import Closure
     from engine.nn.module import Module
     from engine.tensor import Tensor
     from kernels.graph import Graph
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
 
 class CaptureError(RuntimeError):
     """Something in a captured function that a graph cannot have: mostly that the host waits for the GPU."""
+
+
+class NotYet(CaptureError):
+    """Something that a function does at its first call and not again."""
 
 
 class _Local(threading.local):
@@ -78,58 +86,48 @@ def refuse_on_cpu(what: str) -> None:
 
 
 class _Same:
-    """Attributes and members that must be the very objects they were; asked at every launch, so in C loops."""
+    """Members that must be the very objects they were, and tensors; asked at every launch, so in C loops."""
 
     def __init__(self) -> None:
         self._owners: list[dict[Any, Any]] = []
         self._names: list[Any] = []
         self._members: list[Any] = []
+        self._placed: list[Tensor] = []
+        self._arrays: list[Any] = []  # what each of those is on
+        self._known: set[int] = set()  # ids of those
         self._tensors: list[Tensor] = []
-        self._arrays: list[Any] = []
-        self._wanting: list[bool] = []  # whether each tensor requires grad
-        self._modules: list[Module] = []
-        self._training: list[bool] = []
-        self._sized: list[Any] = []
-        self._sizes: list[int] = []
+        self._wanting: list[bool] = []  # whether each of those requires grad
 
-    def member(self, owner: dict[Any, Any], name: Any) -> None:
+    def member(self, owner: dict[Any, Any], name: Any) -> Any:
         member = owner.get(name)
         self._owners.append(owner)
         self._names.append(name)
         self._members.append(member)
-        if hasattr(member, "data"):
-            self.tensor(member)
-            reads(member)
+        return member
 
-    def tensor(self, tensor: Tensor) -> None:
-        if any(tensor is known for known in self._tensors):
-            return
-        self._tensors.append(tensor)
-        self._arrays.append(tensor.data)
-        self._wanting.append(tensor._requires_grad)
+    def memory(self, tensor: Tensor, array: Any = None) -> None:
+        """The tensor must be on this memory, without an array on what it is on now."""
+        if id(tensor) not in self._known:
+            self._known.add(id(tensor))
+            self._placed.append(tensor)
+            self._arrays.append(tensor.data if array is None else array)
 
-    def module(self, module: Module) -> None:
-        self._modules.append(module)
-        self._training.append(module.training)
-        self._sized.append(module._members)
-        self._sizes.append(len(module._members))
-
-    def forget_switched(self) -> None:
-        """Ask no longer for the mode of modules that the function itself has put into another one since their call."""
-        kept = [(m, t) for m, t in zip(self._modules, self._training) if m.training is t]
-        self._modules, self._training = [m for m, _ in kept], [t for _, t in kept]
+    def wants(self, tensors: Iterable[Tensor], wanted: Callable[[Tensor], bool]) -> list[tuple[Tensor, bool]]:
+        """These must require grad or not as `wanted` says. Those that do not now, and what they do."""
+        self._tensors = list(tensors)
+        self._wanting = list(map(wanted, self._tensors))
+        found = zip(self._tensors, self._wanting)
+        return [(tensor, tensor._requires_grad) for tensor, wanting in found if tensor._requires_grad is not wanting]
 
     def holds(self) -> bool:
         return (
-            all(map(is_, map(_training, self._modules), self._training))
-            and all(map(eq, map(len, self._sized), self._sizes))
-            and all(map(is_, map(dict.get, self._owners, self._names), self._members))
-            and all(map(is_, map(_data, self._tensors), self._arrays))
+            all(map(is_, map(dict.get, self._owners, self._names), self._members))
+            and all(map(is_, map(_data, self._placed), self._arrays))
             and all(map(is_, map(_requires_grad, self._tensors), self._wanting))
         )
 
 
-_training, _data, _requires_grad = map(attrgetter, ("training", "data", "_requires_grad"))
+_data, _requires_grad = map(attrgetter, ("data", "_requires_grad"))
 
 
 class Recording:
@@ -140,6 +138,8 @@ class Recording:
     """
 
     def __init__(self, graph: Graph, entered: Mapping[int, Any]) -> None:
+        from engine.closure import Closure
+        from engine.guards import Guard
         from kernels.graph import Slots
 
         self.graph = graph
@@ -155,12 +155,20 @@ class Recording:
         self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
         self._undo: list[Callable[[], None]] = []
         self._same = _Same()
-        self._called: set[int] = set()  # ids of modules
+        self.guard = Guard()
+        self._closure: Closure | None = Closure(self.guard)  # while the function is captured
+        self._used: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # tensors that it read, and their memory by then
+        self._switched: list[tuple[Tensor, bool]] = []  # tensors that it leaves requiring grad, or not
         self._entered = entered
         self._grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # leaves, with the gradient found at first
         self._left: list[tuple[Tensor, Tensor | None]] = []  # leaves, with the gradient at the end
 
     # --- while the function is captured
+
+    def enter(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """fn(*args, **kwargs) is about to run: the graph serves as long as what its code reads is as it is."""
+        self._closure.enter(fn, args, kwargs)
+        self.guard.is_running = True
 
     def made(self, tensor: Tensor, op: str) -> None:
         """An op of the function made this tensor: its memory is the graph's, and may serve another one when it is gone.
@@ -174,18 +182,41 @@ class Recording:
         self._made[id(tensor)] = weakref.ref(tensor)
 
     def reads(self, *tensors: Tensor) -> None:
-        """Let the memory of these live as long as the graph, whatever becomes of them, unless the graph makes it."""
+        """The graph serves as long as these, unless it makes them, are on this memory, want a gradient or not as they
+        do, and have the hooks that they have.
+        """
+        for tensor in tensors:
+            if self._keep(tensor) and not self._has_read(tensor):
+                self._used[id(tensor)] = weakref.ref(tensor), tensor.data
+                if tensor._requires_grad:
+                    self._hooks(*((tensor, "_hooks") if tensor._node is None else (tensor._node, "hooks")))
+
+    def _keep(self, tensor: Tensor) -> bool:
+        """Let the memory of the tensor live as long as the graph, whatever becomes of it, unless the graph makes it.
+
+        Returns whether it does not.
+        """
         program = self.graph.program
         made = self._made if program is None else self._young
-        for tensor in tensors:
-            found = made.get(id(tensor))
-            if found is not None and found() is tensor:
-                continue
-            self.graph.keep(tensor.data)
-            if program is not None and isinstance(tensor.data, np.ndarray):
-                program.know(tensor.data)
-                if tensor.requires_grad and not any(tensor.data is known for known, _ in self._before):
-                    self._before.append((tensor.data, tensor.data.copy("K")))
+        found = made.get(id(tensor))
+        if found is not None and found() is tensor:
+            return False
+        self.graph.keep(tensor.data)
+        if program is not None and isinstance(tensor.data, np.ndarray):
+            program.know(tensor.data)
+            if tensor.requires_grad and not any(tensor.data is known for known, _ in self._before):
+                self._before.append((tensor.data, tensor.data.copy("K")))
+        return True
+
+    def _has_read(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._used and self._used[id(tensor)][0]() is tensor
+
+    def _hooks(self, owner: Any, slot: str) -> None:
+        hooks = self.guard.attribute(owner, slot, "the hooks of a tensor")
+        if hooks is not None:
+            self.guard.whole(hooks, "the hooks of a tensor")
+            for hook in list(hooks.values()):
+                self._closure.enter(hook)
 
     def born(self, tensor: Tensor) -> None:
         """On the CPU: this tensor has come to be while the function ran."""
@@ -217,14 +248,18 @@ class Recording:
     def members(self, owner: dict[Any, Any], names: Iterable[Any]) -> None:
         """The graph serves as long as `owner` has these very objects by these keys, and tensors are on this memory."""
         for name in names:
-            self._same.member(owner, name)
+            member = self._same.member(owner, name)
+            if hasattr(member, "data"):
+                self._same.memory(member)
+                self._keep(member)
 
     def module(self, module: Module) -> None:
-        """The graph serves as long as the module trains (or evaluates), with the members that it has."""
-        if id(module) not in self._called:
-            self._called.add(id(module))
-            self._same.module(module)
-            self.members(module.__dict__, module._members)
+        """The graph serves as long as the module has what it has, in the mode that it is in, with the same hooks."""
+        if self._closure.enter(module):
+            for name in module._members:
+                member = module.__dict__[name]
+                if hasattr(member, "data"):
+                    self.reads(member)
 
     def leaf(self, leaf: Tensor) -> bool:
         """A gradient of this leaf is about to be accumulated. Returns whether the one it has lies outside of the graph:
@@ -236,7 +271,6 @@ class Recording:
             return found is not None and leaf.grad is found
         found = leaf.grad
         self._grads[key] = leaf, found
-        self._same.tensor(leaf)
         self.reads(leaf, *([] if found is None else [found]))
         if found is not None or self._entered.get(key) is None:
             self._finds.append((leaf, found))
@@ -271,12 +305,23 @@ class Recording:
 
     # --- afterwards
 
+    def returned(self) -> None:
+        """The function has returned. Raises PlannedError for what it has changed and no launch would."""
+        self.guard.settle(self._has_read)
+
     def close(self) -> None:
-        """The function has returned."""
+        """Nothing more is recorded."""
         self._undo.clear()
         self._young.clear()
         self._before.clear()
-        self._same.forget_switched()
+        used = [(tensor(), array) for tensor, array in self._used.values()]
+        used = [(tensor, array) for tensor, array in used if tensor is not None]  # others nobody can change
+        for tensor, array in used:
+            self._same.memory(tensor, array)
+        self._switched = self._same.wants([tensor for tensor, _ in used], self.guard.wanted)
+        self.guard.close()
+        self._closure = None
+        self._used.clear()
         self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
         self._made.clear()
         self._grads.clear()
@@ -292,7 +337,7 @@ class Recording:
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
-        return self._same.holds() and all([check() for check in self._holds])
+        return self._same.holds() and self.guard.holds() and all([check() for check in self._holds])
 
     def finds_gradients(self) -> bool:
         """Whether the gradients that the function adds to, or begins with, are those that the graph knows."""
@@ -311,6 +356,9 @@ class Recording:
         self.graph.launch()
         for leaf, grad in self._left:
             leaf.grad = grad
+        for tensor, wanting in self._switched:
+            tensor._requires_grad = wanting
+        self.guard.switch()
         if self.device == "cuda":
             from kernels import faults
 

@@ -123,7 +123,7 @@ class Optimizer:
         if self._state_names is None:
             raise recording.CaptureError("is an optimizer of the program's own, which may compute on the host")
         if any(not self.state.get(param) for param in params) and self._remembers(group):
-            raise recording.CaptureError("would begin to remember a parameter at each step; expected a step before")
+            raise recording.NotYet("would begin to remember a parameter at each step; expected a step before")
         state, members = self.state, list(map(id, group["params"]))
         names = [name for name in group if name not in self._read_when_launched]
         options = [copy.copy(group[name]) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -34,10 +35,14 @@ def captured(fn, *args):
 
 
 def refusal(fn, *args):
-    """Why fn runs plainly, after a call that must give what fn gives."""
+    """Why fn runs plainly, after a call that must give what fn gives, and tell this line so, once."""
     step = captured(fn, *args)
     fn_gives = fn(*args)
-    gives = step(*args)
+    with pytest.warns(RuntimeWarning, match="runs plainly") as told:
+        gives = step(*args)
+    step(*args)
+    assert [each.filename for each in told] == [__file__]
+    assert str(told[0].message).partition(";")[0] in step.summary()
     if isinstance(fn_gives, engine.Tensor):
         assert_same(gives.numpy(), fn_gives.detach().numpy())
     assert not graphs(step)
@@ -267,7 +272,8 @@ def test_numpy_that_writes_to_a_parameter_is_found_and_undone():
     before = layer.weight.detach().numpy().copy()
     step = captured(fn, x)
     for i in range(2, 5):
-        step(x)
+        with pytest.warns(RuntimeWarning, match="NumPy") if i == 2 else nullcontext():
+            step(x)
         assert_same(layer.weight.detach().numpy(), before * np.float32(0.5**i))
     assert "writes to a parameter with NumPy" in step.summary()
 
@@ -284,8 +290,10 @@ def test_random_numbers_of_the_program_go_on_as_in_plain_calls():
     want = [fn(x).numpy() for _ in range(4)]
     engine.manual_seed(3)
     step = engine.capture(fn, warmup=1)
-    for y in want:
-        assert_same(step(x).numpy(), y)
+    with pytest.warns(RuntimeWarning, match="reads values"):
+        found = [step(x).numpy() for _ in want]
+    for x, y in zip(found, want, strict=True):
+        assert_same(x, y)
     assert "reads values" in step.summary()
 
 
@@ -351,8 +359,9 @@ def test_results_have_no_graph_of_gradients():
 
 def test_several_steps_that_run_plainly():
     step = engine.capture(lambda x: (x.sum(), {"twice": x * 2}), steps=2)
-    for _ in range(4):
-        total, more = step(engine.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    for i in range(4):
+        with pytest.warns(RuntimeWarning, match="runs plainly") if i == 2 else nullcontext():
+            total, more = step(engine.tensor([[1.0, 2.0], [3.0, 4.0]]))
         assert total.tolist() == [3.0, 7.0]
         assert more["twice"].tolist() == [[2.0, 4.0], [6.0, 8.0]]
     with pytest.raises(ValueError, match=r"tensor 0 of the arguments is \(3,\); expected \(2, ...\), one entry a step"):

@@ -75,7 +75,8 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__}: get_lr is not defined; expected a subclass to define it")
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate of each group, as this schedule last set it."""
+        """The learning rate of each group, as this schedule last set it. No part of a captured step."""
+        recording.refuse("reads a learning rate, which changes from step to step; expected it after the step")
         return list(self._last_lr)
 
     @also_when_launched
