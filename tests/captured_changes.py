@@ -351,6 +351,18 @@ def an_attribute_that_a_module_gets():
 
 
 @case
+def an_attribute_in_the_place_of_another():
+    layer = Layer()
+
+    def change(k):
+        for name in ("added", "other"):
+            vars(layer).pop(name, None)
+        setattr(layer, ("added", "other")[k], SLOPES[0])  # in order, all values stay the same objects
+
+    return lambda x: layer(x), change
+
+
+@case
 def an_attribute_by_its_dict():
     layer = Layer()
     return lambda x: layer(x), lambda k: vars(layer).update(slope=SLOPES[k])
