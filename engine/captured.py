@@ -21,7 +21,7 @@ import kernels
 from engine import device as devices
 from engine import recording
 from engine.autograd import is_grad_enabled
-from engine.recording import CaptureError, Recording, recorded_in
+from engine.recording import CaptureError, NotYet, Recording, recorded_in
 from engine.tensor import Tensor, wrap
 from kernels import gpu, graph, threads
 from kernels.memory import amount
@@ -82,12 +82,14 @@ class _Shape:
     """What was captured of the calls with one signature.
 
     eager    how many calls are still to be plain
+    begun    how many since the last capture were, because an optimizer began to remember a parameter in them
     refused  why all are: on the CPU, what a program cannot have
     """
 
     def __init__(self, eager: int) -> None:
         self.recordings: list[Recording] = []
         self.eager = eager
+        self.begun = 0
         self.refused: str | None = None
 
 
@@ -152,14 +154,18 @@ class CapturedStep:
                 try:
                     recorded = self._captured(args, kwargs, tensors)
                 except Exception as error:
+                    if isinstance(error, NotYet) and shape.begun < MOST:
+                        shape.begun += 1
+                        return self._plain(args, kwargs)
                     if self._device(tensors) == "cuda":
                         raise
+                    results = self._plain(args, kwargs)  # may raise as well, which is no reason to give up
                     shape.refused = str(error)
-                    return self._plain(args, kwargs)
+                    return results
                 shape.recordings.append(recorded)
-                shape.eager = self._warmup
+                shape.eager, shape.begun = self._warmup, 0
                 self._make_room()
-                return self._launched(recorded, tensors, again=False)
+                return self._launched(recorded, tensors)
             if len(self._shapes) > 1:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
             return self._launched(recorded, tensors)
@@ -198,14 +204,13 @@ class CapturedStep:
 
     def _captured(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
         """fn as a graph, not launched yet."""
-        entered = {key: grad for s in self._shapes.values() for r in s.recordings for key, grad in r.leaves().items()}
         on_cpu = self._device(tensors) == "cpu"
         xp = np if on_cpu else gpu.xp()
         inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
         recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
         try:
             with graph.capture_cpu() if on_cpu else graph.capture() as captured:
-                recorded = Recording(captured, entered)
+                recorded = Recording(captured)
                 recorded.inputs = inputs
                 with recorded_in(recorded):
                     if on_cpu:
@@ -216,24 +221,24 @@ class CapturedStep:
                     buffers = iter([wrap(x) for x in inputs])
                     args, kwargs = _map((args, kwargs), lambda _: next(buffers))
                     recorded.outputs = self._plain(args, kwargs)
-                    if on_cpu:
-                        recorded.settle(_tensors(recorded.outputs))
+                    recorded.settle(_tensors(recorded.outputs))
         except BaseException as error:
             if recorded is not None:
                 recorded.roll_back()
             if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
-                raise CaptureError(f"{self._name}: {_told(error)}") from error
+                kind = NotYet if isinstance(error, NotYet) else CaptureError
+                raise kind(f"{self._name}: {_told(error)}") from error
             raise
         recorded.close()
         return recorded
 
-    def _launched(self, recorded: Recording, tensors: list[Tensor], again: bool = True) -> Any:
+    def _launched(self, recorded: Recording, tensors: list[Tensor]) -> Any:
         if recorded.device == "cpu":
             recorded.graph.program.take([tensor.data for tensor in tensors])
         else:
             for buffer, tensor in zip(recorded.inputs, tensors):
                 buffer[...] = tensor.data
-        recorded.launch(again)
+        recorded.launch()
         return _map(recorded.outputs, _copied)
 
     def _device(self, tensors: list[Tensor]) -> str | None:
