@@ -55,6 +55,7 @@ def capture(
     Arguments are copied to memory of the graph, results from it: they are the caller's, without a graph of gradients,
     and nothing waits until they are read. What changes on the host from step to step is taken along: the learning rate
     and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
+    So are gradients that fn finds (an update may be captured alone); those that it leaves are the caller's as well.
     A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
     what there is; 16 graphs are kept. Python code in fn runs when it is captured, and not again. Tensors of the host
     program that fn reads must keep their memory: write to them in place.
@@ -67,7 +68,8 @@ def capture(
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
     CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
-    while fn is captured the program is where it was before the call.
+    while fn is captured the program is where it was before the call, on the CPU where fn has left it. A launch that
+    raises leaves on the CPU what fn would leave; on a GPU the error comes when the program next waits, as fn's own.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")

@@ -91,7 +91,8 @@ class Gradients:
         self._without: list[Tensor] = []  # leaves that must have no gradient when the function is called
         self._with: list[_Leaf] = []  # and those that must have one
         self._others: list[tuple[Tensor, Any]] = []  # leaves of another device, and the gradient that each must have
-        self._sets: list[_Set] = []
+        self._copyto: Callable[[Any, Any], None] = np.copyto
+        self._sets: dict[int, _Set] = {}
 
     # --- while the function is captured
 
@@ -115,8 +116,9 @@ class Gradients:
                     grad.data = grad.data.copy("K")  # or a launch that fails would leave other values in it
             elif self._is_young(grad):
                 program.plain(grad.data, "grad")  # whose memory has to have been there before
-        self._sets.append(_Set(leaf, grad))
-        return self._sets[-1].again
+        # The host has its turns in a program; a CUDA graph leaves the last gradient of each leaf only.
+        each = self._sets[id(leaf) if program is None else len(self._sets)] = _Set(leaf, grad)
+        return each.again
 
     def _find(self, leaf: Tensor) -> None:
         from engine.tensor import wrap
@@ -131,7 +133,9 @@ class Gradients:
             self._without.append(leaf)
             return
         array = _array(entry.found)
-        entry.buffer = buffer = (np if program is not None else gpu.xp()).empty_like(array)
+        xp = np if program is not None else gpu.xp()
+        self._copyto = xp.copyto
+        entry.buffer = buffer = xp.empty_like(array)
         entry.strides = array.strides
         entry.own = leaf._grad = wrap(buffer if program is None else program.adopt(buffer))
         self._with.append(entry)
@@ -141,7 +145,7 @@ class Gradients:
         own = {id(entry.own): entry for entry in self._with}
         for entry in self._with:
             entry.written = entry.own._storage.version != 0
-        for each in self._sets:
+        for each in self._sets.values():
             grad = each.grad
             if id(grad) in own:
                 each.grad = own[id(grad)]  # the one that was found, by whatever leaf
@@ -164,6 +168,7 @@ class Gradients:
         for entry in self._leaves.values():
             entry.found = entry.own = None
         self._leaves.clear()
+        self._sets.clear()
         self._is_young = None
 
     def found(self) -> bool:
@@ -181,7 +186,7 @@ class Gradients:
             if entry.written and type(found) is Left:  # which the graph itself may leave here again: tell them apart
                 found = entry.leaf._grad = Left(found.array)
             entry.found = found
-            entry.buffer[...] = _array(found)
+            self._copyto(entry.buffer, _array(found))
 
     def give_back(self) -> None:
         """After a launch, also one that failed: what it has written to gradients that there were."""
@@ -190,10 +195,10 @@ class Gradients:
             if not entry.written:
                 continue
             if type(found) is not Left:
-                found.data[...] = entry.buffer
+                self._copyto(found.data, entry.buffer)
                 found._storage.version += 1
             elif entry.leaf._grad is found:
-                found.array[...] = entry.buffer
+                self._copyto(found.array, entry.buffer)
 
 
 class _Set:

@@ -180,7 +180,7 @@ class Recording:
         self.gradients = Gradients(graph, self.is_young)
         self._before: list[tuple[Any, Any]] = []  # parameters that the function read, and copies of them
         self._first: list[Callable[[], None]] = []  # before a CUDA graph is launched
-        self._sets: list[Callable[[], None]] = []  # of gradients, behind it
+        self._sets: dict[int, Callable[[], None]] = {}  # behind it, the gradient of each leaf
         self._then: list[Callable[[], None]] = []  # and then
         self._holds: list[Callable[[], bool]] = []
         self._undo: list[Callable[[], None]] = []
@@ -294,7 +294,7 @@ class Recording:
         if action is None:
             return
         if self.graph.program is None:
-            self._sets.append(action)
+            self._sets[id(leaf)] = action
         else:
             self.graph.program.host(action)
 
@@ -364,7 +364,7 @@ class Recording:
                 action()
             self._slots.send()
             self.graph.launch()
-            for action in (*self._sets, *self._then):
+            for action in (*self._sets.values(), *self._then):
                 action()
         finally:
             if self.gradients.are_read:

@@ -125,13 +125,9 @@ def test_there_is_a_case_for_every_schedule():
     assert set(SCHEDULES) == set(lr_scheduler.__all__) - {"LRScheduler"}
 
 
-@pytest.mark.parametrize(
-    "schedule, optimizer, kind",
-    [(name, "SGD", "tensor") for name in SCHEDULES]
-    + [(name, optimizer, "number") for name, optimizer in zip(SCHEDULES, 5 * ["SGD", "Adam"])]
-    + [("OneCycleLR", "Adam", "number"), ("OneCycleLR", "Adam", "tensor"), ("ExponentialLR", "Adam", "tensor")],
-)
-def test_a_schedule_in_the_step_gives_each_launch_its_own_rate(schedule, optimizer, kind):
+def test_a_schedule_in_the_step_gives_each_launch_its_own_rate(scheduled):
+    schedule, optimizer, kind = scheduled
+
     def run(capture):
         updates = OPTIMIZERS[optimizer](parameters(), 0.5 if kind == "number" else engine.tensor(0.5))
         rates = SCHEDULES[schedule](updates)
@@ -255,14 +251,9 @@ RATES = {
 }
 
 
-@pytest.mark.parametrize(
-    "first, second",
-    [
-        ("number", "tensor"), ("tensor", "number"), ("tensor", "tensor"), ("tensor", "float64"),
-        ("number", "of the device"), ("of the device", "of the device"), ("of the device", "number"),
-    ],
-)  # fmt: skip
-def test_a_rate_that_is_replaced_or_written_to(first, second):
+def test_a_rate_that_is_replaced_or_written_to(rates):
+    first, second = rates
+
     def run(capture):
         updates = optim.SGD(parameters(), lr=RATES[first]())
         group = updates.param_groups[0]
@@ -355,9 +346,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_an_option_that_is_changed(change):
-    make, options = CHANGES[change]
+def test_an_option_that_is_changed(option):
+    make, options = CHANGES[option]
 
     def run(capture):
         updates = make(parameters())
@@ -387,10 +377,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("option", WRONG)
-def test_an_option_that_is_wrong_is_told_where_the_function_would_tell_it(option):
+def test_an_option_that_is_wrong_is_told_where_the_function_would_tell_it(wrong):
     """Once all but the update is done: the gradients are those of the batch, and what is drawn is drawn."""
-    options, message = WRONG[option]
+    options, message = WRONG[wrong]
 
     def run(capture):
         engine.manual_seed(0)
@@ -421,3 +410,34 @@ def test_an_option_that_is_wrong_is_told_where_the_function_would_tell_it(option
         return seen
 
     assert_same_run(run, most=1)
+
+
+CASES = {
+    "scheduled": [
+        *[(name, "SGD", "tensor") for name in SCHEDULES],
+        *[(name, optimizer, "number") for name, optimizer in zip(SCHEDULES, 5 * ["SGD", "Adam"])],
+        ("OneCycleLR", "Adam", "number"), ("OneCycleLR", "Adam", "tensor"), ("ExponentialLR", "Adam", "tensor"),
+    ],
+    "rates": [
+        ("number", "tensor"), ("tensor", "number"), ("tensor", "tensor"), ("tensor", "float64"),
+        ("number", "of the device"), ("of the device", "of the device"), ("of the device", "number"),
+    ],
+    "option": list(CHANGES),
+    "wrong": list(WRONG),
+}  # fmt: skip
+FEW = {  # for a GPU: what the host knows is the same there, and a simulated launch takes a while
+    "scheduled": [
+        ("StepLR", "SGD", "tensor"), ("SequentialLR", "SGD", "tensor"), ("ExponentialLR", "SGD", "number"),
+        ("OneCycleLR", "Adam", "tensor"),
+    ],
+    "rates": [("number", "tensor"), ("number", "of the device"), ("of the device", "of the device")],
+    "option": ["momentum from 0", "momentum", "beta2"],
+    "wrong": ["lr"],
+}  # fmt: skip
+
+
+def parametrize(metafunc, cases):
+    """Give a test the cases of its arguments, as pytest_generate_tests."""
+    for name in cases.keys() & set(metafunc.fixturenames):
+        values = [x if isinstance(x, str) else pytest.param(x, id="-".join(x)) for x in cases[name]]
+        metafunc.parametrize(name, values)

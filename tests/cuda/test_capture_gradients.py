@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.captured_gradients import *  # noqa: F403
-from tests.captured_gradients import check_a_call_that_fails
+from tests.captured_gradients import FEW, check_a_call_that_fails
 from tests.captured_steps import ON
+from tests.captured_updates import parametrize
+
+
+def pytest_generate_tests(metafunc):
+    parametrize(metafunc, FEW)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,11 @@ import pytest
 
 from tests.captured_steps import ON
 from tests.captured_updates import *  # noqa: F403
+from tests.captured_updates import FEW, parametrize
+
+
+def pytest_generate_tests(metafunc):
+    parametrize(metafunc, FEW)
 
 
 @pytest.fixture(autouse=True)

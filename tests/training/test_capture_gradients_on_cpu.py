@@ -9,7 +9,12 @@ import kernels
 from engine import nn, optim
 from engine.nn import functional as F
 from tests.captured_gradients import *  # noqa: F403
-from tests.captured_gradients import ORDERS, assert_same_run, check_a_call_that_fails, everything
+from tests.captured_gradients import CASES, ORDERS, check_a_call_that_fails
+from tests.captured_updates import assert_same_run, everything, parametrize
+
+
+def pytest_generate_tests(metafunc):
+    parametrize(metafunc, CASES)
 
 
 @pytest.fixture(autouse=True, params=["cpu", "reference"])

@@ -6,6 +6,11 @@ import pytest
 
 import kernels
 from tests.captured_updates import *  # noqa: F403
+from tests.captured_updates import CASES, parametrize
+
+
+def pytest_generate_tests(metafunc):
+    parametrize(metafunc, CASES)
 
 
 @pytest.fixture(autouse=True, params=["cpu", "reference"])
