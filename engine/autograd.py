@@ -231,13 +231,15 @@ def backward(
     for leaf, grad_, exclusive in found:
         if grad_ is None:
             continue
-        if recorded is not None and recorded.leaf(leaf):
-            recorded.add(leaf.grad.data, grad_.data)
-            leaf.grad._storage.version += 1
-        elif leaf.grad is not None:
-            leaf.grad = leaf.grad + grad_
-        else:
+        if recorded is not None:
+            recorded.memory(leaf)
+        have = leaf.grad
+        if have is None:
             leaf.grad = grad_ if exclusive else grad_.clone()
+        elif recorded is None or have._requires_grad or grad_._requires_grad:
+            leaf.grad = have + grad_
+        else:
+            leaf.grad = recorded.add(have, grad_)
 
 
 def grad(

@@ -55,6 +55,7 @@ def capture(
     Arguments are copied to memory of the graph, results from it: they are the caller's, without a graph of gradients,
     and nothing waits until they are read. What changes on the host from step to step is taken along: the learning rate
     and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
+    So are gradients that fn finds (an update may be captured alone); those that it leaves are the caller's as well.
     A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
     what there is; 16 graphs are kept. So is what fn finds changed of all that it reads of the program around it: what
     modules have (hyperparameters, members, hooks), hooks of tensors and whether they require grad, and what names in
@@ -74,7 +75,8 @@ def capture(
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
     CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
-    while fn is captured the program is where it was before the call.
+    while fn is captured the program is where it was before the call, on the CPU where fn has left it. A launch that
+    raises leaves on the CPU what fn would leave; on a GPU the error comes when the program next waits, as fn's own.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
@@ -166,14 +168,14 @@ class CapturedStep:
                         return self._plain(args, kwargs)
                     if self._device(tensors) == "cuda":
                         raise
-                    results = self._plain(args, kwargs)  # which raises what is fn's own to raise
+                    results = self._plain(args, kwargs)  # may raise as well, which is no reason to give up
                     shape.refused = str(error) if isinstance(error, CaptureError) else f"{self._name}: {_told(error)}"
                     self._warn("plain", f"{shape.refused}; it runs plainly, as summary() says too")
                     return results
                 shape.recordings.append(recorded)
                 shape.eager, shape.begun = self._warmup, 0
                 self._make_room()
-                return self._launched(recorded, tensors, again=False)
+                return self._launched(recorded, tensors)
             if len(self._shapes) > 1:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
             return self._launched(recorded, tensors)
@@ -212,7 +214,6 @@ class CapturedStep:
 
     def _captured(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
         """fn as a graph, not launched yet."""
-        entered = {key: grad for s in self._shapes.values() for r in s.recordings for key, grad in r.leaves().items()}
         on_cpu = self._device(tensors) == "cpu"
         xp = np if on_cpu else gpu.xp()
         inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
@@ -220,7 +221,7 @@ class CapturedStep:
         modes = _modes(on_cpu)
         try:
             with graph.capture_cpu() if on_cpu else graph.capture() as captured:
-                recorded = Recording(captured, entered)
+                recorded = Recording(captured)
                 recorded.inputs = inputs
                 with recorded_in(recorded):
                     if on_cpu:
@@ -237,8 +238,7 @@ class CapturedStep:
                     if _modes(on_cpu) != modes:
                         raise CaptureError("leaves another grad mode, backend, or number of threads")
                     recorded.returned()
-                    if on_cpu:
-                        recorded.settle(_tensors(recorded.outputs))
+                    recorded.settle(_tensors(recorded.outputs))
         except BaseException as error:
             if recorded is not None:
                 recorded.roll_back()
@@ -251,13 +251,13 @@ class CapturedStep:
         recorded.close()
         return recorded
 
-    def _launched(self, recorded: Recording, tensors: list[Tensor], again: bool = True) -> Any:
+    def _launched(self, recorded: Recording, tensors: list[Tensor]) -> Any:
         if recorded.device == "cpu":
             recorded.graph.program.take([tensor.data for tensor in tensors])
         else:
             for buffer, tensor in zip(recorded.inputs, tensors):
                 buffer[...] = tensor.data
-        recorded.launch(again)
+        recorded.launch()
         return _map(recorded.outputs, _copied)
 
     def _device(self, tensors: list[Tensor]) -> str | None:

@@ -48,6 +48,7 @@ def _is_tracked(*tensors: Any) -> bool:
 
 def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
     recording.refuse_on_cpu("writes in place with NumPy")
+    recording.refuse_of_host(x)
     if not _is_writable(x.data):
         raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
     if not tracking:

@@ -7,11 +7,15 @@ number there that will be another one at the next step, says so here:
 
     number      a number that the device reads: a learning rate, what a step count gives, a place in the random stream
     again       something to be done at each launch: a count that goes up, a schedule that goes on
+    undo        what takes it back, for the host does all of that at a launch and not before
     module      one that was called: it must have what it has, in the same mode, with the same hooks
     reads       tensors that it has not made: they must be on the same memory, require grad or not, with the same hooks
     members     tensors, and other objects, that must be the same ones, on the same memory
     holds       anything else that must be as it was, such as an option that is part of the kernels
-    leaf        a parameter whose gradient is accumulated
+
+and `Tensor.grad` says what is read and set (engine/recorded_gradients.py). In a program the host has its turns where
+the function had them, so that a launch that fails leaves what the function would leave. A CUDA graph has no such
+places: up to the last number the host does it all before the graph, the rest behind it.
 
 What nobody says, since Python reads it, is found in the function's code (engine/closure.py).
 
@@ -22,12 +26,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.recorded_gradients import Gradients, materialized
 from kernels import gpu
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class CaptureError(RuntimeError):
 
 
 class NotYet(CaptureError):
-    """Something that a function does at its first call and not again."""
+    """This call has to be a plain one: it makes what later ones change."""
 
 
 class _Local(threading.local):
@@ -50,15 +55,28 @@ class _Local(threading.local):
 
 
 _local = _Local()
-on_cpu = 0  # functions that are being captured on the CPU, in any thread
+capturing = 0  # functions that are being captured, in any thread
 _counting = threading.Lock()
 
 
 def born(tensor: Tensor) -> None:
-    """A tensor has come to be; said while `on_cpu` is not 0."""
+    """A tensor has come to be; said while `capturing` is not 0."""
+    if _local.recording is not None:
+        _local.recording.born(tensor)
+
+
+def gradient(leaf: Tensor) -> Tensor | None:
+    """leaf.grad, where that is not what the leaf has."""
     recording = _local.recording
-    if recording is not None and recording.device == "cpu":
-        recording.born(tensor)
+    return materialized(leaf) if recording is None else recording.gradients.read(leaf)
+
+
+def set_gradient(leaf: Tensor, grad: Tensor | None) -> None:
+    """leaf.grad = grad; said while `capturing` is not 0."""
+    if _local.recording is None:
+        leaf._grad = grad
+    else:
+        _local.recording.set_gradient(leaf, grad)
 
 
 def reads(*tensors: Tensor | None) -> None:
@@ -83,6 +101,13 @@ def refuse_on_cpu(what: str) -> None:
     """Raise CaptureError if this thread is capturing what the CPU does: `what` cannot be part of a program."""
     if _local.recording is not None and _local.recording.device == "cpu":
         raise CaptureError(what)
+
+
+def refuse_of_host(tensor: Tensor) -> None:
+    """Raise CaptureError if this thread is capturing what a GPU does: a launch would not write to this tensor again."""
+    recording = _local.recording
+    if recording is not None and recording.device == "cuda" and not (tensor.is_cuda or recording.is_young(tensor)):
+        raise CaptureError("writes to a tensor of the host, once and for all; expected it on the GPU")
 
 
 class _Same:
@@ -133,11 +158,10 @@ _data, _requires_grad = map(attrgetter, ("data", "_requires_grad"))
 class Recording:
     """One captured graph's account.
 
-    graph    where what has to live as long as it is kept
-    entered  by id, the leaves that are known to have had a gradient when the function was called
+    graph  where what has to live as long as it is kept
     """
 
-    def __init__(self, graph: Graph, entered: Mapping[int, Any]) -> None:
+    def __init__(self, graph: Graph) -> None:
         from engine.closure import Closure
         from engine.guards import Guard
         from kernels.graph import Slots
@@ -148,20 +172,21 @@ class Recording:
         self.device = "cuda" if graph.program is None else "cpu"
         self._slots = Slots(graph.program)
         self._made: dict[int, weakref.ref[Tensor]] = {}
-        self._young: dict[int, weakref.ref[Tensor]] = {}  # on the CPU, all tensors that came to be
+        self._young: dict[int, weakref.ref[Tensor]] = {}  # all tensors that came to be
+        self.gradients = Gradients(graph, self.is_young)
         self._before: list[tuple[Any, Any]] = []  # parameters that the function read, and copies of them
-        self._again: list[Callable[[], None]] = []
+        self._first: list[Callable[[], None]] = []  # before a CUDA graph is launched
+        self._sets: dict[int, Callable[[], None]] = {}  # behind it, the gradient of each leaf
+        self._then: list[Callable[[], None]] = []  # and then
         self._holds: list[Callable[[], bool]] = []
-        self._finds: list[tuple[Tensor, Tensor | None]] = []  # leaves, and the gradient that each must have before
         self._undo: list[Callable[[], None]] = []
         self._same = _Same()
         self.guard = Guard()
         self._closure: Closure | None = Closure(self.guard)  # while the function is captured
         self._used: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # tensors that it read, and their memory by then
         self._switched: list[tuple[Tensor, bool]] = []  # tensors that it leaves requiring grad, or not
-        self._entered = entered
-        self._grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # leaves, with the gradient found at first
-        self._left: list[tuple[Tensor, Tensor | None]] = []  # leaves, with the gradient at the end
+        self._called: set[int] = set()  # ids of what was asked about
+        self._owners: list[Any] = []  # whose ids are to stay theirs
 
     # --- while the function is captured
 
@@ -219,8 +244,13 @@ class Recording:
                 self._closure.enter(hook)
 
     def born(self, tensor: Tensor) -> None:
-        """On the CPU: this tensor has come to be while the function ran."""
+        """This tensor has come to be while the function ran."""
         self._young[id(tensor)] = weakref.ref(tensor)
+
+    def is_young(self, tensor: Tensor) -> bool:
+        """Whether the tensor has come to be while the function ran."""
+        found = self._young.get(id(tensor))
+        return found is not None and found() is tensor
 
     def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Any:
         """A device array of at most 16 bytes that has value() at each launch; called in the order of these calls."""
@@ -230,15 +260,24 @@ class Recording:
             host[...] = value()
 
         read()
-        self._again.append(read)
+        if self.graph.program is None:
+            self._first += [*self._then, read]
+            self._then.clear()
+        else:
+            self.graph.program.host(read, at_once=True)
         return device
 
-    def again(self, action: Callable[[], None]) -> None:
-        """Call action() before each later launch, after the numbers and actions that were told before it."""
-        self._again.append(action)
+    def again(self, action: Callable[[], None], at_once: bool = False) -> None:
+        """Call action() at this place of each launch, in the order of numbers and actions; at_once if it writes to
+        memory that kernels may read.
+        """
+        if self.graph.program is None:
+            self._then.append(action)
+        else:
+            self.graph.program.host(action, at_once)
 
     def undo(self, action: Callable[[], None]) -> None:
-        """Call action() if the function raises: what was changed on the host has not come about."""
+        """Call action() when the function has returned or raised: what it changed on the host has not come about."""
         self._undo.append(action)
 
     def holds(self, check: Callable[[], bool]) -> None:
@@ -261,40 +300,49 @@ class Recording:
                 if hasattr(member, "data"):
                     self.reads(member)
 
-    def leaf(self, leaf: Tensor) -> bool:
-        """A gradient of this leaf is about to be accumulated. Returns whether the one it has lies outside of the graph:
-        then it must be added to in place.
-        """
-        key = id(leaf)
-        if key in self._grads:
-            found = self._grads[key][1]
-            return found is not None and leaf.grad is found
-        found = leaf.grad
-        self._grads[key] = leaf, found
-        self.reads(leaf, *([] if found is None else [found]))
-        if found is not None or self._entered.get(key) is None:
-            self._finds.append((leaf, found))
-        return found is not None
+    def same(self, owner: Any, items: Callable[[], list[Any]]) -> None:
+        """The graph serves as long as items() are these very objects; asked of an owner once."""
+        if id(owner) not in self._called:
+            self._called.add(id(owner))
+            known = items()
+            self.holds(lambda: len(now := items()) == len(known) and all(map(is_, now, known)))
+            self._owners.append(owner)
 
-    def add(self, total: Any, array: Any) -> None:
-        """total += array, at each launch."""
+    def memory(self, *tensors: Tensor) -> None:
+        """As `reads`, of tensors that the function may have made itself: those are passed over."""
+        self.reads(*[tensor for tensor in tensors if not self.is_young(tensor)])
+
+    def set_gradient(self, leaf: Tensor, grad: Tensor | None) -> None:
+        """leaf.grad = grad, at this place of each launch."""
+        action = self.gradients.set(leaf, grad)
+        if action is None:
+            return
+        if self.graph.program is None:
+            self._sets[id(leaf)] = action
+        else:
+            self.graph.program.host(action)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """a + b, of gradients without a graph."""
         program = self.graph.program
         if program is None:
-            total += array
-        else:
-            total, array = program.plain(total, "add"), program.plain(array, "add")
-            program.function("add", np.add, (total, array, total))
+            return a + b
+        from engine.tensor import wrap
 
-    def forgets(self, leaf: Tensor) -> None:
-        """The gradient of this leaf is about to be dropped by the function itself."""
-        self._grads.setdefault(id(leaf), (leaf, leaf.grad))
+        x, y = program.plain(a.data, "add"), program.plain(b.data, "add")
+        total = np.add(x, y)
+        program.function("add", np.add, (x, y, total))
+        return wrap(program.adopt(total))
 
     def settle(self, outputs: Iterable[Tensor]) -> None:
-        """The function has returned, on the CPU: from the first launch on the tensors that it leaves have values.
+        """The function has returned: from the first launch on the tensors that it leaves have values.
 
-        Raises PlannedError for one whose memory no kernel writes.
+        Raises PlannedError, on the CPU, for one whose memory no kernel writes.
         """
+        self.gradients.settle()
         program = self.graph.program
+        if program is None:
+            return
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
             tensor.data = program.plain(tensor.data, "it")
@@ -310,10 +358,7 @@ class Recording:
         self.guard.settle(self._has_read)
 
     def close(self) -> None:
-        """Nothing more is recorded."""
-        self._undo.clear()
-        self._young.clear()
-        self._before.clear()
+        """The function has returned: the host is back where it was, and a launch does all of it."""
         used = [(tensor(), array) for tensor, array in self._used.values()]
         used = [(tensor, array) for tensor, array in used if tensor is not None]  # others nobody can change
         for tensor, array in used:
@@ -322,43 +367,46 @@ class Recording:
         self.guard.close()
         self._closure = None
         self._used.clear()
-        self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
+        self._before.clear()
+        self.roll_back()
+        self.gradients.close()
+        self._young.clear()
         self._made.clear()
-        self._grads.clear()
 
     def roll_back(self) -> None:
-        """The function has raised: bring the host back to where it was."""
+        """Bring the host back to where it was when the function was called."""
         for action in reversed(self._undo):
             action()
-        for leaf, grad in self._grads.values():
-            leaf.grad = grad
+        self._undo.clear()
+        self.gradients.restore()
         for array, copy in self._before:
             array[...] = copy
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
-        return self._same.holds() and self.guard.holds() and all([check() for check in self._holds])
+        return self._same.holds() and self.guard.holds() and all(check() for check in self._holds)
 
     def finds_gradients(self) -> bool:
-        """Whether the gradients that the function adds to, or begins with, are those that the graph knows."""
-        return all([leaf.grad is grad for leaf, grad in self._finds])
+        """Whether the gradients that the function reads are there, or are not, as they were."""
+        return self.gradients.found()
 
-    def leaves(self) -> dict[int, Tensor | None]:
-        """By id, the leaves of which gradients were accumulated, with the gradient that each has now."""
-        return {id(leaf): leaf.grad for leaf, _ in self._left}
-
-    def launch(self, again: bool = True) -> None:
-        """Send the device its numbers and launch; the host does again what it did, unless it has just done so."""
-        if again:
-            for action in self._again:
+    def launch(self) -> None:
+        """Do what the function did: the host its part, and the device, with the numbers and gradients of now."""
+        if self.gradients.are_read:
+            self.gradients.take()
+        try:
+            for action in self._first:
                 action()
-        self._slots.send()
-        self.graph.launch()
-        for leaf, grad in self._left:
-            leaf.grad = grad
-        for tensor, wanting in self._switched:
-            tensor._requires_grad = wanting
-        self.guard.switch()
+            self._slots.send()
+            self.graph.launch()
+            for action in (*self._sets.values(), *self._then):
+                action()
+            for tensor, wanting in self._switched:
+                tensor._requires_grad = wanting
+            self.guard.switch()
+        finally:
+            if self.gradients.are_read:
+                self.gradients.give_back()
         if self.device == "cuda":
             from kernels import faults
 
@@ -372,19 +420,16 @@ class recorded_in:
         self._recording = recording
 
     def __enter__(self) -> None:
-        global on_cpu
+        global capturing
         self._before, _local.recording = _local.recording, self._recording
         with _counting:
-            on_cpu += self._is_on_cpu()
+            capturing += self._recording is not None
 
     def __exit__(self, *exc: object) -> None:
-        global on_cpu
+        global capturing
         _local.recording = self._before
         with _counting:
-            on_cpu -= self._is_on_cpu()
-
-    def _is_on_cpu(self) -> bool:
-        return self._recording is not None and self._recording.device == "cpu"
+            capturing -= self._recording is not None
 
 
 def on_device(array: Any) -> Recording | None:

@@ -11,6 +11,7 @@ import numpy as np
 from engine import recording
 from engine.device import READS, as_device, device_of, is_array, move, on_host
 from engine.dtypes import DTYPES, FLOATS
+from engine.recorded_gradients import Left
 
 
 class Storage:
@@ -49,7 +50,7 @@ class Tensor:
     Methods have PyTorch's names and defaults; `engine.methods` binds them, and each is a function of `engine` too.
     """
 
-    __slots__ = ("data", "grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
+    __slots__ = ("data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
     __array_priority__ = 1000  # array + tensor is ours to answer
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
@@ -58,17 +59,29 @@ class Tensor:
         if not is_array(data):
             raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (engine.tensor takes any numbers)")
         self.data = adopted("Tensor", data)
-        self.grad: Tensor | None = None
+        self._grad: Tensor | Left | None = None
         self._node = None
         self._storage = Storage()
         self._hooks = None
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
-        if recording.on_cpu:
+        if recording.capturing:
             recording.born(self)
 
     # --- what it is
+
+    def _get_grad(self) -> Tensor | None:
+        grad = self._grad
+        return recording.gradient(self) if type(grad) is Left or recording.capturing else grad
+
+    def _set_grad(self, grad: Tensor | None) -> None:
+        if recording.capturing:
+            recording.set_gradient(self, grad)
+        else:
+            self._grad = grad
+
+    grad = property(_get_grad, _set_grad)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -300,11 +313,11 @@ def wrap(data: Any) -> Tensor:
     """A tensor around an array or a NumPy scalar, unchecked: what ops make their results with."""
     tensor = Tensor.__new__(Tensor)
     tensor.data = data if not isinstance(data, np.generic) else np.asarray(data)
-    tensor.grad = None
+    tensor._grad = None
     tensor._node = None
     tensor._storage = Storage()
     tensor._hooks = None
     tensor._requires_grad = False
-    if recording.on_cpu:
+    if recording.capturing:
         recording.born(tensor)
     return tensor

@@ -41,7 +41,7 @@ class Program:
 
         self._play = threads.play
         self._recorder = Recorder()
-        self._pool = buffers.Pool(kept=float("inf"))
+        self._pool = _Pool(kept=float("inf"))
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments)
         self._guards: dict[int, Callable[[], None]] = {}  # by the step, while recorded; by where its call lies, then
         self._inputs: list[np.ndarray] = []
@@ -51,11 +51,15 @@ class Program:
         self._kept: list[Any] = []
         self._known: dict[int, np.ndarray] = {}  # by id, the arrays whose memory may be used
         self._foreign: list[tuple[np.ndarray, str, str]] = []  # and those that were, by what op in what line
+        self._turn: list[Callable[[], None]] = []  # what the host does next
+        self._turn_is_due = False
 
     # --- what is recorded
 
     def kernel(self, kernel: Callable[..., None], pieces: int, items: int, arguments: tuple[Any, ...]) -> None:
         """A call of a compiled kernel, in that many pieces."""
+        if self._turn_is_due:
+            self._host_has_its_turn()
         kernel(*arguments, 0, items, pieces, self._recorder.address)
         self._steps.append(self._recorder.take())
         self._names.append(kernel.__name__.strip("_") + "_kernel")
@@ -69,14 +73,34 @@ class Program:
 
         guard(self._steps[-1], word)
         self._kept.append(word)
-        self._guards[len(self._steps) - 1] = lambda: told(*arguments)
+        turn = list(self._turn)
+
+        def stop() -> None:
+            _do_all(turn)  # it will be due later only
+            told(*arguments)
+
+        self._guards[len(self._steps) - 1] = stop
         self.fix(arguments)
 
     def function(self, name: str, function: Callable[..., Any], arguments: Any, used: Any = ()) -> None:
         """function(*arguments), which uses memory of theirs and of arrays in `used`."""
+        self._host_has_its_turn()
         self._steps.append((function, arguments))
         self._names.append(name)
         self.fix((arguments, used))
+
+    def host(self, action: Callable[[], None], at_once: bool = False) -> None:
+        """Something the host does at this place, after what it was told before: at_once if a kernel depends on it.
+
+        Otherwise it may be late, so that fewer calls of kernels are parted, but not later than what may raise.
+        """
+        self._turn.append(action)
+        self._turn_is_due |= at_once
+
+    def _host_has_its_turn(self) -> None:
+        if self._turn:
+            self._steps.append((_do_all, (self._turn,)))
+        self._turn, self._turn_is_due = [], False
 
     def inputs(self, arrays: list[np.ndarray]) -> list[Planned]:
         """Arrays that `launch` takes others for: what the program is to read."""
@@ -103,6 +127,14 @@ class Program:
         planned = array.view(Planned)
         planned.program = self
         return planned
+
+    def is_own(self, array: np.ndarray) -> bool:
+        """Whether a launch writes the array, or takes it for an input."""
+        return isinstance(array, Planned)
+
+    def is_lent_again(self, array: np.ndarray) -> bool:
+        """Whether the memory of one that the program makes served another array of it before."""
+        return buffers.pool_of(array) is self._pool and _owner(array).base.block.address in self._pool.again
 
     def plain(self, x: Any, op: str) -> Any:
         """NumPy's arrays for those in x, which an op uses."""
@@ -134,6 +166,7 @@ class Program:
 
     def close(self) -> None:
         """Nothing more is recorded: join what can be played in one go."""
+        self._host_has_its_turn()
         joined: list[Any] = []
         guards = {}
         for i, step in enumerate(self._steps):
@@ -196,6 +229,23 @@ class Program:
     def nbytes(self) -> int:
         """Bytes of memory that the program's large arrays share."""
         return self._pool.nbytes
+
+
+class _Pool(buffers.Pool):
+    """Of one program. again: the addresses of blocks that came back, and may have been lent again."""
+
+    def __init__(self, kept: float) -> None:
+        super().__init__(kept)
+        self.again: set[int] = set()
+
+    def give_back(self, block: Any) -> None:
+        self.again.add(block.address)
+        super().give_back(block)
+
+
+def _do_all(actions: list[Callable[[], None]]) -> None:
+    for action in actions:
+        action()
 
 
 class _Primitives:

@@ -201,6 +201,9 @@ class Module:
     def _own(self, kind: str) -> Iterator[tuple[str, Any]]:
         """The members of one kind, without those that are None."""
         values = self.__dict__
+        recorded = recording.current()
+        if recorded is not None:
+            recorded.module(self)
         for name, member in list(self._members.items()):
             if member == kind and values[name] is not None:
                 yield name, values[name]
@@ -274,11 +277,8 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop every parameter's gradient or, not set_to_none, fill it with zeros."""
-        recorded = recording.current()
         for p in self.parameters():
             if set_to_none:
-                if recorded is not None:
-                    recorded.forgets(p)
                 p.grad = None
             elif p.grad is not None:
                 p.grad = p.grad.detach()

@@ -91,10 +91,14 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 
 
 def _gradients(op: str, parameters: Any) -> list[Tensor]:
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    parameters = list(given)
     for p in parameters:
         if not isinstance(p, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(p).__name__}")
+    recorded = recording.current()
+    if recorded is not None and iter(given) is not given:  # a list may have others by the next launch
+        recorded.same(given, lambda: list(given))
     return [p.grad for p in parameters if p.grad is not None]
 
 

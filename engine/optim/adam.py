@@ -61,13 +61,17 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_options(self, group: Group) -> None:
+    def _check_changing(self, group: Group) -> None:
         op, betas = type(self).__name__, group["betas"]
         require_lr(op, group["lr"])
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"{op}: betas is {betas!r}; expected a pair of numbers")
         require_number(op, "betas[0]", betas[0], least=0, below=1)
         require_number(op, "betas[1]", betas[1], least=0, below=1)
+
+    def _check_options(self, group: Group) -> None:
+        op = type(self).__name__
+        self._check_changing(group)
         require_number(op, "eps", group["eps"], least=0)
         require_number(op, "weight_decay", group["weight_decay"], least=0)
         require_flag(op, "maximize", group["maximize"])

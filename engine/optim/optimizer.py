@@ -12,8 +12,30 @@ from engine.autograd import enable_grad
 from engine.optim.state_dict import pack, unpack
 from engine.tensor import Tensor
 
-Group = dict[str, Any]
-Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
+
+class Group(dict[str, Any]):
+    """The parameters and options of a group: a dict, which a captured step may not write to by hand.
+
+    It would do so once and for all. A schedule is done again at each launch.
+    """
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if recording.capturing:
+            _refuse_by_hand(name)
+        super().__setitem__(name, value)
+
+    def update(self, *args: Any, **options: Any) -> None:
+        if recording.capturing:
+            _refuse_by_hand(*dict(*args, **options))
+        super().update(*args, **options)
+
+
+def _refuse_by_hand(*names: str) -> None:
+    for name in names:
+        recording.refuse(f'sets "{name}" of an optimizer by hand, once and for all; expected a schedule')
+
+
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 
 class Optimizer:
@@ -52,7 +74,7 @@ class Optimizer:
 
     # --- groups
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group: a dict with "params" (a tensor or a list) and any options that differ from the defaults.
 
         Raises as the constructor does, and ValueError for a parameter that is in another group.
@@ -75,16 +97,15 @@ class Optimizer:
         if self.param_groups and ("param_names" in group) != ("param_names" in self.param_groups[0]):
             raise ValueError(f"{op}: one group has names for its parameters, another has none; expected all or none")
         self._check_options(group)
-        self.param_groups.append(group)
+        self.param_groups.append(Group(group))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or (set_to_none=False) fill them with zeros where they are."""
-        recorded = recording.current()
+        if recording.current() is not None:
+            self._record_members(recording.current())
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
-                    if recorded is not None:
-                        recorded.forgets(param)
                     param.grad = None
                 elif param.grad is not None:
                     if param.grad.requires_grad:  # of a backward with create_graph
@@ -110,6 +131,8 @@ class Optimizer:
         for group in self.param_groups:
             self._check_options(group)
         ready = [self._with_gradient(group) for group in self.param_groups]
+        if recording.current() is not None:
+            self._record_members(recording.current())
         for group, params in zip(self.param_groups, ready):
             if params:
                 if recording.current() is not None:
@@ -118,24 +141,27 @@ class Optimizer:
         self._stepped = True
         return loss
 
+    def _record_members(self, recorded: recording.Recording) -> None:
+        """A graph of what is done to all parameters serves while the same groups have the same ones."""
+        recorded.same(self, lambda: [x for group in self.param_groups for x in (group, *group["params"])])
+
     def _record(self, recorded: recording.Recording, group: Group, params: list[Tensor]) -> None:
         """A graph of this step serves while all memory is as now, and the group's options that no launch reads."""
         if self._state_names is None:
             raise recording.CaptureError("is an optimizer of the program's own, which may compute on the host")
         if any(not self.state.get(param) for param in params) and self._remembers(group):
             raise recording.NotYet("would begin to remember a parameter at each step; expected a step before")
-        state, members = self.state, list(map(id, group["params"]))
+        state = self.state
         names = [name for name in group if name not in self._read_when_launched]
         options = [copy.copy(group[name]) for name in names]
         storages = [param._storage for param in params]
 
         def holds() -> bool:
-            return (
-                self.state is state
-                and any([each is group for each in self.param_groups])
-                and list(map(id, group["params"])) == members
-                and [group[name] for name in names] == options
-            )
+            try:
+                self._check_changing(group)
+            except (TypeError, ValueError):
+                return False  # the plain function raises it
+            return self.state is state and [group[name] for name in names] == options
 
         def count_writes() -> None:
             for storage in storages:
@@ -147,7 +173,7 @@ class Optimizer:
             recorded.members(group, ["lr"])
         else:
             recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
-        recorded.reads(*params, *[param.grad for param in params])
+        recorded.memory(*params)
         recorded.members(state, params)
         for param in params:
             recorded.members(state.get(param, {}), self._state_names)
@@ -189,6 +215,9 @@ class Optimizer:
 
     def _check_options(self, group: Group) -> None:
         """Raise unless the group's options are of the right kind and in range."""
+
+    def _check_changing(self, group: Group) -> None:
+        """Those of `_read_when_launched` alone."""
 
     # --- saving
 

@@ -41,19 +41,19 @@ def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
     Raises TypeError for one in a GPU's memory where the parameter is on the CPU.
     """
     lr = group["lr"]
-    if isinstance(lr, Tensor):
-        if lr.is_cuda == param.is_cuda:
-            recording.reads(lr)
-            return lr.data
-        if lr.is_cuda:
+    if isinstance(lr, Tensor) and lr.is_cuda:
+        if not param.is_cuda:
             raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
+        recording.reads(lr)
+        return lr.data
     recorded = recording.on_device(param.data)
     if recorded is None:
-        return lr.item() if isinstance(lr, Tensor) else lr
+        return lr.data.item() if isinstance(lr, Tensor) else lr
 
     def now() -> float:
-        require_lr(op, group["lr"])
-        return float(group["lr"])
+        lr = group["lr"]
+        require_lr(op, lr)
+        return lr.data.item() if isinstance(lr, Tensor) else float(lr)
 
     return recorded.number(now, number_dtype(recorded))
 

@@ -55,10 +55,13 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
+    def _check_changing(self, group: Group) -> None:
+        require_lr("SGD", group["lr"])
+        require_number("SGD", "momentum", group["momentum"], least=0)
+
     def _check_options(self, group: Group) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
-        require_lr("SGD", group["lr"])
-        require_number("SGD", "momentum", momentum, least=0)
+        self._check_changing(group)
         require_number("SGD", "dampening", dampening)
         require_number("SGD", "weight_decay", group["weight_decay"], least=0)
         require_flag("SGD", "nesterov", group["nesterov"])

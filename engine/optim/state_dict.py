@@ -70,7 +70,7 @@ def _group(op: str, optimizer: Optimizer, group: dict[str, Any], saved: dict[str
     for name, default in optimizer.defaults.items():
         if name not in options and not isinstance(default, bool):  # an older PyTorch knew fewer switches
             raise ValueError(f"{op}: a saved group has the options {sorted(options)}; expected {name} among them")
-    merged = {**optimizer.defaults, **options, "params": group["params"]}
+    merged = type(group)({**optimizer.defaults, **options, "params": group["params"]})
     if "param_names" in group:
         merged.setdefault("param_names", group["param_names"])
     optimizer._check_options(merged)

@@ -140,22 +140,34 @@ def test_an_exception_leaves_everything_where_it_was(x):
     assert losses == [fn(x).item() for _ in range(4)][1:]
 
 
-def test_state_that_begins_in_the_step_is_refused(x):
+def test_state_that_begins_in_every_step_is_refused(x):
+    """The call in which it begins is a plain one; that it begins in all of them is told in the end."""
     model, optimizer, _ = program()
+    kind = [None]
 
     def fn(x):
         loss = model(x).sum()
         optimizer.zero_grad()
         loss.backward()
-        optimizer.state.clear()
-        optimizer.step()
+        if kind[0] == "same":
+            optimizer.step()
+        elif kind[0] == "new":
+            optim.Adam(model.parameters(), lr=0.1).step()
         return loss
 
     step = captured(fn, x)
-    for _ in range(16):  # plain: it may be a first step
-        step(x)
+    kind[0] = "same"
+    step(x)
+    assert {s["step"].item() for s in optimizer.state.values()} == {1.0}
+    assert step.summary() == "fn: no graph was captured"
+    step(x), step(x)
+    assert {s["step"].item() for s in optimizer.state.values()} == {3.0}
+    assert "_adam_kernel" in step.summary()
+    kind[0] = "new"
+    step = captured(fn, x)
     with pytest.raises(engine.CaptureError, match="step would begin to remember a parameter at each step"):
-        step(x)
+        for _ in range(20):
+            step(x)
 
 
 def test_arguments_of_another_dtype_or_device(x):

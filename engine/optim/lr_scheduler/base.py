@@ -26,17 +26,21 @@ def also_when_launched(plain: Callable[..., None]) -> Callable[..., None]:
         if any(isinstance(group["lr"], Tensor) and group["lr"].is_cuda for group in self.optimizer.param_groups):
             raise recording.CaptureError("would read a learning rate that is on the GPU; expected one on the host")
         groups = self.optimizer.param_groups
-        state, options = self.state_dict(), [{k: copy.copy(v) for k, v in g.items() if k != "params"} for g in groups]
+        state = self.state_dict()
+        options = [{k: _kept(v) for k, v in group.items() if k != "params"} for group in groups]
+        rates = [(g["lr"], g["lr"].data.copy()) for g in groups if isinstance(g["lr"], Tensor)]
 
         def go_back() -> None:
             self.load_state_dict(state)
             for group, before in zip(groups, options):
                 group.update(before)
+            for lr, value in rates:  # which a schedule writes in place
+                lr.data[...] = value
 
         recorded.undo(go_back)
         with recording.recorded_in(None):
             plain(self, *args, **kwargs)
-        recorded.again(functools.partial(self.step, *args, **kwargs))
+        recorded.again(functools.partial(self.step, *args, **kwargs), at_once=bool(rates))
 
     return step
 
@@ -153,6 +157,10 @@ class LRScheduler:
         missing, unknown = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected - {_TORCH_ONLY})
         if missing or unknown:
             raise ValueError(f"{op}: missing keys {missing}, unknown keys {unknown}; expected {sorted(expected)}")
+
+
+def _kept(option: Any) -> Any:
+    return option if isinstance(option, Tensor) else copy.copy(option)
 
 
 _TORCH_ONLY = "_get_lr_called_within_step"  # PyTorch's guard, saved with its schedules
