@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernels import gpu
+from kernels.planned import PlannedError
 
 if TYPE_CHECKING:
     from engine.tensor import Tensor
@@ -103,19 +104,21 @@ class Gradients:
         return leaf._grad
 
     def set(self, leaf: Tensor, grad: Tensor | None) -> Callable[[], None] | None:
-        """leaf.grad = grad, by the function. Returns what does so at each launch, None for nothing."""
+        """leaf.grad = grad, by the function. Returns what does so at each launch, None for nothing.
+
+        Raises PlannedError for one that another leaf has: what a launch leaves is copied for each leaf.
+        """
         if self._is_young(leaf):
             leaf._grad = grad
             return None
+        holders = [each.leaf for each in self._leaves.values() if each.leaf._grad is grad and each.leaf is not leaf]
+        if grad is not None and holders and self._is_left(grad):
+            raise PlannedError("gives one gradient to two tensors; expected a clone()")
         self._leaves.setdefault(id(leaf), _Leaf(leaf))
         leaf._grad = grad
         program = self._graph.program
-        if program is not None and grad is not None:
-            if program.is_own(grad.data):
-                if program.is_lent_again(grad.data):
-                    grad.data = grad.data.copy("K")  # or a launch that fails would leave other values in it
-            elif self._is_young(grad):
-                program.plain(grad.data, "grad")  # whose memory has to have been there before
+        if program is not None and grad is not None and program.is_lent_again(grad.data):
+            grad.data = grad.data.copy("K")  # or a launch that fails would leave other values in it
         # The host has its turns in a program; a CUDA graph leaves the last gradient of each leaf only.
         each = self._sets[id(leaf) if program is None else len(self._sets)] = _Set(leaf, grad)
         return each.again
@@ -148,11 +151,14 @@ class Gradients:
         for each in self._sets.values():
             grad = each.grad
             if id(grad) in own:
-                each.grad = own[id(grad)]  # the one that was found, by whatever leaf
+                each.grad = own[id(grad)]  # by whatever leaf
             elif grad is not None and self._is_left(grad):
                 each.grad = Left(grad.data if self._graph.program is None else grad.data.view(np.ndarray))
 
     def _is_left(self, grad: Tensor) -> bool:
+        """Whether the gradient lies in the graph's memory, and is none that was found."""
+        if any(grad is entry.own for entry in self._with):
+            return False
         program = self._graph.program
         return self._is_young(grad) if program is None else program.is_own(grad.data)
 

@@ -318,28 +318,123 @@ def test_gradients_read_and_set_by_hand():
     assert_same_run(run, most=1)
 
 
-def test_a_gradient_of_another_kind_is_not_the_one_that_was_captured():
-    """Other strides, and a shape that the update has to refuse."""
-
+@pytest.mark.parametrize("now", ["frozen", "on other memory"])
+def test_a_leaf_that_is_changed_gets_the_gradients_of_now(now):
     def run(capture):
-        (_, w) = parameters()
-        updates = optim.SGD([w], lr=0.1)
+        (_, v), (_, w) = parameters(), parameters()
 
         @capture
         def step(x):
-            updates.step()
+            v.grad = w.grad = None
+            F.linear(engine.relu(F.linear(x, w)), v.T).sum().backward()
             return x
 
         seen = []
-        for i, x in enumerate(times(5)):
-            gradients([w], i)
-            if i == 3:
-                w.grad = engine.ones(5, 2, device=ON["device"]).T
-            step(x)
-            seen.append(everything(updates))
+        for i in range(6):
+            if i == 3 and now == "frozen":
+                w.requires_grad_(False)
+            elif i == 3:
+                w.data = w.data * -1
+            step(engine.full((3, 5), i + 1.0, device=ON["device"]))
+            seen.append(([*map(host, (v.grad, w.grad))], None))
         return seen
 
     assert_same_run(run, most=2)
+
+
+def test_a_gradient_that_the_step_makes_of_numbers_is_another_one_at_each_call():
+    def run(capture):
+        w = parameters()[0]
+
+        @capture
+        def step(x):
+            w.grad = engine.zeros(3, device=ON["device"])
+            return engine.relu(x)
+
+        seen = []
+        for x in times(5):
+            step(x)
+            seen.append(([host(w.grad)], None))
+            w.grad.add_(1)
+        return seen
+
+    assert_same_run(run, either=True)
+
+
+def test_one_gradient_for_two_parameters_is_refused():
+    """What is done to one in place would have to be seen in the other."""
+
+    def run(capture):
+        a, b = parameters()[0], parameters()[0]
+
+        @capture
+        def step(x):
+            a.grad = b.grad = engine.relu(x)
+            return a.grad
+
+        seen = []
+        for i in range(4):
+            step(engine.full((3,), float(i), device=ON["device"]))
+            a.grad.add_(1)
+            seen.append(([host(a.grad), host(b.grad)], None))
+        return seen
+
+    if ON["device"] == "cpu":
+        assert_same_run(run, refused=True)
+    else:
+        with pytest.raises(engine.CaptureError, match="gives one gradient to two tensors"):
+            run(lambda fn: engine.capture(fn, warmup=1))
+
+
+def test_a_gradient_that_lies_otherwise_is_clipped_in_its_own_order():
+    """The same values by columns have another sum of squares, in the last bits."""
+
+    def run(capture):
+        w = nn.Parameter(engine.zeros(300, 200, device=ON["device"]))
+        updates = optim.SGD([w], lr=0.1)
+        rng = np.random.default_rng(3)
+
+        @capture
+        def step(x):
+            total = nn.utils.clip_grad_norm_([w], 0.5)
+            updates.step()
+            return total
+
+        seen = []
+        for i, x in enumerate(times(6)):
+            grad = rng.standard_normal((300, 200)).astype(np.float32)
+            by_columns = engine.tensor(np.ascontiguousarray(grad.T), device=ON["device"]).T
+            w.grad = by_columns if i > 2 else engine.tensor(grad, device=ON["device"])
+            total = step(x)
+            arrays, rest = everything(updates)
+            seen.append(([*arrays, host(total)], rest))
+        return seen
+
+    assert_same_run(run, most=2)
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_a_graph_that_saved_a_gradient_finds_out_that_it_was_clipped(clips):
+    w, v = parameters()[0], parameters()[0].requires_grad_()
+    updates = optim.SGD([w], lr=0.1)
+
+    @engine.capture(warmup=1)
+    def step(x):
+        if clips:
+            nn.utils.clip_grad_norm_([w], 0.5)
+        updates.step()
+        return x
+
+    for i, x in enumerate(times(4)):
+        gradients([w], i)
+        y = (v * w.grad).sum()
+        step(x)
+        if clips:
+            with pytest.raises(RuntimeError, match="saved by 'mul' was written to in place"):
+                y.backward()
+        else:
+            y.backward()
+    assert len(graphs(step)) == 1
 
 
 def accumulation(capture, every=2, calls=9, update=True, micro=True):
@@ -452,6 +547,30 @@ def test_gradients_of_an_argument_are_the_functions_own():
     assert_same_run(run, most=1)
 
 
+@pytest.mark.parametrize("clips", [True, False])
+def test_a_step_that_begins_with_the_gradients_that_it_left(clips):
+    """Nobody asks for them in between: they go from launch to launch."""
+
+    def run(capture):
+        w = parameters()[1]
+        updates = optim.SGD([w], lr=0.1)
+
+        @capture
+        def step(x):
+            if clips:
+                nn.utils.clip_grad_norm_([w], 0.5)
+            updates.step()
+            w.grad = None
+            F.linear(x, w).sum().backward()
+            return x
+
+        for i in range(6):
+            step(engine.full((2, 5), i + 1.0, device=ON["device"]))
+        return [everything(updates)]
+
+    assert_same_run(run, most=1)
+
+
 def test_captured_under_no_grad_and_called_with_grad():
     """Whether ops record themselves is part of what is captured, either way round."""
     w = parameters()[1]
@@ -486,6 +605,7 @@ ORDERS = {
     "loss first": ["loss", "zero", "backward", "update", "schedule"],
     "schedule first": ["schedule", "loss", "zero", "backward", "update"],
     "update first": ["update", "zero", "schedule", "loss", "backward"],
+    "clipped first": ["clip", "update", "zero", "loss", "backward", "schedule"],
     "nothing dropped": ["loss", "backward", "update", "schedule"],
     "zeros": ["zeros", "loss", "backward", "update"],
     "two losses": ["zero", "loss", "backward", "update", "schedule", "loss", "backward", "update"],
@@ -515,6 +635,7 @@ def check_a_call_that_fails(order, row, at):
                     loss.backward()
                 else:
                     {
+                        "clip": lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.01),
                         "zero": updates.zero_grad,
                         "zeros": lambda: updates.zero_grad(set_to_none=False),
                         "update": updates.step,

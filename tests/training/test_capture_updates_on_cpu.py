@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import engine
 import kernels
+from engine import optim
 from tests.captured_updates import *  # noqa: F403
-from tests.captured_updates import CASES, parametrize
+from tests.captured_updates import CASES, assert_same_run, host, parameters, parametrize, times
 
 
 def pytest_generate_tests(metafunc):
@@ -17,3 +19,23 @@ def pytest_generate_tests(metafunc):
 def _backend(request):
     with kernels.use(request.param):
         yield
+
+
+def test_a_rate_that_the_step_reads_as_a_tensor_is_that_of_its_place():
+    """Before and behind the schedule: the program reads it in memory that the host has written to by then."""
+
+    def run(capture):
+        lr = engine.tensor(1.0)
+        updates = optim.SGD(parameters(), lr=lr)
+        updates.step()
+        rates = optim.lr_scheduler.ExponentialLR(updates, 0.5)
+
+        @capture
+        def step(x):
+            before = engine.relu(lr)
+            rates.step()
+            return before, engine.relu(lr)
+
+        return [([*map(host, step(x))], None) for x in times(5)]
+
+    assert_same_run(run, most=1)
