@@ -33,16 +33,20 @@ if TYPE_CHECKING:
     from kernels.graph import Graph
 
 
+READS = "reads values, which are not there yet while a step is captured"
+
+
 class CaptureError(RuntimeError):
     """Something in a captured function that a graph cannot have: mostly that the host waits for the GPU."""
 
 
 class _Local(threading.local):
     recording: Recording | None = None
+    constants: list[Any] | None = None  # that were made, in order, while that is asked for
 
 
 _local = _Local()
-on_cpu = 0  # functions that are being captured on the CPU, in any thread
+on_cpu = 0  # functions that are being captured on the CPU, or watched before, in any thread
 _counting = threading.Lock()
 
 
@@ -51,6 +55,76 @@ def born(tensor: Tensor) -> None:
     recording = _local.recording
     if recording is not None and recording.device == "cpu":
         recording.born(tensor)
+
+
+def operand(tensor: Tensor) -> Tensor:
+    """The tensor, or what stands for it where NumPy computes with it; said while `on_cpu` is not 0."""
+    recording = on_device(tensor.data)
+    return tensor if recording is None or recording.device == "cuda" else recording.operand(tensor)
+
+
+def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
+    """The tensor, which was made from numbers of the host's; said while `on_cpu` is not 0.
+
+    It is a part of the program that this thread records, if it does, with the values that it has now.
+    """
+    if type(tensor.data) is np.ndarray and not _is_for_gpu():
+        if has_values:
+            _note(tensor.data)
+        if _local.recording is not None:
+            tensor.data = _local.recording.graph.program.constant(tensor.data)
+    return tensor
+
+
+def existing(array: Any) -> Any:
+    """An array of the host's as ops use it; said while `on_cpu` is not 0.
+
+    The program that this thread records, if it does, reads it at each launch.
+    """
+    if not isinstance(array, np.ndarray) or _is_for_gpu():
+        return array
+    if type(array) is np.ndarray:
+        _note(array)
+    return array if _local.recording is None else _local.recording.existing(array)
+
+
+def _note(array: np.ndarray) -> None:
+    if _local.constants is not None:
+        _local.constants.append((array.shape, array.dtype, hash(array.tobytes())))
+
+
+def _is_for_gpu() -> bool:
+    return _local.recording is not None and _local.recording.device == "cuda"
+
+
+def values(tensor: Tensor) -> Any:
+    """The tensor's array, to look at its values. Raises CaptureError while this thread captures on the CPU, but for a
+    constant.
+    """
+    recording = on_device(tensor.data)
+    if recording is None or recording.device == "cuda":
+        return tensor.data
+    array = recording.graph.program.values(tensor.data)
+    if array is None:
+        raise CaptureError(READS)
+    return array
+
+
+def assign(tensor: Tensor, index: Any, value: Any) -> None:
+    """tensor.data[index] = value, an array or a number; part of the step that this thread captures, if it does."""
+    recording = on_device(tensor.data)
+    if recording is None or recording.device == "cuda":
+        tensor.data[index] = value
+    else:
+        recording.assign(tensor, index, value)
+
+
+def planned(array: Any) -> Any:
+    """The array; while this thread captures what the CPU does, one of the program's, so that all that is done with it
+    is part of that.
+    """
+    recording = on_device(array)
+    return array if recording is None or recording.device == "cuda" else recording.planned(array)
 
 
 def reads(*tensors: Tensor | None) -> None:
@@ -149,6 +223,7 @@ class Recording:
         self._slots = Slots(graph.program)
         self._made: dict[int, weakref.ref[Tensor]] = {}
         self._young: dict[int, weakref.ref[Tensor]] = {}  # on the CPU, all tensors that came to be
+        self._stand_ins: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}  # on the CPU, for tensors from outside
         self._before: list[tuple[Any, Any]] = []  # parameters that the function read, and copies of them
         self._again: list[Callable[[], None]] = []
         self._holds: list[Callable[[], bool]] = []
@@ -162,30 +237,77 @@ class Recording:
 
     # --- while the function is captured
 
-    def made(self, tensor: Tensor, op: str) -> None:
+    def made(self, tensor: Tensor, op: str, is_view: bool = False) -> None:
         """An op of the function made this tensor: its memory is the graph's, and may serve another one when it is gone.
 
-        On the CPU that is checked when it has returned.
+        On the CPU that is checked when it has returned; a view is one of memory that there was before.
         """
         if self.graph.program is not None:
             if not isinstance(tensor.data, np.ndarray):
                 raise CaptureError("works on a GPU, in a function whose arguments are on the CPU")
-            self.graph.program.plain(tensor.data, op)
+            if is_view:
+                tensor.data = self.planned(tensor.data)
+            else:
+                self.graph.program.plain(tensor.data, op)
         self._made[id(tensor)] = weakref.ref(tensor)
 
     def reads(self, *tensors: Tensor) -> None:
         """Let the memory of these live as long as the graph, whatever becomes of them, unless the graph makes it."""
         program = self.graph.program
-        made = self._made if program is None else self._young
         for tensor in tensors:
-            found = made.get(id(tensor))
-            if found is not None and found() is tensor:
+            if self._is_young(tensor):
                 continue
             self.graph.keep(tensor.data)
             if program is not None and isinstance(tensor.data, np.ndarray):
                 program.know(tensor.data)
                 if tensor.requires_grad and not any(tensor.data is known for known, _ in self._before):
                     self._before.append((tensor.data, tensor.data.copy("K")))
+
+    def operand(self, tensor: Tensor) -> Tensor:
+        """On the CPU: for a tensor that there was before, one on its memory whose array is the program's: what NumPy
+        computes from two of those is a part of the program. To autograd the two are one (`original`).
+        """
+        if type(tensor.data) is not np.ndarray or self._is_young(tensor):
+            return tensor
+        self.reads(tensor)
+        stand_in = type(tensor).__new__(type(tensor))
+        for name in ("grad", "_requires_grad", "_node", "_storage", "_hooks"):
+            setattr(stand_in, name, getattr(tensor, name))
+        stand_in.data = self.planned(tensor.data)
+        self.born(stand_in)
+        self._stand_ins[id(stand_in)] = weakref.ref(stand_in), tensor
+        return stand_in
+
+    def original(self, tensor: Tensor) -> Tensor:
+        """The tensor that this one stands for; itself if it does for none."""
+        reference, original = self._stand_ins.get(id(tensor), (None, None))
+        return tensor if reference is None or reference() is not tensor else original
+
+    def _is_young(self, tensor: Tensor) -> bool:
+        """Whether the tensor came to be while the function ran; on a GPU, by an op."""
+        made = self._made if self.graph.program is None else self._young
+        found = made.get(id(tensor))
+        return found is not None and found() is tensor
+
+    def planned(self, array: np.ndarray) -> np.ndarray:
+        """On the CPU: the array as one of the program's, which it must be for its memory."""
+        program = self.graph.program
+        return array if program.is_planned(array) else program.adopt(program.plain(array, "it"))
+
+    def existing(self, array: np.ndarray) -> np.ndarray:
+        """On the CPU: an array of the host's as one of the program's, which reads it at each launch."""
+        if not self.graph.program.is_planned(array):
+            self.graph.keep(array)
+            self.graph.program.know(array)
+        return self.planned(array)
+
+    def assign(self, tensor: Tensor, index: Any, value: Any) -> None:
+        """On the CPU: tensor.data[index] = value, at each launch."""
+        program, storage = self.graph.program, tensor._storage
+        program.assign(tensor.data, index, value)
+        if program.is_outside(tensor.data):
+            self.undo(lambda: setattr(storage, "version", storage.version - 1))
+            self.again(lambda: setattr(storage, "version", storage.version + 1))
 
     def born(self, tensor: Tensor) -> None:
         """On the CPU: this tensor has come to be while the function ran."""
@@ -248,8 +370,7 @@ class Recording:
         if program is None:
             total += array
         else:
-            total, array = program.plain(total, "add"), program.plain(array, "add")
-            program.function("add", np.add, (total, array, total))
+            program.numpy("add", np.add, total, array, out=total)
 
     def forgets(self, leaf: Tensor) -> None:
         """The gradient of this leaf is about to be dropped by the function itself."""
@@ -264,7 +385,7 @@ class Recording:
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
             tensor.data = program.plain(tensor.data, "it")
-            program.fix(tensor.data)
+            program.leave(tensor.data)
         program.settle()
         if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
             raise CaptureError("writes to a parameter with NumPy")
@@ -275,7 +396,9 @@ class Recording:
         """The function has returned."""
         self._undo.clear()
         self._young.clear()
+        self._stand_ins.clear()
         self._before.clear()
+        self._entered = {}
         self._same.forget_switched()
         self._left = [(leaf, leaf.grad) for leaf, _ in self._grads.values()]
         self._made.clear()
@@ -315,6 +438,28 @@ class Recording:
             from kernels import faults
 
             faults.expect()
+
+
+def is_watched() -> bool:
+    """Whether this thread's constants are noted."""
+    return _local.constants is not None
+
+
+class watched:
+    """A block in which the constants are noted, in order, that this thread's program makes on the CPU."""
+
+    def __enter__(self) -> list[Any]:
+        global on_cpu
+        self._before, _local.constants = _local.constants, []
+        with _counting:
+            on_cpu += 1
+        return _local.constants
+
+    def __exit__(self, *exc: object) -> None:
+        global on_cpu
+        _local.constants = self._before
+        with _counting:
+            on_cpu -= 1
 
 
 class recorded_in:

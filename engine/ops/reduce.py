@@ -206,7 +206,7 @@ def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> 
         raise ValueError(f"{op}: the tensor is {x.shape}; expected at least one element along dim {dim}")
     if x.ndim == 0:
         return array_module(x.data).zeros((), np.int64)
-    return array_module(x.data).asarray(getattr(ordered(x.data), reduction)(axis=axis, keepdims=keepdim), np.int64)
+    return getattr(ordered(x.data), reduction)(axis=axis, keepdims=keepdim).astype(np.int64, copy=False)
 
 
 # --- logic -----------------------------------------------------------------------------------------------------------

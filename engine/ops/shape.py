@@ -181,7 +181,7 @@ def contiguous(input: Tensor) -> Tensor:
     """The tensor in row-major memory: itself if it is."""
     if input.data.flags.c_contiguous:
         return input
-    return record("contiguous", array_module(input.data).ascontiguousarray(input.data), (input,), lambda dy: (dy,))
+    return record("contiguous", input.data.copy(), (input,), lambda dy: (dy,))
 
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
