@@ -17,6 +17,7 @@ number there that will be another one at the next step, says so here:
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -72,7 +73,8 @@ def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
         if has_values:
             _note(tensor.data)
         if _local.recording is not None:
-            tensor.data = _local.recording.graph.program.constant(tensor.data)
+            program = _local.recording.graph.program
+            tensor.data = program.constant(tensor.data) if has_values else program.blank(tensor.data)
     return tensor
 
 
@@ -90,7 +92,8 @@ def existing(array: Any) -> Any:
 
 def _note(array: np.ndarray) -> None:
     if _local.constants is not None:
-        _local.constants.append((array.shape, array.dtype, hash(array.tobytes())))
+        memory = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory).digest()))
 
 
 def _is_for_gpu() -> bool:

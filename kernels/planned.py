@@ -27,9 +27,9 @@ _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, 
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
 _COMPUTING = frozenset(  # one new array, of a shape that the arguments' shapes decide
     (np.concatenate, np.stack, np.where, np.clip, np.sum, np.prod, np.max, np.min, np.mean, np.cumsum, np.argmax,
-     np.argmin, np.argsort, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad)
+     np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad)
 )  # fmt: skip
-_REDUCING = "sum prod max min argmax argmin cumsum cumprod clip".split()  # methods of the same kind
+_REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
 
 
 class PlannedError(RuntimeError):

@@ -187,10 +187,14 @@ class Program:
 
     def constant(self, array: np.ndarray) -> Planned:
         """A new array with values, which it has at the beginning of every launch."""
-        self.know(array)
         owner = _owner(array)
-        self._made.add(id(owner))
         self._constants[id(owner)] = owner
+        return self.blank(array)
+
+    def blank(self, array: np.ndarray) -> Planned:
+        """A new array without values."""
+        self.know(array)
+        self._made.add(id(_owner(array)))
         return self.adopt(array)
 
     def number(self, array: np.ndarray) -> Planned:
@@ -571,7 +575,7 @@ def is_view(array: np.ndarray) -> bool:
 def _line() -> str:
     """The line of the program that led here."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in ("engine", "kernels"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("engine", "kernels"):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

@@ -151,8 +151,8 @@ def _maximum(x):
     return of_ordered(most)
 
 
-# A loop that writes to one array and reads another is compiled twice, for arrays that lie too close together number by
-# number. One that also sums would give other bits there; so what sums below writes nothing.
+# A loop that reads one array and writes to another is compiled twice: where they lie too close together, numbers go one
+# by one. One that also sums would give other bits there, so what sums below has one array only.
 
 
 @njit(nogil=True, fastmath=_REASSOC)
@@ -162,9 +162,11 @@ def _exp_of_shifted(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            block[j] = exp(block_x[j] - m)
+            block[j] = block_x[j] - m
         for j in range(block.size):
-            part += block[j]
+            e = exp(block[j])
+            block[j] = e
+            part += e
         total += part
     return total
 

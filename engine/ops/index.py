@@ -58,6 +58,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     by_rows = type(index) is Tensor and index.dtype.kind in "iu" and index.ndim and input.is_cuda == index.is_cuda
     if by_rows and (input.is_cuda or recording.on_device(index.data) is not None):
         return _rows(input, index)
+    input = as_tensor("getitem", input)
     return pick(input, _parts("getitem", input, index))
 
 
@@ -288,6 +289,8 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
     """The indices of every dimension, with `at` (an array, or a tensor that a rule shall guard) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
+    if recording.on_cpu:
+        axes = [recording.constant(wrap(axis)).data for axis in axes]
     axes[d] = at
     return tuple(axes)
 

@@ -176,6 +176,7 @@ def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 
 def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    x = as_tensor(name, x)
     axes = normalize_axes(name, dim, x.ndim)
     if 0 in (x.shape[d] for d in axes):
         raise ValueError(f"{name}: the tensor is {x.shape}; expected at least one element along dim {axes}")
@@ -201,6 +202,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+    x = as_tensor(op, x)
     axis = None if dim is None else normalize_axis(op, dim, x.ndim)
     if (x.data.size if axis is None else (x.shape[axis] if x.ndim else 1)) == 0:
         raise ValueError(f"{op}: the tensor is {x.shape}; expected at least one element along dim {dim}")
