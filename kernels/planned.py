@@ -29,6 +29,7 @@ _COMPUTING = frozenset(  # one new array, of a shape that the arguments' shapes 
     (np.concatenate, np.stack, np.where, np.clip, np.sum, np.prod, np.max, np.min, np.mean, np.cumsum, np.argmax,
      np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad)
 )  # fmt: skip
+_OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
 _REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
 
 
@@ -68,7 +69,8 @@ class Planned(np.ndarray):
         if ufunc is np.add and method == "at":
             return self.program.add_at(*args)
         call = ufunc if method == "__call__" else getattr(ufunc, method)
-        if method not in ("__call__", "reduce") or ufunc.nout != 1 or "where" in kwargs or out and kwargs:
+        is_known = method == "__call__" or method == "reduce" and not out
+        if not is_known or ufunc.nout != 1 or "where" in kwargs or out and kwargs:
             raise PlannedError(f"computes numpy.{ufunc.__name__}")
         if out:
             return self.program.numpy(ufunc.__name__, ufunc, *args, out=out[0])
@@ -80,7 +82,9 @@ class Planned(np.ndarray):
         if function in _LOOKING or function in _VIEWING:
             found = function(*[x.view(np.ndarray) if type(x) is Planned else x for x in args], **kwargs)
             return self.program.adopt(found) if function in _VIEWING else found
-        if function in _COMPUTING and "out" not in kwargs and not (function is np.where and len(args) == 1):
+        into = args[_OUT_AT.get(function, 3) :]  # where a result could be written to now
+        is_known = function in _COMPUTING and "out" not in kwargs and not any(isinstance(x, np.ndarray) for x in into)
+        if is_known and not (function is np.where and len(args) == 1):
             return self.program.numpy(function.__name__, _called, function, args, kwargs)
         raise PlannedError(f"computes {function.__module__}.{function.__name__}")
 
@@ -130,7 +134,8 @@ def _called(function: Any, args: Any, kwargs: Any) -> Any:
 
 def _reducing(name: str) -> Any:
     def method(self: Planned, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.keys() & {"out", "where"}:
+        into = args[2:] if name == "clip" else args
+        if kwargs.keys() & {"out", "where"} or any(isinstance(x, np.ndarray) for x in into):
             raise PlannedError(f"asks for {name}()")
         return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs)
 

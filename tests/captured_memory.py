@@ -71,6 +71,28 @@ class Trainer:
         rounds.watch(trainer=self, model=self.model, weight=self.model[0].weight, optimizer=self.optimizer)
 
 
+class CapturedNet(nn.Module):
+    """A module with a captured method of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    @engine.capture(warmup=1)
+    def evaluated(self, x):
+        return self.layer(x)
+
+
+def module(rounds):
+    net = CapturedNet().to(ON["device"])
+    rounds.watch(net=net, layer=net.layer)
+    with engine.no_grad():
+        for _ in range(3):
+            net.evaluated(data()[0])
+    assert len(graphs(net.evaluated)) == 1
+    rounds.watch_step(net.evaluated)
+
+
 def closure(rounds):
     """A function within a function, over model and optimizer, which knows itself too."""
     trainer = Trainer()
@@ -174,7 +196,7 @@ def without_kernels(rounds):
     rounds.watch_step(step)
 
 
-@pytest.mark.parametrize("use", [without_kernels, closure, method, attribute, stopped, refused, forward])
+@pytest.mark.parametrize("use", [without_kernels, closure, method, module, attribute, stopped, refused, forward])
 def test_what_is_dropped_is_freed(use):
     rounds, n = Rounds(), 100 if use is without_kernels else ROUNDS[ON["device"]]
     for _ in range(n):
@@ -232,6 +254,16 @@ def test_a_copy_of_an_instance_captures_its_own():
         b.factor = 3.0
         for _ in range(3):
             assert (a(x).tolist(), b(x).tolist()) == ([2.0] * 3, [3.0] * 3)
+    net = CapturedNet().to(ON["device"])
+    with engine.no_grad():
+        for _ in range(3):
+            net.evaluated(data()[0])
+        (twin := copy.deepcopy(net)).layer.weight.mul_(2)
+        for _ in range(3):
+            x = data()[0]
+            assert (twin.evaluated(x) != net.evaluated(x)).any().item()
+            assert (twin.evaluated(x) == twin.layer(x)).all().item()
+    assert set(net.state_dict()) == {"layer.weight", "layer.bias"}
     trainer = Trainer()
     del trainer.own
     trainer.method(*data())
