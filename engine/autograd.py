@@ -24,6 +24,7 @@ from engine import recording
 from engine.device import array_module, move
 from engine.dtypes import FLOATS
 from engine.tensor import Storage, Tensor, wrap
+from kernels.program import is_view
 
 Rule = Callable[..., "tuple[Tensor | None, ...]"]
 
@@ -163,8 +164,10 @@ def record(
     out = wrap(data)
     recorded = recording.current()
     if recorded is not None:
+        parents = [recorded.original(parent) for parent in parents]
+        view_of = None if view_of is None else recorded.original(view_of)
         recorded.reads(*parents)
-        recorded.made(out, name)
+        recorded.made(out, name, view_of is not None)
     if view_of is not None:
         out._storage = view_of._storage
         out._storage.share(view_of, out)
@@ -432,8 +435,7 @@ def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -
 def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor, node: Node) -> bool:
     """Whether the array of g is a fresh one that only this edge holds, so that a leaf may keep it uncopied."""
     array = g.data
-    # A base that is an array means a view; kernels' results may stand on lent memory (kernels.buffers), which is none.
-    if array is dy.data or isinstance(array.base, type(array)):
+    if array is dy.data or (is_view(array) if isinstance(array, np.ndarray) else isinstance(array.base, type(array))):
         return False
     if node.output is not None and array is node.output[0]:
         return False

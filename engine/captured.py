@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import types
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -21,12 +22,13 @@ import kernels
 from engine import device as devices
 from engine import recording
 from engine.autograd import is_grad_enabled, set_grad_enabled
-from engine.recording import CaptureError, NotYet, Recording, recorded_in
+from engine.recording import CaptureError, NotYet, Recording, recorded_in, watched
 from engine.tensor import Tensor, wrap
 from kernels import gpu, graph, threads
 from kernels.memory import amount
 from kernels.planned import PlannedError
 
+_TRIES = 2  # with constants that differ from those of the call before
 MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
 
 
@@ -52,8 +54,9 @@ def capture(
             to remember. They are steps like any other
     steps   calls of fn in one graph: every tensor argument has them along a new first dimension, every result too
 
-    Arguments are copied to memory of the graph, results from it: they are the caller's, without a graph of gradients,
-    and nothing waits until they are read. What changes on the host from step to step is taken along: the learning rate
+    On a GPU arguments are copied to memory of the graph; on the CPU they are read, and written to, where they lie.
+    Results are copies: they are the caller's, without a graph of gradients, and nothing waits until they are read. What
+    changes on the host from step to step is taken along: the learning rate
     and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
     So are gradients that fn finds (an update may be captured alone); those that it leaves are the caller's as well.
     A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
@@ -67,10 +70,14 @@ def capture(
     cannot be captured.
 
     On the CPU fn runs plainly wherever it does what a program cannot have: these, reads a value, draws random numbers,
-    writes in place, or uses an op that is computed by NumPy alone. A RuntimeWarning says so once, with the op and the
-    line, and `summary` for each signature; it costs nothing but the attempt, in which fn's Python code runs once more.
-    NumPy that fn itself calls on a tensor's `data` is such code too: that it writes to a parameter which fn has read by
-    then is noticed, and undone, but not everything is.
+    or has NumPy do what no program knows. A RuntimeWarning says so once, with the op and the line, and `summary` for
+    each signature; it costs nothing but the attempt, in which fn's Python code runs once more. In-place writes, and
+    functions of NumPy's whose results have a shape that no value decides, are part of the step; so are tensors that fn
+    makes from numbers, if they are the same as at the call before. NumPy that fn itself calls on the `data` of tensors
+    from around it is Python code like any other: that it writes to a parameter which fn has read by then is noticed,
+    and undone, but not everything is.
+
+    As a method of a class each instance has a captured step of its own, which goes when the instance does.
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
@@ -90,9 +97,11 @@ def capture(
 class _Shape:
     """What was captured of the calls with one signature.
 
-    eager    how many calls are still to be plain
-    begun    how many since the last capture were, because an optimizer began to remember a parameter in them
-    refused  why all are: on the CPU, what a program cannot have
+    eager      how many calls are still to be plain
+    begun      how many since the last capture were, because an optimizer began to remember a parameter in them
+    refused    why all are: on the CPU, what a program cannot have
+    constants  on the CPU, what the call before, a plain one, made of numbers of the host's
+    unlike     how often that was not what an attempt to capture made
     """
 
     def __init__(self, eager: int) -> None:
@@ -100,6 +109,19 @@ class _Shape:
         self.eager = eager
         self.begun = 0
         self.refused: str | None = None
+        self.constants: list[Any] | None = None
+        self.unlike = 0
+
+
+class _OfInstance:
+    """The step of one instance. Copied or pickled with it, it is nobody's: the copy captures its own."""
+
+    def __init__(self, of: CapturedStep | None = None, instance: Any = None) -> None:
+        self.of = of
+        self.step = of and CapturedStep(types.MethodType(of._fn, instance), of._warmup, of._steps)
+
+    def __reduce__(self) -> Any:
+        return _OfInstance, ()
 
 
 class CapturedStep:
@@ -120,11 +142,22 @@ class CapturedStep:
         self._lock = threading.RLock()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """As a method: one function for all instances, each of which is captured apart."""
-        return self if instance is None else functools.partial(self, instance)
+        """As a method: a captured step for each instance, in its __dict__, so that it goes when the instance does.
+
+        An instance without a __dict__ is an argument like any other.
+        """
+        if instance is None:
+            return self
+        if not hasattr(instance, "__dict__"):
+            return functools.partial(self, instance)
+        key = f"captured {getattr(self._fn, '__qualname__', self._name)}"
+        held = instance.__dict__.get(key)
+        if held is None or held.of is not self or held.step._fn.__self__ is not instance:  # of what this is a copy of
+            held = instance.__dict__[key] = _OfInstance(self, instance)
+        return held.step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recording.current() is not None:  # within a larger step: part of it
+        if recording.current() is not None or recording.is_watched():  # within a larger step: part of it
             return self._plain(args, kwargs)
         with self._lock:
             tensors: list[Tensor] = []
@@ -133,7 +166,9 @@ class CapturedStep:
                 structure: Any = len(args)  # costs a call less than it would otherwise
             else:
                 structure = _structure((args, kwargs), tensors)
-            specs = [(t.data.shape, t.data.dtype, type(t.data), t._requires_grad) for t in tensors]
+            arrays = [t.data for t in tensors]
+            layouts = [(a.strides, a.flags.behaved) if type(a) is np.ndarray else None for a in arrays]
+            specs = [(a.shape, a.dtype, type(a), t._requires_grad, x) for t, a, x in zip(tensors, arrays, layouts)]
             signature = (structure, is_grad_enabled(), *specs)
             shape = self._shapes.get(signature)
             if shape is None:
@@ -159,26 +194,37 @@ class CapturedStep:
                     return self._plain(args, kwargs)
                 if shape.eager > 0 and not is_warm:
                     shape.eager -= 1
-                    return self._plain(args, kwargs)
+                    return self._watched(shape, args, kwargs)
                 try:
-                    recorded = self._captured(args, kwargs, tensors)
+                    recorded = self._captured(shape, args, kwargs, tensors)
                 except Exception as error:
+                    recorded = refused = None
                     if isinstance(error, NotYet) and shape.begun < MOST:
                         shape.begun += 1
-                        return self._plain(args, kwargs)
-                    if self._device(tensors) == "cuda":
+                    elif self._device(tensors) == "cuda":
                         raise
+                    elif (
+                        isinstance(error, _Unlike) and shape.unlike < _TRIES
+                    ):  # there may have been a first step between
+                        shape.unlike += 1
+                    else:
+                        is_told = isinstance(error, (CaptureError, _Unlike))
+                        refused = str(error) if is_told else f"{self._name}: {_told(error)}"
+                if recorded is None:  # the exception is gone, and with it all that its frames held
+                    if refused is None:
+                        return self._watched(shape, args, kwargs)
                     results = self._plain(args, kwargs)  # may raise as well, which is no reason to give up
-                    shape.refused = str(error) if isinstance(error, CaptureError) else f"{self._name}: {_told(error)}"
-                    self._warn("plain", f"{shape.refused}; it runs plainly, as summary() says too")
+                    shape.refused = refused
+                    self._warn("plain", f"{refused}; it runs plainly, as summary() says too")
                     return results
                 shape.recordings.append(recorded)
                 shape.eager, shape.begun = self._warmup, 0
+                shape.constants, shape.unlike = None, 0
                 self._make_room()
-                return self._launched(recorded, tensors)
+                return self._launched(recorded, args, kwargs, tensors)
             if len(self._shapes) > 1:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
-            return self._launched(recorded, tensors)
+            return self._launched(recorded, args, kwargs, tensors)
 
     def summary(self) -> str:
         """What was captured, as a text: for each graph its arguments, nodes, bytes, and kernels by name."""
@@ -212,38 +258,46 @@ class CapturedStep:
         self._results_on = next((t.device for t in _tensors(results)), None)
         return results
 
-    def _captured(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
+    def _watched(self, shape: _Shape, args: Any, kwargs: Any) -> Any:
+        """fn, called; what it makes of numbers is noted."""
+        with watched() as shape.constants:
+            return self._plain(args, kwargs)
+
+    def _captured(self, shape: _Shape, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
         """fn as a graph, not launched yet."""
         on_cpu = self._device(tensors) == "cpu"
-        xp = np if on_cpu else gpu.xp()
-        inputs = [xp.empty(t.data.shape, t.data.dtype) for t in tensors]
+        inputs = None if on_cpu else [gpu.xp().empty(t.data.shape, t.data.dtype) for t in tensors]
         recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
         modes = _modes(on_cpu)
         try:
             with graph.capture_cpu() if on_cpu else graph.capture() as captured:
                 recorded = Recording(captured)
-                recorded.inputs = inputs
+                if not on_cpu:
+                    recorded.inputs = inputs
                 with recorded_in(recorded):
                     if on_cpu:
-                        for buffer, tensor in zip(inputs, tensors):
-                            buffer[...] = tensor.data  # a primitive that is tried now may look at labels
-                        inputs = captured.program.inputs(inputs)
+                        inputs = captured.program.inputs([t.data for t in tensors])
                         recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
                     else:
                         recorded.holds(lambda: kernels.name("cuda") == modes[1])
                     recorded.enter(self._fn, args, kwargs)
-                    buffers = iter([wrap(x) for x in inputs])
-                    args, kwargs = _map((args, kwargs), lambda _: next(buffers))
-                    recorded.outputs = self._plain(args, kwargs)
+                    with watched() as constants:
+                        recorded.outputs = self._of_inputs(inputs, args, kwargs)
                     if _modes(on_cpu) != modes:
                         raise CaptureError("leaves another grad mode, backend, or number of threads")
+                    if on_cpu:
+                        _require_same_constants(shape.constants, constants)
                     recorded.returned()
                     recorded.settle(_tensors(recorded.outputs))
+            if on_cpu and not captured.program.take([t.data for t in tensors]):
+                raise CaptureError("has a copy of an argument that shares memory with what is written")
         except BaseException as error:
             if recorded is not None:
                 recorded.roll_back()
                 recorded.guard.restore()
             _set_modes(on_cpu, modes)
+            if isinstance(error, _Unlike):
+                raise _Unlike(f"{self._name}: it {error}") from None
             if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
                 kind = NotYet if isinstance(error, NotYet) else CaptureError
                 raise kind(f"{self._name}: {_told(error)}") from error
@@ -251,9 +305,18 @@ class CapturedStep:
         recorded.close()
         return recorded
 
-    def _launched(self, recorded: Recording, tensors: list[Tensor]) -> Any:
+    def _of_inputs(self, inputs: list[Any], args: Any, kwargs: Any) -> Any:
+        """fn, called with these arrays for the tensors among its arguments. Nothing here keeps them."""
+        buffers = iter([wrap(x) for x in inputs])
+        return self._plain(*_map((args, kwargs), lambda _: next(buffers)))
+
+    def _launched(self, recorded: Recording, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         if recorded.device == "cpu":
-            recorded.graph.program.take([tensor.data for tensor in tensors])
+            program = recorded.graph.program
+            if not program.take([tensor.data for tensor in tensors]):
+                return self._plain(args, kwargs)
+            for i in program.written_inputs:
+                tensors[i]._storage.version += 1
         else:
             for buffer, tensor in zip(recorded.inputs, tensors):
                 buffer[...] = tensor.data
@@ -318,6 +381,20 @@ def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
     for mode, now, set_mode in zip(modes, _modes(on_cpu), (set_grad_enabled, kernels.use, threads.set_num_threads)):
         if mode != now:
             set_mode(mode)
+
+
+class _Unlike(Exception):
+    """What fn makes of numbers is not what the call before made, as far as is known."""
+
+
+def _require_same_constants(before: list[Any] | None, now: list[Any]) -> None:
+    """Raise unless what is made of numbers now was made by the call before too, in this order.
+
+    That may have made more: it is where optimizers begin to remember.
+    """
+    rest = iter(before or ())
+    if not all(any(constant == each for each in rest) for constant in now):
+        raise _Unlike("makes a tensor of other numbers at each call")
 
 
 # --- nested arguments and results

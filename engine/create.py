@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes
+from engine import dtypes, recording
 from engine.device import as_device, is_array, module_of, move, on_host
-from engine.ops.operands import number, quiet, shape_argument
+from engine.ops.operands import quiet, rounded, shape_argument
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, adopted, wrap
 from kernels import buffers, gpu
@@ -26,6 +26,8 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     Python floats become float32, ints int64, bools bool; arrays keep their dtype, and their device unless one is given.
     Raises ValueError for ragged nesting, TypeError for anything but numbers.
     """
+    if recording.capturing:
+        data = _read(data)
     array = _as_array("tensor", data, dtype)
     out = _finish(array, dtype, device, requires_grad)
     if out.data is array:
@@ -37,6 +39,8 @@ def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Like `tensor`, but sharing memory where dtype and device already fit. A Tensor keeps its history."""
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
+    if recording.capturing:
+        data = _read(data)
     return _finish(_as_array("as_tensor", data, dtype), dtype, device, False)
 
 
@@ -44,7 +48,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the memory of a NumPy array."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a NumPy array; got {type(array).__name__}")
-    return wrap(adopted("from_numpy", array))
+    array = adopted("from_numpy", array)
+    return wrap(recording.existing(array) if recording.capturing else array)
 
 
 def from_dlpack(source: Any) -> Tensor:
@@ -52,6 +57,14 @@ def from_dlpack(source: Any) -> Tensor:
     if source.__dlpack_device__()[0] == _DLPACK_CUDA:
         return wrap(adopted("from_dlpack", gpu.xp().from_dlpack(source)))
     return from_numpy(np.from_dlpack(source))
+
+
+def _read(data: Any) -> Any:
+    """A tensor or an array, as a step reads it that may be captured; anything else as it is."""
+    if isinstance(data, Tensor):
+        recording.reads(data)
+        return wrap(recording.planned(data.data))
+    return wrap(recording.existing(data)) if isinstance(data, np.ndarray) else data
 
 
 def _as_array(op: str, data: Any, dtype: Any) -> Any:
@@ -98,7 +111,7 @@ def _finish(array: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     out = wrap(array if device is None else move(array, as_device(device)))
     if requires_grad:
         out.requires_grad = True
-    return out
+    return recording.constant(out) if recording.capturing else out
 
 
 # --- of a shape ------------------------------------------------------------------------------------------------------
@@ -121,7 +134,7 @@ def full(
 ) -> Tensor:
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
-    shape, value = _size("full", (size,)), number("full", fill_value, dtypes.as_dtype(dtype))
+    shape, value = _size("full", (size,)), rounded("full", fill_value, dtypes.as_dtype(dtype))
     xp = module_of(as_device(device))
     return _finish(xp.full(shape, value.item(), value.dtype), None, None, requires_grad)
 
@@ -143,7 +156,10 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     xp = module_of(as_device(device))
     # On the CPU large arrays begin on a cache line: products of two that do not lose a quarter of their speed.
     make = buffers.empty if xp is np else xp.empty
-    return _finish(make(_size("empty", size), dtypes.as_dtype(dtype or float)), None, None, requires_grad)
+    out = wrap(make(_size("empty", size), dtypes.as_dtype(dtype or float)))
+    if requires_grad:
+        out.requires_grad = True
+    return recording.constant(out, has_values=False) if recording.capturing else out
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from engine import recording
+from engine.recording import READS
 from kernels import gpu
 
 NAMES = ("cpu", "cuda", "auto")
 WAITS = "waits for the GPU, which does nothing while a step is captured; expected this after the step, on its results"
-READS = "reads values, which are not there yet while a step is captured"
 
 
 def is_array(x: Any) -> bool:

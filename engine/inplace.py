@@ -23,10 +23,11 @@ def tracked_write(
     name: str,
     x: Tensor,
     others: Sequence[Tensor],
-    write: Callable[[], None],
+    index: Any,
+    value: Any,
     rule: Callable[[Tensor], tuple],
 ) -> Tensor:
-    """Run write(), which changes x's memory, and record `rule` behind x if a gradient passes through.
+    """Write value, an array, to x at the index, and record `rule` behind x if a gradient passes through.
 
     rule(dy) -> the gradients of (x before the write, *others).
     Raises RuntimeError for a leaf that requires grad, and where views of x would miss the change in the graph.
@@ -34,10 +35,8 @@ def tracked_write(
     tracking = _is_tracked(x, *others)
     _require_writable(name, x, tracking)
     node = Node(name, rule, (x, *others)) if tracking else None
-    recorded = recording.current()
-    if recorded is not None:
-        recorded.reads(x, *others)
-    write()
+    recording.reads(x, *others)
+    recording.assign(x, index, value)
     _written(x, node)
     return x
 
@@ -47,8 +46,13 @@ def _is_tracked(*tensors: Any) -> bool:
 
 
 def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
-    recording.refuse_on_cpu("writes in place with NumPy")
-    recording.refuse_of_host(x)
+    recorded = recording.current()
+    if recorded is not None:
+        if recorded.device == "cpu" and not isinstance(x.data, np.ndarray):
+            raise recording.CaptureError("works on a GPU, in a function whose arguments are on the CPU")
+        if tracking and recorded.device == "cpu" and recorded.graph.program.is_outside(x.data):
+            raise recording.CaptureError("writes, with a gradient, to a tensor from outside of the step")
+        recording.refuse_of_host(x)
     if not _is_writable(x.data):
         raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
     if not tracking:
@@ -90,14 +94,14 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tracking = _is_tracked(self, *args, *options.values())
         _require_writable(name, self, tracking)
         recording.reads(self)
-        before = wrap(self.data)  # stands where x stood in the graph, with a version of its own
+        before = wrap(recording.planned(self.data))  # stands where x stood in the graph, with a version of its own
         before._node, before._requires_grad = self._node, self._requires_grad
         y = op(before, *args, **options)
         _require_same(name, self, y)
         y = cast(y, self.dtype)
         if before._storage.kept:
-            before.data = self.data.copy()  # the rule needs the value that is about to be overwritten
-        self.data[...] = y.data
+            before.data = before.data.copy()  # the rule needs the value that is about to be overwritten
+        recording.assign(self, ..., y.data)
         _written(self, y._node if tracking else None)
         return self
 
@@ -149,10 +153,7 @@ def _copied(name: str, x: Tensor, src: Any) -> Tensor:
         raise ValueError(f"{name}: src is {src.shape}; expected it to broadcast to {x.shape}")
     source = cast(src, x.dtype) if type(src.data) is type(x.data) else src.to(x.device, x.dtype)
 
-    def write() -> None:
-        x.data[...] = source.data
-
-    return tracked_write(name, x, (source,), write, lambda dy: (zeros_like(dy), dy))
+    return tracked_write(name, x, (source,), ..., source.data, lambda dy: (zeros_like(dy), dy))
 
 
 def zero_(self: Tensor) -> Tensor:
@@ -189,7 +190,6 @@ def _drawn(name: str, x: Tensor, draw: Callable[[Generator], np.ndarray], genera
     if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"{name}: x is {x.dtype}; expected a floating-point tensor")
 
-    def write() -> None:
-        x.data[...] = move(draw(generator or default_generator), x.device)
-
-    return tracked_write(name, x, (), write, lambda dy: (zeros_like(dy),))
+    _require_writable(name, x, _is_tracked(x))  # before the stream goes on
+    values = move(draw(generator or default_generator), x.device)
+    return tracked_write(name, x, (), ..., values, lambda dy: (zeros_like(dy),))

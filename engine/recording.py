@@ -24,6 +24,7 @@ What nobody says, since Python reads it, is found in the function's code (engine
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from kernels.graph import Graph
 
 
+READS = "reads values, which are not there yet while a step is captured"
+
+
 class CaptureError(RuntimeError):
     """Something in a captured function that a graph cannot have: mostly that the host waits for the GPU."""
 
@@ -52,10 +56,11 @@ class NotYet(CaptureError):
 
 class _Local(threading.local):
     recording: Recording | None = None
+    constants: list[Any] | None = None  # that were made, in order, while that is asked for
 
 
 _local = _Local()
-capturing = 0  # functions that are being captured, in any thread
+capturing = 0  # functions that are being captured, or watched before, in any thread
 _counting = threading.Lock()
 
 
@@ -77,6 +82,78 @@ def set_gradient(leaf: Tensor, grad: Tensor | None) -> None:
         leaf._grad = grad
     else:
         _local.recording.set_gradient(leaf, grad)
+
+
+def operand(tensor: Tensor) -> Tensor:
+    """The tensor, or what stands for it where NumPy computes with it; said while `capturing` is not 0."""
+    recording = on_device(tensor.data)
+    return tensor if recording is None or recording.device == "cuda" else recording.operand(tensor)
+
+
+def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
+    """The tensor, which was made from numbers of the host's; said while `capturing` is not 0.
+
+    It is a part of the program that this thread records, if it does, with the values that it has now.
+    """
+    if type(tensor.data) is np.ndarray and not _is_for_gpu():
+        if has_values:
+            _note(tensor.data)
+        if _local.recording is not None:
+            program = _local.recording.graph.program
+            tensor.data = program.constant(tensor.data) if has_values else program.blank(tensor.data)
+    return tensor
+
+
+def existing(array: Any) -> Any:
+    """An array of the host's as ops use it; said while `capturing` is not 0.
+
+    The program that this thread records, if it does, reads it at each launch.
+    """
+    if not isinstance(array, np.ndarray) or _is_for_gpu():
+        return array
+    if type(array) is np.ndarray:
+        _note(array)
+    return array if _local.recording is None else _local.recording.existing(array)
+
+
+def _note(array: np.ndarray) -> None:
+    if _local.constants is not None:
+        memory = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory).digest()))
+
+
+def _is_for_gpu() -> bool:
+    return _local.recording is not None and _local.recording.device == "cuda"
+
+
+def values(tensor: Tensor) -> Any:
+    """The tensor's array, to look at its values. Raises CaptureError while this thread captures on the CPU, but for a
+    constant.
+    """
+    recording = on_device(tensor.data)
+    if recording is None or recording.device == "cuda":
+        return tensor.data
+    array = recording.graph.program.values(tensor.data)
+    if array is None:
+        raise CaptureError(READS)
+    return array
+
+
+def assign(tensor: Tensor, index: Any, value: Any) -> None:
+    """tensor.data[index] = value, an array or a number; part of the step that this thread captures, if it does."""
+    recording = on_device(tensor.data)
+    if recording is None or recording.device == "cuda":
+        tensor.data[index] = value
+    else:
+        recording.assign(tensor, index, value)
+
+
+def planned(array: Any) -> Any:
+    """The array; while this thread captures what the CPU does, one of the program's, so that all that is done with it
+    is part of that.
+    """
+    recording = on_device(array)
+    return array if recording is None or recording.device == "cuda" else recording.planned(array)
 
 
 def reads(*tensors: Tensor | None) -> None:
@@ -173,6 +250,7 @@ class Recording:
         self._slots = Slots(graph.program)
         self._made: dict[int, weakref.ref[Tensor]] = {}
         self._young: dict[int, weakref.ref[Tensor]] = {}  # all tensors that came to be
+        self._stand_ins: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}  # on the CPU, for tensors from outside
         self.gradients = Gradients(graph, self.is_young)
         self._before: list[tuple[Any, Any]] = []  # parameters that the function read, and copies of them
         self._first: list[Callable[[], None]] = []  # before a CUDA graph is launched
@@ -195,15 +273,18 @@ class Recording:
         self._closure.enter(fn, args, kwargs)
         self.guard.is_running = True
 
-    def made(self, tensor: Tensor, op: str) -> None:
+    def made(self, tensor: Tensor, op: str, is_view: bool = False) -> None:
         """An op of the function made this tensor: its memory is the graph's, and may serve another one when it is gone.
 
-        On the CPU that is checked when it has returned.
+        On the CPU that is checked when it has returned; a view is one of memory that there was before.
         """
         if self.graph.program is not None:
             if not isinstance(tensor.data, np.ndarray):
                 raise CaptureError("works on a GPU, in a function whose arguments are on the CPU")
-            self.graph.program.plain(tensor.data, op)
+            if is_view:
+                tensor.data = self.planned(tensor.data)
+            else:
+                self.graph.program.plain(tensor.data, op)
         self._made[id(tensor)] = weakref.ref(tensor)
 
     def reads(self, *tensors: Tensor) -> None:
@@ -222,9 +303,7 @@ class Recording:
         Returns whether it does not.
         """
         program = self.graph.program
-        made = self._made if program is None else self._young
-        found = made.get(id(tensor))
-        if found is not None and found() is tensor:
+        if self._is_made(tensor):
             return False
         self.graph.keep(tensor.data)
         if program is not None and isinstance(tensor.data, np.ndarray):
@@ -242,6 +321,52 @@ class Recording:
             self.guard.whole(hooks, "the hooks of a tensor")
             for hook in list(hooks.values()):
                 self._closure.enter(hook)
+
+    def operand(self, tensor: Tensor) -> Tensor:
+        """On the CPU: for a tensor that there was before, one on its memory whose array is the program's: what NumPy
+        computes from two of those is a part of the program. To autograd the two are one (`original`).
+        """
+        if type(tensor.data) is not np.ndarray or self._is_made(tensor):
+            return tensor
+        self.reads(tensor)
+        stand_in = type(tensor).__new__(type(tensor))
+        for name in ("_grad", "_requires_grad", "_node", "_storage", "_hooks"):
+            setattr(stand_in, name, getattr(tensor, name))
+        stand_in.data = self.planned(tensor.data)
+        self.born(stand_in)
+        self._stand_ins[id(stand_in)] = weakref.ref(stand_in), tensor
+        return stand_in
+
+    def original(self, tensor: Tensor) -> Tensor:
+        """The tensor that this one stands for; itself if it does for none."""
+        reference, original = self._stand_ins.get(id(tensor), (None, None))
+        return tensor if reference is None or reference() is not tensor else original
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        """Whether the graph makes the tensor: on the CPU all that came to be, on a GPU what ops made."""
+        made = self._made if self.graph.program is None else self._young
+        found = made.get(id(tensor))
+        return found is not None and found() is tensor
+
+    def planned(self, array: np.ndarray) -> np.ndarray:
+        """On the CPU: the array as one of the program's, which it must be for its memory."""
+        program = self.graph.program
+        return array if program.is_planned(array) else program.adopt(program.plain(array, "it"))
+
+    def existing(self, array: np.ndarray) -> np.ndarray:
+        """On the CPU: an array of the host's as one of the program's, which reads it at each launch."""
+        if not self.graph.program.is_planned(array):
+            self.graph.keep(array)
+            self.graph.program.know(array)
+        return self.planned(array)
+
+    def assign(self, tensor: Tensor, index: Any, value: Any) -> None:
+        """On the CPU: tensor.data[index] = value, at each launch."""
+        program, storage = self.graph.program, tensor._storage
+        program.assign(tensor.data, index, value)
+        if program.is_outside(tensor.data):
+            self.undo(lambda: setattr(storage, "version", storage.version - 1))
+            self.again(lambda: setattr(storage, "version", storage.version + 1))
 
     def born(self, tensor: Tensor) -> None:
         """This tensor has come to be while the function ran."""
@@ -329,6 +454,8 @@ class Recording:
             return a + b
         from engine.tensor import wrap
 
+        return wrap(program.numpy("add", np.add, a.data, b.data))
+
         x, y = program.plain(a.data, "add"), program.plain(b.data, "add")
         total = np.add(x, y)
         program.function("add", np.add, (x, y, total))
@@ -346,7 +473,7 @@ class Recording:
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
             tensor.data = program.plain(tensor.data, "it")
-            program.fix(tensor.data)
+            program.leave(tensor.data)
         program.settle()
         if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
             raise CaptureError("writes to a parameter with NumPy")
@@ -371,6 +498,7 @@ class Recording:
         self.roll_back()
         self.gradients.close()
         self._young.clear()
+        self._stand_ins.clear()
         self._made.clear()
 
     def roll_back(self) -> None:
@@ -413,21 +541,44 @@ class Recording:
             faults.expect()
 
 
+def is_watched() -> bool:
+    """Whether this thread's constants are noted."""
+    return _local.constants is not None
+
+
+class watched:
+    """A block in which the constants are noted, in order, that this thread's program makes on the CPU."""
+
+    def __enter__(self) -> list[Any]:
+        global capturing
+        self._before, _local.constants = _local.constants, []
+        with _counting:
+            capturing += 1
+        return _local.constants
+
+    def __exit__(self, *exc: object) -> None:
+        global capturing
+        _local.constants = self._before
+        with _counting:
+            capturing -= 1
+
+
 class recorded_in:
-    """A block in which `current()` is that recording, or None."""
+    """A block in which `current()` is that recording, or None: then what it makes is no part of the function either."""
 
     def __init__(self, recording: Recording | None) -> None:
         self._recording = recording
 
     def __enter__(self) -> None:
         global capturing
-        self._before, _local.recording = _local.recording, self._recording
+        self._before = _local.recording, _local.constants
+        _local.recording, _local.constants = self._recording, None
         with _counting:
             capturing += self._recording is not None
 
     def __exit__(self, *exc: object) -> None:
         global capturing
-        _local.recording = self._before
+        _local.recording, _local.constants = self._before
         with _counting:
             capturing -= self._recording is not None
 

@@ -12,6 +12,7 @@ from engine import recording
 from engine.device import READS, as_device, device_of, is_array, move, on_host
 from engine.dtypes import DTYPES, FLOATS
 from engine.recorded_gradients import Left
+from kernels.planned import Planned
 
 
 class Storage:
@@ -304,7 +305,7 @@ def adopted(op: str, array: Any) -> Any:
     """
     if array.dtype.newbyteorder("=") not in DTYPES:
         raise TypeError(f"{op}: the array is {array.dtype}; expected one of {', '.join(map(str, DTYPES))}")
-    if isinstance(array, np.ndarray) and type(array) is not np.ndarray:
+    if isinstance(array, np.ndarray) and type(array) not in (np.ndarray, Planned):
         array = array.view(np.ndarray)  # a memory map or a matrix would bring its own arithmetic
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import math
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -33,10 +34,13 @@ class Pool:
     """Idle blocks, by their size.
 
     kept  bytes of them at most; what comes back beyond goes to the system
+
+    Lent arrays know their pool weakly: when it goes, its idle blocks go, and a lent one goes with its array.
     """
 
     def __init__(self, kept: float = KEPT) -> None:
         self._kept = kept
+        self.reference = weakref.ref(self)
         self._blocks: dict[int, list[_Block]] = {}
         self._lock = threading.RLock()  # a block may come back, by garbage collection, while its thread holds the lock
         self.idle_bytes = 0
@@ -86,7 +90,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     pool = _local.pool
     block = pool.take(size)
     lease = _lease_of(block.size).from_address(block.address)
-    lease.block, lease.pool = block, pool
+    lease.block, lease.pool = block, pool.reference
     return np.ndarray(shape, dtype, lease)
 
 
@@ -97,7 +101,13 @@ def _lease_of(size: int) -> Any:
     Of ctypes, because lending through one of its objects costs half of what it does through __array_interface__, 5
     microseconds for 10; a class for each size, of which there are few.
     """
-    return type("_Lease", (ctypes.c_char * size,), {"__del__": lambda lease: lease.pool.give_back(lease.block)})
+    return type("_Lease", (ctypes.c_char * size,), {"__del__": _give_back})
+
+
+def _give_back(lease: Any) -> None:
+    pool = lease.pool()
+    if pool is not None:
+        pool.give_back(lease.block)
 
 
 @contextlib.contextmanager
@@ -114,7 +124,8 @@ def pool_of(array: np.ndarray) -> Pool | None:
     """The pool that the array's memory goes back to, if it was lent."""
     while isinstance(array.base, np.ndarray):
         array = array.base
-    return getattr(array.base, "pool", None)
+    reference = getattr(array.base, "pool", None)
+    return None if reference is None else reference()
 
 
 def idle_bytes() -> int:

@@ -176,7 +176,7 @@ class Slots:
         assert stop <= start + _SLOT, f"a slot has {_SLOT} bytes"
         self._used += 1
         device, host = (memory[start:stop].view(dtype).reshape(shape) for memory in self._blocks[-1])
-        return device if self._program is None else self._program.constant(device), host
+        return device if self._program is None else self._program.number(device), host
 
     def send(self) -> None:
         """Copy the host's values, in order with what the current stream was told; nobody waits."""

@@ -7,29 +7,86 @@ without values (kernels/planned.py); what primitives do with memory comes here b
     do(function, *arguments)                         any other function that writes to arrays among its arguments
     whole(primitive, *arguments)                     a primitive as one such function, which writes what it returned
 
-and elsewhere `do` and `whole` just call. A launch plays the notes, as many in a row as there are without a function of
-Python between, in one call of compiled code.
+and elsewhere `do` and `whole` just call. NumPy's own functions come by `numpy`, from arrays without values that they
+were called with. A launch plays the notes, as many in a row as there are without a function of Python between, in one
+call of compiled code.
 
 Large arrays come from a pool of the program's own: what dies while it is recorded serves again within it, as it would
-without a program, and never without. A program reads memory that there was before, or that it writes itself: anything
-else would have been computed beside it. So whoever records it says what there was (`know`), and `settle` refuses the
-rest.
+without a program, and never without. Steps know such memory without keeping it from that. A program reads memory that
+there was before, or that it writes itself: anything else would have been computed beside it. So whoever records it says
+what there was (`know`), and `settle` refuses the rest.
+
+A program owns what it needs, and what it owns knows the program weakly at most: the collector of cycles does not see
+through arrays.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import ctypes
+import operator
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels import buffers
 from kernels.planned import Planned, PlannedError
+
+Range = tuple[int, int]  # of addresses, the second of them the first that is beyond
+
+
+class _Input:
+    """Memory that stands for an argument while a program is recorded, laid out as that is.
+
+    own    an array on it, which can be written to; None once it is not needed
+    low    where the first byte lies, counted from the first element
+    size   bytes from the first to the last
+    fixed  whether somebody else keeps it: then the argument is copied there
+    """
+
+    def __init__(self, argument: np.ndarray) -> None:
+        self.low, self.size = _extent(argument)
+        self.memory = np.empty(self.size + 2 * buffers.LINE, np.uint8)
+        start = -self.memory.ctypes.data % buffers.LINE + (not argument.flags.aligned)
+        self.own: np.ndarray | None = np.ndarray(
+            argument.shape, argument.dtype, self.memory, start - self.low, argument.strides
+        )
+        np.copyto(self.own, argument)
+        self.fixed = False
+        self.written = False
+        self.moves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # in calls: places, and offsets to put there
+
+    def free(self) -> None:
+        """The program is recorded."""
+        if not self.fixed:
+            self.own = self.memory = None
+
+
+class _OfInput(NamedTuple):
+    """An array on an input's memory, wherever that is at a launch."""
+
+    number: int
+    low: int  # where its first byte lies, counted from the input's first element
+    memory: Any  # the type of so many bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    strides: tuple[int, ...]
+    writeable: bool
+
+    def at(self, address: int) -> np.ndarray:
+        memory = self.memory.from_address(address + self.low)
+        array = np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
+        if not self.writeable:
+            array.flags.writeable = False
+        return array
 
 
 class Program:
@@ -42,17 +99,24 @@ class Program:
         self._play = threads.play
         self._recorder = Recorder()
         self._pool = _Pool(kept=float("inf"))
-        self._steps: list[Any] = []  # calls of kernels, or (function, arguments)
-        self._guards: dict[int, Callable[[], None]] = {}  # by the step, while recorded; by where its call lies, then
-        self._inputs: list[np.ndarray] = []
-        self._fixed: set[int] = set()  # ids of inputs that a function of Python reads
-        self._moves: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None] = []
+        self._steps: list[Any] = []  # calls of kernels, or (function, arguments); then also what places inputs in those
+        self._first: list[Any] = []  # before them: constants that the program writes to are as they were
+        self._guards: dict[Any, Any] = {}  # (told, arguments) by the step, while recorded; by where its call lies, then
+        self._inputs: list[_Input] = []
+        self._addresses: list[int] = []  # of the inputs at the next launch
+        self._copies: list[np.ndarray] = []  # of arguments, for it
+        self.written_inputs: list[int] = []  # the numbers of those that a launch writes to
         self._names: list[str] = []
         self._kept: list[Any] = []
         self._known: dict[int, np.ndarray] = {}  # by id, the arrays whose memory may be used
-        self._foreign: list[tuple[np.ndarray, str, str]] = []  # and those that were, by what op in what line
+        self._made: set[int] = set()  # those of them that the function made itself: constants
+        self._constants: dict[int, np.ndarray] = {}  # which have their values, for the program does not write to them
+        self._written: dict[int, np.ndarray] = {}  # and those that are written to
+        self._left: list[Range] = []  # memory of the program's that others may see
+        self._foreign: list[tuple[np.ndarray, str, str]] = []  # arrays that were used, by what op in what line
         self._turn: list[Callable[[], None]] = []  # what the host does next
         self._turn_is_due = False
+        self.is_closed = False
 
     # --- what is recorded
 
@@ -64,7 +128,7 @@ class Program:
         self._steps.append(self._recorder.take())
         self._names.append(kernel.__name__.strip("_") + "_kernel")
         for array in arguments:
-            if isinstance(array, np.ndarray) and buffers.pool_of(array) is not self._pool:
+            if isinstance(array, np.ndarray) and not self._is_lent(array) and self._input_of(array) is None:
                 self._kept.append(array)  # the note has its address only
 
     def guard(self, word: np.ndarray, told: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -73,21 +137,46 @@ class Program:
 
         guard(self._steps[-1], word)
         self._kept.append(word)
-        turn = list(self._turn)
+        self._guards[len(self._steps) - 1] = _after(self._turn, told), self._without_owners(arguments)
 
-        def stop() -> None:
-            _do_all(turn)  # it will be due later only
-            told(*arguments)
-
-        self._guards[len(self._steps) - 1] = stop
-        self.fix(arguments)
-
-    def function(self, name: str, function: Callable[..., Any], arguments: Any, used: Any = ()) -> None:
-        """function(*arguments), which uses memory of theirs and of arrays in `used`."""
+    def function(self, name: str, function: Callable[..., Any], arguments: Any) -> None:
+        """function(*arguments): all memory that it uses is that of arrays among them."""
         self._host_has_its_turn()
-        self._steps.append((function, arguments))
+        self._steps.append((function, self._without_owners(arguments)))
         self._names.append(name)
-        self.fix((arguments, used))
+
+    def numpy(self, name: str, function: Callable[..., Any], *arguments: Any, out: Any = None, like: Any = None) -> Any:
+        """function(*arguments), which computes one array; into `out` if that is given and function is a ufunc.
+
+        like  a new array, laid out as the result; None: function is called for it, on memory without values
+        """
+        arguments = self.plain(arguments, name)
+        if out is not None:
+            self.written(out)
+            self.function(name, _into, (function, arguments, self.plain(out, name)))
+            return out
+        result = function(*arguments) if like is None else like
+        if not isinstance(result, (np.ndarray, np.generic)):
+            raise PlannedError(f"computes numpy.{name}")
+        result = np.asarray(result)
+        if any(np.may_share_memory(result, array) for array in _all_arrays(arguments)):
+            return self.adopt(result)  # a view
+        target = _pooled(result)
+        if isinstance(function, np.ufunc):
+            self.function(name, _into, (function, arguments, target))
+        else:
+            self.function(name, _write_results, ((target,), function, arguments, {}))
+        return self.adopt(target)
+
+    def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
+        """target[index] += values, where an index that is there twice counts twice."""
+        self.written(target)
+        self.function("add_at", np.add.at, self.plain((target, index, values), "add"))
+
+    def assign(self, target: np.ndarray, index: Any, value: Any) -> None:
+        """target[index] = value."""
+        self.written(target)
+        self.function("setitem", operator.setitem, self.plain((target, index, value), "setitem"))
 
     def host(self, action: Callable[[], None], at_once: bool = False) -> None:
         """Something the host does at this place, after what it was told before: at_once if a kernel depends on it.
@@ -103,29 +192,61 @@ class Program:
         self._turn, self._turn_is_due = [], False
 
     def inputs(self, arrays: list[np.ndarray]) -> list[Planned]:
-        """Arrays that `launch` takes others for: what the program is to read."""
-        self._inputs = arrays
-        return list(map(self.adopt, arrays))
+        """Arrays laid out as these, with their values now, for which `take` puts others: what the program reads."""
+        self._inputs = list(map(_Input, arrays))
+        views = [each.own.view() for each in self._inputs]
+        for mine, array in zip(views, arrays, strict=True):
+            mine.flags.writeable = array.flags.writeable
+        return list(map(self.adopt, views))
 
     def primitives(self, backend: ModuleType) -> _Primitives:
         """The primitives of a backend, recorded."""
         return _Primitives(self, backend)
 
     def constant(self, array: np.ndarray) -> Planned:
-        """An array with values, which nobody writes to."""
+        """A new array with values, which it has at the beginning of every launch."""
+        owner = _owner(array)
+        self._constants[id(owner)] = owner
+        return self.blank(array)
+
+    def blank(self, array: np.ndarray) -> Planned:
+        """A new array without values."""
+        self.know(array)
+        self._made.add(id(_owner(array)))
+        return self.adopt(array)
+
+    def number(self, array: np.ndarray) -> Planned:
+        """An array that the host writes to before a launch."""
+        self.know(array)
         self._kept.append(array)
         return self.adopt(array)
 
+    def values(self, array: np.ndarray) -> np.ndarray | None:
+        """The array, if it is a constant's and has its values."""
+        return self.plain(array, "it") if id(_owner(array)) in self._constants else None
+
+    def written(self, array: np.ndarray) -> None:
+        """The program writes to the array."""
+        owner = _owner(array)
+        constant = self._constants.pop(id(owner), None)
+        number = self._input_of(array)
+        if constant is not None:
+            self._first.append((np.copyto, (owner, owner.copy("K"))))
+        elif number is not None:
+            self._inputs[number].written = True
+        elif not self._is_lent(array):
+            self._written[id(owner)] = owner
+
     def copied(self, source: np.ndarray, copy: Callable[[np.ndarray], np.ndarray]) -> Planned:
         """The result of copy(source)."""
-        target = copy(source)
-        self.function("copy", lambda: np.copyto(target, copy(source)), (), source)
+        target = _pooled(copy(source))
+        self.function("copy", _write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
     def adopt(self, array: np.ndarray) -> Planned:
         """An array that the program writes, or a view of one."""
         planned = array.view(Planned)
-        planned.program = self
+        planned.reference = weakref.ref(self)
         return planned
 
     def is_own(self, array: np.ndarray) -> bool:
@@ -139,12 +260,20 @@ class Program:
     def plain(self, x: Any, op: str) -> Any:
         """NumPy's arrays for those in x, which an op uses."""
         if isinstance(x, Planned):
+            if x.reference() is not self:
+                raise PlannedError("uses an array of a step that was captured before", op, _line())
             return x.view(np.ndarray)
         if isinstance(x, np.ndarray):
             self._foreign.append((x, op, _line()))
         elif type(x) in (list, tuple):
             return type(x)([self.plain(item, op) for item in x])
+        elif type(x) is dict:
+            return {key: self.plain(item, op) for key, item in x.items()}
         return x
+
+    def is_planned(self, array: np.ndarray) -> bool:
+        """Whether the array is one of this program's."""
+        return isinstance(array, Planned) and array.reference() is self
 
     def know(self, array: np.ndarray) -> None:
         """The array was there before, or belongs to whoever records: the program may read and write it."""
@@ -157,10 +286,52 @@ class Program:
             if id(_owner(array)) not in self._known:
                 raise PlannedError("uses an array that was made beside it, with NumPy", op, place)
 
-    def fix(self, used: Any) -> None:
-        """Arrays that somebody uses who is no call of a kernel: inputs among them must be where they are."""
-        owners = {id(_owner(array)) for array in _all_arrays(used)}
-        self._fixed |= owners & {id(array) for array in self._inputs}
+    def leave(self, array: np.ndarray) -> None:
+        """Somebody keeps the array beyond the recording. An input's memory must then be where it is.
+
+        Raises PlannedError for an input that the program writes to: the memory to write to is the argument's.
+        """
+        number = self._input_of(array)
+        if number is not None:
+            self._inputs[number].fixed = True
+            if self._inputs[number].written:
+                raise PlannedError("writes to an argument, and keeps it or returns it")
+        elif not self.is_outside(array):
+            low, size = _extent(array)
+            self._left.append((_address(array) + low, _address(array) + low + size))
+
+    def is_outside(self, array: np.ndarray) -> bool:
+        """Whether the array's memory was there before: an argument's, or of what the function read."""
+        owner = id(_owner(array))
+        return self._input_of(array) is not None or owner in self._known and owner not in self._made
+
+    def _is_lent(self, array: np.ndarray) -> bool:
+        return buffers.pool_of(array) is self._pool
+
+    def _input_of(self, array: np.ndarray) -> int | None:
+        """The number of the input on whose memory the array is."""
+        if self._inputs:
+            owner = _owner(array)
+            for number, each in enumerate(self._inputs):
+                if each.memory is owner:
+                    return number
+        return None
+
+    def _without_owners(self, x: Any) -> Any:
+        """x with arrays that do not keep the pool's memory from being lent again, and _OfInput for those on inputs."""
+
+        def without(array: np.ndarray) -> Any:
+            number = self._input_of(array)
+            if number is None and not self._is_lent(array):
+                return array
+            low, size = _extent(array)
+            layout = ctypes.c_char * size, array.shape, array.dtype, -low, array.strides, array.flags.writeable
+            if number is None:
+                return _OfInput(-1, low, *layout).at(_address(array))
+            behind = _address(array) - _address(self._inputs[number].own)
+            return _OfInput(number, behind + low, *layout)
+
+        return _mapped(x, np.ndarray, without)
 
     # --- afterwards
 
@@ -178,48 +349,68 @@ class Program:
             if i in self._guards:
                 guards[len(joined) - 1, sum(map(len, joined[-1]))] = self._guards[i]
             joined[-1].append(step)
-        self._steps = [np.concatenate(step) if isinstance(step, list) else step for step in joined]
-        self._guards = guards
-        self._moves = list(map(self._places, self._inputs))
+        self._steps = [
+            np.concatenate(step) if isinstance(step, list) else (*step, _placing(step[1])) for step in joined
+        ]
+        self._guards = {place: (*guard, _placing(guard[1])) for place, guard in guards.items()}
+        for each in self._inputs:
+            each.moves = self._places(each)
+        for each in self._inputs:
+            each.free()
+        self.written_inputs = [number for number, each in enumerate(self._inputs) if each.written]
+        self._left = _merged(self._left)
         self._known.clear()
+        self._made.clear()
+        self._constants.clear()
         self._foreign.clear()
+        self.is_closed = True
 
-    def take(self, arrays: list[np.ndarray]) -> None:
-        """Have the next launch read these for the inputs; they must live until then.
+    def take(self, arrays: list[np.ndarray]) -> bool:
+        """Have the next launch read these for the inputs, which they are laid out as; they must live until then.
 
-        An array in C order is read where it lies, unless a function of Python has the input's own memory. Others are
-        copied there.
+        They are read, and written to, where they lie. One on memory that the program leaves to others is copied: there
+        it would change under the reader. Returns False where a copy would not do, for it would miss what is written.
         """
-        for array, own, moves in zip(arrays, self._inputs, self._moves, strict=True):
-            if moves is None or not (array.flags.carray and array.size):
+        self._addresses, self._copies, copied = [], [], []
+        for array, each in zip(arrays, self._inputs, strict=True):
+            address = array.__array_interface__["data"][0]
+            first = address + each.low
+            if each.fixed or self._left and _overlap(self._left, first, first + each.size):
+                own = each.own if each.fixed else _Input(array).own
                 np.copyto(own, array)
-                address = own.ctypes.data
-            else:
-                address = array.__array_interface__["data"][0]
-            for calls, places, offsets in moves or ():
+                copied.append((array, each.written))
+                self._copies.append(own)
+                address = _address(own)
+            self._addresses.append(address)
+            for calls, places, offsets in each.moves:
                 calls[places] = offsets + address
+        if not copied:
+            return True
+        written = [*self._written.values(), *[a for a, each in zip(arrays, self._inputs) if each.written]]
+        return not any(is_written or any(np.may_share_memory(a, b) for b in written) for a, is_written in copied)
 
     def launch(self) -> None:
         """Do it all."""
         with np.errstate(all="ignore"):  # infinity and NaN are results like any other
+            for function, arguments in self._first:
+                function(*arguments)
             for i, step in enumerate(self._steps):
                 if isinstance(step, np.ndarray):
                     stopped = self._play(step)
                     if stopped >= 0:
-                        self._guards[i, stopped]()
-                else:
-                    function, arguments = step
-                    function(*arguments)
+                        step = self._guards[i, stopped]
+                if not isinstance(step, np.ndarray):
+                    function, arguments, placed = step
+                    function(*(arguments if placed is None else placed(self._addresses)))
 
-    def _places(self, own: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None:
-        """Where calls have addresses in an input's memory, and how far behind its beginning; None if it must stay."""
+    def _places(self, each: _Input) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Where calls have addresses in an input's memory, and how far behind its first element."""
         from kernels.share_cpu import words_between
 
-        if id(own) in self._fixed:
-            return None
-        first = own.ctypes.data
-        found = [(s, words_between(s, first, first + own.nbytes)) for s in self._steps if isinstance(s, np.ndarray)]
-        return [(calls, places, calls[places] - first) for calls, places in found if len(places)]
+        address = _address(each.own)
+        first = address + each.low
+        found = [(s, words_between(s, first, first + each.size)) for s in self._steps if isinstance(s, np.ndarray)]
+        return [(calls, places, calls[places] - address) for calls, places in found if len(places)]
 
     def nodes(self) -> Counter[str]:
         """How many calls there are of each name."""
@@ -227,8 +418,8 @@ class Program:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the program's large arrays share."""
-        return self._pool.nbytes
+        """Bytes of memory that the program's large arrays share, and of arguments that are copied."""
+        return self._pool.nbytes + sum([each.own.nbytes for each in self._inputs if each.fixed])
 
 
 class _Pool(buffers.Pool):
@@ -241,6 +432,17 @@ class _Pool(buffers.Pool):
     def give_back(self, block: Any) -> None:
         self.again.add(block.address)
         super().give_back(block)
+
+
+def _after(actions: list[Callable[[], None]], told: Callable[..., None]) -> Callable[..., None]:
+    """told, once all that the host does before it is done."""
+    actions = list(actions)
+
+    def stop(*arguments: Any) -> None:
+        _do_all(actions)  # they will be due later only
+        told(*arguments)
+
+    return stop
 
 
 def _do_all(actions: list[Callable[[], None]]) -> None:
@@ -260,7 +462,10 @@ class _Primitives:
 
         def primitive(*args: Any, **kwargs: Any) -> Any:
             args = program.plain(args, name)
-            kwargs = {key: program.plain(value, name) for key, value in kwargs.items()}
+            kwargs = program.plain(kwargs, name)
+            if name.endswith("_step"):
+                for array in _all_arrays([x for x in args if type(x) in (list, tuple)]):
+                    program.written(array)
             results = function(*args, **kwargs) if is_in_parts else whole(function, *args, **kwargs)
             if isinstance(results, tuple):
                 return tuple([program.adopt(result) for result in results])
@@ -309,27 +514,70 @@ def whole(primitive: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     name = primitive.__name__
     with paused():
         results = primitive(*_copies(args), **kwargs) if name.endswith("_step") else primitive(*args, **kwargs)
-    targets = _arrays(results)
+    targets = tuple([_pooled(result) for result in _arrays(results)])
+    program.function(name.strip("_"), _write_results, (targets, primitive, args, kwargs))
+    return results if results is None else targets if isinstance(results, tuple) else targets[0]
 
-    def write() -> None:
-        for target, result in zip(targets, _arrays(primitive(*args, **kwargs)), strict=True):
-            np.copyto(target, result)
 
-    program.function(name.strip("_"), write, (), (args, tuple(kwargs.values())))
-    return results
+def _into(ufunc: np.ufunc, arguments: Any, target: np.ndarray) -> None:
+    ufunc(*arguments, out=target)
+
+
+def _write_results(targets: Any, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    for target, result in zip(targets, _arrays(function(*args, **kwargs)), strict=True):
+        np.copyto(target, result)
+
+
+def _pooled(array: np.ndarray) -> np.ndarray:
+    """Memory of this thread's pool, laid out as a large new array without holes is; otherwise the array itself."""
+    if array.nbytes < buffers.SMALLEST or buffers.pool_of(array) is not None:
+        return array
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    memory = buffers.empty(tuple([array.shape[axis] for axis in order]), array.dtype).transpose(np.argsort(order))
+    return memory if memory.strides == array.strides else array
 
 
 def _arrays(results: Any) -> tuple[np.ndarray, ...]:
     return () if results is None else results if isinstance(results, tuple) else (results,)
 
 
+def _placing(x: Any) -> Callable[[list[int]], Any] | None:
+    """What gives x, with arrays where the inputs are, from the inputs' addresses; None if x is on none of them."""
+    if isinstance(x, _OfInput):
+        return lambda addresses: x.at(addresses[x.number])
+    kind = type(x)
+    if kind not in (list, tuple, dict):
+        return None
+    parts = [(key, _placing(x[key])) for key in (x if kind is dict else range(len(x)))]
+    parts = [(key, placing) for key, placing in parts if placing is not None]
+
+    def placed(addresses: list[int]) -> Any:
+        items = dict(x) if kind is dict else list(x)
+        for key, placing in parts:
+            items[key] = placing(addresses)
+        return tuple(items) if kind is tuple else items
+
+    return placed if parts else None
+
+
 def _all_arrays(x: Any) -> Iterator[np.ndarray]:
-    """The arrays in nested lists and tuples."""
+    """The arrays in nested lists, tuples and dicts."""
     if isinstance(x, np.ndarray):
         yield x
-    elif type(x) in (list, tuple):
-        for item in x:
+    elif type(x) in (list, tuple, dict):
+        for item in x.values() if type(x) is dict else x:
             yield from _all_arrays(item)
+
+
+def _mapped(x: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Nested lists, tuples and dicts with function(item) for the items of a kind."""
+    if isinstance(x, kind):
+        return function(x)
+    if type(x) in (list, tuple):
+        return type(x)([_mapped(item, kind, function) for item in x])
+    if type(x) is dict:
+        return {key: _mapped(item, kind, function) for key, item in x.items()}
+    return x
 
 
 def _copies(x: Any) -> Any:
@@ -373,10 +621,16 @@ def recorded(program: Program) -> Iterator[None]:
     program.close()
 
 
+def is_view(array: np.ndarray) -> bool:
+    """Whether the array shares memory with another one; not: whether that memory was lent to it."""
+    base = array.base.base if isinstance(array, Planned) else array.base  # of these every one is itself a view
+    return isinstance(base, np.ndarray)
+
+
 def _line() -> str:
     """The line of the program that led here."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in ("engine", "kernels"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("engine", "kernels"):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -386,3 +640,34 @@ def _owner(array: np.ndarray) -> np.ndarray:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+def _address(array: np.ndarray) -> int:
+    """Of the first element."""
+    return array.__array_interface__["data"][0]
+
+
+def _extent(array: np.ndarray) -> tuple[int, int]:
+    """(where the first byte lies, counted from the first element; bytes from the first to the last)."""
+    if not array.size:
+        return 0, 0
+    ends = [step * (n - 1) for step, n in zip(array.strides, array.shape)]
+    low = sum([end for end in ends if end < 0])
+    return low, sum([end for end in ends if end > 0]) - low + array.itemsize
+
+
+def _merged(ranges: list[Range]) -> list[Range]:
+    """In order, and without overlaps."""
+    merged: list[Range] = []
+    for first, stop in sorted(ranges):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        elif first < stop:
+            merged.append((first, stop))
+    return merged
+
+
+def _overlap(ranges: list[Range], first: int, stop: int) -> bool:
+    """Whether one of the ranges, which `_merged` gave, has an address from first to stop."""
+    i = bisect.bisect_left(ranges, (stop,)) - 1
+    return i >= 0 and ranges[i][1] > first

@@ -151,6 +151,10 @@ def _maximum(x):
     return of_ordered(most)
 
 
+# A loop that reads one array and writes to another is compiled twice: where they lie too close together, numbers go one
+# by one. One that also sums would give other bits there, so what sums below has one array only.
+
+
 @njit(nogil=True, fastmath=_REASSOC)
 def _exp_of_shifted(x, y):
     """y = exp(x - max(x)); their sum."""
@@ -158,7 +162,9 @@ def _exp_of_shifted(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            e = exp(block_x[j] - m)
+            block[j] = block_x[j] - m
+        for j in range(block.size):
+            e = exp(block[j])
             block[j] = e
             part += e
         total += part
@@ -172,9 +178,9 @@ def _shift(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            v = block_x[j] - m
-            block[j] = v
-            part += exp(v)
+            block[j] = block_x[j] - m
+        for j in range(block.size):
+            part += exp(block[j])
         total += part
     return total
 

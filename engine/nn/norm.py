@@ -14,7 +14,7 @@ from engine.nn import init
 from engine.nn.arguments import is_int, size
 from engine.nn.module import Module
 from engine.nn.parameter import Parameter
-from engine.tensor import Tensor, wrap
+from engine.tensor import Tensor
 
 
 class _BatchNorm(Module):
@@ -81,13 +81,11 @@ class _BatchNorm(Module):
             return self._normalized(input, training, 0.0)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.num_batches_tracked is not None:
-            batches = self.num_batches_tracked
-            seen = batches.data + 1
             if self.momentum is None:
-                momentum = 1.0 / float(seen)
+                momentum = 1.0 / (self.num_batches_tracked.item() + 1)
             y = self._normalized(input, True, momentum)
             with no_grad():
-                batches.copy_(wrap(seen))
+                self.num_batches_tracked.add_(1)
             return y
         return self._normalized(input, True, momentum)
 

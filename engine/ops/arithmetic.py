@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import dtypes
+from engine import dtypes, recording
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, zeros_like
@@ -103,7 +103,7 @@ def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
     a, b = binary(op, input, other)
     if a.data.dtype.kind == "b":
         raise TypeError(f"{op}: both operands are bool; expected numbers")
-    if b.data.dtype not in dtypes.FLOATS and not b.data.all():
+    if b.data.dtype not in dtypes.FLOATS and not recording.values(b).all():
         raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
     return a, b
 

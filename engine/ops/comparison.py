@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine import recording
 from engine.device import array_module
 from engine.dtypes import FLOATS
 from engine.ops.operands import as_tensor, binary, ordered, require_one_device
@@ -83,11 +84,13 @@ def isfinite(input: Any) -> Tensor:
 def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether |a - b| <= atol + rtol * |b| everywhere."""
     a, b = binary("allclose", input, other)
-    x, y = ordered(a.data), ordered(b.data)
+    x, y = ordered(recording.values(a)), ordered(recording.values(b))
     return bool(array_module(x).allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan))
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
     require_one_device("equal", input, other)
-    return input.data.shape == other.data.shape and bool((input.data == other.data).all())
+    if input.data.shape != other.data.shape:
+        return False
+    return bool((recording.values(input) == recording.values(other)).all())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from engine import recording
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import add, div, mul, neg, sub
@@ -19,7 +20,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     a, b = binary("pow", input, exponent)
     if a.data.dtype.kind == "b":
         raise TypeError("pow: both operands are bool; expected numbers")
-    if a.data.dtype.kind in "iu" and (b.data < 0).any():
+    if a.data.dtype.kind in "iu" and (recording.values(b) < 0).any():
         raise ValueError("pow: integers to a negative power; expected a floating-point base")
     xp = array_module(a.data)
 

@@ -9,7 +9,7 @@ import numpy as np
 import kernels
 from engine import dtypes, recording
 from engine.autograd import record
-from engine.device import array_module, is_array, move
+from engine.device import READS, array_module, is_array, move
 from engine.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -58,6 +58,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     by_rows = type(index) is Tensor and index.dtype.kind in "iu" and index.ndim and input.is_cuda == index.is_cuda
     if by_rows and (input.is_cuda or recording.on_device(index.data) is not None):
         return _rows(input, index)
+    input = as_tensor("getitem", input)
     return pick(input, _parts("getitem", input, index))
 
 
@@ -109,9 +110,10 @@ def _part(op: str, x: Tensor, i: Any) -> Any:
     if isinstance(i, (Tensor, np.ndarray)) and i.ndim == 0 and i.dtype.kind in "iu":
         return int(i)
     if isinstance(i, list):
-        return wrap(plain_index(i))
+        at = wrap(plain_index(i))
+        return recording.constant(at) if recording.capturing else at
     if isinstance(i, np.ndarray):
-        return wrap(plain_index(i)) if x.is_cuda else i
+        return wrap(plain_index(i)) if x.is_cuda else recording.existing(i) if recording.capturing else i
     if is_array(i):
         i = wrap(i)
     if isinstance(i, Tensor):
@@ -149,14 +151,19 @@ def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of that shape with dy added at the index: the adjoint of getitem."""
     xp = array_module(dy.data)
     if is_basic(index):
-        y = xp.zeros(shape, dy.data.dtype)
+        y = _zeros(xp, shape, dy.data.dtype)
         y[index] = dy.data
     else:
-        y = xp.zeros(shape, dtypes.accumulator(dy.data.dtype) if dy.is_floating_point() else dtypes.int64)
+        y = _zeros(xp, shape, dtypes.accumulator(dy.data.dtype) if dy.is_floating_point() else dtypes.int64)
         scatter_add_at(y, plain_index(index), wide(dy.data))
         with quiet(all="ignore"):
             y = y.astype(dy.data.dtype, copy=False)
     return record("getitem_grad", y, (dy,), lambda ddy: (pick(ddy, index),))
+
+
+def _zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    y = xp.zeros(shape, dtype)
+    return recording.constant(wrap(y)).data if recording.capturing else y
 
 
 def scatter_add_at(y: Any, index: Any, values: Any) -> None:
@@ -181,15 +188,11 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if broadcast_shape("setitem", place.shape, value.shape) != place.shape:
         raise ValueError(f"setitem: the value is {value.shape}; expected it to broadcast to {place.shape}")
     value = cast(value, input.dtype)
-    new = value.data
-
-    def write() -> None:
-        input.data[plain_index(parts)] = new
 
     def rule(dy: Tensor) -> tuple:
         return clone_with_zeros(dy, parts), pick(dy, parts)
 
-    tracked_write("setitem", input, (value,), write, rule)
+    tracked_write("setitem", input, (value,), plain_index(parts), value.data, rule)
 
 
 def clone_with_zeros(x: Tensor, index: tuple[Any, ...]) -> Tensor:
@@ -277,6 +280,7 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
         raise ValueError(f"{op}: the tensor has no dimensions; expected at least 1")
     if at.ndim != x.ndim or any(k != d and i > s for k, (i, s) in enumerate(zip(at.shape, x.shape))):
         raise ValueError(f"{op}: the index is {at.shape} but x is {x.shape}; expected it no larger but in dim {d}")
+    recording.refuse_on_cpu(READS)
     if at.size and not (0 <= int(at.min()) and int(at.max()) < x.shape[d]):
         raise IndexError(f"{op}: the index runs from {at.min()} to {at.max()}; expected 0 <= index < {x.shape[d]}")
     return d, index
@@ -285,6 +289,8 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
     """The indices of every dimension, with `at` (an array, or a tensor that a rule shall guard) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
+    if recording.capturing:
+        axes = [recording.constant(wrap(axis)).data for axis in axes]
     axes[d] = at
     return tuple(axes)
 
@@ -308,7 +314,7 @@ def nonzero(input: Tensor) -> Tensor:
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """Integers as rows with a single 1: (*shape, num_classes) int64; -1 takes the largest + 1."""
-    at = input.data
+    at = recording.values(input)
     if at.dtype.kind not in "iu":
         raise TypeError(f"one_hot: the tensor is {at.dtype}; expected integers")
     low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
@@ -316,7 +322,8 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     if low < 0 or high >= classes:
         raise ValueError(f"one_hot: values run from {low} to {high}; expected 0 <= value < {classes}")
     xp = array_module(at)
-    return wrap((at[..., None] == xp.arange(classes)).astype(np.int64))
+    y = wrap((at[..., None] == xp.arange(classes)).astype(np.int64))
+    return recording.constant(y) if recording.capturing else y
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

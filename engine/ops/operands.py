@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes
+from engine import dtypes, recording
 from engine.autograd import record
 from engine.device import array_module, device_of, is_array
 from engine.tensor import Tensor, adopted, wrap
@@ -21,18 +21,28 @@ quiet = np.errstate
 def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
     """x as a tensor: an array is wrapped; a number gets the dtype and device of `like`, or the dtype of its own."""
     if isinstance(x, Tensor):
-        return x
+        return recording.operand(x) if recording.capturing else x
     if is_array(x):
-        return wrap(adopted(op, x))
+        x = adopted(op, x)
+        return wrap(recording.existing(x) if recording.capturing else x)
     if isinstance(x, (bool, int, float, np.generic)):
         if like is None:
-            return wrap(np.asarray(x, dtypes.of_scalar(x)))
+            made = wrap(np.asarray(x, dtypes.of_scalar(x)))
+            return recording.constant(made) if recording.capturing else made
         return number(op, x, like.dtype, array_module(like.data))
     raise TypeError(f"{op}: expected a tensor or a number; got {type(x).__name__}")
 
 
 def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
     """A number as a tensor of this dtype, rounded once. Raises ValueError for an integer that the dtype cannot hold."""
+    value = rounded(op, x, dtype)
+    # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
+    made = wrap(value if xp is np else xp.full((), value.item(), dtype))
+    return recording.constant(made) if recording.capturing else made
+
+
+def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
+    """A number as an array of this dtype, as `number` has it."""
     try:
         if abs(x) <= 65504:  # the largest float16: no dtype overflows, and there is nothing to be quiet about
             value = np.asarray(x, dtype)
@@ -41,14 +51,15 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
                 value = np.asarray(float(x) if dtype == dtypes.bfloat16 else x, dtype)  # it takes no large int
     except (OverflowError, ValueError):
         raise ValueError(f"{op}: {x} does not fit {dtype}; expected a number that does") from None
-    # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
-    return wrap(value if xp is np else xp.full((), value.item(), dtype))
+    return value
 
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     """x in another dtype, with the gradient cast back; x itself where it has that dtype."""
     if x.data.dtype == dtype:
         return x
+    if recording.capturing:
+        x = recording.operand(x)
     with quiet(all="ignore"):
         y = x.data.astype(dtype)
     return record("to", y, (x,), lambda dy: (dy,))
@@ -99,6 +110,8 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
             a, b = cast(a, dtype), cast(b, dtype)
     else:
         a, b = _with_number(op, a, b, xp)
+    if recording.capturing:
+        a, b = recording.operand(a), recording.operand(b)
     x, y = a.data, b.data
     if x.shape != y.shape and x.ndim and y.ndim:
         broadcast_shape(op, x.shape, y.shape)

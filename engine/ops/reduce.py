@@ -176,6 +176,7 @@ def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 
 def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    x = as_tensor(name, x)
     axes = normalize_axes(name, dim, x.ndim)
     if 0 in (x.shape[d] for d in axes):
         raise ValueError(f"{name}: the tensor is {x.shape}; expected at least one element along dim {axes}")
@@ -201,12 +202,13 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 
 def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
+    x = as_tensor(op, x)
     axis = None if dim is None else normalize_axis(op, dim, x.ndim)
     if (x.data.size if axis is None else (x.shape[axis] if x.ndim else 1)) == 0:
         raise ValueError(f"{op}: the tensor is {x.shape}; expected at least one element along dim {dim}")
     if x.ndim == 0:
         return array_module(x.data).zeros((), np.int64)
-    return array_module(x.data).asarray(getattr(ordered(x.data), reduction)(axis=axis, keepdims=keepdim), np.int64)
+    return getattr(ordered(x.data), reduction)(axis=axis, keepdims=keepdim).astype(np.int64, copy=False)
 
 
 # --- logic -----------------------------------------------------------------------------------------------------------

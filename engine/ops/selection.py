@@ -7,7 +7,7 @@ from typing import Any
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import add, mul, sub
-from engine.ops.operands import as_tensor, binary, broadcast_shape, cast, ordered, require_one_device
+from engine.ops.operands import as_tensor, binary, broadcast_shape, cast, number, ordered, require_one_device
 from engine.tensor import Tensor, wrap
 
 
@@ -56,7 +56,7 @@ def _bounded(name: str, input: Tensor, bound: Any, *, below: bool) -> Tensor:
         value, limit = ordered(x.data), ordered(b.data)
         inside = wrap(value >= limit if below else value <= limit)
         outside = wrap(value < limit if below else value > limit)
-        zero = wrap(xp.zeros((), dy.data.dtype))
+        zero = number(name, 0, dy.data.dtype, xp)
         dx = where(inside, dy, zero) if x.requires_grad else None
         return dx, where(outside, dy, zero) if b.requires_grad else None
 
@@ -79,7 +79,7 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
     first, second = a.requires_grad, b.requires_grad
 
     def rule(dy: Tensor) -> tuple:
-        zero = wrap(xp.zeros((), dy.data.dtype))
+        zero = number("where", 0, dy.data.dtype, xp)
         return where(condition, dy, zero) if first else None, where(condition, zero, dy) if second else None
 
     return record("where", xp.where(condition.data, a.data, b.data), (a, b), rule)

@@ -161,7 +161,7 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def detach(input: Tensor) -> Tensor:
     """The same memory without the history; writes to either are seen in both, and by autograd."""
-    y = wrap(input.data)
+    y = wrap(as_tensor("detach", input).data)
     y._storage = input._storage
     return y
 
@@ -171,6 +171,7 @@ def detach(input: Tensor) -> Tensor:
 
 def clone(input: Tensor) -> Tensor:
     """A copy, in the same memory order; the gradient passes."""
+    input = as_tensor("clone", input)
     data = input.data
     # The copy of a stride-0 view would keep its strange order: lay it out row-major.
     order = "C" if 0 in data.strides else "K"
@@ -181,7 +182,7 @@ def contiguous(input: Tensor) -> Tensor:
     """The tensor in row-major memory: itself if it is."""
     if input.data.flags.c_contiguous:
         return input
-    return record("contiguous", array_module(input.data).ascontiguousarray(input.data), (input,), lambda dy: (dy,))
+    return record("contiguous", input.data.copy(), (input,), lambda dy: (dy,))
 
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
@@ -387,6 +388,7 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two dimensions, zeros elsewhere."""
+    input = as_tensor("tril", input)
     _at_least_matrix("tril", input)
     y = array_module(input.data).tril(input.data, diagonal)
     return record("tril", y, (input,), lambda dy: (tril(dy, diagonal),))
@@ -394,6 +396,7 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two dimensions, zeros elsewhere."""
+    input = as_tensor("triu", input)
     _at_least_matrix("triu", input)
     y = array_module(input.data).triu(input.data, diagonal)
     return record("triu", y, (input,), lambda dy: (triu(dy, diagonal),))

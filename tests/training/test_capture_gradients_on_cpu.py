@@ -12,6 +12,9 @@ from tests.captured_gradients import *  # noqa: F403
 from tests.captured_gradients import CASES, ORDERS, check_a_call_that_fails
 from tests.captured_updates import assert_same_run, everything, parametrize
 
+# Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
+
 
 def pytest_generate_tests(metafunc):
     parametrize(metafunc, CASES)

@@ -10,6 +10,9 @@ from engine import optim
 from tests.captured_updates import *  # noqa: F403
 from tests.captured_updates import CASES, assert_same_run, host, parameters, parametrize, times
 
+# Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
+
 
 def pytest_generate_tests(metafunc):
     parametrize(metafunc, CASES)

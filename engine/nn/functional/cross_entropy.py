@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import dtypes, ops
+from engine import dtypes, ops, recording
 from engine.autograd import is_grad_enabled
 from engine.device import array_module
 from engine.nn.arguments import one_of, require_tensor
@@ -88,7 +88,7 @@ def nll_loss(
     rows, labels = _rows_and_labels(op, input, target)
     classes = rows.shape[1]
     _require_class_weight(op, weight, classes)
-    t = labels.data
+    t = recording.values(labels)
     counts = t != ignore_index
     wrong = counts & ((t < 0) | (t >= classes))
     if wrong.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import ops
+from engine import ops, recording
 from engine.autograd import no_grad, record
 from engine.nn.arguments import one_of
 from engine.nn.functional.activation import logsigmoid
@@ -24,7 +24,7 @@ def binary_cross_entropy(
     require_float(op, input, target, weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight)
-    x = input.data
+    x = recording.values(input)
     if not ((x >= 0) & (x <= 1)).all():
         raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
     loss = _bernoulli_nll(input, target)

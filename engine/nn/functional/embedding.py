@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import ops
+from engine import ops, recording
 from engine.autograd import record
 from engine.device import array_module
 from engine.dtypes import accumulator
@@ -37,7 +37,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         y = taken_rows(weight, input, wrap=False)
     else:
         if input.numel():
-            low, high = int(input.data.min()), int(input.data.max())
+            at = recording.values(input)
+            low, high = int(at.min()), int(at.max())
             if low < 0 or high >= rows:
                 raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")
         y = weight.data[input.data]

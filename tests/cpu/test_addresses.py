@@ -1,0 +1,177 @@
+"""Results of the compiled kernels do not depend on where arrays lie: neither each of them, nor one beside another.
+
+A loop whose arrays lie close together may be run number by number where it is otherwise run in vectors; if it sums,
+and sums may be reordered, the bits are others then. So every call of a kernel is made again on copies of its arrays
+that lie elsewhere: at any offset from a cache line, and right behind one another.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import cpu, reference, threads
+from tests.compare import assert_same
+
+LINE = 64
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def labels(n, classes):
+    return np.random.default_rng(0).integers(0, classes, n)
+
+
+def adam(n):
+    p, g, m, v = normal(4, n)
+    return [p], [g], [m], [v * v], 3, 0.01
+
+
+def xent(n, classes):
+    z, t = normal(n, classes), labels(n, classes)
+    loss, m, s, total = cpu.softmax_xent(z, t)
+    return np.ones((), np.float32), z, t, m, s, total
+
+
+def pooled(*shape):
+    x = normal(*shape)
+    y, tap = cpu.max_pool2d(x, (2, 2), (2, 2))
+    return normal(*y.shape), tap, x.shape, (2, 2), (2, 2)
+
+
+def convolution(c, k, size, n=2):
+    return normal(n, c, size, size), normal(k, c, 3, 3), normal(k)
+
+
+GEOMETRY = (1, 1), (0, 0), (1, 1), 1
+SIZES = (1, 3, 5, 8, 16, 17, 20, 28, 31, 33, 64, 100, 1030)
+ELEMENTWISE = [
+    name for name in kernels.PRIMITIVES if hasattr(cpu, name) and getattr(cpu, name) is not getattr(reference, name)
+]
+ROWS = [(1, 4), (1, 28), (2, 10), (3, 5), (4, 7), (1, 33), (5, 64), (2, 1100)]
+CALLS = {
+    "matmul": [(normal(m, k), normal(k, n)) for m, k, n in [(16, 33, 16), (8, 64, 32), (33, 20, 48)]]
+    + [(normal(m, k), normal(n, k).T, normal(n), "relu") for m, k, n in [(8, 64, 10), (5, 100, 13), (40, 33, 7)]],
+    "softmax_xent": [(normal(n, c), labels(n, c)) for n, c in [(1, 5), (3, 10), (33, 10)]],
+    "softmax_xent_grad": [xent(n, c) for n, c in [(1, 5), (3, 10), (33, 10)]],
+    "conv2d": [convolution(1, 16, 6), convolution(16, 32, 5), convolution(3, 16, 7)],
+    "conv2d_grad_input": [
+        (normal(2, k, size - 2, size - 2), normal(k, c, 3, 3), (2, c, size, size), *GEOMETRY)
+        for c, k, size in [(16, 32, 6), (16, 16, 5)]
+    ],
+    "conv2d_grad_weight": [
+        (normal(2, k, size - 2, size - 2), normal(2, c, size, size), (k, c, 3, 3), *GEOMETRY)
+        for c, k, size in [(1, 16, 6), (16, 32, 6)]
+    ],
+    "conv2d_grad_bias": [(normal(2, k, 3, 3),) for k in (1, 5, 16, 33)],
+    "max_pool2d": [(normal(2, 3, 6, 6), (2, 2), (2, 2)), (normal(1, 2, 7, 7), (3, 3), (2, 2))],
+    "max_pool2d_grad": [pooled(2, 3, 6, 6), pooled(1, 2, 9, 9)],
+    "adam_step": [adam(n) for n in SIZES],
+    "sum": [(normal(*shape), (0,)) for shape in ROWS],
+    **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},
+    **{
+        name: [(normal(*shape), np.abs(normal(*shape))) for shape in ROWS]
+        for name in ("softmax_grad", "log_softmax_grad")
+    },
+}
+for name in ELEMENTWISE:
+    if name not in CALLS:
+        arrays = 2 if name.endswith("_grad") else 1
+        CALLS[name] = [tuple(normal(arrays, n)) for n in SIZES]
+
+
+class Elsewhere:
+    """threads.share, with the kernel called on copies of its arrays first.
+
+    offset  of the first of them from a cache line, in floats
+    apart   bytes from the end of each to the next one; None: on cache lines of their own, at further offsets
+    order   1, or -1: the last of them is the first in memory
+    """
+
+    def __init__(self, offset, apart, order=1):
+        self.offset, self.apart, self.order, self.calls = offset, apart, order, 0
+        self.share = threads.share
+
+    def __call__(self, kernel, most, items, *arguments):
+        self.calls += 1
+        arrays = [a for a in arguments if isinstance(a, np.ndarray) and a.dtype == np.float32 and a.size][:: self.order]
+        size = sum(a.nbytes + (8 * LINE if self.apart is None else self.apart) for a in arrays)
+        memory = np.empty(size + 2 * LINE + 4 * self.offset, np.uint8)
+        at = -memory.ctypes.data % LINE + 4 * self.offset
+        moved = {}
+        for i, a in enumerate(arrays):
+            if self.apart is None and i:
+                at += -(memory.ctypes.data + at) % LINE + 4 * ((self.offset + 3 * i) % 16)
+            order = "F" if a.flags.f_contiguous and not a.flags.c_contiguous else "C"
+            moved[id(a)] = memory[at : at + a.nbytes].view(np.float32).reshape(a.shape, order=order)
+            moved[id(a)][...] = a
+            at += a.nbytes + (self.apart or 0)
+        self.share(kernel, most, items, *[moved.get(id(a), a) for a in arguments])
+        for a in arrays:
+            a[...] = moved[id(a)]
+
+
+def results(name, call, monkeypatch, *where):
+    """What a primitive gives, and all that it may have written to; and how many calls of kernels that took."""
+    elsewhere = Elsewhere(*where) if where else None
+    arguments = [[x.copy() for x in a] if type(a) is list else a for a in call]
+    with monkeypatch.context() as patch:
+        if where:
+            patch.setattr(threads, "share", elsewhere)
+        found = getattr(cpu, name)(*arguments)
+    found = found if isinstance(found, tuple) else () if found is None else (found,)
+    lists = [x for a in arguments if type(a) is list for x in a]
+    return [*found, *lists], elsewhere and elsewhere.calls
+
+
+def test_every_compiled_primitive_is_here():
+    assert set(CALLS) == set(ELEMENTWISE)
+    assert all(inspect.getmodule(getattr(cpu, name)).__name__.endswith("_cpu") for name in CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_results_do_not_depend_on_addresses(name, monkeypatch):
+    compiled = 0
+    for call in CALLS[name]:
+        want, _ = results(name, call, monkeypatch)
+        offsets, distances = [(i, None) for i in range(16)], [(0, 4 * i) for i in range(16)]
+        for where in [*offsets, *distances, (3, 4), (8, 32), (0, 0, -1), (5, 8, -1)]:
+            got, calls = results(name, call, monkeypatch, *where)
+            compiled += calls
+            for a, b in zip(got, want, strict=True):
+                assert_same(a, b)
+    assert compiled
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nor_do_those_of_numpy(name):
+    """What the compiled kernels hand on, and captured steps do with their arguments where they lie."""
+    for call in CALLS[name]:
+        want = _of_numpy(name, call, 0)
+        for offset in range(1, 16):
+            for a, b in zip(_of_numpy(name, call, offset), want, strict=True):
+                assert_same(a, b)
+
+
+def _of_numpy(name, call, offset):
+    def moved(x):
+        if type(x) is list:
+            return list(map(moved, x))
+        if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+            return x
+        memory = np.empty(x.nbytes + 2 * LINE, np.uint8)
+        at = -memory.ctypes.data % LINE + 4 * offset
+        order = "F" if x.flags.f_contiguous and not x.flags.c_contiguous else "C"
+        copy = memory[at : at + x.nbytes].view(np.float32).reshape(x.shape, order=order)
+        copy[...] = x
+        return copy
+
+    arguments = [moved(x) for x in call]
+    found = getattr(reference, name)(*arguments)
+    lists = [x for a in arguments if type(a) is list for x in a]
+    return [*(found if isinstance(found, tuple) else () if found is None else (found,)), *lists]
