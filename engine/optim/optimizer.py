@@ -22,7 +22,7 @@ class Group(dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         if recording.capturing:
             _refuse_by_hand(name)
-        super().__setitem__(name, value)
+        dict.__setitem__(self, name, value)
 
     def update(self, *args: Any, **options: Any) -> None:
         if recording.capturing:
