@@ -243,6 +243,13 @@ class Program:
         self.function("copy", _write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
+    def apart(self, array: np.ndarray) -> Planned:
+        """A copy in memory that serves no other array of the program."""
+        source = self.plain(array, "it")
+        target = np.empty_like(source)
+        self.function("copy", np.copyto, (target, source))
+        return self.adopt(target)
+
     def adopt(self, array: np.ndarray) -> Planned:
         """An array that the program writes, or a view of one."""
         planned = array.view(Planned)

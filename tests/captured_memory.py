@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,17 +171,17 @@ def refused(rounds):
 
 def forward(rounds):
     """Results, and what the function leaves elsewhere, with a graph of gradients."""
-    trainer, left = Trainer(), []
+    trainer, left = Trainer(), SimpleNamespace(y=None)
     trainer.watched(rounds)
 
     def fn(x, _):
-        left[:] = [trainer.model(x)]
-        rounds.watch(left=left[0])
-        return left[0][:2].T, left[0].sum()
+        left.y = y = trainer.model(x)
+        return y[:2].T, y.sum()
 
     step = engine.capture(fn, warmup=1)
     for _ in range(3):
         step(*data())
+        rounds.watch(left=left.y)
     assert len(graphs(step)) == 1
     rounds.watch_step(step)
 

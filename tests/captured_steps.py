@@ -5,7 +5,6 @@ tests/cuda/test_capture.py and tests/training/test_capture_on_cpu.py run these, 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -82,17 +81,6 @@ def assert_graphs(step, n):
     """So many were captured, and no call is refused."""
     assert not [shape.refused for shape in step._shapes.values() if shape.refused]
     assert len(graphs(step)) == n
-
-
-@contextmanager
-def plain_on_cpu(steps=1):
-    """A block in which so many steps warn that they run plainly, on the CPU: NumPy alone computes their ops."""
-    if steps and ON["device"] == "cpu":
-        with pytest.warns(RuntimeWarning, match="it runs plainly, as summary") as told:
-            yield
-        assert len(told) == steps
-    else:
-        yield
 
 
 def values(losses):
@@ -316,8 +304,7 @@ def test_gradients_are_dropped_or_added_up_as_in_the_function(drop, rng):
         return values(losses), [p.grad for p in model.parameters()], call
 
     want, grads, _ = run(False)
-    with plain_on_cpu(drop == "set to zero"):
-        got, captured_grads, call = run(True)
+    got, captured_grads, call = run(True)
     assert got == want
     for a, b in zip(captured_grads, grads, strict=True):
         if b is None:
@@ -339,8 +326,7 @@ def test_running_statistics_move(rng):
         return outputs, [b.cpu().numpy() for b in model.buffers()]
 
     data = batches(rng, n=5)
-    with plain_on_cpu():
-        moved = run(True)
+    moved = run(True)
     for got, want in zip(moved, run(False), strict=True):
         for a, b in zip(got, want, strict=True):
             assert_same(a, b)
@@ -352,10 +338,9 @@ def test_several_steps_in_one_graph(rng):
     want, _ = eager()
     program = Program(True, warmup=1, steps=3)
     losses = []
-    with plain_on_cpu():
-        for i in range(0, 9, 3):
-            x, t = (engine.stack(list(column)) for column in zip(*data[i : i + 3], strict=True))
-            losses.append(program.step(x, t))
+    for i in range(0, 9, 3):
+        x, t = (engine.stack(list(column)) for column in zip(*data[i : i + 3], strict=True))
+        losses.append(program.step(x, t))
     assert [loss.shape for loss in losses] == [(3,)] * 3
     assert sum([loss.tolist() for loss in losses], []) == want[:9]
     assert_graphs(program.step, 1)
@@ -370,8 +355,7 @@ def test_nested_arguments_and_results(rng):
 
     xs = [engine.tensor([float(i), 2.0], device=ON["device"]) for i in range(4)]
     for i in range(4):
-        with plain_on_cpu(i == 1):
-            out = both([xs[i], xs[3]], scale=2, extra={"x": xs[i]})
+        out = both([xs[i], xs[3]], scale=2, extra={"x": xs[i]})
         assert out["sum"].tolist() == [2 * (i + 3.0), 8.0]
         assert out["list"][0].tolist() == [i + 1.0, 3.0]
         assert (out["list"][1], out["none"]) == ("text", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -290,10 +292,10 @@ def test_two_arguments_on_one_memory():
 
 def test_an_argument_that_is_kept_is_copied():
     """What the function keeps of it, or returns, has the values of the last call, and is nobody else's memory."""
-    kept = []
+    kept = SimpleNamespace(x=None)
 
     def fn(x):
-        kept[:] = [x[1:]]
+        kept.x = x[1:]
         return x[:1], x * 2
 
     step = engine.capture(fn, warmup=1)
@@ -303,7 +305,7 @@ def test_an_argument_that_is_kept_is_copied():
         first, twice = step(x)
         x.fill_(9.0)
         assert (first.tolist(), twice.tolist()) == ([i], [2.0 * i] * 3)
-        assert kept[0].tolist() == [i, i]
+        assert kept.x.tolist() == [i, i]
     (recorded,) = graphs(step)
     assert recorded.graph.program._inputs[0].fixed
 
@@ -312,11 +314,11 @@ def test_what_is_kept_shares_memory_with_what_is_written():
     """A copy would miss what the step writes in between: such a call runs plainly, others do not."""
 
     def run(is_captured):
-        buffer, kept, calls = engine.zeros(4), [], []
+        buffer, kept, calls = engine.zeros(4), SimpleNamespace(x=None), []
 
         def fn(x):
             calls.append(1)
-            kept[:] = [x]
+            kept.x = x
             buffer.add_(1)
             return x * 2
 

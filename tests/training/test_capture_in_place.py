@@ -313,7 +313,8 @@ def test_constants_that_change_at_each_call_are_none(numbers):
         for a, b in zip(got, want, strict=True):
             assert_same(a[0], b[0])
     else:
-        assert "makes a tensor of other numbers at each call" in step.summary()
+        told = step.summary()  # of random streams and counts by the code that reads them, of others by what they give
+        assert "makes a tensor of other numbers at each call" in told or "goes on at each call" in told
         assert len({seen[0].tobytes() for seen in got}) == 12
 
 

@@ -355,7 +355,7 @@ def test_results_have_no_graph_of_gradients():
 
 
 def test_several_steps_that_run_plainly():
-    step = engine.capture(lambda x: (x.sum(), {"twice": x * 2}), steps=2)
+    step = engine.capture(lambda x: (x[x > 0].sum(), {"twice": x * 2}), steps=2)
     for i in range(4):
         with pytest.warns(RuntimeWarning, match="runs plainly") if i == 2 else nullcontext():
             total, more = step(engine.tensor([[1.0, 2.0], [3.0, 4.0]]))
