@@ -29,7 +29,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     array = _as_array("tensor", data, dtype)
     out = _finish(array, dtype, device, requires_grad)
     if out.data is array:
-        out.data = array.copy(order="K")
+        out._data = array.copy(order="K")
     return out
 
 

@@ -94,7 +94,7 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _require_same(name, self, y)
         y = cast(y, self.dtype)
         if before._storage.kept:
-            before.data = self.data.copy()  # the rule needs the value that is about to be overwritten
+            before._data = self.data.copy()  # the rule needs the value that is about to be overwritten
         self.data[...] = y.data
         _written(self, y._node if tracking else None)
         return self

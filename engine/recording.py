@@ -129,7 +129,7 @@ class _Same:
         )
 
 
-_training, _data, _requires_grad = map(attrgetter, ("training", "data", "_requires_grad"))
+_training, _data, _requires_grad = map(attrgetter, ("training", "_data", "_requires_grad"))
 
 
 class Recording:
@@ -263,7 +263,7 @@ class Recording:
         program = self.graph.program
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
-            tensor.data = program.plain(tensor.data, "it")
+            tensor._data = program.plain(tensor.data, "it")
             program.fix(tensor.data)
         program.settle()
         if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
@@ -286,7 +286,7 @@ class Recording:
         for action in reversed(self._undo):
             action()
         for leaf, grad in self._grads.values():
-            leaf.grad = grad
+            leaf._grad = grad
         for array, copy in self._before:
             array[...] = copy
 
@@ -296,7 +296,7 @@ class Recording:
 
     def finds_gradients(self) -> bool:
         """Whether the gradients that the function adds to, or begins with, are those that the graph knows."""
-        return all([leaf.grad is grad for leaf, grad in self._finds])
+        return all([leaf._grad is grad for leaf, grad in self._finds])
 
     def leaves(self) -> dict[int, Tensor | None]:
         """By id, the leaves of which gradients were accumulated, with the gradient that each has now."""
@@ -310,7 +310,7 @@ class Recording:
         self._slots.send()
         self.graph.launch()
         for leaf, grad in self._left:
-            leaf.grad = grad
+            leaf._grad = grad
         if self.device == "cuda":
             from kernels import faults
 

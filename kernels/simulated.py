@@ -163,6 +163,8 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     # --- NumPy's functions, on arrays of this device only
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        if not all(isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float, complex)) for x in args):
+            return NotImplemented  # theirs to answer
         return _call(ufunc if method == "__call__" else getattr(ufunc, method), args, kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:

@@ -21,19 +21,19 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     if alpha != 1:
         b = mul(b, alpha)
     with quiet(all="ignore"):
-        return record("add", a.data + b.data, (a, b), lambda dy: (dy, dy))
+        return record("add", a._data + b._data, (a, b), lambda dy: (dy, dy))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """a - alpha * b, broadcast. Raises TypeError for two bools."""
     a, b = binary("sub", input, other)
-    if a.data.dtype.kind == "b":
+    if a._data.dtype.kind == "b":
         raise TypeError("sub: both operands are bool; expected numbers (logical_xor is the difference of bools)")
     if alpha != 1:
         b = mul(b, alpha)
     wanted = b.requires_grad
     with quiet(all="ignore"):
-        return record("sub", a.data - b.data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+        return record("sub", a._data - b._data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
 
 
 def mul(input: Any, other: Any) -> Tensor:
@@ -46,7 +46,7 @@ def mul(input: Any, other: Any) -> Tensor:
         return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
 
     with quiet(all="ignore"):
-        return record("mul", a.data * b.data, (a, b), rule)
+        return record("mul", a._data * b._data, (a, b), rule)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:

@@ -47,10 +47,10 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     """x in another dtype, with the gradient cast back; x itself where it has that dtype."""
-    if x.data.dtype == dtype:
+    if x._data.dtype == dtype:
         return x
     with quiet(all="ignore"):
-        y = x.data.astype(dtype)
+        y = x._data.astype(dtype)
     return record("to", y, (x,), lambda dy: (dy,))
 
 
@@ -92,28 +92,28 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
     Two numbers become tensors of xp.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if type(a.data) is not type(b.data) and a.device != b.device:
+        if type(a._data) is not type(b._data) and a.device != b.device:
             raise _mixed_devices(op, a, b)
-        if a.data.dtype != b.data.dtype:
-            dtype = dtypes.promote(a.data, b.data)
+        if a._data.dtype != b._data.dtype:
+            dtype = dtypes.promote(a._data, b._data)
             a, b = cast(a, dtype), cast(b, dtype)
     else:
         a, b = _with_number(op, a, b, xp)
-    x, y = a.data, b.data
+    x, y = a._data, b._data
     if x.shape != y.shape and x.ndim and y.ndim:
         broadcast_shape(op, x.shape, y.shape)
     return a, b
 
 
 def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(a, Tensor) and dtypes.absorbs(a.data.dtype, b):  # what follows, without the detours
-        return a, number(op, b, a.data.dtype, array_module(a.data))
+    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # what follows, without the detours
+        return a, number(op, b, a._data.dtype, array_module(a._data))
     a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):  # one was an array
         require_one_device(op, a, b)
-    dtype = dtypes.promote(*(x.data if isinstance(x, Tensor) else x for x in (a, b)))
+    dtype = dtypes.promote(*(x._data if isinstance(x, Tensor) else x for x in (a, b)))
     like = a if isinstance(a, Tensor) else b
-    xp = array_module(like.data) if isinstance(like, Tensor) else xp
+    xp = array_module(like._data) if isinstance(like, Tensor) else xp
     # A number takes the common dtype directly: 0.1 becomes the nearest float64 next to a float64 tensor.
     a, b = (cast(x, dtype) if isinstance(x, Tensor) else number(op, x, dtype, xp) for x in (a, b))
     return a, b
@@ -124,8 +124,8 @@ def require_one_device(op: str, *tensors: Tensor | None) -> None:
     first = None
     for x in tensors:
         if x is not None:
-            first = first or type(x.data)
-            if type(x.data) is not first and isinstance(x.data, np.ndarray) != issubclass(first, np.ndarray):
+            first = first or type(x._data)
+            if type(x._data) is not first and isinstance(x._data, np.ndarray) != issubclass(first, np.ndarray):
                 raise _mixed_devices(op, *tensors)
 
 
@@ -157,13 +157,13 @@ def require_float(op: str, *tensors: Tensor | None) -> None:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(x).__name__}")
-        if x.data.dtype not in dtypes.FLOATS:
-            raise TypeError(f"{op}: expected a floating-point tensor; got {x.data.dtype}")
+        if x._data.dtype not in dtypes.FLOATS:
+            raise TypeError(f"{op}: expected a floating-point tensor; got {x._data.dtype}")
         if first is None:
             first = x
-        elif x.data.dtype != first.data.dtype:
-            raise TypeError(f"{op}: dtypes are {first.data.dtype} and {x.data.dtype}; expected one for all")
-        elif type(x.data) is not type(first.data) and x.device != first.device:
+        elif x._data.dtype != first._data.dtype:
+            raise TypeError(f"{op}: dtypes are {first._data.dtype} and {x._data.dtype}; expected one for all")
+        elif type(x._data) is not type(first._data) and x.device != first.device:
             raise _mixed_devices(op, first, x)
 
 
