@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from copy import deepcopy
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from engine import recording
+from engine import copies, recording
 from engine.device import READS, as_device, device_of, is_array, move, on_host
 from engine.dtypes import DTYPES, FLOATS
 
@@ -297,27 +298,36 @@ class Tensor:
     def __copy__(self) -> Tensor:
         if self._node is not None:
             raise RuntimeError("copy: the tensor is the result of an op; expected a leaf, or detach() first")
-        copy = type(self).__new__(type(self))
-        Tensor.__init__(copy, self._data, self._requires_grad)
+        copy = self._like(self._data)
         copy._storage = self._storage
+        if hasattr(self, "__dict__"):  # of a subclass with attributes
+            vars(copy).update(vars(self))
         return copy
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self._node is not None:
             raise RuntimeError("deepcopy: the tensor is the result of an op; expected a leaf, or detach() first")
-        copy = type(self).__new__(type(self))
-        Tensor.__init__(copy, self._data.copy(order="K"), self._requires_grad)
-        memo[id(self)] = copy
+        copy = memo[id(self)] = self._like(copies.deep(self._data, memo))
+        copy._storage = memo.setdefault(id(self._storage), copy._storage)
         if self._grad is not None:
-            copy._grad = wrap(self._grad._data.copy(order="K"))
+            copy._grad = deepcopy(self._grad if self._grad._node is None else self._grad.detach(), memo)
+        if hasattr(self, "__dict__"):
+            vars(copy).update(deepcopy(vars(self), memo))
         return copy
+
+    def _like(self, data: Any) -> Tensor:
+        """A leaf of the same class around other memory."""
+        twin = type(self).__new__(type(self))
+        Tensor.__init__(twin, data, self._requires_grad)
+        return twin
 
     def __reduce__(self) -> Any:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
         if self.is_cuda:  # as bytes that any machine can read; whoever has no GPU is told so
-            return _from_host, (type(self), on_host(self._data), self.device, self._requires_grad)
-        return type(self), (self._data, self._requires_grad)
+            parts = type(self), on_host(self._data), self.device, self._requires_grad
+            return _from_host, parts, getattr(self, "__dict__", None)
+        return type(self), (self._data, self._requires_grad), getattr(self, "__dict__", None)
 
 
 def _from_host(kind: type[Tensor], host: np.ndarray, device: str, requires_grad: bool) -> Tensor:

@@ -263,6 +263,12 @@ def adopt(host: np.ndarray) -> ndarray:
     return ndarray(host)
 
 
+def view_in(memory: ndarray, offset: int, like: ndarray) -> ndarray:
+    """cupy.ndarray(shape, dtype, memory.data + offset, strides), which the simulated one does not take."""
+    flat = memory._host.ravel(order="K").view(np.uint8)
+    return ndarray(np.ndarray(like.shape, like.dtype, flat, offset, like.strides), memory)
+
+
 def __getattr__(name: str) -> Any:
     found = getattr(np, name)
     if not callable(found) or isinstance(found, type):
