@@ -36,7 +36,7 @@ _FILL = 0xFF
 _allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
 
 _METHODS = """
-    all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min nonzero
+    all any argmax argmin argsort astype clip conj copy cumprod cumsum dot fill flatten max mean min nonzero
     prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view
 """.split()
 _ATTRIBUTES = "shape dtype ndim size itemsize nbytes strides".split()
@@ -90,6 +90,11 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     @property
     def T(self) -> ndarray:  # noqa: N802
         return _wrap(self._host.T, (self,))
+
+    def diagonal(self, *axes: int) -> ndarray:
+        host = self._host.diagonal(*axes)
+        host.flags.writeable = self._host.flags.writeable  # CuPy's can be written to
+        return _wrap(host, (self,))
 
     def __len__(self) -> int:
         return len(self._host)

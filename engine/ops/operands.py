@@ -119,6 +119,34 @@ def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
     return a, b
 
 
+def integer(op: str, name: str, x: Any) -> int:
+    """x as an int: an int, or what stands for one, such as a tensor of one without dimensions.
+
+    Raises TypeError for a bool, and for all else.
+    """
+    if type(x) is int:
+        return x
+    if not isinstance(x, (bool, np.bool_)) and not getattr(x, "ndim", 0) and getattr(x, "dtype", None) != dtypes.bool_:
+        try:
+            return index(x)
+        except TypeError:
+            pass
+    raise TypeError(f"{op}: {name} is {_told(x)}; expected an int")
+
+
+def scalar(op: str, name: str, x: Any) -> Any:
+    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for all else."""
+    if (isinstance(x, Tensor) or is_array(x)) and not x.ndim:
+        x = x.item()
+    if not isinstance(x, (bool, int, float, np.generic)):
+        raise TypeError(f"{op}: {name} is {_told(x)}; expected a number")
+    return x
+
+
+def _told(x: Any) -> str:
+    return f"{type(x).__name__} {x.shape}" if hasattr(x, "shape") and x.ndim else repr(x)
+
+
 def require_one_device(op: str, *tensors: Tensor | None) -> None:
     """Raise TypeError naming the devices unless all tensors (None is passed over) are on one."""
     first = None
@@ -196,6 +224,6 @@ def shape_argument(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     try:
         if len(shape) == 1 and not isinstance(shape[0], int) and getattr(shape[0], "ndim", 1):
             shape = tuple(shape[0])
-        return tuple([index(s) for s in shape])
+        return tuple([s if type(s) is int else integer(op, "size", s) for s in shape])
     except TypeError:
         raise TypeError(f"{op}: got {shape!r}; expected ints, or one sequence of them") from None
