@@ -14,7 +14,7 @@ import numpy as np
 from engine import dtypes, ops, recording
 from engine.autograd import Node, is_grad_enabled
 from engine.device import move
-from engine.ops.operands import as_tensor, broadcast_shape, cast, zeros_like
+from engine.ops.operands import as_tensor, broadcast_shape, cast, scalar, zeros_like
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, wrap
 
@@ -136,7 +136,7 @@ def copy_(self: Tensor, src: Any) -> Tensor:
 
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Set every element to a number (or 0-dim tensor, to which the gradient flows)."""
-    if isinstance(value, Tensor) and value.ndim:
+    if getattr(value, "ndim", 0):
         raise ValueError(f"fill_: the value is {value.shape}; expected a number or a tensor without dimensions")
     return _copied("fill_", self, value)
 
@@ -160,6 +160,7 @@ def zero_(self: Tensor) -> Tensor:
 
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with numbers uniform on [a, b) from the Philox stream."""
+    a, b = scalar("uniform_", "a", a), scalar("uniform_", "b", b)
     if a > b:
         raise ValueError(f"uniform_: expected a <= b; got a={a}, b={b}")
 
@@ -174,6 +175,7 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with normally distributed numbers from the Philox stream."""
+    mean, std = scalar("normal_", "mean", mean), scalar("normal_", "std", std)
     if std < 0:
         raise ValueError(f"normal_: expected std >= 0; got {std}")
 

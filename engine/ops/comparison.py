@@ -89,5 +89,7 @@ def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, e
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
+    if not isinstance(other, Tensor):
+        raise TypeError(f"equal: other is a {type(other).__name__}; expected a tensor")
     require_one_device("equal", input, other)
     return input.data.shape == other.data.shape and bool((input.data == other.data).all())
