@@ -174,7 +174,7 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 def float_operand(op: str, x: Any) -> Tensor:
     """x as a floating-point tensor: integers and bools become float32, as in PyTorch's float functions."""
     x = as_tensor(op, x)
-    return x if x.data.dtype in dtypes.FLOATS else cast(x, dtypes.float32)
+    return x if x._data.dtype in dtypes.FLOATS else cast(x, dtypes.float32)
 
 
 def require_float(op: str, *tensors: Tensor | None) -> None:
