@@ -128,7 +128,7 @@ class Node:
         self.name = name
         self.rule = rule
         self.edges = tuple([(p._node or p) if p._requires_grad else None for p in parents])
-        self.specs = tuple([(p.data.shape, p.data.dtype) for p in parents])
+        self.specs = tuple([(p._data.shape, p._data.dtype) for p in parents])
         self.saved: tuple[tuple[Storage, int], ...] = ()
         self.output: tuple[Any, Storage] | None = None
         self.number = next(_numbers)
@@ -178,7 +178,7 @@ def record(
             break
     else:
         return out
-    if out.data.dtype not in FLOATS:
+    if out._data.dtype not in FLOATS:
         return out
     node = Node(name, rule, parents)
     saved = []
@@ -189,7 +189,7 @@ def record(
                 x._storage.kept = True
                 saved.append((x._storage, x._storage.version))
     if output:
-        node.output = (out.data, out._storage)
+        node.output = (out._data, out._storage)
         saved.append((out._storage, out._storage.version))
     node.saved = tuple(saved)
     out._node = node
@@ -286,23 +286,23 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
     if not tensor._requires_grad:
         raise RuntimeError(f"{op}: the tensor does not require grad and has no graph; expected one that does")
     if gradient is None:
-        if tensor.data.size != 1:
+        if tensor._data.size != 1:
             raise RuntimeError(
-                f"{op}: the tensor is {tensor.data.shape}; expected a scalar, or a gradient of that shape as argument"
+                f"{op}: the tensor is {tensor._data.shape}; expected a scalar, or a gradient of that shape as argument"
             )
-        return wrap(array_module(tensor.data).ones_like(tensor.data))
+        return wrap(array_module(tensor._data).ones_like(tensor._data))
     if not isinstance(gradient, Tensor):
-        gradient = wrap(move(np.asarray(gradient, tensor.data.dtype), tensor.device))
+        gradient = wrap(move(np.asarray(gradient, tensor._data.dtype), tensor.device))
     if gradient.device != tensor.device:
         raise TypeError(
             f"{op}: expected all tensors on one device; the gradient is on {gradient.device}, "
             f"the tensor on {tensor.device}"
         )
-    if gradient.data.shape != tensor.data.shape:
+    if gradient._data.shape != tensor._data.shape:
         raise RuntimeError(
-            f"{op}: the gradient is {gradient.data.shape} but the tensor is {tensor.data.shape}; expected one shape"
+            f"{op}: the gradient is {gradient._data.shape} but the tensor is {tensor._data.shape}; expected one shape"
         )
-    return gradient.to(tensor.data.dtype)
+    return gradient.to(tensor._data.dtype)
 
 
 def _walk(
@@ -420,29 +420,29 @@ def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -
     if not isinstance(g, Tensor):
         raise RuntimeError(f"{name}: the gradient of parent {i} is a {type(g).__name__}; expected a Tensor or None")
     shape, dtype = spec
-    have = g.data.shape
+    have = g._data.shape
     if have != shape:
         extra = len(have) - len(shape)
         if extra < 0 or any(s not in (1, h) for s, h in zip(shape, have[extra:])):
             raise RuntimeError(f"{name}: the gradient of parent {i} is {have}; expected {shape}")
         axes = tuple(range(extra)) + tuple(extra + k for k, s in enumerate(shape) if s == 1 and have[extra + k] != 1)
         g = g.sum(axes, keepdim=True).reshape(shape)
-    if g.data.dtype != dtype:
+    if g._data.dtype != dtype:
         g = g.to(dtype)
     return g
 
 
 def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor, node: Node) -> bool:
     """Whether the array of g is a fresh one that only this edge holds, so that a leaf may keep it uncopied."""
-    array = g.data
-    if array is dy.data or (is_view(array) if isinstance(array, np.ndarray) else isinstance(array.base, type(array))):
+    array = g._data
+    if array is dy._data or (is_view(array) if isinstance(array, np.ndarray) else isinstance(array.base, type(array))):
         return False
     if node.output is not None and array is node.output[0]:
         return False
     for storage, _ in node.saved:
         if g._storage is storage:
             return False
-    return not [k for k, other in enumerate(grads) if k != i and other is not None and other.data is array]
+    return not [k for k, other in enumerate(grads) if k != i and other is not None and other._data is array]
 
 
 def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Tensor, mine: bool) -> None:
@@ -462,7 +462,7 @@ def _call_hooks(node: Node, dy: Tensor) -> Tensor:
     for reference in node.retainers or ():
         tensor = reference()
         if tensor is not None:
-            tensor.grad = dy.clone() if tensor.grad is None else tensor.grad + dy
+            tensor._grad = dy.clone() if tensor._grad is None else tensor._grad + dy
     return dy
 
 
@@ -473,10 +473,10 @@ def _hooked(hook: Callable, g: Tensor) -> Tensor:
         return g
     if not isinstance(changed, Tensor):
         raise TypeError(f"hook: expected a Tensor or None; got {type(changed).__name__}")
-    if changed.data.shape != g.data.shape:
-        raise RuntimeError(f"hook: the gradient it gave is {changed.data.shape}; expected {g.data.shape}")
-    if changed.data.dtype != g.data.dtype:
-        raise RuntimeError(f"hook: the gradient it gave is {changed.data.dtype}; expected {g.data.dtype}")
+    if changed._data.shape != g._data.shape:
+        raise RuntimeError(f"hook: the gradient it gave is {changed._data.shape}; expected {g._data.shape}")
+    if changed._data.dtype != g._data.dtype:
+        raise RuntimeError(f"hook: the gradient it gave is {changed._data.dtype}; expected {g._data.dtype}")
     return changed
 
 

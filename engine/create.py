@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import dtypes, recording
 from engine.device import as_device, is_array, module_of, move, on_host
-from engine.ops.operands import quiet, rounded, shape_argument
+from engine.ops.operands import integer, quiet, rounded, scalar, shape_argument
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, adopted, wrap
 from kernels import buffers, gpu
@@ -31,7 +31,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     array = _as_array("tensor", data, dtype)
     out = _finish(array, dtype, device, requires_grad)
     if out.data is array:
-        out.data = array.copy(order="K")
+        out._data = array.copy(order="K")
     return out
 
 
@@ -133,6 +133,7 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
+    fill_value = scalar("full", "fill_value", fill_value)
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
     shape, value = _size("full", (size,)), rounded("full", fill_value, dtypes.as_dtype(dtype))
     xp = module_of(as_device(device))
@@ -193,6 +194,7 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... below end; integers give int64, any float float32."""
     start, end = (0, start) if end is None else (start, end)
+    start, end, step = (scalar("arange", *x) for x in (("start", start), ("end", end), ("step", step)))
     if step == 0 or (end - start) * step < 0:
         raise ValueError(f"arange: start={start}, end={end}, step={step}; expected a step towards end")
     if dtype is None:
@@ -214,6 +216,8 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers evenly from start to end, both included; float32 by default."""
+    start, end = scalar("linspace", "start", start), scalar("linspace", "end", end)
+    steps = integer("linspace", "steps", steps)
     if steps < 0:
         raise ValueError(f"linspace: steps is {steps}; expected at least 0")
     return _finish(np.linspace(start, end, steps), dtype or dtypes.float32, device, requires_grad)
@@ -264,12 +268,14 @@ def randint(
     """Uniform integers in [low, high), int64 by default; randint(high, size) starts at 0."""
     if size is None:
         low, high, size = 0, low, high
-    values = (generator or default_generator).integers(int(low), int(high), _size("randint", (size,)))
+    low, high = integer("randint", "low", low), integer("randint", "high", high)
+    values = (generator or default_generator).integers(low, high, _size("randint", (size,)))
     return _finish(values, dtype, device, False)
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers below n in random order, int64 by default; on a GPU the same order, drawn there."""
+    (n,) = _size("randperm", (n,))
     return _finish((generator or default_generator).permutation(n, as_device(device)), dtype, device, False)
 
 

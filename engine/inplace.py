@@ -14,7 +14,7 @@ import numpy as np
 from engine import dtypes, ops, recording
 from engine.autograd import Node, is_grad_enabled
 from engine.device import move
-from engine.ops.operands import as_tensor, broadcast_shape, cast, zeros_like
+from engine.ops.operands import as_tensor, broadcast_shape, cast, scalar, zeros_like
 from engine.random import Generator, default_generator
 from engine.tensor import Tensor, wrap
 
@@ -26,8 +26,11 @@ def tracked_write(
     index: Any,
     value: Any,
     rule: Callable[[Tensor], tuple],
+    part: Any = None,
 ) -> Tensor:
     """Write value, an array, to x at the index, and record `rule` behind x if a gradient passes through.
+
+    part   the array that the index is of, a view of x's; without one x's own
 
     rule(dy) -> the gradients of (x before the write, *others).
     Raises RuntimeError for a leaf that requires grad, and where views of x would miss the change in the graph.
@@ -36,7 +39,7 @@ def tracked_write(
     _require_writable(name, x, tracking)
     node = Node(name, rule, (x, *others)) if tracking else None
     recording.reads(x, *others)
-    recording.assign(x, index, value)
+    recording.assign(x, index, value, part)
     _written(x, node)
     return x
 
@@ -100,8 +103,8 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         _require_same(name, self, y)
         y = cast(y, self.dtype)
         if before._storage.kept:
-            before.data = before.data.copy()  # the rule needs the value that is about to be overwritten
-        recording.assign(self, ..., y.data)
+            before._data = before._data.copy()  # the rule needs the value that is about to be overwritten
+        recording.assign(self, ..., y._data)
         _written(self, y._node if tracking else None)
         return self
 
@@ -142,7 +145,7 @@ def copy_(self: Tensor, src: Any) -> Tensor:
 
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Set every element to a number (or 0-dim tensor, to which the gradient flows)."""
-    if isinstance(value, Tensor) and value.ndim:
+    if getattr(value, "ndim", 0):
         raise ValueError(f"fill_: the value is {value.shape}; expected a number or a tensor without dimensions")
     return _copied("fill_", self, value)
 
@@ -163,6 +166,7 @@ def zero_(self: Tensor) -> Tensor:
 
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with numbers uniform on [a, b) from the Philox stream."""
+    a, b = scalar("uniform_", "a", a), scalar("uniform_", "b", b)
     if a > b:
         raise ValueError(f"uniform_: expected a <= b; got a={a}, b={b}")
 
@@ -177,6 +181,7 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with normally distributed numbers from the Philox stream."""
+    mean, std = scalar("normal_", "mean", mean), scalar("normal_", "std", std)
     if std < 0:
         raise ValueError(f"normal_: expected std >= 0; got {std}")
 

@@ -1,7 +1,7 @@
 """What Tensor offers as methods: the functions of engine.ops and engine.inplace, bound by name.
 
-A method *is* the function: x.relu() is ops.relu(x). Only operators whose arguments come in the other order are written
-out here.
+A method *is* the function: x.relu() is ops.relu(x). An operator of two operands is the function for operands that it
+knows, tensors, numbers and arrays; any other is left to Python, which then asks the other side.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ INPLACE = """
 """.split()
 
 
-def _equality(op: Any) -> Any:
-    """== or != that leaves foreign objects, such as None, to Python: they are not equal."""
-
-    def method(self: Tensor, other: Any) -> Any:
-        if not (isinstance(other, (Tensor, bool, int, float, np.generic)) or is_array(other)):
-            return NotImplemented
-        return op(self, other)
-
-    return method
-
+UNARY = {
+    "__neg__": ops.neg,
+    "__abs__": ops.abs,
+    "__invert__": ops.bitwise_not,
+    "__getitem__": ops.getitem,
+    "__setitem__": ops.setitem,
+}
 
 OPERATORS = {
     "__add__": ops.add,
@@ -54,17 +51,12 @@ OPERATORS = {
     "__and__": ops.bitwise_and,
     "__or__": ops.bitwise_or,
     "__xor__": ops.bitwise_xor,
-    "__neg__": ops.neg,
-    "__abs__": ops.abs,
-    "__invert__": ops.bitwise_not,
-    "__eq__": _equality(ops.eq),
-    "__ne__": _equality(ops.ne),
+    "__eq__": ops.eq,
+    "__ne__": ops.ne,
     "__lt__": ops.lt,
     "__le__": ops.le,
     "__gt__": ops.gt,
     "__ge__": ops.ge,
-    "__getitem__": ops.getitem,
-    "__setitem__": ops.setitem,
     "__iadd__": inplace.add_,
     "__isub__": inplace.sub_,
     "__imul__": inplace.mul_,
@@ -96,12 +88,72 @@ def _caster(name: str, dtype: Any) -> Any:
     return method
 
 
-def _reflected(name: str, op: Any) -> Any:
-    def method(self: Tensor, other: Any) -> Tensor:
-        return op(other, self)
+# What NumPy computes an operator of its arrays with.
+UFUNCS = {
+    np.add: ops.add,
+    np.subtract: ops.sub,
+    np.multiply: ops.mul,
+    np.divide: ops.div,
+    np.floor_divide: ops.floor_divide,
+    np.remainder: ops.remainder,
+    np.power: ops.pow,
+    np.matmul: ops.matmul,
+    np.bitwise_and: ops.bitwise_and,
+    np.bitwise_or: ops.bitwise_or,
+    np.bitwise_xor: ops.bitwise_xor,
+    np.equal: ops.eq,
+    np.not_equal: ops.ne,
+    np.less: ops.lt,
+    np.less_equal: ops.le,
+    np.greater: ops.gt,
+    np.greater_equal: ops.ge,
+}
 
+
+_KNOWN = (Tensor, float, int, np.ndarray, np.generic)  # a bool is an int
+
+
+def _is_operand(x: Any) -> bool:
+    return isinstance(x, _KNOWN) or is_array(x)
+
+
+def _operator(name: str, op: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, _KNOWN) or is_array(other):
+            return op(self, other)
+        return NotImplemented
+
+    return _named(method, name, op)
+
+
+def _reflected(name: str, op: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        return op(other, self) if _is_operand(other) else NotImplemented
+
+    return _named(method, name, op)
+
+
+def _named(method: Any, name: str, op: Any) -> Any:
+    """The method under its name; in a traceback, from which errors of captured steps are told, under the op's."""
     method.__name__ = method.__qualname__ = name
+    method.__code__ = method.__code__.replace(co_name=op.__name__)
     return method
+
+
+def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+    """NumPy's question when one of its functions is called with a tensor: array + tensor is a tensor, as
+    tensor + array is; array += tensor writes to the array. To any other function the tensor is the array that it gives.
+
+    Raises what `numpy()` raises for a tensor that gives none.
+    """
+    if out is None and not options and method == "__call__" and ufunc in UFUNCS and all(map(_is_operand, inputs)):
+        return UFUNCS[ufunc](*inputs)
+    written = inputs[:1] if method == "at" else out or ()
+    if not all(type(x) is np.ndarray for x in written):
+        return NotImplemented  # a write to a tensor would go unnoticed
+    if out is not None:
+        options["out"] = out
+    return getattr(ufunc, method)(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
 
 
 def bind() -> None:
@@ -110,8 +162,10 @@ def bind() -> None:
         setattr(Tensor, name, getattr(ops, name))
     for name in INPLACE:
         setattr(Tensor, name, getattr(inplace, name))
-    for name, op in OPERATORS.items():
+    for name, op in UNARY.items():
         setattr(Tensor, name, op)
+    for name, op in OPERATORS.items():
+        setattr(Tensor, name, _operator(name, op))
     for name, op in REFLECTED.items():
         setattr(Tensor, name, _reflected(name, op))
     for name, dtype in (
@@ -128,6 +182,7 @@ def bind() -> None:
         setattr(Tensor, function.__name__, function)
     for function in (autograd.backward, autograd.register_hook, autograd.retain_grad):
         setattr(Tensor, function.__name__, function)
+    Tensor.__array_ufunc__ = __array_ufunc__
     Tensor.T = property(_transposed, doc="The dimensions in reverse order; a view.")
     Tensor.mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged; a view.")
 

@@ -118,7 +118,7 @@ class Gradients:
         leaf._grad = grad
         program = self._graph.program
         if program is not None and grad is not None and program.is_lent_again(grad.data):
-            grad.data = program.apart(grad.data)  # or a launch that fails would leave other values in it
+            grad._data = program.apart(grad._data)  # or a launch that fails would leave other values in it
         # The host has its turns in a program; a CUDA graph leaves the last gradient of each leaf only.
         each = self._sets[id(leaf) if program is None else len(self._sets)] = _Set(leaf, grad)
         return each.again

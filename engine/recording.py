@@ -100,7 +100,7 @@ def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
             _note(tensor.data)
         if _local.recording is not None:
             program = _local.recording.graph.program
-            tensor.data = program.constant(tensor.data) if has_values else program.blank(tensor.data)
+            tensor._data = program.constant(tensor._data) if has_values else program.blank(tensor._data)
     return tensor
 
 
@@ -139,13 +139,17 @@ def values(tensor: Tensor) -> Any:
     return array
 
 
-def assign(tensor: Tensor, index: Any, value: Any) -> None:
-    """tensor.data[index] = value, an array or a number; part of the step that this thread captures, if it does."""
-    recording = on_device(tensor.data)
+def assign(tensor: Tensor, index: Any, value: Any, part: Any = None) -> None:
+    """tensor.data[index] = value, an array or a number; part of the step that this thread captures, if it does.
+
+    part   a view of tensor.data to index instead
+    """
+    array = tensor._data if part is None else part
+    recording = on_device(array)
     if recording is None or recording.device == "cuda":
-        tensor.data[index] = value
+        array[index] = value
     else:
-        recording.assign(tensor, index, value)
+        recording.assign(tensor, index, value, array)
 
 
 def planned(array: Any) -> Any:
@@ -229,7 +233,7 @@ class _Same:
         )
 
 
-_data, _requires_grad = map(attrgetter, ("data", "_requires_grad"))
+_data, _requires_grad = map(attrgetter, ("_data", "_requires_grad"))
 
 
 class Recording:
@@ -282,7 +286,7 @@ class Recording:
             if not isinstance(tensor.data, np.ndarray):
                 raise CaptureError("works on a GPU, in a function whose arguments are on the CPU")
             if is_view:
-                tensor.data = self.planned(tensor.data)
+                tensor._data = self.planned(tensor._data)
             else:
                 self.graph.program.plain(tensor.data, op)
         self._made[id(tensor)] = weakref.ref(tensor)
@@ -332,7 +336,7 @@ class Recording:
         stand_in = type(tensor).__new__(type(tensor))
         for name in ("_grad", "_requires_grad", "_node", "_storage", "_hooks"):
             setattr(stand_in, name, getattr(tensor, name))
-        stand_in.data = self.planned(tensor.data)
+        stand_in._data = self.planned(tensor._data)
         self.born(stand_in)
         self._stand_ins[id(stand_in)] = weakref.ref(stand_in), tensor
         return stand_in
@@ -360,11 +364,11 @@ class Recording:
             self.graph.program.know(array)
         return self.planned(array)
 
-    def assign(self, tensor: Tensor, index: Any, value: Any) -> None:
-        """On the CPU: tensor.data[index] = value, at each launch."""
+    def assign(self, tensor: Tensor, index: Any, value: Any, array: np.ndarray) -> None:
+        """On the CPU: array[index] = value, at each launch; the array is the tensor's or a view of it."""
         program, storage = self.graph.program, tensor._storage
-        program.assign(tensor.data, index, value)
-        if program.is_outside(tensor.data):
+        program.assign(array, index, value)
+        if program.is_outside(array):
             self.undo(lambda: setattr(storage, "version", storage.version - 1))
             self.again(lambda: setattr(storage, "version", storage.version + 1))
 
@@ -456,11 +460,6 @@ class Recording:
 
         return wrap(program.numpy("add", np.add, a.data, b.data))
 
-        x, y = program.plain(a.data, "add"), program.plain(b.data, "add")
-        total = np.add(x, y)
-        program.function("add", np.add, (x, y, total))
-        return wrap(program.adopt(total))
-
     def settle(self, outputs: Iterable[Tensor]) -> None:
         """The function has returned: from the first launch on the tensors that it leaves have values.
 
@@ -472,8 +471,8 @@ class Recording:
             return
         left = [*outputs, *[tensor() for tensor in self._young.values()]]
         for tensor in {id(tensor): tensor for tensor in left if tensor is not None}.values():
-            tensor.data = program.plain(tensor.data, "it")
-            program.leave(tensor.data)
+            tensor._data = program.plain(tensor._data, "it")
+            program.leave(tensor._data)
         program.settle()
         if any(array.tobytes() != copy.tobytes() for array, copy in self._before):
             raise CaptureError("writes to a parameter with NumPy")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from copy import deepcopy
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from engine import recording
+from engine import copies, recording
 from engine.device import READS, as_device, device_of, is_array, move, on_host
 from engine.dtypes import DTYPES, FLOATS
 from engine.recorded_gradients import Left
@@ -36,6 +38,11 @@ class Storage:
             if key not in sharers:
                 sharers[key] = weakref.ref(x, lambda _, key=key: sharers.pop(key))
 
+    def leave(self, x: Tensor) -> None:
+        """x lies elsewhere from now on. What saved it here finds out, as of a write."""
+        self.version += 1
+        (self._sharers or {}).pop(id(x), None)
+
     def viewed_beside(self, x: Tensor) -> bool:
         """Whether x shares this memory with a view, or with what it is a view of, that still lives."""
         return any(key != id(x) for key in self._sharers or ())
@@ -44,25 +51,28 @@ class Storage:
 class Tensor:
     """An n-dimensional array with a gradient.
 
-    data           the NumPy (on a GPU: CuPy) array itself; writing to it goes unnoticed by autograd
+    data           the NumPy (on a GPU: CuPy) array itself; writing to it goes unnoticed by autograd. A tensor or an
+                   array may be assigned, of any shape, dtype and device: its memory is shared from then on
     requires_grad  whether gradients with respect to this tensor are wanted
-    grad           for leaves, the gradient that `backward` accumulated; a Tensor or None
+    grad           for leaves, the gradient that `backward` accumulated; a Tensor of this one's shape, dtype and device,
+                   or None
 
+    The engine itself reads and writes `_data` and `_grad`, which check nothing, where time counts.
     Methods have PyTorch's names and defaults; `engine.methods` binds them, and each is a function of `engine` too.
     """
 
-    __slots__ = ("data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
-    __array_priority__ = 1000  # array + tensor is ours to answer
+    __slots__ = ("_data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        storage = None
         if isinstance(data, Tensor):
-            data = data.data
+            data, storage = data._data, data._storage
         if not is_array(data):
             raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (engine.tensor takes any numbers)")
-        self.data = adopted("Tensor", data)
+        self._data = adopted("Tensor", data)
         self._grad: Tensor | Left | None = None
         self._node = None
-        self._storage = Storage()
+        self._storage = storage or Storage()
         self._hooks = None
         self._requires_grad = False
         if requires_grad:
@@ -70,78 +80,105 @@ class Tensor:
         if recording.capturing:
             recording.born(self)
 
-    # --- what it is
+    # --- what it holds
 
-    def _get_grad(self) -> Tensor | None:
+    data = property(attrgetter("_data"))
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        shared = isinstance(value, Tensor)
+        array = value._data if shared else value
+        if not is_array(array):
+            raise TypeError(f"data: expected a tensor or an array; got {type(value).__name__}")
+        array = adopted("data", array)
+        if self._requires_grad and array.dtype not in FLOATS:
+            raise RuntimeError(f"data: got {array.dtype} for a tensor that requires grad; expected floating-point")
+        if array is self._data:  # the end of `x.data += ...`, whose write is counted here
+            self._storage.version += 1
+            return
+        recording.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
+        self._storage.leave(self)
+        self._storage = value._storage if shared and array is value._data else Storage()
+        self._data = array
+
+    @property
+    def grad(self) -> Tensor | None:
         grad = self._grad
         return recording.gradient(self) if type(grad) is Left or recording.capturing else grad
 
-    def _set_grad(self, grad: Tensor | None) -> None:
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            require_gradient(self, value)
         if recording.capturing:
-            recording.set_gradient(self, grad)
+            recording.set_gradient(self, value)
         else:
-            self._grad = grad
+            self._grad = value
 
-    grad = property(_get_grad, _set_grad)
+    @grad.deleter
+    def grad(self) -> None:
+        self.grad = None
+
+    # --- what it is
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def device(self) -> str:
         """ "cpu" or "cuda"."""
-        return device_of(self.data)
+        return device_of(self._data)
 
     @property
     def is_cuda(self) -> bool:
         """Whether it is on a GPU."""
-        return not isinstance(self.data, np.ndarray)
+        return not isinstance(self._data, np.ndarray)
 
     @property
     def itemsize(self) -> int:
-        return self.data.itemsize
+        return self._data.itemsize
 
     @property
     def nbytes(self) -> int:
-        return self.data.nbytes
+        return self._data.nbytes
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or its entry `dim`."""
         if dim is None:
-            return self.data.shape
-        if not -self.data.ndim <= dim < self.data.ndim:
-            raise IndexError(f"size: dim is {dim} but the tensor is {self.data.shape}; expected a dimension of it")
-        return self.data.shape[dim]
+            return self._data.shape
+        if not -self._data.ndim <= dim < self._data.ndim:
+            raise IndexError(f"size: dim is {dim} but the tensor is {self._data.shape}; expected a dimension of it")
+        return self._data.shape[dim]
 
     def dim(self) -> int:
         """The number of dimensions."""
-        return self.data.ndim
+        return self._data.ndim
 
     def numel(self) -> int:
         """The number of elements."""
-        return self.data.size
+        return self._data.size
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along each dimension, in elements."""
-        strides = tuple(s // self.data.itemsize for s in self.data.strides)
+        strides = tuple(s // self._data.itemsize for s in self._data.strides)
         return strides if dim is None else strides[dim]
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
-        return self.data.flags.c_contiguous
+        return self._data.flags.c_contiguous
 
     def is_floating_point(self) -> bool:
         """Whether the dtype can carry gradients."""
-        return self.data.dtype in FLOATS
+        return self._data.dtype in FLOATS
 
     # --- its place in the graph
 
@@ -151,8 +188,8 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
-        if flag and self.data.dtype not in FLOATS:
-            raise RuntimeError(f"requires_grad: expected a floating-point tensor; got {self.data.dtype}")
+        if flag and self._data.dtype not in FLOATS:
+            raise RuntimeError(f"requires_grad: expected a floating-point tensor; got {self._data.dtype}")
         if not flag and self._node is not None:
             raise RuntimeError("requires_grad: only a leaf's can be turned off; expected detach() on a result")
         self._requires_grad = bool(flag)
@@ -182,20 +219,20 @@ class Tensor:
         """The array itself (memory shared). Raises RuntimeError if it requires grad: use detach() first."""
         if self._requires_grad:
             raise RuntimeError("numpy: the tensor requires grad; expected tensor.detach().numpy()")
-        if device_of(self.data) != "cpu":
+        if device_of(self._data) != "cpu":
             raise TypeError(f"numpy: the tensor is on {self.device}; expected tensor.cpu().numpy()")
         recording.refuse_on_cpu(READS)
-        return self.data
+        return self._data
 
     def item(self) -> Any:
         """The one element as a Python number."""
-        if self.data.size != 1:
-            raise RuntimeError(f"item: the tensor is {self.data.shape}; expected one element")
-        return on_host(self.data).item()
+        if self._data.size != 1:
+            raise RuntimeError(f"item: the tensor is {self._data.shape}; expected one element")
+        return on_host(self._data).item()
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
-        return on_host(self.data).tolist()
+        return on_host(self._data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
@@ -209,25 +246,25 @@ class Tensor:
         if self._requires_grad:
             raise BufferError("__dlpack__: the tensor requires grad; expected tensor.detach()")
         recording.refuse_on_cpu(READS)
-        return self.data.__dlpack__(**kwargs)
+        return self._data.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.data.__dlpack_device__()
+        return self._data.__dlpack_device__()
 
     def __len__(self) -> int:
-        if self.data.ndim == 0:
+        if self._data.ndim == 0:
             raise TypeError("len() of a 0-d tensor")
-        return self.data.shape[0]
+        return self._data.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        if self.data.ndim == 0:
+        if self._data.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return (self[i] for i in range(self.data.shape[0]))  # type: ignore[index]
+        return (self[i] for i in range(self._data.shape[0]))  # type: ignore[index]
 
     def __bool__(self) -> bool:
-        if self.data.size != 1:
+        if self._data.size != 1:
             raise RuntimeError(
-                f"bool: the tensor is {self.data.shape}; the truth of more than one element is ambiguous"
+                f"bool: the tensor is {self._data.shape}; the truth of more than one element is ambiguous"
             )
         return bool(self.item())
 
@@ -238,12 +275,12 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.data.dtype.kind not in "iub" or self.data.size != 1:
-            raise TypeError(f"index: expected an integer scalar; got {self.data.dtype} of shape {self.data.shape}")
+        if self._data.dtype.kind not in "iub" or self._data.size != 1:
+            raise TypeError(f"index: expected an integer scalar; got {self._data.dtype} of shape {self._data.shape}")
         return int(self.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.data.ndim == 0 else object.__format__(self, spec)
+        return format(self.item(), spec) if self._data.ndim == 0 else object.__format__(self, spec)
 
     def __contains__(self, element: Any) -> bool:
         if not isinstance(element, (Tensor, bool, int, float, np.generic)):
@@ -253,12 +290,12 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        array = on_host(self.data)
+        array = on_host(self._data)
         array = array if array.dtype.kind != "V" else array.astype(np.float32)  # NumPy prints all its digits
         text = np.array2string(array, separator=", ", precision=4, prefix="tensor(")
-        notes = f", size={self.data.shape}" if not self.data.size and self.data.ndim != 1 else ""
-        if self.data.dtype not in (np.float32, np.int64, np.bool_):
-            notes += f", dtype={self.data.dtype}"
+        notes = f", size={self._data.shape}" if not self._data.size and self._data.ndim != 1 else ""
+        if self._data.dtype not in (np.float32, np.int64, np.bool_):
+            notes += f", dtype={self._data.dtype}"
         if self.is_cuda:
             notes += ", device='cuda'"
         if self._node is not None:
@@ -270,32 +307,55 @@ class Tensor:
     def __copy__(self) -> Tensor:
         if self._node is not None:
             raise RuntimeError("copy: the tensor is the result of an op; expected a leaf, or detach() first")
-        copy = type(self).__new__(type(self))
-        Tensor.__init__(copy, self.data, self._requires_grad)
+        copy = self._like(self._data)
         copy._storage = self._storage
+        if hasattr(self, "__dict__"):  # of a subclass with attributes
+            vars(copy).update(vars(self))
         return copy
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self._node is not None:
             raise RuntimeError("deepcopy: the tensor is the result of an op; expected a leaf, or detach() first")
-        copy = type(self).__new__(type(self))
-        Tensor.__init__(copy, self.data.copy(order="K"), self._requires_grad)
-        memo[id(self)] = copy
-        if self.grad is not None:
-            copy.grad = wrap(self.grad.data.copy(order="K"))
+        copy = memo[id(self)] = self._like(copies.deep(self._data, memo))
+        copy._storage = memo.setdefault(id(self._storage), copy._storage)
+        if self._grad is not None:
+            copy._grad = deepcopy(self._grad if self._grad._node is None else self._grad.detach(), memo)
+        if hasattr(self, "__dict__"):
+            vars(copy).update(deepcopy(vars(self), memo))
         return copy
+
+    def _like(self, data: Any) -> Tensor:
+        """A leaf of the same class around other memory."""
+        twin = type(self).__new__(type(self))
+        Tensor.__init__(twin, data, self._requires_grad)
+        return twin
 
     def __reduce__(self) -> Any:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
         if self.is_cuda:  # as bytes that any machine can read; whoever has no GPU is told so
-            return _from_host, (type(self), on_host(self.data), self.device, self._requires_grad)
-        return type(self), (self.data, self._requires_grad)
+            parts = type(self), on_host(self._data), self.device, self._requires_grad
+            return _from_host, parts, getattr(self, "__dict__", None)
+        return type(self), (self._data, self._requires_grad), getattr(self, "__dict__", None)
 
 
 def _from_host(kind: type[Tensor], host: np.ndarray, device: str, requires_grad: bool) -> Tensor:
     """What a pickled tensor of another device than the CPU is made from."""
     return kind(move(host, as_device(device)), requires_grad)
+
+
+def require_gradient(x: Tensor, grad: Any) -> None:
+    """Raise TypeError or ValueError unless `grad` can be the gradient of x: a tensor of its shape, dtype and device."""
+    if not isinstance(grad, Tensor):
+        raise TypeError(f"grad: got a {type(grad).__name__}; expected a Tensor or None")
+    if grad is x:
+        raise ValueError("grad: got the tensor itself; expected another one")
+    if grad.device != x.device:
+        raise TypeError(f"grad: the gradient is on {grad.device} but the tensor on {x.device}; expected one device")
+    if grad.dtype != x.dtype:
+        raise TypeError(f"grad: the gradient is {grad.dtype} but the tensor {x.dtype}; expected one dtype")
+    if grad.shape != x.shape:
+        raise ValueError(f"grad: the gradient is {grad.shape} but the tensor {x.shape}; expected one shape")
 
 
 def adopted(op: str, array: Any) -> Any:
@@ -313,7 +373,7 @@ def adopted(op: str, array: Any) -> Any:
 def wrap(data: Any) -> Tensor:
     """A tensor around an array or a NumPy scalar, unchecked: what ops make their results with."""
     tensor = Tensor.__new__(Tensor)
-    tensor.data = data if not isinstance(data, np.generic) else np.asarray(data)
+    tensor._data = data if not isinstance(data, np.generic) else np.asarray(data)
     tensor._grad = None
     tensor._node = None
     tensor._storage = Storage()

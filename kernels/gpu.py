@@ -69,6 +69,13 @@ def simulate() -> Iterator[None]:
         _forced = before
 
 
+def view_in(memory: Any, offset: int, like: Any) -> Any:
+    """An array of like's shape, dtype and strides, `offset` bytes behind where the array `memory` begins."""
+    if is_simulated():
+        return xp().view_in(memory, offset, like)
+    return xp().ndarray(like.shape, like.dtype, memory.data + offset, like.strides)
+
+
 def _find() -> ModuleType:
     global _found
     if is_simulated():

@@ -36,7 +36,7 @@ _FILL = 0xFF
 _allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
 
 _METHODS = """
-    all any argmax argmin argsort astype clip conj copy cumprod cumsum diagonal dot fill flatten max mean min nonzero
+    all any argmax argmin argsort astype clip conj copy cumprod cumsum dot fill flatten max mean min nonzero
     prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view
 """.split()
 _ATTRIBUTES = "shape dtype ndim size itemsize nbytes strides".split()
@@ -90,6 +90,11 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     @property
     def T(self) -> ndarray:  # noqa: N802
         return _wrap(self._host.T, (self,))
+
+    def diagonal(self, *axes: int) -> ndarray:
+        host = self._host.diagonal(*axes)
+        host.flags.writeable = self._host.flags.writeable  # CuPy's can be written to
+        return _wrap(host, (self,))
 
     def __len__(self) -> int:
         return len(self._host)
@@ -163,6 +168,8 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     # --- NumPy's functions, on arrays of this device only
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        if not all(isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float, complex)) for x in args):
+            return NotImplemented  # theirs to answer
         return _call(ufunc if method == "__call__" else getattr(ufunc, method), args, kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
@@ -259,6 +266,12 @@ def asnumpy(x: Any) -> np.ndarray:
 def adopt(host: np.ndarray) -> ndarray:
     """A device array on the memory of a host array, which no CuPy has: for tests that watch the memory around it."""
     return ndarray(host)
+
+
+def view_in(memory: ndarray, offset: int, like: ndarray) -> ndarray:
+    """cupy.ndarray(shape, dtype, memory.data + offset, strides), which the simulated one does not take."""
+    flat = memory._host.ravel(order="K").view(np.uint8)
+    return ndarray(np.ndarray(like.shape, like.dtype, flat, offset, like.strides), memory)
 
 
 def __getattr__(name: str) -> Any:

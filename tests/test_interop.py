@@ -75,10 +75,41 @@ def test_gradients_flow_through_operators_with_arrays():
     assert x.grad.tolist() == [2.0, 3.0]
 
 
-def test_augmented_assignment_of_a_tensor_to_an_array_is_a_tensor_too():
+def test_augmented_assignment_of_a_tensor_to_an_array_writes_to_the_array():
     a = b = np.ones(2)
     a += engine.ones(2)
-    assert type(a) is Tensor and a.tolist() == [2.0, 2.0] and b.tolist() == [1.0, 1.0]
+    a *= engine.tensor(3.0)
+    assert a is b and a.tolist() == [6.0, 6.0]
+    with pytest.raises(RuntimeError, match=r"numpy: the tensor requires grad; expected tensor.detach\(\)"):
+        a -= engine.ones(2, requires_grad=True)
+    counts = np.ones(2, np.int64)
+    with pytest.raises(TypeError, match="float64|float32"):
+        counts += engine.ones(2)
+    assert a.tolist() == [6.0, 6.0] and counts.tolist() == [1, 1]
+
+
+def test_functions_of_numpy_see_an_array():
+    x = engine.tensor([1.0, 4.0])
+    for got, want in (
+        (np.sqrt(x), [1.0, 2.0]),
+        (np.maximum(np.float32(2.0), x), [2.0, 4.0]),
+        (np.add.reduce(x), 5.0),
+        (np.add(x, x, out=np.zeros(2)), [2.0, 8.0]),
+        (np.add(x, x, dtype=np.float64), [2.0, 8.0]),
+    ):
+        assert not isinstance(got, Tensor)
+        assert_same(np.asarray(got), np.asarray(want, got.dtype))
+    total = np.zeros(2)
+    np.add.at(total, [1, 1], x)
+    assert total.tolist() == [0.0, 5.0]
+
+
+def test_numpy_does_not_write_to_a_tensor_behind_its_back():
+    x = engine.ones(2)
+    for write in (lambda: np.add(1.0, np.ones(2), out=x), lambda: np.add.at(x, [0], 1.0)):
+        with pytest.raises(TypeError, match="returned NotImplemented"):
+            write()
+    assert x.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"])

@@ -7,16 +7,22 @@ A weight (out, in, ...) has fan_in = in * prod(...) and fan_out = out * prod(...
 
 Random numbers come from `generator`, by default the engine's own. They are drawn on the host: a seed gives the same
 weights on every device.
+
+Instead of a tensor its array may be given, as in PyTorch's programs: `init.normal_(layer.weight.data)`. The array is
+filled, unnoticed by autograd, and returned.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from engine.autograd import no_grad
+from engine.device import is_array
 from engine.random import Generator
 from engine.tensor import Tensor
 
@@ -48,18 +54,36 @@ _GAINS = {
 }
 
 
+def _of_arrays_too(fill: Callable[..., Tensor]) -> Callable[..., Any]:
+    @wraps(fill)
+    def wrapper(tensor: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(tensor, Tensor):
+            return fill(tensor, *args, **options)
+        if not is_array(tensor):
+            raise TypeError(f"{fill.__name__}: got a {type(tensor).__name__}; expected a tensor, or an array")
+        filled = fill(Tensor(tensor), *args, **options).data
+        if filled is not tensor:  # one that a tensor cannot hold as it is
+            tensor[...] = filled
+        return tensor
+
+    return wrapper
+
+
+@_of_arrays_too
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform on [a, b)."""
     with no_grad():
         return tensor.uniform_(a, b, generator)
 
 
+@_of_arrays_too
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with this mean and standard deviation."""
     with no_grad():
         return tensor.normal_(mean, std, generator)
 
 
+@_of_arrays_too
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -88,22 +112,26 @@ def _normal_cdf(z: float) -> float:
     return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
+@_of_arrays_too
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """One value everywhere."""
     with no_grad():
         return tensor.fill_(val)
 
 
+@_of_arrays_too
 def ones_(tensor: Tensor) -> Tensor:
     """Ones."""
     return constant_(tensor, 1.0)
 
 
+@_of_arrays_too
 def zeros_(tensor: Tensor) -> Tensor:
     """Zeros."""
     return constant_(tensor, 0.0)
 
 
+@_of_arrays_too
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, as far as a matrix of this shape holds it. Raises ValueError for anything but a matrix."""
     if tensor.ndim != 2:
@@ -111,6 +139,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return _write(tensor, np.eye(*tensor.shape, dtype=tensor.dtype))
 
 
+@_of_arrays_too
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """A (semi-)orthogonal matrix (out, rest), uniformly distributed, times gain (Saxe, McClelland & Ganguli 2013).
 
@@ -127,18 +156,21 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     return _write(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
+@_of_arrays_too
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform on [-b, b),  b = gain sqrt(6 / (fan_in + fan_out))."""
     bound = gain * math.sqrt(6.0 / max(sum(_fans("xavier_uniform_", tensor)), 1))
     return uniform_(tensor, -bound, bound, generator)
 
 
+@_of_arrays_too
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with mean 0, std = gain sqrt(2 / (fan_in + fan_out))."""
     std = gain * math.sqrt(2.0 / max(sum(_fans("xavier_normal_", tensor)), 1))
     return normal_(tensor, 0.0, std, generator)
 
 
+@_of_arrays_too
 def kaiming_uniform_(
     tensor: Tensor,
     a: float = 0,
@@ -151,6 +183,7 @@ def kaiming_uniform_(
     return uniform_(tensor, -bound, bound, generator)
 
 
+@_of_arrays_too
 def kaiming_normal_(
     tensor: Tensor,
     a: float = 0,

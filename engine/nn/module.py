@@ -6,6 +6,7 @@ order in which they were registered. So reading one costs an attribute access an
 
 from __future__ import annotations
 
+import copy
 import itertools
 import textwrap
 from collections import OrderedDict
@@ -24,6 +25,9 @@ T = TypeVar("T", bound="Module")
 # The kinds of members.
 PARAMETER, BUFFER, MODULE = "parameter", "buffer", "module"
 _EXPECTED = {PARAMETER: "a Parameter", BUFFER: "a Tensor", MODULE: "a Module"}
+
+# The attributes that say what else there is.
+_BOOKS = {"_members", "_transient", "_forward_hooks", "_forward_pre_hooks"}
 
 _hook_numbers = itertools.count()
 
@@ -92,6 +96,14 @@ class Module:
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         self._forget(name)
+
+    def __copy__(self: T) -> T:
+        """A module of the very same members and attributes; which members and hooks it has is its own affair."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        for name in _BOOKS & self.__dict__.keys():
+            twin.__dict__[name] = copy.copy(self.__dict__[name])
+        return twin
 
     def __getattr__(self, name: str) -> Any:
         # Only what was not found in the usual places arrives here.
@@ -332,8 +344,8 @@ class Module:
             for x in itertools.chain(self.parameters(), self.buffers()):
                 data = convert(x).data
                 if data is not x.data:
-                    x._storage.version += 1  # a graph that saved it must not go on with other values
-                    x.data, x._storage = data, Storage()
+                    x._storage.leave(x)  # a graph that saved it must not go on with other values
+                    x._data, x._storage = data, Storage()
                 if x.grad is not None:
                     x.grad = convert(x.grad)
         return self

@@ -20,8 +20,6 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
-        if isinstance(data, Tensor):
-            self._storage = data._storage
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()

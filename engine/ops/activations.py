@@ -23,7 +23,7 @@ from engine.tensor import Tensor
 def relu(input: Tensor) -> Tensor:
     """max(x, 0);  dx = dy where y > 0. The gradient at 0 is 0."""
     x = float_operand("relu", input)
-    y = kernels.of(x.data).relu(x.data)
+    y = kernels.of(x._data).relu(x._data)
     return record("relu", y, (x,), lambda dy, y: (relu_grad(dy, y),), output=True)
 
 

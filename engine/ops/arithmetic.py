@@ -11,29 +11,36 @@ from typing import Any
 from engine import dtypes, recording
 from engine.autograd import record
 from engine.device import array_module
-from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, zeros_like
+from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, zeros_like
 from engine.tensor import Tensor, wrap
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """a + alpha * b, broadcast."""
     a, b = binary("add", input, other)
-    if alpha != 1:
-        b = mul(b, alpha)
+    if type(alpha) is not int or alpha != 1:
+        b = _times("add", b, alpha)
     with quiet(all="ignore"):
-        return record("add", a.data + b.data, (a, b), lambda dy: (dy, dy))
+        return record("add", a._data + b._data, (a, b), lambda dy: (dy, dy))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     """a - alpha * b, broadcast. Raises TypeError for two bools."""
     a, b = binary("sub", input, other)
-    if a.data.dtype.kind == "b":
+    if a._data.dtype.kind == "b":
         raise TypeError("sub: both operands are bool; expected numbers (logical_xor is the difference of bools)")
-    if alpha != 1:
-        b = mul(b, alpha)
+    if type(alpha) is not int or alpha != 1:
+        b = _times("sub", b, alpha)
     wanted = b.requires_grad
     with quiet(all="ignore"):
-        return record("sub", a.data - b.data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+        return record("sub", a._data - b._data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+
+
+def _times(op: str, b: Tensor, alpha: Any) -> Tensor:
+    alpha = scalar(op, "alpha", alpha)
+    if dtypes.of_scalar(alpha) in dtypes.FLOATS and b._data.dtype not in dtypes.FLOATS:
+        raise TypeError(f"{op}: alpha is {alpha} but the tensors are {b.dtype}; expected an int")
+    return b if alpha == 1 else mul(b, bool(alpha) if b._data.dtype == dtypes.bool_ else alpha)
 
 
 def mul(input: Any, other: Any) -> Tensor:
@@ -46,7 +53,7 @@ def mul(input: Any, other: Any) -> Tensor:
         return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
 
     with quiet(all="ignore"):
-        return record("mul", a.data * b.data, (a, b), rule)
+        return record("mul", a._data * b._data, (a, b), rule)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:

@@ -90,6 +90,8 @@ def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, e
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements."""
+    if not isinstance(other, Tensor):
+        raise TypeError(f"equal: other is a {type(other).__name__}; expected a tensor")
     require_one_device("equal", input, other)
     if input.data.shape != other.data.shape:
         return False

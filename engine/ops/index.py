@@ -14,6 +14,7 @@ from engine.ops.operands import (
     as_tensor,
     broadcast_shape,
     cast,
+    integer,
     normalize_axis,
     ordered,
     quiet,
@@ -28,7 +29,7 @@ def plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return index if is_basic(index) else tuple([plain_index(i) for i in index])
     if isinstance(index, Tensor):
-        index = index.data
+        index = index._data
     elif isinstance(index, list):
         index = np.asarray([i.item() if isinstance(i, Tensor) else i for i in index])
         if index.size == 0:
@@ -49,34 +50,38 @@ def is_basic(index: Any) -> bool:
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """x[index] as NumPy has it: a view for ints and slices, a copy for index arrays and masks.
+    """x[index]: a view for ints and slices, a copy for index arrays and masks (bools, or uint8).
 
+    The order of dimensions is PyTorch's: ints select first; then the dimensions of the index arrays stand where these
+    stood, in front where a slice or None separated them. (NumPy counts ints among the index arrays.)
     Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, repeated indices add up
     their gradients in no fixed order; and rows, x[i] with a tensor of integers, are taken without waiting for it to see
     whether they are there: IndexError then comes when the program next waits.
     """
-    by_rows = type(index) is Tensor and index.dtype.kind in "iu" and index.ndim and input.is_cuda == index.is_cuda
-    if by_rows and (input.is_cuda or recording.on_device(index.data) is not None):
+    by_rows = type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda
+    if by_rows and (input.is_cuda or recording.on_device(index._data) is not None):
         return _rows(input, index)
     input = as_tensor("getitem", input)
-    return pick(input, _parts("getitem", input, index))
+    basic, advanced = _parts("getitem", input, index)
+    x = pick(input, basic) if basic or not advanced else input
+    return pick(x, _moved("getitem", x, advanced)) if advanced else x
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
     if x.ndim == 0:
         raise IndexError("getitem: the tensor has no dimensions; expected at least 1 for an index")
-    y, shape = taken_rows(x, index), x.data.shape
+    y, shape = taken_rows(x, index), x._data.shape
     return record("getitem", y, (x,), lambda dy: (_put(dy, (index,), shape),))
 
 
 def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
     """The array x[index], by the kernel that takes rows; negative indices count from the end if wrap."""
     recording.reads(index)
-    at = index.data.reshape(-1)
+    at = index._data.reshape(-1)
     if at.dtype != np.int64 and at.dtype != np.int32:
         at = at.astype(np.int64)
-    y = kernels.of(x.data, at).take_rows(x.data, at, wrap=wrap)
-    return y.reshape(*index.data.shape, *x.data.shape[1:])
+    y = kernels.of(x._data, at).take_rows(x._data, at, wrap=wrap)
+    return y.reshape(*index._data.shape, *x._data.shape[1:])
 
 
 def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
@@ -84,55 +89,111 @@ def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
     view = None
     if is_basic(parts):
         view = input
-        if Ellipsis not in parts:
-            parts = (*parts, Ellipsis)  # without it, NumPy gives one element as a copy instead of a view
+        parts = _viewing(parts)
     y = _taken("getitem", input, parts)
-    shape = input.data.shape
+    shape = input._data.shape
     return record("getitem", y, (input,), lambda dy: (_put(dy, parts, shape),), view_of=view)
 
 
-def _parts(op: str, x: Tensor, index: Any) -> tuple[Any, ...]:
-    """An index of x as a tuple that a gradient rule may keep: lists, which may change, as tensors; 0-dim ones as ints.
+_ALL = slice(None)
 
-    What is no tensor is brought to x's device.
+
+def _viewing(basic: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A basic index that gives a view of one element too, where NumPy without Ellipsis gives a copy."""
+    return basic if Ellipsis in basic else (*basic, Ellipsis)
+
+
+def _parts(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """An index of x as (basic, advanced): x[index] is x[basic][advanced], in PyTorch's order of dimensions.
+
+    Either may be empty. A gradient rule may keep them: lists, which may change, are tensors; 0-dim tensors are ints.
     """
     parts = index if type(index) is tuple else (index,)
     if is_basic(parts):
-        return parts
+        return parts, ()
     parts = tuple([_part(op, x, i) for i in parts])
-    if x.is_cuda:
-        _require_inside(op, x, parts)
-        parts = tuple([wrap(move(i.data, x.device)) if isinstance(i, Tensor) else i for i in parts])
-    return parts
+    if is_basic(parts):
+        return parts, ()
+    selecting, ellipses = any(map(_selects, parts)), [i is Ellipsis for i in parts].count(True)
+    if not selecting and not ellipses:
+        return (), parts  # here NumPy's order is PyTorch's
+    if ellipses > 1:
+        raise IndexError(f"{op}: the index has {ellipses} ellipses; expected one at most")
+    sizes = [_consumed(i) for i in parts]
+    rest = max(x.ndim - sum(sizes), 0)
+    basic, advanced = [], []
+    for i, n in zip(parts, sizes):
+        if i is Ellipsis:
+            basic += [_ALL] * rest
+            advanced += [_ALL] * rest
+        elif _selects(i):
+            basic.append(i)
+        elif i is None or isinstance(i, slice):
+            basic.append(i)
+            advanced.append(_ALL if selecting else i)
+        else:
+            basic += [_ALL] * n
+            advanced.append(i)
+    return tuple(basic) if selecting else (), tuple(advanced)
+
+
+def _selects(i: Any) -> bool:
+    return isinstance(i, (int, np.integer)) and not isinstance(i, bool)
 
 
 def _part(op: str, x: Tensor, i: Any) -> Any:
-    if isinstance(i, (Tensor, np.ndarray)) and i.ndim == 0 and i.dtype.kind in "iu":
-        return int(i)
-    if isinstance(i, list):
-        at = wrap(plain_index(i))
+    """One part of an index: an int, slice, None, Ellipsis or bool; all else as an index tensor, or a NumPy array."""
+    if isinstance(i, (slice, int)):
+        return i
+    if isinstance(i, (list, tuple, range)):
+        at = wrap(plain_index(list(i)))
         return recording.constant(at) if recording.capturing else at
-    if isinstance(i, np.ndarray):
-        return wrap(plain_index(i)) if x.is_cuda else recording.existing(i) if recording.capturing else i
-    if is_array(i):
-        i = wrap(i)
-    if isinstance(i, Tensor):
-        require_one_device(op, x, i)
+    array = i._data if isinstance(i, Tensor) else i
+    if not is_array(array):
+        return bool(i) if isinstance(i, np.bool_) else i
+    if array.ndim == 0 and array.dtype.kind in "iub":
+        return int(i) if _counts(array) else bool(i)
+    if array.dtype == dtypes.uint8:
+        i = i != 0
+    if not isinstance(i, Tensor):
+        if x.is_cuda or not isinstance(i, np.ndarray):
+            return wrap(i)
+        return recording.existing(i) if recording.capturing else i
+    require_one_device(op, x, i)
     return i
+
+
+def _counts(i: Any) -> bool:
+    """Whether an index tensor or array counts places; one of bools or, as in PyTorch, uint8 is a mask."""
+    return i.dtype.kind in "iu" and i.dtype != dtypes.uint8
+
+
+def _consumed(i: Any) -> int:
+    """The dimensions that a part of an index stands for, Ellipsis aside."""
+    if i is None or i is Ellipsis or isinstance(i, bool):
+        return 0
+    return i.ndim if getattr(i, "dtype", None) == dtypes.bool_ else 1
+
+
+def _moved(op: str, x: Tensor, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parts on x's device. What NumPy checks by itself is checked here on a GPU."""
+    if not x.is_cuda:
+        return parts
+    _require_inside(op, x, parts)
+    return tuple([wrap(move(i._data, x.device)) if isinstance(i, Tensor) else i for i in parts])
 
 
 def _require_inside(op: str, x: Tensor, parts: tuple[Any, ...]) -> None:
     """Raise IndexError for index arrays out of range, which NumPy finds by itself and CuPy wraps round."""
-    consumed = [0 if i is None or i is Ellipsis else i.ndim if _is_mask(i) else 1 for i in parts]
     d = 0
-    for i, n in zip(parts, consumed):
+    for i in parts:
         if isinstance(i, Tensor) and not _is_mask(i) and i.numel() and d < x.ndim:
-            low, high = (int(end) for end in (i.data.min(), i.data.max()))
+            low, high = (int(end) for end in (i._data.min(), i._data.max()))
             size = x.shape[d]
             if low < -size or high >= size:
                 found = low if low < -size else high
                 raise IndexError(f"{op}: index {found} is out of bounds for dim {d} of size {size}")
-        d += x.ndim - sum(consumed) if i is Ellipsis else n
+        d += _consumed(i)
 
 
 def _is_mask(i: Any) -> bool:
@@ -142,22 +203,22 @@ def _is_mask(i: Any) -> bool:
 def _taken(op: str, x: Tensor, index: Any) -> Any:
     """The array x[index]."""
     try:
-        return x.data[plain_index(index)]
+        return x._data[plain_index(index)]
     except IndexError as error:
-        raise IndexError(f"{op}: {error} (the tensor is {x.data.shape})") from None
+        raise IndexError(f"{op}: {error} (the tensor is {x._data.shape})") from None
 
 
 def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of that shape with dy added at the index: the adjoint of getitem."""
-    xp = array_module(dy.data)
+    xp = array_module(dy._data)
     if is_basic(index):
-        y = _zeros(xp, shape, dy.data.dtype)
-        y[index] = dy.data
+        y = _zeros(xp, shape, dy._data.dtype)
+        y[index] = dy._data
     else:
-        y = _zeros(xp, shape, dtypes.accumulator(dy.data.dtype) if dy.is_floating_point() else dtypes.int64)
-        scatter_add_at(y, plain_index(index), wide(dy.data))
+        y = _zeros(xp, shape, dtypes.accumulator(dy._data.dtype) if dy.is_floating_point() else dtypes.int64)
+        scatter_add_at(y, plain_index(index), wide(dy._data))
         with quiet(all="ignore"):
-            y = y.astype(dy.data.dtype, copy=False)
+            y = y.astype(dy._data.dtype, copy=False)
     return record("getitem_grad", y, (dy,), lambda ddy: (pick(ddy, index),))
 
 
@@ -178,10 +239,12 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
     from engine.inplace import tracked_write  # the engine's one door for in-place writes
 
-    parts = _parts("setitem", input, index)
+    basic, advanced = _parts("setitem", input, index)
+    x = wrap(_taken("setitem", input, _viewing(basic))) if basic or not advanced else input
+    advanced = _moved("setitem", x, advanced)
     value = as_tensor("setitem", value, input)
     require_one_device("setitem", input, value)
-    place = _taken("setitem", input, parts)
+    place = _taken("setitem", x, advanced) if advanced else x._data
     lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
     if lead > 0 and value.shape[:lead] == (1,) * lead:
         value = value.reshape(value.shape[lead:])
@@ -190,16 +253,20 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     value = cast(value, input.dtype)
 
     def rule(dy: Tensor) -> tuple:
-        return clone_with_zeros(dy, parts), pick(dy, parts)
+        dx = clone_with_zeros(dy, basic, advanced)
+        if basic or not advanced:
+            dy = pick(dy, basic)
+        return dx, pick(dy, advanced) if advanced else dy
 
-    tracked_write("setitem", input, (value,), plain_index(parts), value.data, rule)
+    at = plain_index(advanced) if advanced else ...
+    tracked_write("setitem", input, (value,), at, value._data, rule, x._data)
 
 
-def clone_with_zeros(x: Tensor, index: tuple[Any, ...]) -> Tensor:
-    """A copy of x with zeros at the index."""
-    y = x.data.copy()
-    y[plain_index(index)] = 0
-    return record("clone_with_zeros", y, (x,), lambda dy: (clone_with_zeros(dy, index),))
+def clone_with_zeros(x: Tensor, basic: tuple[Any, ...], advanced: tuple[Any, ...]) -> Tensor:
+    """A copy of x with zeros at the index x[basic][advanced]."""
+    y = x._data.copy()
+    y[_viewing(basic)][plain_index(advanced) if advanced else ...] = 0
+    return record("clone_with_zeros", y, (x,), lambda dy: (clone_with_zeros(dy, basic, advanced),))
 
 
 # --- along one dimension ---------------------------------------------------------------------------------------------
@@ -239,36 +306,44 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
-    """A copy of input with out[index[i][j]][j] = src[i][j] for dim 0, and so on. src: a tensor or a number."""
+    """A copy of input with out[index[i][j]][j] = src[i][j] for dim 0, and so on.
+
+    src  a tensor of input's dtype, or a number
+    """
     d, at = _along("scatter", input, dim, index)
+    if not isinstance(src, (bool, int, float)):
+        src = _corner("scatter", src, input, at.shape)
     y = input.clone()
     grid = _grid(array_module(input.data), at, d)
-    y[grid] = src if isinstance(src, (bool, int, float)) else _corner("scatter", src, at.shape)
+    y[grid] = src
     return y
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """A copy of input with out[index[i][j]][j] += src[i][j] for dim 0, and so on."""
+    """A copy of input with out[index[i][j]][j] += src[i][j] for dim 0, and so on; src is of input's dtype."""
     d, at = _along("scatter_add", input, dim, index)
     xp = array_module(input.data)
-    part = _corner("scatter_add", src, at.shape)
-    return input + _put(cast(part, input.dtype), _grid(xp, at, d), input.shape)
+    part = _corner("scatter_add", src, input, at.shape)
+    return input + _put(part, _grid(xp, at, d), input.shape)
 
 
-def _corner(op: str, src: Any, shape: tuple[int, ...]) -> Tensor:
+def _corner(op: str, src: Any, input: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The part of src that an index of this shape takes."""
     src = as_tensor(op, src)
+    require_one_device(op, input, src)
+    if src.dtype != input.dtype:
+        raise TypeError(f"{op}: src is {src.dtype} but x is {input.dtype}; expected one dtype")
     if src.ndim != len(shape) or any(i > s for i, s in zip(shape, src.shape)):
         raise ValueError(f"{op}: src is {src.shape} but the index is {shape}; expected src at least as large")
     return src[tuple(slice(s) for s in shape)]
 
 
 def _integers(op: str, index: Any) -> Tensor:
-    """An index tensor. Raises TypeError for bools, which NumPy would take for a mask, and for floats."""
+    """An index tensor that counts. Raises TypeError for bools, which NumPy would take for a mask, and for floats."""
     index = as_tensor(op, index)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{op}: the index is {index.dtype}; expected integers")
-    return index
+    return index if _counts(index) else cast(index, dtypes.int64)
 
 
 def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
@@ -318,6 +393,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     if at.dtype.kind not in "iu":
         raise TypeError(f"one_hot: the tensor is {at.dtype}; expected integers")
     low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
+    num_classes = integer("one_hot", "num_classes", num_classes)
     classes = high + 1 if num_classes == -1 else num_classes
     if low < 0 or high >= classes:
         raise ValueError(f"one_hot: values run from {low} to {high}; expected 0 <= value < {classes}")
@@ -353,7 +429,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """(values, indices) of the k largest (or smallest) along `dim`, in order."""
-    d = normalize_axis("topk", dim, input.ndim)
+    d, k = normalize_axis("topk", dim, input.ndim), integer("topk", "k", k)
     if not 0 <= k <= (input.shape[d] if input.ndim else 1):
         raise ValueError(f"topk: k is {k}; expected 0 <= k <= {input.shape[d] if input.ndim else 1}")
     values, at = sort(input, dim, descending=largest)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 import kernels
 from engine import dtypes
 from engine.autograd import is_grad_enabled, record
 from engine.device import array_module
 from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
 from engine.ops.arithmetic import mul
-from engine.ops.operands import as_tensor, broadcast_shape, cast, require_float, require_one_device
+from engine.ops.operands import (
+    as_tensor,
+    broadcast_shape,
+    cast,
+    integer,
+    normalize_axes,
+    require_float,
+    require_one_device,
+)
 from engine.ops.reduce import sum
 from engine.ops.shape import permute, reshape, unsqueeze
 from engine.tensor import Tensor, wrap
@@ -252,15 +262,29 @@ def _contract(
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The elements of equal index (plus offset) in two dimensions, which become the last one; a copy."""
-    from engine.ops.index import getitem
-    from engine.ops.shape import movedim
+    """The elements of equal index (plus offset) in two dimensions, which become the last one; a view."""
+    if input.ndim < 2:
+        raise IndexError(f"diagonal: the tensor is {input.shape}; expected at least 2 dimensions")
+    d1, d2 = normalize_axes("diagonal", (dim1, dim2), input.ndim)
+    offset = integer("diagonal", "offset", offset)
+    shape = input.data.shape
+    y = _diagonal(input.data, offset, d1, d2)
+    return record("diagonal", y, (input,), lambda dy: (_on_diagonal(dy, shape, offset, d1, d2),), view_of=input)
 
-    x = movedim(input, (dim1, dim2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    n = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    at = array_module(input.data).arange(n)
-    return getitem(x, (..., at + max(-offset, 0), at + max(offset, 0)))
+
+def _on_diagonal(dy: Tensor, shape: tuple[int, ...], offset: int, d1: int, d2: int) -> Tensor:
+    """Zeros of that shape with dy on the diagonal: the adjoint of diagonal."""
+    y = array_module(dy.data).zeros(shape, dy.data.dtype)
+    _diagonal(y, offset, d1, d2)[...] = dy.data
+    return record("diagonal_grad", y, (dy,), lambda ddy: (diagonal(ddy, offset, d1, d2),))
+
+
+def _diagonal(array: Any, offset: int, d1: int, d2: int) -> Any:
+    """The array's view, which NumPy makes read-only."""
+    y = array.diagonal(offset, d1, d2)
+    if isinstance(y, np.ndarray):
+        y.flags.writeable = array.flags.writeable
+    return y
 
 
 def trace(input: Tensor) -> Tensor:

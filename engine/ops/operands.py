@@ -56,12 +56,12 @@ def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     """x in another dtype, with the gradient cast back; x itself where it has that dtype."""
-    if x.data.dtype == dtype:
+    if x._data.dtype == dtype:
         return x
     if recording.capturing:
         x = recording.operand(x)
     with quiet(all="ignore"):
-        y = x.data.astype(dtype)
+        y = x._data.astype(dtype)
     return record("to", y, (x,), lambda dy: (dy,))
 
 
@@ -103,33 +103,61 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
     Two numbers become tensors of xp.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if type(a.data) is not type(b.data) and a.device != b.device:
+        if type(a._data) is not type(b._data) and a.device != b.device:
             raise _mixed_devices(op, a, b)
-        if a.data.dtype != b.data.dtype:
-            dtype = dtypes.promote(a.data, b.data)
+        if a._data.dtype != b._data.dtype:
+            dtype = dtypes.promote(a._data, b._data)
             a, b = cast(a, dtype), cast(b, dtype)
     else:
         a, b = _with_number(op, a, b, xp)
     if recording.capturing:
         a, b = recording.operand(a), recording.operand(b)
-    x, y = a.data, b.data
+    x, y = a._data, b._data
     if x.shape != y.shape and x.ndim and y.ndim:
         broadcast_shape(op, x.shape, y.shape)
     return a, b
 
 
 def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(a, Tensor) and dtypes.absorbs(a.data.dtype, b):  # what follows, without the detours
-        return a, number(op, b, a.data.dtype, array_module(a.data))
+    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # what follows, without the detours
+        return a, number(op, b, a._data.dtype, array_module(a._data))
     a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):  # one was an array
         require_one_device(op, a, b)
-    dtype = dtypes.promote(*(x.data if isinstance(x, Tensor) else x for x in (a, b)))
+    dtype = dtypes.promote(*(x._data if isinstance(x, Tensor) else x for x in (a, b)))
     like = a if isinstance(a, Tensor) else b
-    xp = array_module(like.data) if isinstance(like, Tensor) else xp
+    xp = array_module(like._data) if isinstance(like, Tensor) else xp
     # A number takes the common dtype directly: 0.1 becomes the nearest float64 next to a float64 tensor.
     a, b = (cast(x, dtype) if isinstance(x, Tensor) else number(op, x, dtype, xp) for x in (a, b))
     return a, b
+
+
+def integer(op: str, name: str, x: Any) -> int:
+    """x as an int: an int, or what stands for one, such as a tensor of one without dimensions.
+
+    Raises TypeError for a bool, and for all else.
+    """
+    if type(x) is int:
+        return x
+    if not isinstance(x, (bool, np.bool_)) and not getattr(x, "ndim", 0) and getattr(x, "dtype", None) != dtypes.bool_:
+        try:
+            return index(x)
+        except TypeError:
+            pass
+    raise TypeError(f"{op}: {name} is {_told(x)}; expected an int")
+
+
+def scalar(op: str, name: str, x: Any) -> Any:
+    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for all else."""
+    if (isinstance(x, Tensor) or is_array(x)) and not x.ndim:
+        x = x.item()
+    if not isinstance(x, (bool, int, float, np.generic)):
+        raise TypeError(f"{op}: {name} is {_told(x)}; expected a number")
+    return x
+
+
+def _told(x: Any) -> str:
+    return f"{type(x).__name__} {x.shape}" if hasattr(x, "shape") and x.ndim else repr(x)
 
 
 def require_one_device(op: str, *tensors: Tensor | None) -> None:
@@ -137,8 +165,8 @@ def require_one_device(op: str, *tensors: Tensor | None) -> None:
     first = None
     for x in tensors:
         if x is not None:
-            first = first or type(x.data)
-            if type(x.data) is not first and isinstance(x.data, np.ndarray) != issubclass(first, np.ndarray):
+            first = first or type(x._data)
+            if type(x._data) is not first and isinstance(x._data, np.ndarray) != issubclass(first, np.ndarray):
                 raise _mixed_devices(op, *tensors)
 
 
@@ -159,7 +187,7 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 def float_operand(op: str, x: Any) -> Tensor:
     """x as a floating-point tensor: integers and bools become float32, as in PyTorch's float functions."""
     x = as_tensor(op, x)
-    return x if x.data.dtype in dtypes.FLOATS else cast(x, dtypes.float32)
+    return x if x._data.dtype in dtypes.FLOATS else cast(x, dtypes.float32)
 
 
 def require_float(op: str, *tensors: Tensor | None) -> None:
@@ -170,13 +198,13 @@ def require_float(op: str, *tensors: Tensor | None) -> None:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(x).__name__}")
-        if x.data.dtype not in dtypes.FLOATS:
-            raise TypeError(f"{op}: expected a floating-point tensor; got {x.data.dtype}")
+        if x._data.dtype not in dtypes.FLOATS:
+            raise TypeError(f"{op}: expected a floating-point tensor; got {x._data.dtype}")
         if first is None:
             first = x
-        elif x.data.dtype != first.data.dtype:
-            raise TypeError(f"{op}: dtypes are {first.data.dtype} and {x.data.dtype}; expected one for all")
-        elif type(x.data) is not type(first.data) and x.device != first.device:
+        elif x._data.dtype != first._data.dtype:
+            raise TypeError(f"{op}: dtypes are {first._data.dtype} and {x._data.dtype}; expected one for all")
+        elif type(x._data) is not type(first._data) and x.device != first.device:
             raise _mixed_devices(op, first, x)
 
 
@@ -209,6 +237,6 @@ def shape_argument(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     try:
         if len(shape) == 1 and not isinstance(shape[0], int) and getattr(shape[0], "ndim", 1):
             shape = tuple(shape[0])
-        return tuple([index(s) for s in shape])
+        return tuple([s if type(s) is int else integer(op, "size", s) for s in shape])
     except TypeError:
         raise TypeError(f"{op}: got {shape!r}; expected ints, or one sequence of them") from None

@@ -93,4 +93,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         raise TypeError(f"masked_fill: the mask is {mask.dtype}; expected bool")
     if broadcast_shape("masked_fill", x.data.shape, mask.data.shape) != x.data.shape:
         raise ValueError(f"masked_fill: the mask is {mask.shape} but x is {x.shape}; expected it to broadcast to x")
-    return where(mask, cast(as_tensor("masked_fill", value, x), x.dtype), x)
+    value = as_tensor("masked_fill", value, x)
+    if value.ndim:
+        raise ValueError(f"masked_fill: the value is {value.shape}; expected a number or a tensor without dimensions")
+    return where(mask, cast(value, x.dtype), x)

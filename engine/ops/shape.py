@@ -15,9 +15,11 @@ from engine.ops.operands import (
     as_tensor,
     broadcast_shape,
     cast,
+    integer,
     normalize_axes,
     normalize_axis,
     require_one_device,
+    scalar,
     shape_argument,
 )
 from engine.tensor import Tensor, wrap
@@ -28,10 +30,10 @@ from engine.tensor import Tensor, wrap
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in row-major order under another shape, one entry of which may be -1. A view where it can be one."""
     x = as_tensor("reshape", input)
-    wanted = _inferred("reshape", x.data.shape, shape_argument("reshape", shape))
-    y = x.data.reshape(wanted)
-    before = x.data.shape
-    shares = y.base is not None and array_module(y).may_share_memory(y, x.data)
+    wanted = _inferred("reshape", x._data.shape, shape_argument("reshape", shape))
+    y = x._data.reshape(wanted)
+    before = x._data.shape
+    shares = y.base is not None and array_module(y).may_share_memory(y, x._data)
     return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=x if shares else None)
 
 
@@ -76,7 +78,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` as the dimensions `sizes`."""
     d, n = _along("unflatten", input, dim)
-    inner = _inferred("unflatten", (n,), tuple(sizes))
+    inner = _inferred("unflatten", (n,), shape_argument("unflatten", (sizes,)))
     return reshape(input, (*input.shape[:d], *inner, *input.shape[d + 1 :]))
 
 
@@ -87,7 +89,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
         raise ValueError(f"permute: dims are {dims} but the tensor has {input.ndim} dimensions; expected each once")
     axes = normalize_axes("permute", dims, input.ndim)
     inverse = tuple(int(i) for i in np.argsort(axes))
-    return record("permute", input.data.transpose(axes), (input,), lambda dy: (permute(dy, inverse),), view_of=input)
+    return record("permute", input._data.transpose(axes), (input,), lambda dy: (permute(dy, inverse),), view_of=input)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -95,7 +97,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     if input.ndim == 0:
         return permute(input, ())
     a, b = (normalize_axis("transpose", d, input.ndim) for d in (dim0, dim1))
-    return record("transpose", input.data.swapaxes(a, b), (input,), lambda dy: (transpose(dy, a, b),), view_of=input)
+    return record("transpose", input._data.swapaxes(a, b), (input,), lambda dy: (transpose(dy, a, b),), view_of=input)
 
 
 def t(input: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dimensions of size 1: all of them, or those among `dim`."""
-    axes = () if dim == () else normalize_axes("squeeze", dim, input.ndim)
+    axes = () if type(dim) is tuple and not dim else normalize_axes("squeeze", dim, input.ndim)
     return reshape(input, tuple(s for d, s in enumerate(input.shape) if s != 1 or d not in axes))
 
 
@@ -186,7 +188,9 @@ def contiguous(input: Tensor) -> Tensor:
 
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
-    """A copy with the order of elements reversed along `dims`."""
+    """A copy with the order of elements reversed along `dims`, which may be an empty tuple."""
+    if not dims:
+        raise TypeError("flip: got no dims; expected ints, or one sequence of them")
     dims = shape_argument("flip", dims)
     axes = normalize_axes("flip", dims, input.ndim) if dims else ()
     y = array_module(input.data).flip(input.data, axes).copy()
@@ -194,14 +198,22 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """A copy with the elements moved round along `dims` (None: along the flattened tensor)."""
-    if dims is not None:
-        dims = normalize_axes("roll", dims, input.ndim)
-        shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-        if len(shifts) != len(dims):
-            raise ValueError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one each")
-    back = -shifts if isinstance(shifts, int) else tuple(-s for s in shifts)
-    y = array_module(input.data).roll(input.data, shifts, dims)
+    """A copy with the elements moved round along `dims` (None or empty: by one shift along the flattened tensor).
+
+    A dimension may be listed more than once: its shifts add up.
+    """
+    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
+    shifts = tuple([integer("roll", "a shift", s) for s in shifts])
+    dims = dims if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
+    if not shifts:
+        raise ValueError("roll: there are no shifts; expected at least one")
+    if len(shifts) != (len(dims) or 1):
+        raise ValueError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one each, or one for no dims")
+    if dims and not input.ndim:
+        raise IndexError(f"roll: dims are {tuple(dims)} but the tensor has no dimensions; expected no dims")
+    dims = tuple([normalize_axis("roll", d, input.ndim) for d in dims])
+    back = tuple([-s for s in shifts])
+    y = array_module(input.data).roll(input.data, shifts if dims else shifts[0], dims or None)
     return record("roll", y, (input,), lambda dy: (roll(dy, back, dims),))
 
 
@@ -226,8 +238,7 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
 
 def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
     """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row."""
-    if not isinstance(repeats, (int, np.integer)):
-        raise TypeError(f"repeat_interleave: repeats is a {type(repeats).__name__}; expected an int")
+    repeats = integer("repeat_interleave", "repeats", repeats)
     if repeats < 0:
         raise ValueError(f"repeat_interleave: repeats is {repeats}; expected at least 0")
     if dim is None:
@@ -281,13 +292,13 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of pieces along `dim`: of one size (the last may be smaller), or of the sizes listed."""
     d, n = _along("split", input, dim)
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
+    if not isinstance(split_size_or_sections, (tuple, list)):
+        size = integer("split", "split_size", split_size_or_sections)
         if size <= 0:
             raise ValueError(f"split: split_size is {size}; expected at least 1")
         sizes = [min(size, n - start) for start in range(0, n, size)] or [0]
     else:
-        sizes = list(split_size_or_sections)
+        sizes = [integer("split", "a section", size) for size in split_size_or_sections]
         if sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: sections {sizes} add up to {sum(sizes)}; expected {n}, the size of dim {d}")
     starts = np.cumsum([0, *sizes]).tolist()
@@ -296,6 +307,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of at most `chunks` pieces of equal size along `dim` (the last may be smaller)."""
+    chunks = integer("chunk", "chunks", chunks)
     if chunks <= 0:
         raise ValueError(f"chunk: chunks is {chunks}; expected at least 1")
     d, n = _along("chunk", input, dim)
@@ -311,6 +323,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of the elements start..start+length along `dim`."""
     d, n = _along("narrow", input, dim)
+    start, length = integer("narrow", "start", start), integer("narrow", "length", length)
     if not (0 <= start and 0 <= length and start + length <= n):
         raise IndexError(f"narrow: start is {start} and length {length}; expected a range within dim {d} of size {n}")
     return input[(slice(None),) * d + (slice(start, start + length),)]
@@ -319,6 +332,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view of the slice `index` along `dim`, without it."""
     d, n = _along("select", input, dim)
+    index = integer("select", "index", index)
     if not -n <= index < n:
         raise IndexError(f"select: index is {index}; expected {-n} <= index < {n}, the size of dim {d}")
     return input[(slice(None),) * d + (index,)]
@@ -340,7 +354,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     mode "constant" fills with `value`; "reflect" (without the edge), "replicate" and "circular" repeat the tensor.
     """
-    pairs = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad) - 1, 2)]
+    pad, value = [integer("pad", "a width", width) for width in pad], scalar("pad", "value", value)
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad) - 1, 2)]
     if len(pad) % 2 or len(pairs) > input.ndim:
         raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
@@ -390,6 +405,7 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of the last two dimensions, zeros elsewhere."""
     input = as_tensor("tril", input)
     _at_least_matrix("tril", input)
+    diagonal = integer("tril", "diagonal", diagonal)
     y = array_module(input.data).tril(input.data, diagonal)
     return record("tril", y, (input,), lambda dy: (tril(dy, diagonal),))
 
@@ -398,6 +414,7 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of the last two dimensions, zeros elsewhere."""
     input = as_tensor("triu", input)
     _at_least_matrix("triu", input)
+    diagonal = integer("triu", "diagonal", diagonal)
     y = array_module(input.data).triu(input.data, diagonal)
     return record("triu", y, (input,), lambda dy: (triu(dy, diagonal),))
 

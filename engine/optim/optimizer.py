@@ -189,8 +189,6 @@ class Optimizer:
             grad = param.grad
             if grad is None:
                 continue
-            if not isinstance(grad, Tensor):
-                raise TypeError(f"{self._place(group, i)}: grad is a {type(grad).__name__}; expected a Tensor")
             p, g = param.data, grad.data
             if type(g) is not type(p) and grad.device != param.device:
                 found = f"grad is on {grad.device}, the parameter on {param.device}"

@@ -89,8 +89,11 @@ def test_clipping_gradients_of_two_devices():
 
 
 def test_a_gradient_of_another_device():
-    p = nn.Parameter(engine.ones(2, device="cuda"))
+    p = nn.Parameter(engine.ones(2))
     p.grad = engine.ones(2)
+    with pytest.raises(TypeError, match="grad: the gradient is on cuda but the tensor on cpu; expected one device"):
+        p.grad = engine.ones(2, device="cuda")
+    p.data = engine.ones(2, device="cuda")
     for make in (optim.SGD, optim.Adam):
         with pytest.raises(TypeError, match="grad is on cpu, the parameter on cuda; expected one device"):
             make([("w", p)], lr=0.1).step()

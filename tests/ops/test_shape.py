@@ -57,6 +57,10 @@ VIEWS = {
     "chunk into more than there are": (lambda x: x.chunk(7), (5, 10)),
     "chunk nothing": (lambda x: x.chunk(3), (0, 10)),
     "unbind": (lambda x: x.unbind(1), (2, 3, 4)),
+    "diagonal": (lambda x: x.diagonal(), (5, 10)),
+    "diagonal above": (lambda x: x.diagonal(3), (5, 10)),
+    "diagonal beyond": (lambda x: x.diagonal(-7), (5, 10)),
+    "diagonal of others": (lambda x: x.diagonal(1, -1, 0), (2, 3, 4)),
 }
 
 COPIES = {
@@ -85,10 +89,6 @@ COPIES = {
     "triu": (lambda x: x.triu(), (5, 10)),
     "triu below": (lambda x: x.triu(-1), (2, 4, 3)),
     "triu of nothing": (lambda x: x.triu(), (0, 3)),
-    "diagonal": (lambda x: x.diagonal(), (5, 10)),
-    "diagonal above": (lambda x: x.diagonal(3), (5, 10)),
-    "diagonal beyond": (lambda x: x.diagonal(-7), (5, 10)),
-    "diagonal of others": (lambda x: x.diagonal(1, -1, 0), (2, 3, 4)),
     "trace": (lambda x: x.trace(), (5, 10)),
 }
 

@@ -76,8 +76,8 @@ def test_named_parameters_keep_their_names_and_errors_use_them():
     optimizer = optim.Adam([("fc.weight", w), ("fc.bias", leaf(1))])
     assert optimizer.param_groups[0]["param_names"] == ["fc.weight", "fc.bias"]
     assert optimizer.state_dict()["param_groups"][0]["param_names"] == ["fc.weight", "fc.bias"]
-    w.grad = engine.zeros(3)
-    with pytest.raises(ValueError, match=r"^Adam: fc.weight: grad is \(3,\); expected \(2,\)"):
+    w.data = engine.zeros(3)
+    with pytest.raises(ValueError, match=r"^Adam: fc.weight: grad is \(2,\); expected \(3,\)"):
         optimizer.step()
     with pytest.raises(ValueError, match="one group has names"):
         optimizer.add_param_group({"params": [leaf(1)]})
@@ -152,19 +152,18 @@ def test_an_option_out_of_range_is_found_before_any_parameter_changes(cls):
 
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize(
-    "grad, error, text",
+    "data, error, text",
     [
-        (engine.ones(3), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(3,\); expected \(2,\)"),
-        (engine.ones(()), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(\); expected \(2,\)"),
-        (engine.ones(2, dtype=engine.float64), TypeError, r"\['params'\]\[0\]: grad is float64; expected float32"),
-        (np.ones(2, np.float32), TypeError, r"\['params'\]\[0\]: grad is a ndarray; expected a Tensor"),
+        (engine.ones(3), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(3,\)"),
+        (engine.ones(()), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(\)"),
+        (engine.ones(2, dtype=engine.float64), TypeError, r"\['params'\]\[0\]: grad is float32; expected float64"),
     ],
-    ids=["shape", "scalar", "dtype", "array"],
+    ids=["shape", "scalar", "dtype"],
 )
-def test_a_gradient_that_does_not_fit_is_found_before_any_parameter_changes(cls, grad, error, text):
+def test_a_gradient_that_does_not_fit_is_found_before_any_parameter_changes(cls, data, error, text):
     first, second = with_grad(2), with_grad(2)
     optimizer = cls([{"params": [first]}, {"params": [second]}], lr=0.5)
-    second.grad = grad
+    second.data = data  # its gradient stays
     with pytest.raises(error, match=text):
         optimizer.step()
     assert_same(first.detach().numpy(), np.ones(2, np.float32))
