@@ -23,6 +23,7 @@ from numba import njit
 
 from kernels import buffers, threads
 from kernels import softmax_reference as reference
+from kernels.apart_cpu import load, store
 from kernels.checks import bfloat16
 from kernels.math_cpu import exp, of_ordered, ordered
 from kernels.program import whole
@@ -32,7 +33,8 @@ _float32 = np.dtype(np.float32)
 _SERVED = _float32, np.dtype(np.float16), bfloat16
 _BLOCK = 1 << 10  # numbers that are summed in float32, sums of which are in float64
 _ZERO, _LARGEST = np.float32(0), np.float32(176)
-_REASSOC = {"reassoc"}  # of sums; what exp does has its own flags
+# Of sums; what exp does has its own flags. A loop that writes an array beside its sum does so by apart_cpu.
+_REASSOC = {"reassoc"}
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -158,8 +160,8 @@ def _exp_of_shifted(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            e = exp(block_x[j] - m)
-            block[j] = e
+            e = exp(load(block_x, j) - m)
+            store(block, j, e)
             part += e
         total += part
     return total
@@ -172,8 +174,8 @@ def _shift(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            v = block_x[j] - m
-            block[j] = v
+            v = load(block_x, j) - m
+            store(block, j, v)
             part += exp(v)
         total += part
     return total

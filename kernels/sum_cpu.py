@@ -26,7 +26,7 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
     return y
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@njit(nogil=True, cache=True)
 def sum_rows(x, y, begin, stop, part, team):
     """y[n, c] = sum over r of x[n, r, c], for n from begin to stop; both float32 and contiguous."""
     if team:
