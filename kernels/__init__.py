@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gpu
+from kernels import gpu, sources  # sources: before any of the kernels
 from kernels.program import recording
 
 PRIMITIVES: dict[str, str] = {
@@ -93,8 +93,8 @@ def load(name: str) -> ModuleType:
     Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
     RuntimeError where a GPU is.
     """
-    if name == "cpu" and not _has_numba():
-        raise ImportError("kernels: the backend 'cpu' needs Numba, which is not installed: pip install numba")
+    if name == "cpu" and (lacking := _lacking()) is not None:
+        raise ImportError(f"kernels: the backend 'cpu' needs Numba, which {lacking}")
     if name not in BACKENDS:
         raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {', '.join(BACKENDS)}")
     if _DEVICES[name] == "cpu":
@@ -132,13 +132,22 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
 def _best() -> str:
     """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
-    if _has_numba():
+    lacking = _lacking()
+    if lacking is None:
         return "cpu"
-    warnings.warn(
-        "kernels: Numba is not installed, so plain NumPy serves, at a fraction of the speed: pip install numba",
-        stacklevel=4,
-    )
+    warnings.warn(f"kernels: Numba {lacking}; plain NumPy serves, at a fraction of the speed", stacklevel=4)
     return "reference"
+
+
+def _lacking() -> str | None:
+    """What keeps Numba from compiling the kernels of the CPU; None if nothing does."""
+    if not _has_numba():
+        return "is not installed: pip install numba"
+    try:
+        importlib.import_module("kernels.code_cpu")
+    except Exception as error:  # a broken installation raises what it likes
+        return f"cannot be used ({type(error).__name__}: {error})"
+    return None
 
 
 def _has_numba() -> bool:
@@ -179,7 +188,7 @@ def name(device: str = "cpu") -> str:
 
 def _choose(device: str) -> ModuleType:
     """The backend that serves a device where none was chosen: what TILEGRAD_KERNELS says, or the best."""
-    asked = os.environ.get("TILEGRAD_KERNELS", "auto")
+    asked = os.environ.get("TILEGRAD_KERNELS") or "auto"
     if asked != "auto":
         load(asked)  # a name that cannot be served is an error whichever device comes first
     if _DEVICES.get(asked) != device:

@@ -31,11 +31,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from kernels.stale_cpu import forget_stale
+from kernels.code_cpu import cfunc, njit
 
 _CLOSED = (1 << 16) - 1
 
@@ -292,7 +291,7 @@ def _note(recorder, thunk, arguments, words, begin, stop, pieces):
 
 @cache
 def _compiled(function: Any) -> Any:
-    return cfunc(_RUN_SIGNATURE, cache=True)(function)
+    return cfunc(_RUN_SIGNATURE, function)
 
 
 def _address_of(function: Any) -> int:
@@ -358,6 +357,3 @@ def serve(team):
 def stop(team: np.ndarray) -> None:
     """Have the threads of a team leave `serve`, now and whenever they enter it."""
     team[_STOP] = 1
-
-
-forget_stale(serve.stats.cache_path)  # before any of it is read

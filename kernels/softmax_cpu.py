@@ -19,12 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import softmax_reference as reference
 from kernels.apart_cpu import load, store
 from kernels.checks import bfloat16
+from kernels.code_cpu import njit
 from kernels.math_cpu import exp, of_ordered, ordered
 from kernels.program import whole
 from kernels.share_cpu import share

@@ -6,10 +6,10 @@ Served here are float32 matrices in C order summed over their rows; all else is 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels import sum_reference as reference
 from kernels import threads
+from kernels.code_cpu import njit
 from kernels.program import whole
 from kernels.share_cpu import share
 
