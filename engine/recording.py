@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernels import gpu
+from kernels.modes import Block
 
 if TYPE_CHECKING:
     from engine.nn.module import Module
@@ -42,12 +43,11 @@ class _Local(threading.local):
 
 
 _local = _Local()
-on_cpu = 0  # functions that are being captured on the CPU, in any thread
-_counting = threading.Lock()
+on_cpu: list[Block] = []  # in which functions are being captured on the CPU, in any thread
 
 
 def born(tensor: Tensor) -> None:
-    """A tensor has come to be; said while `on_cpu` is not 0."""
+    """A tensor has come to be; said while there are any `on_cpu`."""
     recording = _local.recording
     if recording is not None and recording.device == "cpu":
         recording.born(tensor)
@@ -317,26 +317,10 @@ class Recording:
             faults.expect()
 
 
-class recorded_in:
+def recorded_in(recording: Recording | None) -> Block:
     """A block in which `current()` is that recording, or None."""
-
-    def __init__(self, recording: Recording | None) -> None:
-        self._recording = recording
-
-    def __enter__(self) -> None:
-        global on_cpu
-        self._before, _local.recording = _local.recording, self._recording
-        with _counting:
-            on_cpu += self._is_on_cpu()
-
-    def __exit__(self, *exc: object) -> None:
-        global on_cpu
-        _local.recording = self._before
-        with _counting:
-            on_cpu -= self._is_on_cpu()
-
-    def _is_on_cpu(self) -> bool:
-        return self._recording is not None and self._recording.device == "cpu"
+    is_on_cpu = recording is not None and recording.device == "cpu"
+    return Block((_local, "recording", recording), among=on_cpu if is_on_cpu else None)
 
 
 def on_device(array: Any) -> Recording | None:

@@ -24,14 +24,16 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from kernels import gpu, sources  # sources: before any of the kernels
+from kernels.modes import Undone
 from kernels.program import recording
 
 PRIMITIVES: dict[str, str] = {
@@ -120,14 +122,11 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
     TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
     """
-    before = dict(_chosen)
-    if name == "auto":
-        _chosen.clear()
-        _chosen["cpu"] = load(_best())
-    else:
-        module = load(name)
-        _chosen[_DEVICES[name]] = module
-    return _restoring(before)
+    global _chosen
+    chosen = {"cpu": load(_best())} if name == "auto" else _chosen | {_DEVICES[name]: load(name)}
+    block = Undone(partial(setattr, sys.modules[__name__], "_chosen", _chosen))
+    _chosen = chosen
+    return block
 
 
 def _best() -> str:
@@ -195,17 +194,3 @@ def _choose(device: str) -> ModuleType:
         asked = _best() if device == "cpu" else "triton" if gpu.runs("triton") else "numba"
     _chosen[device] = load(asked)
     return _chosen[device]
-
-
-def _restoring(before: dict[str, ModuleType]) -> contextlib.AbstractContextManager[None]:
-    """A context manager that does nothing on entry: the choice was made when `use` was called."""
-
-    @contextlib.contextmanager
-    def restore() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            _chosen.clear()
-            _chosen.update(before)
-
-    return restore()

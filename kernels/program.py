@@ -18,7 +18,6 @@ rest.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from collections import Counter
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from kernels import buffers
+from kernels.modes import Block
 from kernels.planned import Planned, PlannedError
 
 
@@ -301,26 +301,15 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return array if array.flags.c_contiguous else dense(array)
 
 
-@contextlib.contextmanager
-def paused() -> Iterator[None]:
+def paused() -> Block:
     """Within the block this thread does what it is told at once."""
-    before, _local.program = _local.program, None
-    try:
-        yield
-    finally:
-        _local.program = before
+    return Block((_local, "program", None))
 
 
-@contextlib.contextmanager
-def recorded(program: Program) -> Iterator[None]:
+def recorded(program: Program, gives: Any = None) -> Block:
     """Within the block this thread records the program."""
-    before, _local.program = _local.program, program
-    try:
-        with buffers.taken_from(program._pool), np.errstate(all="ignore"):
-            yield
-    finally:
-        _local.program = before
-    program.close()
+    pool = buffers.taking_from(program._pool)
+    return Block(pool, (_local, "program", program), gives=gives, quiet=True, then=program.close)
 
 
 def _line() -> str:

@@ -62,6 +62,7 @@ def new_team() -> np.ndarray:
     memory = np.zeros(_WORDS, np.int64)
     memory[_CLAIM] = _CLOSED
     memory[_RUN] = _address_of(_run)
+    serve.compile("void(int64)")  # by the caller, whom Ctrl-C reaches while it waits for Numba's compiler
     return memory
 
 
