@@ -123,7 +123,8 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
     TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
     """
     global _chosen
-    chosen = {"cpu": load(_best())} if name == "auto" else _chosen | {_DEVICES[name]: load(name)}
+    module = load(_best() if name == "auto" else name)
+    chosen = {"cpu": module} if name == "auto" else _chosen | {_DEVICES[name]: module}
     block = Undone(partial(setattr, sys.modules[__name__], "_chosen", _chosen))
     _chosen = chosen
     return block
