@@ -8,7 +8,6 @@ CPU and a program of their calls (kernels/program.py).
 from __future__ import annotations
 
 import functools
-import threading
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -23,7 +22,7 @@ from engine import recording
 from engine.autograd import is_grad_enabled
 from engine.recording import CaptureError, Recording, recorded_in
 from engine.tensor import Tensor, wrap
-from kernels import gpu, graph, threads
+from kernels import forks, gpu, graph, threads
 from kernels.memory import amount
 from kernels.planned import PlannedError
 
@@ -106,7 +105,7 @@ class CapturedStep:
         self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
         self._results_on: str | None = None
         self._warned = False
-        self._lock = threading.RLock()
+        forks.give_lock(self)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: one function for all instances, each of which is captured apart."""

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gpu, sources  # sources: before any of the kernels
+from kernels import forks, gpu, sources  # sources: before any of the kernels
 from kernels.modes import Undone
 from kernels.program import recording
 
@@ -95,6 +95,11 @@ def load(name: str) -> ModuleType:
     Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
     RuntimeError where a GPU is.
     """
+    with forks.loading:
+        return _load(name)
+
+
+def _load(name: str) -> ModuleType:
     if name == "cpu" and (lacking := _lacking()) is not None:
         raise ImportError(f"kernels: the backend 'cpu' needs Numba, which {lacking}")
     if name not in BACKENDS:
@@ -132,7 +137,8 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
 def _best() -> str:
     """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
-    lacking = _lacking()
+    with forks.loading:
+        lacking = _lacking()
     if lacking is None:
         return "cpu"
     warnings.warn(f"kernels: Numba {lacking}; plain NumPy serves, at a fraction of the speed", stacklevel=4)

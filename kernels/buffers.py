@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels import forks
 from kernels.modes import Block
 
 SMALLEST = 1 << 16  # bytes; below, the allocator of NumPy keeps its pages by itself
@@ -38,7 +39,7 @@ class Pool:
     def __init__(self, kept: float = KEPT) -> None:
         self._kept = kept
         self._blocks: dict[int, list[_Block]] = {}
-        self._lock = threading.RLock()  # a block may come back, by garbage collection, while its thread holds the lock
+        forks.give_lock(self)  # one to be taken again: a block may come back, by garbage collection, meanwhile
         self.idle_bytes = 0
         self.nbytes = 0  # of all blocks that were ever made
 
