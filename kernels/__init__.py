@@ -95,6 +95,7 @@ def load(name: str) -> ModuleType:
     Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
     RuntimeError where a GPU is.
     """
+    forks.hold()
     with forks.loading:
         return _load(name)
 
@@ -137,6 +138,7 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
 def _best() -> str:
     """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
+    forks.hold()
     with forks.loading:
         lacking = _lacking()
     if lacking is None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 loading = threading.RLock()  # held while a backend is imported
@@ -47,11 +48,25 @@ def _after() -> None:
         _held.pop().release()
 
 
-def _after_in_child() -> None:
-    _after()
+@cache
+def hold() -> None:
+    """From now on a fork waits; called before a backend is imported, and `loading` taken.
+
+    What was registered last goes first before a fork. Numba logs while it compiles, so its locks have to be taken
+    before those that these two take for a fork, and they are imported before.
+    """
+    import concurrent.futures.thread
+    import logging
+
+    assert concurrent and logging
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
+
+
+def _renew() -> None:
     for owner in _owners:
         owner._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)
+    os.register_at_fork(after_in_child=_renew)

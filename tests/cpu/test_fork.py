@@ -100,6 +100,23 @@ def test_while_another_thread_compiles():
     assert run(code) == ["0"] * 5
 
 
+def test_while_another_thread_logs_as_it_compiles():
+    """logging holds a lock of its own over a fork. Numba asks for that one while it holds its compiler's."""
+    code = """
+        import engine
+        engine.ones(3).relu()
+        import logging
+        from numba.core.compiler_lock import global_compiler_lock
+        def work(pause):
+            with global_compiler_lock:
+                pause()
+                logging.getLogger("another")
+        signal.alarm(30)
+        print(forked(work, lambda: engine.ones(3).relu()))
+    """
+    assert run(code) == ["0"]
+
+
 def test_what_is_held_over_a_fork_is_let_go_on_both_sides():
     code = """
         import engine
