@@ -65,39 +65,45 @@ def test_code_of_other_sources_is_not_read(package, tmp_path):
     assert mine.exists()
 
 
-def test_what_was_compiled_after_an_edit_is_not_kept_as_code_of_the_new_source(package, tmp_path):
-    """A process that was started before it computes by the old source, and leaves nothing behind."""
-    source = package / "sum_cpu.py"
-    old = source.read_text()
-    new = old.replace("def sum_rows(", "def sum_rows_(", 1) + EDITED
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import kernels.sum_cpu; print(flush=True); input()" + SUM],
+PART = """
+from kernels.code_cpu import njit
+
+@njit(nogil=True)
+def part():
+    return 1
+"""
+WHOLE = """
+from kernels.code_cpu import njit
+from kernels.part_cpu import part
+
+@njit(nogil=True, cache=True)
+def whole():
+    return part()
+"""
+CALL = "from kernels.whole_cpu import whole; print(whole(), len(whole.stats.cache_hits))"
+
+
+def test_what_is_compiled_after_an_edit_is_not_kept_as_code_of_the_new_source(package, tmp_path):
+    """A process that was started before it computes by the old source, and leaves nothing to those that come later."""
+    part = package / "part_cpu.py"
+    part.write_text(PART)
+    (package / "whole_cpu.py").write_text(WHOLE)
+    before = subprocess.Popen(
+        [sys.executable, "-c", "import kernels.whole_cpu; print(flush=True); input()\n" + CALL],
         env=environment(tmp_path),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    process.stdout.readline()
-    source.write_text(new)
-    edited = run(tmp_path)
-    out, _ = process.communicate("\n", timeout=300)
-    assert out.strip() == f"0 {THREES}"
-    assert edited == "0 [7.0, 7.0, 7.0, 7.0]"
-    assert run(tmp_path) == "1 [7.0, 7.0, 7.0, 7.0]"
-    source.write_text(old)
-    assert run(tmp_path) == f"0 {THREES}"
-
-
-# In the very place of the old one, so that nothing but its text tells them apart.
-EDITED = """
-
-@njit(nogil=True, cache=True)
-def sum_rows(x, y, begin, stop, part, team):
-    for i in range(y.shape[0]):
-        for k in range(y.shape[1]):
-            y[i, k] = 7
-"""
+    before.stdout.readline()
+    part.write_text(PART.replace("return 1", "return 2  # edited"))
+    assert run(tmp_path, "import kernels.whole_cpu") == ""  # as what is new is used first, nothing is compiled yet
+    assert before.communicate("\n", timeout=300)[0].strip() == "1 0"
+    assert run(tmp_path, CALL) == "2 0"
+    assert run(tmp_path, CALL) == "2 1"
+    part.write_text(PART)
+    assert run(tmp_path, CALL) == "1 0"
 
 
 AGAIN = """
