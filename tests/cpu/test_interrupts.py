@@ -157,3 +157,20 @@ def test_a_program_that_is_interrupted_while_its_threads_start_ends():
         assert not threads._user
     """
     run(code)
+
+
+def test_a_first_use_that_is_interrupted(tmp_path):
+    """While Numba compiles, which nothing of ours could make good: it goes on, and the next call finds it done."""
+    code = f"""
+        import os
+        os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path)!r}
+        from kernels import share_cpu, sum_cpu
+        x = np.ones((3, 4), np.float32)
+        for i in range(40):
+            interrupted(lambda: sum_cpu.sum(x, (0,)), 1e-3 + random.random() * 0.03)
+        interrupted(lambda: engine.ones(512, 512).sum(0), 1e-3)
+        assert (sum_cpu.sum(x, (0,)) == 3).all()
+        assert len(sum_cpu.sum_rows.signatures) == 1
+        assert list(__import__("pathlib").Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*sum_rows*.code"))
+    """
+    run(code)
