@@ -35,6 +35,7 @@ import numpy as np
 from kernels import forks, gpu, sources  # sources: before any of the kernels
 from kernels.modes import Undone
 from kernels.program import recording
+from kernels.unreached import unreached
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
@@ -87,6 +88,7 @@ _NEEDS = {  # packages to be found, and how they are installed
 }
 
 _chosen: dict[str, ModuleType] = {}  # by device
+_modules: dict[str, ModuleType] = {}  # that were imported, by name
 
 
 def load(name: str) -> ModuleType:
@@ -95,18 +97,12 @@ def load(name: str) -> ModuleType:
     Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
     RuntimeError where a GPU is.
     """
-    forks.hold()
-    with forks.loading:
-        return _load(name)
-
-
-def _load(name: str) -> ModuleType:
     if name == "cpu" and (lacking := _lacking()) is not None:
         raise ImportError(f"kernels: the backend 'cpu' needs Numba, which {lacking}")
     if name not in BACKENDS:
         raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {', '.join(BACKENDS)}")
     if _DEVICES[name] == "cpu":
-        return importlib.import_module(f"kernels.{name}")
+        return _imported(f"kernels.{name}")
     gpu.xp()
     if not gpu.runs(name):
         expected = f"expected {gpu.SIMULATORS[name]}=1 too"
@@ -138,9 +134,7 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
 def _best() -> str:
     """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
-    forks.hold()
-    with forks.loading:
-        lacking = _lacking()
+    lacking = _lacking()
     if lacking is None:
         return "cpu"
     warnings.warn(f"kernels: Numba {lacking}; plain NumPy serves, at a fraction of the speed", stacklevel=4)
@@ -152,7 +146,7 @@ def _lacking() -> str | None:
     if not _has_numba():
         return "is not installed: pip install numba"
     try:
-        importlib.import_module("kernels.code_cpu")
+        _imported("kernels.code_cpu")
     except Exception as error:  # a broken installation raises what it likes
         return f"cannot be used ({type(error).__name__}: {error})"
     return None
@@ -160,6 +154,20 @@ def _lacking() -> str | None:
 
 def _has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
+
+
+def _imported(name: str) -> ModuleType:
+    module = _modules.get(name)
+    if module is None:
+        forks.hold()
+        module = _modules[name] = _import(name)
+    return module
+
+
+@unreached
+def _import(name: str) -> ModuleType:
+    with forks.loading:
+        return importlib.import_module(name)
 
 
 def of(*arrays: Any) -> ModuleType:

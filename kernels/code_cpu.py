@@ -19,11 +19,9 @@ import os
 import pickle
 import shutil
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numba
@@ -35,6 +33,7 @@ from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
 from kernels import sources
+from kernels.unreached import unreached
 
 if numba.config.DISABLE_JIT:
     raise ImportError("Numba's compiler is switched off: NUMBA_DISABLE_JIT is set")
@@ -48,8 +47,8 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(**options)(function)
-        compiled.compile = _apart(compiled.compile)
-        compiled._compile_for_args = _apart(compiled._compile_for_args)  # what a call with new types begins with
+        compiled.compile = unreached(compiled.compile)
+        compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
         if cache:
             compiled._cache = _Cache(function)
         return compiled
@@ -61,38 +60,8 @@ def cfunc(signature: Any, function: Callable[..., Any]) -> CFunc:
     """numba.cfunc(signature)(function), with this module's cache."""
     compiled = CFunc(function, normalize_signature(signature), locals={}, options={})
     compiled._cache = _Cache(function)
-    _apart(compiled.compile)()
+    unreached(compiled.compile)()
     return compiled
-
-
-def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, done in a thread of its own if the main thread calls it.
-
-    There no Ctrl-C reaches Numba, which would be left with half of a function, nor LLVM's callbacks, which drop it.
-    The main thread waits, and who interrupts it gets on with something else meanwhile; a program ends when it is done.
-    """
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if threading.current_thread() is not threading.main_thread():
-            return function(*args, **kwargs)
-        done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-
-        def work() -> None:
-            try:
-                done.put((function(*args, **kwargs), None))
-            except BaseException as error:  # raised where it was called
-                done.put((None, error))
-
-        try:
-            threading.Thread(target=work, name="tilegrad-compiler").start()
-        except (RuntimeError, MemoryError):  # no more threads can be started
-            work()
-        result, error = done.get()
-        if error is not None:
-            raise error
-        return result
-
-    return call
 
 
 class _Cache:

@@ -174,3 +174,25 @@ def test_a_first_use_that_is_interrupted(tmp_path):
         assert list(__import__("pathlib").Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*sum_rows*.code"))
     """
     run(code)
+
+
+def test_a_first_op_that_is_interrupted():
+    """While Numba is imported."""
+    code = """
+        import random, signal, sys
+        import engine, kernels
+        random.seed(int(sys.argv[1]))
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for _ in range(6):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.01 + random.random() * 0.08)
+                engine.ones(3).relu()
+            except KeyboardInterrupt:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(kernels.name(), engine.ones(3).relu().sum().item())
+    """
+    for seed in "1234":
+        command = [sys.executable, "-c", textwrap.dedent(code), seed]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (done.stdout, done.stderr, done.returncode) == ("cpu 3.0\n", "", 0)
