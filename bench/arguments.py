@@ -16,6 +16,7 @@ from bench.programs import PROGRAMS
 from bench.providers import DEFAULTS, PROVIDERS, Users
 from bench.results import Results
 from kernels import gpu
+from kernels.paths import user_path
 
 NAMES = (*OPS, *PROGRAMS)
 DEVICES = ("cpu", "cuda")
@@ -104,10 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--providers", help="by commas; --list has their names")
     add("--quick", action="store_true", help="fewer shapes, less time each")
     add("--minutes", type=float, help="start nothing after so many: every op gets an even share")
-    add("--json", type=Path, metavar="PATH", help="the results, with machine, versions and commit")
-    add("--csv", type=Path, metavar="PATH", help="the rows")
-    add("--plot", type=Path, metavar="PATH", help="a picture: roofline, and ratios to the rivals")
-    add("--compare", type=Path, metavar="OLD.json", help="print what moved since, beyond the spread of either run")
+    add("--json", type=user_path, metavar="PATH", help="the results, with machine, versions and commit")
+    add("--csv", type=user_path, metavar="PATH", help="the rows")
+    add("--plot", type=user_path, metavar="PATH", help="a picture: roofline, and ratios to the rivals")
+    add("--compare", type=user_path, metavar="OLD.json", help="print what moved since, beyond the spread of either run")
     add("--fail-above", type=float, metavar="PERCENT", help="with --compare: exit 1 for what became slower by more")
     add("--list", action="store_true", help="ops with their shapes and inputs, dtypes, providers")
     add("--readme", action="store_true", help="write README's performance section anew from bench/results")

@@ -26,7 +26,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from engine import nn, optim
 from engine.data import image_batch, mnist
 from engine.device import as_device
 from engine.nn import functional as F
+from kernels.paths import user_path
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
 STEPS = 8  # of the contestant with several in one graph
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--limit", type=int, help="the first N images only")
     parser.add_argument("--only", help=f"some of {', '.join(CONTESTANTS)}")
-    parser.add_argument("--data", type=Path, help="folder with the four IDX files")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--data", type=user_path, help="folder with the four IDX files")
+    parser.add_argument("--json", type=user_path, help="write the figures there")
     flags = parser.parse_args(arguments)
     names = flags.only.split(",") if flags.only else list(CONTESTANTS)
     unknown = [name for name in names if name not in CONTESTANTS]

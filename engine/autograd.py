@@ -13,9 +13,12 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from _io import _IOBase
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
+from functools import partial
 from inspect import isgeneratorfunction
+from operator import attrgetter, delitem, setitem
 from typing import Any
 
 import numpy as np
@@ -33,7 +36,11 @@ Rule = Callable[..., "tuple[Tensor | None, ...]"]
 
 
 class _Mode(threading.local):
-    enabled = True
+    """Of a thread: whether ops record themselves, within each of the blocks that it is in; the last counts."""
+
+    def __init__(self) -> None:
+        self.stack = [True]
+        self.leave = partial(delitem, self.stack, -1)
 
 
 _mode = _Mode()
@@ -41,11 +48,16 @@ _mode = _Mode()
 
 def is_grad_enabled() -> bool:
     """Whether ops record themselves in this thread."""
-    return _mode.enabled
+    return _mode.stack[-1]
 
 
-class _Decorator(ContextDecorator):
+# Ctrl-C between any two steps leaves a block or has not entered it: kernels/modes.py says how.
+
+
+class _Decorator(ContextDecorator, _IOBase):
     """A grad mode for a `with` block or, as decorator, for each call of a function."""
+
+    closed = True  # as in kernels/modes.py
 
     def __call__(self, function: Callable) -> Callable:
         if isgeneratorfunction(function):
@@ -53,47 +65,55 @@ class _Decorator(ContextDecorator):
         return super().__call__(function)
 
 
-class set_grad_enabled(_Decorator):
-    """Turn recording on or off: as a call for all that follows, or as a `with` block or decorator."""
+class _Prepared(property):
+    """A method without arguments that each object has prepared, in C: attrgetter gives it. `with` looks it up in the
+    object; contextlib.ExitStack looks in the class, and calls what it finds there.
+    """
+
+    def __call__(self, of: Any) -> Any:
+        return self.fget(of)()
+
+
+class _Setting(_Decorator):
+    """What set_grad_enabled returns."""
+
+    __enter__ = _Prepared(attrgetter("enter"))
 
     def __init__(self, mode: bool) -> None:
+        stack = _mode.stack
         self.mode = mode
-        self._before = _mode.enabled
-        _mode.enabled = mode
+        self.enter = partial(setitem, stack, -1, mode)
+        self.close = partial(setitem, stack, -1, stack[-1])
 
     def __call__(self, function: Callable) -> Callable:
-        _mode.enabled = self._before  # a decorator acts within its function only
+        self.close()  # a decorator acts within its function only
         return super().__call__(function)
 
-    def _recreate_cm(self) -> set_grad_enabled:
+    def _recreate_cm(self) -> _Setting:
         return set_grad_enabled(self.mode)  # each call of a decorated function has its own: threads are apart
 
-    def __enter__(self) -> None:
-        _mode.enabled = self.mode
 
-    def __exit__(self, *exc: object) -> None:
-        _mode.enabled = self._before
+def set_grad_enabled(mode: bool) -> _Setting:
+    """Turn recording on or off: as a call for all that follows, or as a `with` block or decorator."""
+    block = _Setting(mode)
+    _mode.stack[-1] = mode  # no call from here to within the block
+    return block
 
 
 class _Switch(_Decorator):
     mode: bool
+    close = property(partial(getattr, _mode, "leave"))  # of the thread that leaves the block
 
     def __new__(cls, function: Callable | None = None) -> Any:
         """A grad mode, or as bare `@no_grad` the decorated function."""
         return super().__new__(cls) if function is None else cls()(function)
 
-    def __init__(self) -> None:
-        self._before: list[bool] = []  # a stack: one object may be entered again inside itself
-
     def _recreate_cm(self) -> _Switch:
         return type(self)()  # as above
 
     def __enter__(self) -> None:
-        self._before.append(_mode.enabled)
-        _mode.enabled = self.mode
-
-    def __exit__(self, *exc: object) -> None:
-        _mode.enabled = self._before.pop()
+        stack = _mode.stack
+        stack += (self.mode,)
 
 
 class no_grad(_Switch):
@@ -171,7 +191,7 @@ def record(
     if view_of is not None:
         out._storage = view_of._storage
         out._storage.share(view_of, out)
-    if not _mode.enabled:
+    if not _mode.stack[-1]:
         return out
     for parent in parents:
         if parent._requires_grad:
@@ -199,7 +219,7 @@ def record(
 
 def once_only(op: str, dy: Tensor) -> None:
     """Raise RuntimeError by name in the rule of an op whose gradient has no gradient of its own."""
-    if _mode.enabled and dy._requires_grad:
+    if _mode.stack[-1] and dy._requires_grad:
         raise RuntimeError(f"{op}: this op has no second derivative; expected backward without create_graph")
 
 

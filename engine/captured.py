@@ -8,7 +8,6 @@ CPU and a program of their calls (kernels/program.py).
 from __future__ import annotations
 
 import functools
-import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from engine import recording
 from engine.autograd import is_grad_enabled, set_grad_enabled
 from engine.recording import CaptureError, NotYet, Recording, recorded_in, watched
 from engine.tensor import Tensor, wrap
-from kernels import gpu, graph, threads
+from kernels import forks, gpu, graph, threads
 from kernels.memory import amount
 from kernels.planned import PlannedError
 
@@ -139,7 +138,7 @@ class CapturedStep:
         self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
         self._results_on: str | None = None
         self._warned: set[str] = set()
-        self._lock = threading.RLock()
+        forks.give_lock(self)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: a captured step for each instance, in its __dict__, so that it goes when the instance does.
@@ -266,6 +265,8 @@ class CapturedStep:
     def _captured(self, shape: _Shape, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
         """fn as a graph, not launched yet."""
         on_cpu = self._device(tensors) == "cpu"
+        if on_cpu and not kernels.can_compile():
+            raise CaptureError(f"{self._name}: a program is played by compiled code, which needs Numba")
         inputs = None if on_cpu else [gpu.xp().empty(t.data.shape, t.data.dtype) for t in tensors]
         recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
         modes = _modes(on_cpu)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +16,14 @@ import numpy as np
 
 import kernels
 from engine import recording
-from kernels import gpu
+from kernels import forks, gpu
 
 
 class Generator:
     """A position in the Philox stream of one seed. Seeds are taken modulo 2^64."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._lock = threading.Lock()
+        forks.give_lock(self)
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Generator:

@@ -35,6 +35,7 @@ import numpy as np
 
 from engine.recorded_gradients import Gradients, materialized
 from kernels import gpu
+from kernels.modes import Block
 
 if TYPE_CHECKING:
     from engine.closure import Closure
@@ -60,12 +61,11 @@ class _Local(threading.local):
 
 
 _local = _Local()
-capturing = 0  # functions that are being captured, or watched before, in any thread
-_counting = threading.Lock()
+capturing: list[Block] = []  # in which functions are being captured, or watched before, in any thread
 
 
 def born(tensor: Tensor) -> None:
-    """A tensor has come to be; said while `capturing` is not 0."""
+    """A tensor has come to be; said while anything is `capturing`."""
     if _local.recording is not None:
         _local.recording.born(tensor)
 
@@ -77,7 +77,7 @@ def gradient(leaf: Tensor) -> Tensor | None:
 
 
 def set_gradient(leaf: Tensor, grad: Tensor | None) -> None:
-    """leaf.grad = grad; said while `capturing` is not 0."""
+    """leaf.grad = grad; said while anything is `capturing`."""
     if _local.recording is None:
         leaf._grad = grad
     else:
@@ -85,13 +85,13 @@ def set_gradient(leaf: Tensor, grad: Tensor | None) -> None:
 
 
 def operand(tensor: Tensor) -> Tensor:
-    """The tensor, or what stands for it where NumPy computes with it; said while `capturing` is not 0."""
+    """The tensor, or what stands for it where NumPy computes with it; said while anything is `capturing`."""
     recording = on_device(tensor.data)
     return tensor if recording is None or recording.device == "cuda" else recording.operand(tensor)
 
 
 def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
-    """The tensor, which was made from numbers of the host's; said while `capturing` is not 0.
+    """The tensor, which was made from numbers of the host's; said while anything is `capturing`.
 
     It is a part of the program that this thread records, if it does, with the values that it has now.
     """
@@ -105,7 +105,7 @@ def constant(tensor: Tensor, *, has_values: bool = True) -> Tensor:
 
 
 def existing(array: Any) -> Any:
-    """An array of the host's as ops use it; said while `capturing` is not 0.
+    """An array of the host's as ops use it; said while anything is `capturing`.
 
     The program that this thread records, if it does, reads it at each launch.
     """
@@ -545,41 +545,16 @@ def is_watched() -> bool:
     return _local.constants is not None
 
 
-class watched:
+def watched() -> Block:
     """A block in which the constants are noted, in order, that this thread's program makes on the CPU."""
-
-    def __enter__(self) -> list[Any]:
-        global capturing
-        self._before, _local.constants = _local.constants, []
-        with _counting:
-            capturing += 1
-        return _local.constants
-
-    def __exit__(self, *exc: object) -> None:
-        global capturing
-        _local.constants = self._before
-        with _counting:
-            capturing -= 1
+    constants: list[Any] = []
+    return Block((_local, "constants", constants), among=capturing, gives=constants)
 
 
-class recorded_in:
+def recorded_in(recording: Recording | None) -> Block:
     """A block in which `current()` is that recording, or None: then what it makes is no part of the function either."""
-
-    def __init__(self, recording: Recording | None) -> None:
-        self._recording = recording
-
-    def __enter__(self) -> None:
-        global capturing
-        self._before = _local.recording, _local.constants
-        _local.recording, _local.constants = self._recording, None
-        with _counting:
-            capturing += self._recording is not None
-
-    def __exit__(self, *exc: object) -> None:
-        global capturing
-        _local.recording, _local.constants = self._before
-        with _counting:
-            capturing -= self._recording is not None
+    among = None if recording is None else capturing
+    return Block((_local, "recording", recording), (_local, "constants", None), among=among)
 
 
 def on_device(array: Any) -> Recording | None:

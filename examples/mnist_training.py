@@ -19,6 +19,7 @@ import kernels
 from engine import Tensor, nn, optim
 from engine.data import image_batch, mnist
 from engine.nn import functional as F
+from kernels.paths import user_path
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
 SECONDS_SHOWN = 0.5  # that a loss stays on the progress bar
@@ -182,8 +183,8 @@ def parse(description: str | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=positive(float), default=1e-3, help="peak of the one-cycle schedule")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=positive(int), metavar="N", help="train on the first N images only")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the four IDX files")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
+    parser.add_argument("--data", type=user_path, metavar="DIR", help="folder with the four IDX files")
+    parser.add_argument("--json", type=user_path, metavar="PATH", help="write the figures there")
     flags = parser.parse_args()
     try:
         flags.device = engine.device.as_device(flags.device)

@@ -24,15 +24,18 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from kernels import gpu
+from kernels import forks, gpu, sources  # sources: before any of the kernels
+from kernels.modes import Undone
 from kernels.program import recording
+from kernels.unreached import unreached
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
@@ -85,6 +88,7 @@ _NEEDS = {  # packages to be found, and how they are installed
 }
 
 _chosen: dict[str, ModuleType] = {}  # by device
+_modules: dict[str, ModuleType] = {}  # that were imported, by name
 
 
 def load(name: str) -> ModuleType:
@@ -93,12 +97,12 @@ def load(name: str) -> ModuleType:
     Raises ValueError for a name that no backend has, ImportError where a package that it needs is missing,
     RuntimeError where a GPU is.
     """
-    if name == "cpu" and not _has_numba():
-        raise ImportError("kernels: the backend 'cpu' needs Numba, which is not installed: pip install numba")
+    if name == "cpu" and (lacking := _lacking()) is not None:
+        raise ImportError(f"kernels: the backend 'cpu' needs Numba, which {lacking}")
     if name not in BACKENDS:
         raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {', '.join(BACKENDS)}")
     if _DEVICES[name] == "cpu":
-        return importlib.import_module(f"kernels.{name}")
+        return _imported(f"kernels.{name}")
     gpu.xp()
     if not gpu.runs(name):
         expected = f"expected {gpu.SIMULATORS[name]}=1 too"
@@ -120,29 +124,55 @@ def use(name: str) -> contextlib.AbstractContextManager[None]:
 
     TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
     """
-    before = dict(_chosen)
-    if name == "auto":
-        _chosen.clear()
-        _chosen["cpu"] = load(_best())
-    else:
-        module = load(name)
-        _chosen[_DEVICES[name]] = module
-    return _restoring(before)
+    global _chosen
+    module = load(_best() if name == "auto" else name)
+    chosen = {"cpu": module} if name == "auto" else _chosen | {_DEVICES[name]: module}
+    block = Undone(partial(setattr, sys.modules[__name__], "_chosen", _chosen))
+    _chosen = chosen
+    return block
 
 
 def _best() -> str:
     """The fastest backend for NumPy arrays on this machine; says so once where that is not the one it could be."""
-    if _has_numba():
+    lacking = _lacking()
+    if lacking is None:
         return "cpu"
-    warnings.warn(
-        "kernels: Numba is not installed, so plain NumPy serves, at a fraction of the speed: pip install numba",
-        stacklevel=4,
-    )
+    warnings.warn(f"kernels: Numba {lacking}; plain NumPy serves, at a fraction of the speed", stacklevel=4)
     return "reference"
+
+
+def _lacking() -> str | None:
+    """What keeps Numba from compiling the kernels of the CPU; None if nothing does."""
+    if not _has_numba():
+        return "is not installed: pip install numba"
+    try:
+        _imported("kernels.code_cpu")
+    except Exception as error:  # a broken installation raises what it likes
+        return f"cannot be used ({type(error).__name__}: {error})"
+    return None
+
+
+def can_compile() -> bool:
+    """Whether Numba is there to compile the CPU's kernels, and to play a program of them."""
+    return _lacking() is None
 
 
 def _has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
+
+
+def _imported(name: str) -> ModuleType:
+    module = _modules.get(name)
+    if module is None:
+        forks.hold()
+        module = _modules[name] = _import(name)
+    return module
+
+
+@unreached
+def _import(name: str) -> ModuleType:
+    with forks.loading:
+        return importlib.import_module(name)
 
 
 def of(*arrays: Any) -> ModuleType:
@@ -179,24 +209,10 @@ def name(device: str = "cpu") -> str:
 
 def _choose(device: str) -> ModuleType:
     """The backend that serves a device where none was chosen: what TILEGRAD_KERNELS says, or the best."""
-    asked = os.environ.get("TILEGRAD_KERNELS", "auto")
+    asked = os.environ.get("TILEGRAD_KERNELS") or "auto"
     if asked != "auto":
         load(asked)  # a name that cannot be served is an error whichever device comes first
     if _DEVICES.get(asked) != device:
         asked = _best() if device == "cpu" else "triton" if gpu.runs("triton") else "numba"
     _chosen[device] = load(asked)
     return _chosen[device]
-
-
-def _restoring(before: dict[str, ModuleType]) -> contextlib.AbstractContextManager[None]:
-    """A context manager that does nothing on entry: the choice was made when `use` was called."""
-
-    @contextlib.contextmanager
-    def restore() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            _chosen.clear()
-            _chosen.update(before)
-
-    return restore()

@@ -8,16 +8,17 @@ array and every view of it are gone. It can therefore never be seen through an a
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from kernels import forks
+from kernels.modes import Block
 
 SMALLEST = 1 << 16  # bytes; below, the allocator of NumPy keeps its pages by itself
 KEPT = 1 << 28  # bytes of idle blocks at most
@@ -42,7 +43,7 @@ class Pool:
         self._kept = kept
         self.reference = weakref.ref(self)
         self._blocks: dict[int, list[_Block]] = {}
-        self._lock = threading.RLock()  # a block may come back, by garbage collection, while its thread holds the lock
+        forks.give_lock(self)  # one to be taken again: a block may come back, by garbage collection, meanwhile
         self.idle_bytes = 0
         self.nbytes = 0  # of all blocks that were ever made
 
@@ -52,9 +53,11 @@ class Pool:
         rounded = -(-size // unit) * unit
         with self._lock:
             blocks = self._blocks.get(rounded)
-            if blocks:
+            if blocks:  # no calls here or below, between which Ctrl-C could leave one half done
+                block = blocks[-1]
+                del blocks[-1]
                 self.idle_bytes -= rounded
-                return blocks.pop()
+                return block
             self.nbytes += rounded
         memory = np.empty(rounded + LINE, np.uint8)
         return _Block(memory, rounded, -(-memory.ctypes.data // LINE) * LINE)
@@ -62,7 +65,8 @@ class Pool:
     def give_back(self, block: _Block) -> None:
         with self._lock:
             if self.idle_bytes + block.size <= self._kept:
-                self._blocks.setdefault(block.size, []).append(block)
+                blocks = self._blocks.setdefault(block.size, [])
+                blocks += (block,)
                 self.idle_bytes += block.size
 
     def free(self) -> None:
@@ -110,14 +114,14 @@ def _give_back(lease: Any) -> None:
         pool.give_back(lease.block)
 
 
-@contextlib.contextmanager
-def taken_from(pool: Pool) -> Iterator[None]:
+def taken_from(pool: Pool) -> Block:
     """Within the block this thread's arrays come from that pool, and go back to it whenever they die."""
-    before, _local.pool = _local.pool, pool
-    try:
-        yield
-    finally:
-        _local.pool = before
+    return Block(taking_from(pool))
+
+
+def taking_from(pool: Pool) -> tuple[Any, str, Any]:
+    """The setting of such a block."""
+    return _local, "pool", pool
 
 
 def pool_of(array: np.ndarray) -> Pool | None:

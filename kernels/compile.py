@@ -19,8 +19,9 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
+
+from kernels.paths import user_path
 
 # Shared memory one program may have: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 103: 227 << 10, 120: 99 << 10}
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.compile", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="80,90", help="compute capabilities, 90 for 9.0 (default: 80,90)")
     parser.add_argument("--kernels", default="triton", choices=LANGUAGES, help="which backend's kernels")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--json", type=user_path, help="also write the rows to this file")
     parser.add_argument("--defaults", action="store_true", help="only the shipped defaults, not their alternatives")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: the number of cores)")
     flags = parser.parse_args(arguments)

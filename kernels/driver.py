@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
 from collections.abc import Sequence
 
-from kernels import gpu
+from kernels import forks, gpu
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _STATIC_SHARED = 48 * 1024  # more must be asked for
@@ -46,7 +45,7 @@ class Function:
         offsets = [struct.calcsize("".join(formats[:i]) + "0" + f) for i, f in enumerate(formats)]
         self._pointers = (ctypes.c_void_p * len(offsets))(*(start + offset for offset in offsets))
         self._address = ctypes.addressof(self._pointers)
-        self._lock = threading.Lock()
+        forks.give_lock(self)
 
     def launch(self, grid: tuple[int, ...], block: Block, *values: int | float) -> None:
         """Launch on CuPy's current stream. Safe under stream capture, and from several threads."""

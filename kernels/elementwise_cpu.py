@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from kernels.code_cpu import njit
 from kernels.math_cpu import CONTRACT, exp_in_parts, normal_in_parts, normal_tail, wide_exp_in_parts
 from kernels.share_cpu import share
 

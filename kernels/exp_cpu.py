@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
+
+from kernels.code_cpu import njit
 
 _f = np.float32
 _PER_LOG2 = _f(1.4426950408889634)

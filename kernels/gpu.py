@@ -7,13 +7,14 @@ CuPy before. Then too kernels/memory.py takes over what happens when the GPU's m
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Any
+
+from kernels.modes import Block
 
 SIMULATORS = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # the variables that ask for them
 
@@ -58,15 +59,9 @@ def capability() -> int:
     return int(xp().cuda.Device().compute_capability)
 
 
-@contextlib.contextmanager
-def simulate() -> Iterator[None]:
+def simulate() -> Block:
     """Device "cuda" is simulated within the block, whatever the machine has: to compile without running."""
-    global _forced
-    before, _forced = _forced, importlib.import_module("kernels.simulated")
-    try:
-        yield
-    finally:
-        _forced = before
+    return Block((sys.modules[__name__], "_forced", importlib.import_module("kernels.simulated")))
 
 
 def view_in(memory: Any, offset: int, like: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from kernels import gpu
+from kernels.modes import Block
 from kernels.program import Program, recorded
 
 _NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[[^\]]*?label="(.*?)"\s*\]', re.DOTALL)  # of CUDA's DOT text
@@ -72,8 +73,7 @@ def capturing() -> Graph | None:
     return _local.graph
 
 
-@contextlib.contextmanager
-def capture() -> Iterator[Graph]:
+def capture() -> contextlib.AbstractContextManager[Graph]:
     """Record what this thread tells device "cuda" within the block; after an exception there is no graph.
 
     What the host would have to wait for raises (RuntimeError, or CuPy's own). Kernels should have been launched once
@@ -81,23 +81,15 @@ def capture() -> Iterator[Graph]:
     """
     if _local.graph is not None:
         raise RuntimeError("capture: a graph is being captured already; expected one at a time")
-    graph = Graph()
-    _local.graph = graph
-    try:
-        with _on_tape(graph) if gpu.is_simulated() else _on_stream(graph):
-            yield graph
-    finally:
-        _local.graph = None
+    return _on_tape(Graph()) if gpu.is_simulated() else _on_stream(Graph())
 
 
-@contextlib.contextmanager
-def capture_cpu() -> Iterator[Graph]:
+def capture_cpu() -> contextlib.AbstractContextManager[Graph]:
     """Record what this thread has the kernels of the CPU do within the block, as kernels/program.py says."""
     graph = Graph()
     graph.program = program = Program()
-    with recorded(program):
-        yield graph
     graph._launch, graph._nodes, graph._nbytes = program.launch, program.nodes, lambda: program.nbytes
+    return recorded(program, graph)
 
 
 @contextlib.contextmanager
@@ -117,25 +109,26 @@ def aside() -> Iterator[None]:
         stream.synchronize()
 
 
-@contextlib.contextmanager
-def _on_tape(graph: Graph) -> Iterator[None]:
+def _on_tape(graph: Graph) -> Block:
     from kernels import tape
 
     onto = tape.Tape()
-    with tape.recorded_on(onto), np.errstate(all="ignore"):
-        yield
-    graph._launch, graph._nodes = onto.launch, onto.nodes
+
+    def end() -> None:
+        graph._launch, graph._nodes = onto.launch, onto.nodes
+
+    return Block((_local, "graph", graph), tape.recording_on(onto), gives=graph, quiet=True, then=end)
 
 
 @contextlib.contextmanager
-def _on_stream(graph: Graph) -> Iterator[None]:
+def _on_stream(graph: Graph) -> Iterator[Graph]:
     cuda = gpu.xp().cuda
     pool = cuda.MemoryPool()
     stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
-    with stream, cuda.using_allocator(pool.malloc):
+    with Block((_local, "graph", graph)), stream, cuda.using_allocator(pool.malloc):
         stream.begin_capture()
         try:
-            yield
+            yield graph
         except BaseException:
             with contextlib.suppress(Exception):  # what was captured may be invalid: the exception says why
                 stream.end_capture()

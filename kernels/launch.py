@@ -29,10 +29,10 @@ here uses: the same in Triton 3.6 and 3.9.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ from triton.compiler import ASTSource, CompiledKernel
 
 from kernels import driver, gpu
 from kernels.checks import bfloat16
+from kernels.modes import Block
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 if INTERPRETED:
@@ -219,16 +220,10 @@ _recorded_for = 90
 _alternatives = False
 
 
-@contextlib.contextmanager
-def recording(arch: int = 90) -> Iterator[list[Specialisation]]:
-    """Launches within the block are noted in the list it yields, as for that architecture, instead of being run."""
-    global _recorder, _recorded_for
-    before = _recorder, _recorded_for
-    _recorder, _recorded_for = [], arch
-    try:
-        yield _recorder
-    finally:
-        _recorder, _recorded_for = before
+def recording(arch: int = 90) -> Block:
+    """Launches within the block are noted in the list it gives, as for that architecture, instead of being run."""
+    here, specs = sys.modules[__name__], list[Specialisation]()
+    return Block((here, "_recorded_for", arch), (here, "_recorder", specs), gives=specs)
 
 
 def is_recording() -> bool:
@@ -236,12 +231,6 @@ def is_recording() -> bool:
     return _recorder is not None
 
 
-@contextlib.contextmanager
-def alternatives() -> Iterator[None]:
+def alternatives() -> Block:
     """Launches recorded within the block are not the shipped defaults."""
-    global _alternatives
-    before, _alternatives = _alternatives, True
-    try:
-        yield
-    finally:
-        _alternatives = before
+    return Block((sys.modules[__name__], "_alternatives", True))

@@ -29,11 +29,12 @@ as 5 + 2 ndim words of 8 bytes: meminfo, parent (null here), elements, itemsize,
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kernels import driver, gpu, simt
+from kernels.modes import Block
 
 if simt.SIMULATED:
     from kernels import cudasim
@@ -116,15 +117,10 @@ def _formats(kind: str) -> str:
 _recorder: list[Specialisation] | None = None
 
 
-@contextlib.contextmanager
-def recording() -> Iterator[list[Specialisation]]:
-    """Launches within the block are noted in the list it yields instead of being run."""
-    global _recorder
-    before, _recorder = _recorder, []
-    try:
-        yield _recorder
-    finally:
-        _recorder = before
+def recording() -> Block:
+    """Launches within the block are noted in the list it gives instead of being run."""
+    specs = list[Specialisation]()
+    return Block((sys.modules[__name__], "_recorder", specs), gives=specs)
 
 
 def is_recording() -> bool:

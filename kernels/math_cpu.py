@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from kernels.code_cpu import njit
 from kernels.exp_cpu import power_of_two
 
 _f = np.float32

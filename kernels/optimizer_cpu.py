@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from kernels import optimizer_reference as reference
 from kernels import threads
+from kernels.code_cpu import njit
 from kernels.optimizer_reference import Arrays, Scalar
 from kernels.program import do, whole
 from kernels.share_cpu import share

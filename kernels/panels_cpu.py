@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from kernels.code_cpu import njit
 from kernels.share_cpu import share
 from kernels.tile_cpu import LANES
 

@@ -17,10 +17,10 @@ vectors. One thread, 2 x 2 windows over (128, 32, 26, 26), 14.5 MB moved; a plai
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import pool_reference as reference
+from kernels.code_cpu import njit
 from kernels.program import contiguous, whole
 from kernels.share_cpu import share
 from kernels.windows import Pair, Windows

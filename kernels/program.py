@@ -23,7 +23,6 @@ through arrays.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import ctypes
 import operator
 import sys
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels import buffers
+from kernels.modes import Block
 from kernels.planned import Planned, PlannedError
 
 Range = tuple[int, int]  # of addresses, the second of them the first that is beyond
@@ -606,26 +606,15 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return array if array.flags.c_contiguous else dense(array)
 
 
-@contextlib.contextmanager
-def paused() -> Iterator[None]:
+def paused() -> Block:
     """Within the block this thread does what it is told at once."""
-    before, _local.program = _local.program, None
-    try:
-        yield
-    finally:
-        _local.program = before
+    return Block((_local, "program", None))
 
 
-@contextlib.contextmanager
-def recorded(program: Program) -> Iterator[None]:
+def recorded(program: Program, gives: Any = None) -> Block:
     """Within the block this thread records the program."""
-    before, _local.program = _local.program, program
-    try:
-        with buffers.taken_from(program._pool), np.errstate(all="ignore"):
-            yield
-    finally:
-        _local.program = before
-    program.close()
+    pool = buffers.taking_from(program._pool)
+    return Block(pool, (_local, "program", program), gives=gives, quiet=True, then=program.close)
 
 
 def is_view(array: np.ndarray) -> bool:

@@ -31,11 +31,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from kernels.stale_cpu import forget_stale
+from kernels.code_cpu import cfunc, njit
 
 _CLOSED = (1 << 16) - 1
 
@@ -63,6 +62,7 @@ def new_team() -> np.ndarray:
     memory = np.zeros(_WORDS, np.int64)
     memory[_CLAIM] = _CLOSED
     memory[_RUN] = _address_of(_run)
+    serve.compile("void(int64)")  # by the caller, whom Ctrl-C reaches while it waits for Numba's compiler
     return memory
 
 
@@ -292,7 +292,7 @@ def _note(recorder, thunk, arguments, words, begin, stop, pieces):
 
 @cache
 def _compiled(function: Any) -> Any:
-    return cfunc(_RUN_SIGNATURE, cache=True)(function)
+    return cfunc(_RUN_SIGNATURE, function)
 
 
 def _address_of(function: Any) -> int:
@@ -358,6 +358,3 @@ def serve(team):
 def stop(team: np.ndarray) -> None:
     """Have the threads of a team leave `serve`, now and whenever they enter it."""
     team[_STOP] = 1
-
-
-forget_stale(serve.stats.cache_path)  # before any of it is read

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import softmax_reference as reference
+from kernels.apart_cpu import load, store
 from kernels.checks import bfloat16
+from kernels.code_cpu import njit
 from kernels.math_cpu import exp, of_ordered, ordered
 from kernels.program import whole
 from kernels.share_cpu import share
@@ -32,7 +33,8 @@ _float32 = np.dtype(np.float32)
 _SERVED = _float32, np.dtype(np.float16), bfloat16
 _BLOCK = 1 << 10  # numbers that are summed in float32, sums of which are in float64
 _ZERO, _LARGEST = np.float32(0), np.float32(176)
-_REASSOC = {"reassoc"}  # of sums; what exp does has its own flags
+# Of sums; what exp does has its own flags. A loop that writes an array beside its sum does so by apart_cpu.
+_REASSOC = {"reassoc"}
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -151,10 +153,6 @@ def _maximum(x):
     return of_ordered(most)
 
 
-# A loop that reads one array and writes to another is compiled twice: where they lie too close together, numbers go one
-# by one. One that also sums would give other bits there, so what sums below has one array only.
-
-
 @njit(nogil=True, fastmath=_REASSOC)
 def _exp_of_shifted(x, y):
     """y = exp(x - max(x)); their sum."""
@@ -162,10 +160,8 @@ def _exp_of_shifted(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            block[j] = block_x[j] - m
-        for j in range(block.size):
-            e = exp(block[j])
-            block[j] = e
+            e = exp(load(block_x, j) - m)
+            store(block, j, e)
             part += e
         total += part
     return total
@@ -178,9 +174,9 @@ def _shift(x, y):
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
-            block[j] = block_x[j] - m
-        for j in range(block.size):
-            part += exp(block[j])
+            v = load(block_x, j) - m
+            store(block, j, v)
+            part += exp(v)
         total += part
     return total
 

@@ -13,10 +13,10 @@ AVX-512, both calls with their checks:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels import buffers, threads
 from kernels import softmax_xent_reference as reference
+from kernels.code_cpu import njit
 from kernels.exp_cpu import exp_in_place
 from kernels.program import dense, guard, whole
 from kernels.share_cpu import share

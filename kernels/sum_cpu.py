@@ -6,10 +6,10 @@ Served here are float32 matrices in C order summed over their rows; all else is 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels import sum_reference as reference
 from kernels import threads
+from kernels.code_cpu import njit
 from kernels.program import whole
 from kernels.share_cpu import share
 
@@ -26,7 +26,7 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
     return y
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@njit(nogil=True, cache=True)
 def sum_rows(x, y, begin, stop, part, team):
     """y[n, c] = sum over r of x[n, r, c], for n from begin to stop; both float32 and contiguous."""
     if team:

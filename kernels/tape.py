@@ -8,12 +8,14 @@ it does not change from launch to launch.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+from kernels.modes import Block
 
 Action = Callable[[], None]
 
@@ -50,14 +52,14 @@ def recording() -> Tape | None:
     return _local.tape
 
 
-@contextlib.contextmanager
-def recorded_on(tape: Tape | None) -> Iterator[None]:
+def recorded_on(tape: Tape | None) -> Block:
     """Within the block this thread records on that tape; with None it does what it is told at once."""
-    before, _local.tape = _local.tape, tape
-    try:
-        yield
-    finally:
-        _local.tape = before
+    return Block(recording_on(tape))
+
+
+def recording_on(tape: Tape | None) -> tuple[Any, str, Any]:
+    """The setting of such a block."""
+    return _local, "tape", tape
 
 
 def do(name: str, action: Action) -> None:

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.code_cpu import njit
 from kernels.share_cpu import share
 
 

@@ -10,15 +10,16 @@ waiting for an event: what is captured should have run once before.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kernels import gpu, launch, tuning_cache
+from kernels.modes import Block
 
 MOST = 8
 Config = Mapping[str, int]  # keyword arguments of the kernel: its constexprs, num_warps, num_stages
@@ -104,15 +105,9 @@ def is_enabled() -> bool:
     return os.environ.get("TILEGRAD_AUTOTUNE", "1") != "0"
 
 
-@contextlib.contextmanager
-def forced(index: int) -> Iterator[None]:
+def forced(index: int) -> Block:
     """Within the block every Tuned takes its configuration of that index (modulo their number): to test each."""
-    global _forced
-    before, _forced = _forced, index
-    try:
-        yield
-    finally:
-        _forced = before
+    return Block((sys.modules[__name__], "_forced", index))
 
 
 def measure(configs: Sequence[Config], run: Callable[[Config], None]) -> Config:

@@ -23,6 +23,7 @@ import numpy as np
 import triton
 
 from kernels import gpu, launch
+from kernels.paths import user_path
 
 VERSION = 1
 
@@ -31,7 +32,7 @@ def path() -> Path:
     """The file: in TILEGRAD_CACHE, or in the user's cache folder."""
     folder = os.environ.get("TILEGRAD_CACHE")
     if folder:
-        return Path(folder) / "autotune.json"
+        return user_path(folder) / "autotune.json"
     try:
         from platformdirs import user_cache_path
 

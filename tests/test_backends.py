@@ -68,6 +68,75 @@ print(len(caught), caught[0].message)
     assert done.stdout.startswith("1 kernels: Numba is not installed")
 
 
+STEP = """
+import sys, warnings
+import engine, kernels
+from engine import nn
+from engine.nn import functional as F
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    for _ in range(3):
+        F.cross_entropy(model(engine.randn(2, 1, 8, 8)), engine.tensor([0, 2])).backward()
+    step = engine.capture(lambda x: model(x).sum())
+    x = engine.randn(2, 1, 8, 8)
+    assert len({step(x).item() for _ in range(4)}) == 1 and "runs plainly" in step.summary()
+assert all(p.grad is not None for p in model.parameters())
+print(kernels.name(), len(caught), *[str(w.message) for w in caught], sep="|")
+try:
+    kernels.use("cpu")
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "raised"),
+    [
+        ("raise OSError('libllvmlite.so: cannot open shared object file')", "OSError: libllvmlite.so: cannot open"),
+        ("raise ImportError('Numba needs NumPy 2.3 or less')", "ImportError: Numba needs NumPy 2.3 or less"),
+        ("", "ModuleNotFoundError: No module named 'numba.core'"),  # a folder of that name, say
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_with_a_broken_numba_auto_says_so_once_and_takes_the_reference(package, raised, tmp_path):
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text(package)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    said, refused = done.stdout.splitlines()
+    chosen, _, of_backend, of_step = said.split("|")
+    assert chosen == "reference" and of_backend.startswith(f"kernels: Numba cannot be used ({raised}")
+    assert of_backend.endswith("; plain NumPy serves, at a fraction of the speed")
+    assert "is played by compiled code, which needs Numba; it runs plainly" in of_step
+    assert refused.startswith(f"kernels: the backend 'cpu' needs Numba, which cannot be used ({raised}")
+
+
+def test_with_numbas_compiler_switched_off_auto_says_so_once_and_takes_the_reference():
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    said, refused = done.stdout.splitlines()
+    assert said.startswith("reference|2|kernels: Numba cannot be used (ImportError: Numba's compiler is switched off")
+    assert "NUMBA_DISABLE_JIT" in refused
+
+
+def test_an_empty_variable_counts_as_unset():
+    code = """
+import os
+import engine, kernels
+from kernels import threads
+assert threads.num_threads() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+print(kernels.name(), engine.ones(3).relu().sum().item())
+"""
+    names = ["TILEGRAD_KERNELS", "TILEGRAD_DATA", "TILEGRAD_CACHE", "TILEGRAD_AUTOTUNE", "TRITON_INTERPRET"]
+    names += ["NUMBA_ENABLE_CUDASIM", "OMP_NUM_THREADS"]
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"} | dict.fromkeys(names, "")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "cpu 3.0\n"), done.stderr
+
+
 @pytest.mark.parametrize(("simulated", "other"), [("triton", "numba"), ("numba", "triton")])
 def test_a_device_simulated_for_one_language_runs_that_one(simulated, other):
     """Chosen by itself, while the other language is refused with what it would need."""

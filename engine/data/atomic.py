@@ -1,27 +1,68 @@
 """Writing a file so that its name only ever shows all of the bytes, or what was there before."""
 
+import contextlib
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_STALE_SECONDS = 3600  # without a byte written, where there are no locks to tell by
 
 
 def write_atomically(path: str | os.PathLike[str], *chunks: bytes | memoryview) -> None:
     """Write the chunks, one after the other, to `path`.
 
     They go to a temporary name in the same folder (a rename is atomic only inside one file system), reach the
-    disk, and are renamed. Whatever fails on the way, `path` is as it was and the temporary file is gone. Two
-    writers at once are safe: each has its own temporary name, and the last rename wins whole.
+    disk, and are renamed. Whatever fails on the way, `path` is as it was and the temporary file is gone; only a
+    process that is killed leaves it, for `sweep`. Two writers at once are safe: each has its own temporary name,
+    and the last rename wins whole.
 
     Raises OSError where the folder does not exist or cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
-    try:
-        with open(partial, "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())  # before the rename: else a power cut can leave the new name on no bytes
+    with _partial(path) as (partial, file):
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())  # before the rename: else a power cut can leave the new name on no bytes
+        if fcntl is None:
+            file.close()  # Windows renames no open file
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed writers have left in the folder; those of writers at work stay."""
+    with contextlib.suppress(OSError):
+        for partial in folder.glob(".*.part"):
+            with contextlib.suppress(OSError):  # it is being written, or gone
+                if fcntl is None:
+                    if time.time() - partial.stat().st_mtime > _STALE_SECONDS:
+                        partial.unlink()
+                    continue
+                with open(partial, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    partial.unlink()
+
+
+@contextlib.contextmanager
+def _partial(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside the path, locked as long as it is written, so that `sweep` tells it from one left behind."""
+    while True:
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+        try:
+            with open(partial, "xb") as file:
+                if fcntl is not None:
+                    with contextlib.suppress(OSError):  # a file system without locks, where none is swept either
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                if not partial.exists():
+                    continue  # swept before it was locked
+                yield partial, file
+                return
+        finally:
+            partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from engine.data.atomic import write_atomically
+from engine.data.atomic import sweep, write_atomically
 from engine.data.idx import decompress
 
 _ANSWER_SECONDS = 5  # for a mirror's first answer, all in all
@@ -44,11 +44,13 @@ def cached(
 
     A file that the cache lacks, or whose sha256 differs, comes from the first source that has it, and is
     written only after its own sha256 agreed. What one source gave right is kept when a later one has to give
-    the rest; files of `sha256` that come along unasked are kept too. Safe for two processes at once.
+    the rest; files of `sha256` that come along unasked are kept too. Safe for two processes at once. What a
+    process that was killed has left half written is removed.
 
     Raises RuntimeError, with the reason each source failed for, if a file cannot be had.
     """
     folder = _cache_folder() / collection
+    sweep(folder)
     files, reasons = {}, []
     for name in wanted:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.data.idx import read_idx
+from kernels.paths import user_path
 
 FILES = {  # split -> images, labels
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -27,10 +28,10 @@ def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> t
     split   "train" (60,000) or "test" (10,000)
     ->      images (N, 28, 28) uint8, 0 is background; labels (N,) uint8, 0 to 9
 
-    A given folder is the only place looked at. Its files may be gzipped or not, named train-images-idx3-ubyte
-    or train-images.idx3-ubyte (or -labels-idx1-, or t10k-), with or without .gz, and may be any well-formed
-    data set of this form, whatever its N and image size. The cache holds MNIST proper and nothing else: the
-    sha256 of every file is checked before it goes in and whenever it is read.
+    A given folder (`~` in it is the home) is the only place looked at. Its files may be gzipped or not, named
+    train-images-idx3-ubyte or train-images.idx3-ubyte (or -labels-idx1-, or t10k-), with or without .gz, and may
+    be any well-formed data set of this form, whatever its N and image size. The cache holds MNIST proper and
+    nothing else: the sha256 of every file is checked before it goes in and whenever it is read.
 
     Raises ValueError for another split and for files that are malformed or do not match; TypeError for a root
     that is no path; FileNotFoundError for files missing from a given folder; RuntimeError, with every
@@ -41,7 +42,7 @@ def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> t
     if root is not None and not isinstance(root, str | os.PathLike):
         raise TypeError(f"mnist: root is {type(root).__name__}; expected a path")
     root = root if root is not None else os.environ.get("TILEGRAD_DATA") or None
-    return _from_cache(split) if root is None else _from_folder(Path(root), split)
+    return _from_cache(split) if root is None else _from_folder(user_path(root), split)
 
 
 def _from_folder(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -68,10 +68,10 @@ def test_many_calls_in_a_row_and_after_the_team_has_gone_to_sleep(four_threads):
             time.sleep(0.01)
 
 
-def test_while_the_team_is_busy_a_caller_makes_the_same_pieces_alone(four_threads):
+def test_while_the_team_is_busy_a_caller_makes_the_same_pieces_alone(four_threads, monkeypatch):
     alone = shared(4, 10)
-    with threads._lock:
-        beside = shared(4, 10)
+    monkeypatch.setitem(threads._user, None, object())
+    beside = shared(4, 10)
     assert beside[:2] == alone[:2]
     assert (beside[2] == 1).all()
 
@@ -136,6 +136,82 @@ def test_the_environment_sets_the_number(environment, expected):
         [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, check=True
     )
     assert int(out.stdout) == expected
+
+
+COUNT = """
+import sys, threading, _thread
+import numpy as np
+import engine
+from kernels import threads
+from kernels.sum_cpu import sum_rows
+x, y = np.ones((2000, 4, 5), np.float32), np.empty((2000, 5), np.float32)
+threads.share(sum_rows, 2000, 2000, x, y)
+assert (y == 4).all()
+print(threads.num_threads(), len(threads._started))
+"""
+
+
+def count(code=COUNT, **environment):
+    """(threads that kernels may use, threads that were started), said by a process that ends as it should."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return tuple(map(int, done.stdout.split()))
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "NUMBA_NUM_THREADS"])
+def test_the_environment_may_ask_for_more_than_is_of_use(variable):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert count(**{variable: str(1000 * cores)}) == (4 * cores, 4 * cores - 1)
+
+
+@pytest.mark.parametrize(("most", "error"), [(0, "RuntimeError()"), (1, "MemoryError()"), (5, "RuntimeError()")])
+def test_where_the_system_starts_no_more_threads_fewer_do_the_work(most, error):
+    limit = f"""
+import _thread
+import threading  # whose threads are others
+start = _thread.start_new_thread
+started = []
+def limited(*args):
+    if len(started) == {most}:
+        raise {error}
+    started.append(start(*args))
+    return started[-1]
+_thread.start_new_thread = limited
+from kernels import threads
+threads.set_num_threads(8)
+"""
+    assert count(limit + COUNT + "threads.share(sum_rows, 2000, 2000, x, y)") == (8, most)
+
+
+def test_a_limit_of_the_systems_own():
+    """The memory that stacks of threads are mapped in, used up; as root too, whom a number of processes does not bind.
+
+    The kernels are loaded before, which takes more memory than there is then.
+    """
+    resource = pytest.importorskip("resource")
+    assert resource
+    limit = """
+import resource
+from kernels import threads, share_cpu
+import numpy as np
+threads.set_num_threads(3)
+from kernels.sum_cpu import sum_rows
+threads.share(sum_rows, 2000, 2000, np.ones((2000, 4, 5), np.float32), np.empty((2000, 5), np.float32))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
+threads.set_num_threads(200)
+"""
+    asked, started = count(limit + COUNT)
+    assert asked == 200 and 2 <= started < 50
+
+
+def test_set_num_threads_of_very_many(four_threads):
+    threads.set_num_threads(10**9)
+    begins, _, done = shared(9, 100)
+    assert len(begins) == 9 and (done == 1).all()
 
 
 def losses_of_training(seed):

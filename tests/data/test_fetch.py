@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from engine.data import fetch
+from engine.data import atomic, fetch
 from engine.data.idx import encode_idx
 
 GOOD = {name: encode_idx(np.arange(n, dtype=np.uint8)) for name, n in (("a", 5), ("b", 6), ("c", 7))}
@@ -190,6 +190,63 @@ def test_two_at_once_both_get_whole_files(folder):
         thread.join()
     assert results == [only("a", "b")] * 2
     assert sorted(os.listdir(folder)) == ["a", "b"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fcntl") is None, reason="there are no locks to tell by")
+def test_what_killed_downloads_left_is_removed_and_what_others_are_writing_is_not(folder):
+    folder.mkdir(parents=True)
+    code = """
+import os, sys, time
+from engine.data import atomic
+def stop(number):
+    print(flush=True)
+    time.sleep(60)
+os.fsync = stop
+atomic.write_atomically(sys.argv[1], b"all but the rename")
+"""
+    command = [sys.executable, "-c", code, str(folder / "b")]
+    killed, writing = (subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2))
+    try:
+        for process in (killed, writing):
+            process.stdout.readline()
+        assert len(os.listdir(folder)) == 2
+        killed.kill()
+        killed.wait()
+        (folder / "mine.part").touch()
+        assert cached(["a"], Fake("up", GOOD)) == only("a")
+        left = sorted(os.listdir(folder))
+        assert len(left) == 3 and f".b.{writing.pid}-" in left[0] and left[1:] == ["a", "mine.part"]
+    finally:
+        for process in (killed, writing):
+            process.kill()
+            process.communicate()
+    assert cached(["a"], Fake("up", GOOD)) == only("a")  # from the cache, which is tidied too
+    assert sorted(os.listdir(folder)) == ["a", "mine.part"]
+
+
+def test_without_locks_only_what_is_old_is_removed(folder, monkeypatch):
+    monkeypatch.setattr(atomic, "fcntl", None)
+    folder.mkdir(parents=True)
+    for name in (".a.1-00000000.part", ".b.2-00000000.part"):
+        (folder / name).touch()
+    os.utime(folder / ".a.1-00000000.part", (1, 1))
+    assert cached(["a"], Fake("up", GOOD)) == only("a")
+    assert sorted(os.listdir(folder)) == [".b.2-00000000.part", "a"]
+
+
+def test_a_temporary_that_was_swept_before_its_lock_is_made_anew(tmp_path, monkeypatch):
+    """Between the making of the file and its lock another process may take it for one that was left behind."""
+    made = []
+
+    def locked(file, how):
+        if not made:
+            atomic.os.unlink(file.name)
+        made.append(file.name)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", locked)
+    atomic.write_atomically(tmp_path / "file", b"whole")
+    assert len(set(made)) == 2
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"whole"
 
 
 def test_a_cache_that_cannot_be_made_is_said_before_anything_is_downloaded(folder):

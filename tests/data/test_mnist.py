@@ -69,6 +69,15 @@ def test_environment_names_the_folder(folder, monkeypatch):
     assert_is(mnist(split="test"), "test")
 
 
+@pytest.mark.parametrize("through", ["root", "environment"])
+def test_a_tilde_is_the_home(through, folder, monkeypatch):
+    """`~` in a Makefile, a unit file or behind `--data=` comes as it is."""
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    monkeypatch.setenv("TILEGRAD_DATA", f"~/{folder.name}" if through == "environment" else "")
+    assert_is(mnist(f"~/{folder.name}" if through == "root" else None), "train")
+
+
 def test_root_goes_before_the_environment(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("TILEGRAD_DATA", str(tmp_path / "nowhere"))
     assert_is(mnist(folder), "train")
