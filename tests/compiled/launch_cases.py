@@ -183,6 +183,22 @@ def test_an_aligned_pointer_is_what_makes_loads_wide():
     assert "ld.global.v4" in wide and "ld.global.v4" not in narrow
 
 
+def test_kernels_compile_with_offsets_of_64_bits(monkeypatch):
+    """Where the interpreter takes any mixture of widths: what a branch or a loop changes must keep its type."""
+    from kernels import triton_backend
+
+    monkeypatch.setattr(addresses, "NARROW", 64)
+    with gpu.simulate(), launch.recording() as specs:
+        for x, w in (((2, 16, 5, 5), (16, 16, 3, 3)), ((2, 2, 5, 5), (3, 2, 3, 3))):
+            x, w = (gpu.xp().empty(shape, np.float16) for shape in (x, w))
+            y = triton_backend.conv2d(x, w, stride=(2, 2))
+            triton_backend.conv2d_grad_input(y, w, x.shape, (2, 2), (0, 0), (1, 1), 1)
+    wide = [spec for spec in specs if spec.default and dict(spec.constexprs)["WIDE"]]
+    assert len(wide) == 4
+    for spec in wide:
+        assert spec.compile(90).asm["cubin"]
+
+
 def test_more_than_48_kb_of_shared_memory_is_asked_for(driver):
     @kernel
     def _dot_kernel(a_ptr, b_ptr, c_ptr, k, N: tl.constexpr):
