@@ -25,17 +25,18 @@ import triton
 import triton.language as tl
 
 from kernels.activations_triton import activate
+from kernels.addresses import are_wide
 from kernels.conv2d_reference import Conv
 from kernels.conv2d_windows_triton import (
     advance,
     block,
     channels_last,
-    is_wide,
     phase_constants,
     phase_taps,
     pixel,
     steps,
     tile_index,
+    wide,
     window_constants,
 )
 from kernels.launch import cdiv, kernel
@@ -48,14 +49,15 @@ BLOCK_P, WARPS_P = 128, 4  # pixels of a step of the gradient to the weight
 def _few_product(
     source_ptr, w_ptr, image, row, col, live, channel, w_base, inside, height, width, at_n, at_c, at_h, at_w,
     taps_h, taps_w, step_h, step_w, w_tap_h, w_tap_w, w_k,
-    DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    DEPTH: tl.constexpr, PADDED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """The (BLOCK_M, BLOCK_N) tile of sums over taps (u, v) and k < DEPTH, in float32.
 
         tile[m, n] = sum of source[image[m], channel[n] + k, row[m] + u * step_h, col[m] + v * step_w]
                             * w[w_base[n] + u * w_tap_h + v * w_tap_w + k * w_k]
 
-    source (N, C, height, width) with strides at_*, zero outside the image; channel is (1, BLOCK_N), or one for all n.
+    source (N, C, height, width) with strides at_*; channel is (1, BLOCK_N), or one for all n. Outside the image it is
+    zero where PADDED; else there is no term: a zero times a weight that is NaN or infinite would be one.
     """
     base = image * at_n + row * at_h + col * at_w
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -67,7 +69,11 @@ def _few_product(
         for k in tl.static_range(DEPTH):
             a = tl.load(source_ptr + offset + (channel + k) * at_c, mask=seen, other=0.0)
             b = tl.load(w_ptr + w_base + u * w_tap_h + v * w_tap_w + k * w_k, mask=inside, other=0.0)
-            acc += a.to(tl.float32) * b.to(tl.float32)[None, :]
+            term = a.to(tl.float32) * b.to(tl.float32)[None, :]
+            if PADDED:
+                acc += term
+            else:
+                acc = tl.where(seen, acc + term, acc)  # compiled to a multiply-add under a predicate
     return acc
 
 
@@ -82,7 +88,7 @@ def _conv2d_few_kernel(
     """x (N, groups * DEPTH, height, width), w (channels, DEPTH, KERNEL_H, KERNEL_W) and bias (channels,) or None, any
     strides; y (pixels, channels) dense. group_channels: of y, a group.
     """
-    tile_m, tile_n = tile_index(tl.cdiv(channels, BLOCK_N), WIDE)
+    tile_m, tile_n, _ = tile_index(tl.cdiv(channels, BLOCK_N), 1, WIDE)
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < channels
@@ -102,18 +108,19 @@ def _conv2d_few_kernel(
         inside,
         height,
         width,
-        x_n,
-        x_c,
-        x_h,
-        x_w,
+        wide(x_n, WIDE),
+        wide(x_c, WIDE),
+        wide(x_h, WIDE),
+        wide(x_w, WIDE),
         KERNEL_H,
         KERNEL_W,
         DILATION_H,
         DILATION_W,
-        w_h,
-        w_w,
-        w_c,
+        wide(w_h, WIDE),
+        wide(w_w, WIDE),
+        wide(w_c, WIDE),
         DEPTH,
+        True,
         BLOCK_M,
         BLOCK_N,
     )
@@ -133,20 +140,22 @@ def _grad_input_few_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """dy (N, groups * DEPTH, out_height, out_width) and w (groups * DEPTH, group_channels, KERNEL_H, KERNEL_W), any
-    strides; dx (N, height, width, channels) dense. group_channels: of dx, a group. Axis 1 of the grid: the phase.
+    strides; dx (N, height, width, channels) dense. group_channels: of dx, a group.
     """
-    phase_h, phase_w = tl.program_id(1) // STRIDE_W, tl.program_id(1) % STRIDE_W
+    tile_m, tile_n, phase = tile_index(tl.cdiv(channels, BLOCK_N), STRIDE_H * STRIDE_W, WIDE)
+    phase = phase.to(tl.int32)
+    phase_h, phase_w = phase // STRIDE_W, phase % STRIDE_W
     rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
     first_h, taps_h, start_h = phase_taps(phase_h, padding_h, KERNEL_H, STRIDE_H, DILATION_H, EVERY_H)
     first_w, taps_w, start_w = phase_taps(phase_w, padding_w, KERNEL_W, STRIDE_W, DILATION_W, EVERY_W)
 
-    tile_m, tile_n = tile_index(tl.cdiv(channels, BLOCK_N), WIDE)
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     image, i, j = pixel(m, rows, cols)
     live = image < tl.where(rows * cols > 0, images, 0)  # a phase beyond the image has no pixel
     inside = n < channels
     channel = 0
+    w_o, w_h, w_w = wide(w_o, WIDE), wide(w_h, WIDE), wide(w_w, WIDE)
     w_base = n * w_c + first_h * w_h + first_w * w_w
     if GROUPED:
         channel = tl.where(inside, n // group_channels * DEPTH, 0)
@@ -164,10 +173,10 @@ def _grad_input_few_kernel(
         inside,
         out_height,
         out_width,
-        dy_n,
-        dy_o,
-        dy_h,
-        dy_w,
+        wide(dy_n, WIDE),
+        wide(dy_o, WIDE),
+        wide(dy_h, WIDE),
+        wide(dy_w, WIDE),
         taps_h,
         taps_w,
         STEP_H,
@@ -176,6 +185,7 @@ def _grad_input_few_kernel(
         w_w * EVERY_W,
         w_o,
         DEPTH,
+        False,
         BLOCK_M,
         BLOCK_N,
     )
@@ -195,7 +205,7 @@ def _grad_weight_few_kernel(
     """dy (pixels, channels), x (N, height, width, in_channels), dense; out (shares, channels, DEPTH, taps) with strides
     out_*, the sums over `share` pixels each. group_channels: of dy, a group. Axis 1 of the grid: the share.
     """
-    column, tile_n = tile_index(tl.cdiv(channels, BLOCK_N), WIDE)
+    column, tile_n, _ = tile_index(tl.cdiv(channels, BLOCK_N), 1, WIDE)
     tap, k = column // DEPTH, column % DEPTH
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < channels
@@ -203,7 +213,8 @@ def _grad_weight_few_kernel(
     shift_h = tap // KERNEL_W * DILATION_H - padding_h
     shift_w = tap % KERNEL_W * DILATION_W - padding_w
 
-    start = tl.program_id(1).to(column.dtype) * share
+    part = wide(tl.program_id(1), WIDE)
+    start = part * share
     stop = tl.minimum(start + share, pixels)
     m = start + tl.arange(0, BLOCK_P)
     image, i, j = pixel(m, out_height, out_width)
@@ -219,7 +230,7 @@ def _grad_weight_few_kernel(
         m += BLOCK_P
         image, i, j = advance(image, i, j, BLOCK_P, out_height, out_width)
     dw = tl.sum(acc, axis=0).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + tl.program_id(1) * out_share + n * out_o + k * out_c + tap * out_tap, dw, mask=inside)
+    tl.store(out_ptr + part * out_share + n * out_o + k * out_c + tap * out_tap, dw, mask=inside)
 
 
 def conv2d(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, slope: float) -> None:
@@ -249,7 +260,7 @@ def conv2d(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, s
         DEPTH=s.in_channels,
         GROUPED=grouped,
         ACTIVATION=activation,
-        WIDE=is_wide(x, w, y),
+        WIDE=are_wide(x, w, bias, y),
         BLOCK_M=BLOCK_M,
         BLOCK_N=block_n,
         num_warps=WARPS,
@@ -264,7 +275,7 @@ def grad_input(dy: Any, w: Any, dx: Any, s: Conv) -> None:
     (sh, sw), block_n = s.windows.stride, block(channels, BLOCK_N)
     pixels = images * cdiv(height, sh) * cdiv(width, sw)  # of phase 0, the largest
     _grad_input_few_kernel(
-        (cdiv(pixels, BLOCK_M) * cdiv(channels, block_n), sh * sw),
+        (cdiv(pixels, BLOCK_M) * cdiv(channels, block_n) * sh * sw,),
         dy,
         w,
         dx,
@@ -281,7 +292,7 @@ def grad_input(dy: Any, w: Any, dx: Any, s: Conv) -> None:
         **phase_constants(s.windows),
         DEPTH=s.out_channels,
         GROUPED=grouped,
-        WIDE=is_wide(dy, w, dx),
+        WIDE=are_wide(dy, w, dx),
         BLOCK_M=BLOCK_M,
         BLOCK_N=block_n,
         num_warps=WARPS,
@@ -309,7 +320,7 @@ def grad_weight(dy: Any, x: Any, out: Any, s: Conv, share: int, out_steps: tuple
         *out_steps,
         **window_constants(s.windows),
         DEPTH=s.in_channels,
-        WIDE=is_wide(dy, x, out),
+        WIDE=are_wide(dy, x, out),
         BLOCK_P=BLOCK_P,
         BLOCK_N=block_n,
         num_warps=WARPS_P,

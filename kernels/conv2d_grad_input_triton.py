@@ -19,31 +19,43 @@ from __future__ import annotations
 
 from typing import Any
 
+import triton
 import triton.language as tl
 
 from kernels import conv2d_direct_triton as direct
 from kernels import gpu
+from kernels.addresses import are_wide
 from kernels.checks_triton import no_float64
 from kernels.conv2d_reference import Conv, check_grad_input
-from kernels.conv2d_triton import window_product
+from kernels.conv2d_triton import terms_inside, window_product
 from kernels.conv2d_tuning_triton import rounded, tuned_products
 from kernels.conv2d_windows_triton import (
     FEW,
     block,
     channels_last,
     inputs_last,
-    is_wide,
     kind,
     outputs_last,
     phase_constants,
     phase_taps,
     pixel,
     tile_index,
+    wide,
     window_constants,
 )
 from kernels.launch import cdiv, kernel
 from kernels.tuning import Config
 from kernels.windows import Pair
+
+
+@triton.jit
+def _write(
+    dx_ptr, sums, image, i, j, n, images, height, width, channels, count, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr
+):  # fmt: skip
+    """The sums of pixels (image, i, j) of a phase and channels n < count; dx is at the phase's first pixel."""
+    at = ((image * height + i * STRIDE_H) * width + j * STRIDE_W) * channels
+    mask = (image < images)[:, None] & (n < count)[None, :]
+    tl.store(dx_ptr + at[:, None] + n[None, :], sums.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @kernel
@@ -56,48 +68,48 @@ def _conv2d_grad_input_kernel(
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """dy (N, out_height, out_width, groups * out_channels), dx (N, height, width, groups * in_channels), dense; w of
-    `groups` dense blocks, within which its strides are w_tap, w_o and w_c. Axes 1 and 2 of the grid: group and phase.
+    `groups` dense blocks, within which its strides are w_tap, w_o and w_c.
     """
-    group, phase = tl.program_id(1), tl.program_id(2)
+    across = tl.cdiv(in_channels, BLOCK_N)
+    tile_m, tile_n, other = tile_index(across, groups * (STRIDE_H * STRIDE_W), WIDE)
+    group, phase = other // (STRIDE_H * STRIDE_W), (other % (STRIDE_H * STRIDE_W)).to(tl.int32)
     phase_h, phase_w = phase // STRIDE_W, phase % STRIDE_W
     rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
     first_h, taps_h, start_h = phase_taps(phase_h, padding_h, KERNEL_H, STRIDE_H, DILATION_H, EVERY_H)
     first_w, taps_w, start_w = phase_taps(phase_w, padding_w, KERNEL_W, STRIDE_W, DILATION_W, EVERY_W)
 
-    tile_m, tile_n = tile_index(tl.cdiv(in_channels, BLOCK_N), WIDE)
+    images = tl.where(rows * cols > 0, images, 0)  # a phase beyond the image has no pixel
+    w_tap, w_o = wide(w_tap, WIDE), wide(w_o, WIDE)
+    dy_ptr += group * out_channels
+    w_ptr += group * wide(out_channels, WIDE) * (in_channels * KERNEL_H * KERNEL_W)
+    w_ptr += (first_h * KERNEL_W + first_w) * w_tap
+    dx_ptr += ((phase_h * wide(width, WIDE) + phase_w) * groups + group) * in_channels
+    source = out_height, wide(out_width, WIDE), out_channels, wide(groups, WIDE) * out_channels
+    walk = taps_h, taps_w, STEP_H, STEP_W, w_tap * (EVERY_H * KERNEL_W), w_tap * EVERY_W, w_o, w_c
+    written = images, height, width, groups * in_channels, in_channels, STRIDE_H, STRIDE_W
+
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     image, i, j = pixel(m, rows, cols)
-    live = image < tl.where(rows * cols > 0, images, 0)  # a phase beyond the image has no pixel
     acc = window_product(
-        dy_ptr + group * out_channels,
-        w_ptr + group * (out_channels * in_channels * KERNEL_H * KERNEL_W) + (first_h * KERNEL_W + first_w) * w_tap,
-        image,
-        i + start_h,
-        j + start_w,
-        live,
-        n,
-        in_channels,
-        out_height,
-        out_width,
-        out_channels,
-        groups * out_channels,
-        taps_h,
-        taps_w,
-        STEP_H,
-        STEP_W,
-        w_tap * (EVERY_H * KERNEL_W),
-        w_tap * EVERY_W,
-        w_o,
-        w_c,
-        PRECISION,
-        BLOCK_M,
-        BLOCK_N,
-        BLOCK_K,
-    )
-    at = ((image * height + i * STRIDE_H + phase_h) * width + j * STRIDE_W + phase_w) * (groups * in_channels)
-    at = at[:, None] + (group * in_channels + n)[None, :]
-    tl.store(dx_ptr + at, acc.to(dx_ptr.dtype.element_ty), mask=live[:, None] & (n < in_channels)[None, :])
+        dy_ptr, w_ptr, image, i + start_h, j + start_w, image < images, n, in_channels, *source, *walk,
+        PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+    )  # fmt: skip
+    if tl.max((acc != acc).to(tl.int32)) == 0:
+        _write(dx_ptr, acc, image, i, j, n, *written)
+    else:  # perhaps because a zero outside the image met a weight that is NaN or infinite
+        SIDE: tl.constexpr = 16  # of its parts, of few registers each
+        # Where the tile begins, from what was to be stored: else it would be kept in registers all through the sum.
+        first_m, first_n = tl.min((image * rows + i) * cols + j), tl.min(n)
+        for part in range((BLOCK_M // SIDE) * (BLOCK_N // SIDE)):
+            part_m = first_m + part // (BLOCK_N // SIDE) * SIDE + tl.arange(0, SIDE)
+            part_n = first_n + part % (BLOCK_N // SIDE) * SIDE + tl.arange(0, SIDE)
+            part_image, part_i, part_j = pixel(part_m, rows, cols)
+            sums = terms_inside(
+                dy_ptr, w_ptr, part_image, part_i + start_h, part_j + start_w, part_image < images, part_n,
+                in_channels, *source, *walk, SIDE, SIDE,
+            )  # fmt: skip
+            _write(dx_ptr, sums, part_image, part_i, part_j, part_n, *written)
 
 
 _TUNED = tuned_products("conv2d_grad_input", _conv2d_grad_input_kernel)
@@ -136,7 +148,7 @@ def _implicit_product(dy: Any, w: Any, dx: Any, s: Conv, precision: str) -> None
     w, w_steps = outputs_last(w, s) if units in ("tf32", "tf32x3") else inputs_last(w, s)
     sizes = s.images, *s.windows.image, *s.windows.count, s.in_channels, s.out_channels, s.groups, *s.windows.padding
     constants = window_constants(s.windows) | phase_constants(s.windows)
-    constants |= {"PRECISION": precision, "WIDE": is_wide(dy, w, dx)}
+    constants |= {"PRECISION": precision, "WIDE": are_wide(dy, w, dx)}
     (height, width), (sh, sw) = s.windows.image, s.windows.stride
     pixels = s.images * cdiv(height, sh) * cdiv(width, sw)  # of phase 0, the largest
 
@@ -144,8 +156,8 @@ def _implicit_product(dy: Any, w: Any, dx: Any, s: Conv, precision: str) -> None
         most = dict(config)
         most["BLOCK_N"] = block_n = block(s.in_channels, most["BLOCK_N"])
         most["BLOCK_K"] = block(s.out_channels, most["BLOCK_K"])
-        grid = cdiv(pixels, most["BLOCK_M"]) * cdiv(s.in_channels, block_n), s.groups, sh * sw
-        _conv2d_grad_input_kernel(grid, dy, w, dx, *sizes, *w_steps, **constants, **most)
+        grid = cdiv(pixels, most["BLOCK_M"]) * cdiv(s.in_channels, block_n) * s.groups * sh * sw
+        _conv2d_grad_input_kernel((grid,), dy, w, dx, *sizes, *w_steps, **constants, **most)
 
     bucket = rounded(pixels), s.in_channels, s.out_channels, s.groups * sh * sw, s.taps
     run(_TUNED[units].choose(bucket, dy.dtype, run))

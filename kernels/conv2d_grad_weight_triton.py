@@ -25,6 +25,7 @@ import triton.language as tl
 
 from kernels import conv2d_direct_triton as direct
 from kernels import gpu, launch
+from kernels.addresses import are_wide
 from kernels.checks_triton import no_float64
 from kernels.conv2d_reference import Conv, check_grad_weight
 from kernels.conv2d_tuning_triton import multiprocessors, rounded, tuned_grad_weight
@@ -33,7 +34,6 @@ from kernels.conv2d_windows_triton import (
     advance,
     block,
     channels_last,
-    is_wide,
     kind,
     pixel,
     tile_index,
@@ -61,8 +61,8 @@ def _conv2d_grad_weight_kernel(
     out_channels, in_channels, taps) with strides out_*, the sums over `share` pixels each. Axes 1 and 2 of the grid:
     share and group.
     """
-    tile_r, tile_o = tile_index(tl.cdiv(out_channels, BLOCK_O), WIDE)
-    group = tl.program_id(2)
+    tile_r, tile_o, _ = tile_index(tl.cdiv(out_channels, BLOCK_O), 1, WIDE)
+    group = tl.program_id(2)  # along axis 0, as in the other products, it costs registers where there are none left
     r = tile_r * BLOCK_R + tl.arange(0, BLOCK_R)
     o = tile_o * BLOCK_O + tl.arange(0, BLOCK_O)
     tap, c = r // in_channels, r % in_channels
@@ -166,7 +166,7 @@ def _product(dy: Any, x: Any, dw: Any, s: Conv, precision: str) -> None:
 
         def into(out: Any, out_steps: tuple[int, ...]) -> None:
             grid = tiles, max(1, cdiv(pixels, share)), s.groups
-            wide = is_wide(dy, x, out)
+            wide = are_wide(dy, x, out)
             _conv2d_grad_weight_kernel(
                 grid, dy, x, out, pixels, share, *sizes, *out_steps, **constants, WIDE=wide, **most
             )
@@ -192,7 +192,7 @@ def _in_shares(dw: Any, dy: Any, s: Conv, share: int, into: Any) -> None:
         return
     workspace = gpu.xp().empty((shares, dw.size), np.float32)
     into(workspace, (dw.size, s.window_size, 1, s.in_channels))
-    wide = is_wide(workspace)
+    wide = are_wide(workspace)
     grid = (cdiv(dw.size, SUM_BLOCK),)
     _sum_shares_kernel(
         grid, workspace, dw, dw.size, shares, s.in_channels, TAPS=s.taps, WIDE=wide, SHARES=SUM_SHARES, BLOCK=SUM_BLOCK

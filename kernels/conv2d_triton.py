@@ -30,6 +30,7 @@ import triton.language as tl
 from kernels import conv2d_direct_triton as direct
 from kernels import gpu
 from kernels.activations_triton import activate
+from kernels.addresses import are_wide
 from kernels.checks_triton import no_float64
 from kernels.conv2d_reference import Conv, check_conv2d
 from kernels.conv2d_tuning_triton import rounded, tuned_products
@@ -38,12 +39,12 @@ from kernels.conv2d_windows_triton import (
     block,
     channels_last,
     inputs_last,
-    is_wide,
     kind,
     outputs_last,
     pixel,
     steps,
     tile_index,
+    wide,
     window_constants,
 )
 from kernels.launch import cdiv, kernel
@@ -65,7 +66,8 @@ def window_product(
                      source[image[m], row[m] + u * step_h, col[m] + v * step_w, k] * w[u, v, k, n]
 
     source (N, height, width, channels) dense, zero outside the image; its pointer is at the first channel of the group.
-    w is read at u * w_tap_h + v * w_tap_w + k * w_k + n * w_n. Rows that are not live, and n from count on, give zero.
+    w is read at u * w_tap_h + v * w_tap_w + k * w_k + n * w_n. Rows that are not live, and n from count on, are not
+    meant. width, channels and the strides of w are as wide as offsets need to be.
     """
     base = ((image * height + row) * width + col) * channels
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -84,6 +86,33 @@ def window_product(
     return acc
 
 
+@triton.jit
+def terms_inside(
+    source_ptr, w_ptr, image, row, col, live, n, count, height, width, depth, channels, taps_h, taps_w, step_h,
+    step_w, w_tap_h, w_tap_w, w_k, w_n,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """What window_product sums, without the terms outside the image: they are left out, not multiplied by zero.
+
+    One product at a time, on the float32 pipes: for tiles with a weight, or a source, that is NaN or infinite.
+    """
+    base = ((image * height + row) * width + col) * channels
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for tap in range(taps_h * taps_w):
+        u, v = tap // taps_w, tap % taps_w
+        y, x = row + u * step_h, col + v * step_w
+        seen = live & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        a_ptrs = source_ptr + base + (width * u * step_h + v * step_w) * channels
+        b_ptrs = w_ptr + u * w_tap_h + v * w_tap_w + n * w_n
+        for _ in range(depth):
+            a = tl.load(a_ptrs, mask=seen, other=0.0).to(tl.float32)
+            b = tl.load(b_ptrs, mask=n < count, other=0.0).to(tl.float32)
+            acc = tl.where(seen[:, None], acc + a[:, None] * b[None, :], acc)
+            a_ptrs += 1
+            b_ptrs += w_k
+    return acc
+
+
 @kernel
 def _conv2d_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, pixels, height, width, out_height, out_width, in_channels, out_channels, groups,
@@ -94,16 +123,14 @@ def _conv2d_kernel(
 ):  # fmt: skip
     """x (N, height, width, groups * in_channels) and y (pixels, groups * out_channels), dense, pixels = N OH OW; w of
     `groups` dense blocks, within which its strides are w_tap, w_o and w_c; bias (groups * out_channels,) or None.
-    Axis 1 of the grid: the group.
     """
-    tile_m, tile_n = tile_index(tl.cdiv(out_channels, BLOCK_N), WIDE)
-    group = tl.program_id(1)
+    tile_m, tile_n, group = tile_index(tl.cdiv(out_channels, BLOCK_N), groups, WIDE)
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     image, i, j = pixel(m, out_height, out_width)
     acc = window_product(
         x_ptr + group * in_channels,
-        w_ptr + group * out_channels * (in_channels * KERNEL_H * KERNEL_W),
+        w_ptr + group * wide(out_channels, WIDE) * (in_channels * KERNEL_H * KERNEL_W),
         image,
         i * STRIDE_H - padding_h,
         j * STRIDE_W - padding_w,
@@ -111,16 +138,16 @@ def _conv2d_kernel(
         n,
         out_channels,
         height,
-        width,
+        wide(width, WIDE),
         in_channels,
-        groups * in_channels,
+        wide(groups, WIDE) * in_channels,
         KERNEL_H,
         KERNEL_W,
         DILATION_H,
         DILATION_W,
-        w_tap * KERNEL_W,
-        w_tap,
-        w_c,
+        wide(w_tap, WIDE) * KERNEL_W,
+        wide(w_tap, WIDE),
+        wide(w_c, WIDE),
         w_o,
         PRECISION,
         BLOCK_M,
@@ -173,15 +200,15 @@ def _implicit_product(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: st
     pixels = y.size // s.w_shape[0]
     sizes = *s.windows.image, *s.windows.count, s.in_channels, s.out_channels, s.groups, *s.windows.padding
     constants = window_constants(s.windows) | {"ACTIVATION": activation, "PRECISION": precision}
-    constants["WIDE"] = is_wide(x, w, y)
+    constants["WIDE"] = are_wide(x, w, bias, y)
 
     def run(config: Config) -> None:
         most = dict(config)
         block_m = most["BLOCK_M"]
         most["BLOCK_N"] = block_n = block(s.out_channels, most["BLOCK_N"])
         most["BLOCK_K"] = block(s.in_channels, most["BLOCK_K"])
-        grid = cdiv(pixels, block_m) * cdiv(s.out_channels, block_n), s.groups
-        _conv2d_kernel(grid, x, w, bias, y, pixels, *sizes, *w_steps, bias_step, LEAKY_SLOPE, **constants, **most)
+        grid = cdiv(pixels, block_m) * cdiv(s.out_channels, block_n) * s.groups
+        _conv2d_kernel((grid,), x, w, bias, y, pixels, *sizes, *w_steps, bias_step, LEAKY_SLOPE, **constants, **most)
 
     bucket = rounded(pixels), s.out_channels, s.in_channels, s.groups, s.taps
     run(_TUNED[units].choose(bucket, x.dtype, run))

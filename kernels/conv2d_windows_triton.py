@@ -26,7 +26,6 @@ from kernels.conv2d_reference import Conv
 from kernels.windows import Windows
 
 FEW = 4  # channels a sum runs over, per tap, up to which the direct kernels serve (see conv2d_direct_triton.py)
-INDICES = 2**31  # elements from which offsets need 64 bits
 
 
 @triton.jit
@@ -50,15 +49,23 @@ def advance(image, row, col, by, rows, cols):
 
 
 @triton.jit
-def tile_index(count, WIDE: tl.constexpr):
-    """(tile of pixels, tile of channels) of this program, of which there are `count` a tile of pixels.
-
-    Programs that run at the same time share their pixels, the larger operand, in the L2 cache.
-    """
-    index = tl.program_id(0)
+def wide(number, WIDE: tl.constexpr):
+    """A number of which offsets are products: in 64 bits where these need them."""
     if WIDE:
-        index = index.to(tl.int64)
-    return index // count, index % count
+        number = tl.cast(number, tl.int64)
+    return number
+
+
+@triton.jit
+def tile_index(count, others, WIDE: tl.constexpr):
+    """(tile of pixels, tile of channels, which of `others`) of this program: groups, or phases, or both.
+
+    There are `count` tiles of channels a tile of pixels. Programs that run at the same time share their pixels, the
+    larger operand, in the L2 cache. All are along one axis of the grid: CUDA counts the others in 16 bits.
+    """
+    index = wide(tl.program_id(0), WIDE)
+    tile = index // others
+    return tile // count, tile % count, index % others
 
 
 @triton.jit
@@ -115,11 +122,6 @@ def steps(x: Any) -> tuple[int, ...]:
     """The strides of x in elements."""
     size = x.itemsize
     return tuple(stride // size for stride in x.strides)
-
-
-def is_wide(*arrays: Any) -> bool:
-    """Whether offsets into one of these need 64 bits."""
-    return any(a.size >= INDICES for a in arrays)
 
 
 def kind(dtype: np.dtype, precision: str) -> str:

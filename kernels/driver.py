@@ -15,7 +15,17 @@ from kernels import forks, gpu
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _STATIC_SHARED = 48 * 1024  # more must be asked for
 
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": the same on every card.
+MOST_ALONG = 2**31 - 1, 65535, 65535  # blocks of a grid along x, y and z
+
 Block = tuple[int, int, int]
+
+
+def check_grid(name: str, grid: tuple[int, ...]) -> None:
+    """Raise ValueError where a grid has more blocks along an axis than CUDA takes; on a simulated device too."""
+    for axis, (blocks, most) in enumerate(zip(grid, MOST_ALONG)):
+        if blocks > most:
+            raise ValueError(f"{name}: a grid of {grid} blocks; expected at most {most} along axis {axis}")
 
 
 class Function:

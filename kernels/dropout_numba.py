@@ -31,12 +31,13 @@ from kernels import gpu
 from kernels.checks_numba import float_dtype
 from kernels.dense import dense, empty_like, memory_order, transposed
 from kernels.device_numbers import stream_offset
+from kernels.driver import MOST_ALONG
 from kernels.dropout_reference import check_count, check_rate, check_stream, threshold
 from kernels.launch_numba import Kernel, cdiv, kernel
 from kernels.simt import SIMULATED, cuda, device
 
 THREADS = 16 if SIMULATED else 256
-MOST_BLOCKS = 65535  # along y and z, which CUDA counts in 16 bits
+MOST_BLOCKS = MOST_ALONG[1]  # along y and z
 _ROW = THREADS + 8  # of shared memory: the four words of eight threads lie in 32 different banks
 
 _ROUNDS = 10

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from kernels import gpu
+from kernels.driver import MOST_ALONG
 from kernels.launch_numba import Axes, cdiv
 from kernels.simt import SIMULATED
 from kernels.windows import Pair
 
 THREADS = 16 if SIMULATED else 256
-MOST_BLOCKS = 2 if SIMULATED else 65535  # along y and z
+MOST_BLOCKS = 2 if SIMULATED else MOST_ALONG[1]  # along y and z
 
 
 def empty_images(images: int, size: Pair, channels: int, dtype: np.dtype) -> Any:

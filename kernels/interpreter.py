@@ -6,6 +6,7 @@ computes, it is put right here and not in the kernels (Triton 3.9, runtime/inter
     float32 -> bfloat16    truncates; a GPU rounds to nearest, ties to even
     dot of bfloat16        multiplies the bit patterns as integers
     dot in TF32            computes in float32; a GPU drops 13 bits of each operand, which a test should be able to see
+    ints beyond 2^31       are unsigned up to 2^32, beside a type that says int64
     sum over an axis       adds one after another, unless the axis is the last; a GPU adds in a tree, and loses less
 
 It also checks every 32-bit integer operation for overflow in 64 bits, which doubles its time and is turned off.
@@ -21,7 +22,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle, interpreter_builder
 
-from kernels import gpu, tape
+from kernels import addresses, gpu, tape
 from kernels.checks import bfloat16
 
 _TF32_BITS = 13  # of a float32's 23-bit fraction that TF32 has not
@@ -33,10 +34,19 @@ def run(name: str, function: Any, grid: tuple[int, ...], args: tuple[Any, ...], 
     def launch() -> None:
         with np.errstate(all="ignore"), warnings.catch_warnings():  # a GPU does not warn
             warnings.simplefilter("ignore", RuntimeWarning)  # of rows of NaN
-            function[grid](*(_Pointer(a) if hasattr(a, "dtype") else a for a in args), **constexprs)
+            function[grid](*map(_argument, args), **constexprs)
         gpu.xp().assert_guards(name, *(a for a in args if hasattr(a, "dtype")))
 
     tape.do(name, launch)
+
+
+def _argument(a: Any) -> Any:
+    """An argument as the interpreter takes it; an int as wide as launch.py makes it."""
+    if hasattr(a, "dtype"):
+        return _Pointer(a)
+    if type(a) is int and not addresses.fits(a):
+        return tl.tensor(TensorHandle(np.array([a], np.int64), tl.int64), tl.int64)
+    return a
 
 
 class _Pointer:

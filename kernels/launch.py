@@ -19,8 +19,8 @@ Specialisation, all of it (Triton's own launcher decides the same things out of 
 
     an array     a pointer to its dtype; whether it is 16-byte aligned is part of the key: only then loads vectorise
     None         a constexpr, so that `if bias_ptr is not None` is decided at compile time
-    an int       1 is a constexpr (a stride of 1 is what makes loads coalesce); otherwise i32, or i64 beyond it, and
-                 whether 16 divides it is part of the key
+    an int       1 is a constexpr (a stride of 1 is what makes loads coalesce); otherwise i32, or i64 where a tile
+                 beyond it does not fit 32 bits (addresses.py), and whether 16 divides it is part of the key
     a float      fp32, never part of the key
 
 The kernel's parameters are its non-constexpr arguments in order, then two pointers to scratch memory that no kernel
@@ -40,7 +40,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-from kernels import driver, gpu
+from kernels import addresses, driver, gpu
 from kernels.checks import bfloat16
 from kernels.modes import Block
 
@@ -128,12 +128,15 @@ class Kernel:
     def __call__(self, grid: Grid, *args: Any, num_warps: int = 4, num_stages: int = 3, **constexprs: Any) -> None:
         """Launch `grid` programs (up to three axes); a grid with a 0 launches nothing.
 
-        Raises TypeError for arguments that the kernel does not take or a dtype that no kernel takes.
+        Raises TypeError for arguments that the kernel does not take or a dtype that no kernel takes, ValueError for a
+        grid that no GPU takes.
         """
         if len(args) != len(self.arguments):
             raise TypeError(f"{self.name}: got {len(args)} arguments; expected {', '.join(self.arguments)}")
         if 0 in grid:
             return
+        if len(grid) > 1 or grid[0] >> 31:
+            driver.check_grid(self.name, grid)
         if INTERPRETED and _recorder is None:
             interpreter.run(self.name, self.jit, grid, args, constexprs)
             return
@@ -184,7 +187,7 @@ class Kernel:
                 kinds.append(1)
                 continue
             else:
-                width = "i32" if -0x80000000 <= number <= 0x7FFFFFFF else "i64"
+                width = "i32" if addresses.fits(number) else "i64"
                 kinds.append(width if number % _ALIGNED else f"{width}/16")
             values.append(number)
         if len(self._numbers) >= _REMEMBERED:

@@ -70,9 +70,14 @@ class Kernel:
         self._simulated: Any = None
 
     def __call__(self, grid: Axes, block: Axes, *args: Any) -> None:
-        """Launch; a grid with a 0 launches nothing. Raises TypeError for what cannot be an argument."""
+        """Launch; a grid with a 0 launches nothing.
+
+        Raises TypeError for what cannot be an argument, ValueError for a grid that no GPU takes.
+        """
         if 0 in grid:
             return
+        if len(grid) > 1 or grid[0] >> 31:
+            driver.check_grid(self.name, grid)
         if _recorder is None and simt.SIMULATED:
             self._simulated = self._simulated or simt.cuda.jit(self.function)
             cudasim.run(self.name, self._simulated, grid, block, args)

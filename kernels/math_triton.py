@@ -80,6 +80,13 @@ def tanh(x):
     p = p * z - 5.37397155531e-2
     p = p * z + 1.33314422036e-1
     p = p * z - 3.33332819422e-1
-    small = p * z * x + x
+    small = p * z * size + size
     large = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
-    return tl.where(size < 0.625, small, tl.where(x < 0.0, -large, large))
+    return _with_sign_of(x, tl.where(size < 0.625, small, large))
+
+
+@triton.jit
+def _with_sign_of(x, size):
+    """size >= 0 with the sign of x, that of zero too."""
+    sign = x.to(tl.int32, bitcast=True) & -0x80000000
+    return (size.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)

@@ -118,10 +118,10 @@ def _matmul_kernel(
         b_ptr += product // inner * b_outer + product % inner * b_inner
     length = K
     if SPLIT:
-        start = tl.program_id(1) * share
-        length = tl.minimum(K - start, share)
-        a_ptr += start.to(tl.int64) * a_k
-        b_ptr += start.to(tl.int64) * b_k
+        start = tl.program_id(1).to(tl.int64) * share
+        length = tl.minimum(K - start, share).to(share.dtype)
+        a_ptr += start * a_k
+        b_ptr += start * b_k
         product += tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // tiles)
 
     # Beyond the last row and column the tile wraps around: what is read there is valid, and its sums are not stored.

@@ -98,7 +98,9 @@ def _adam(params, grads, exp_avgs, exp_avg_sqs, scalars, begin, stop, part, team
     params, grads = params[begin:stop], grads[begin:stop]
     exp_avgs, exp_avg_sqs = exp_avgs[begin:stop], exp_avg_sqs[begin:stop]
     for i in range(params.size):
-        g = sign * grads[i] + l2 * params[i]
+        g = sign * grads[i]
+        if l2 != 0:  # not multiplied by 0: a parameter may be infinite
+            g += l2 * params[i]
         m = exp_avgs[i] + rate1 * (g - exp_avgs[i])
         v = beta2 * exp_avg_sqs[i] + rate2 * (g * g)
         exp_avgs[i] = m

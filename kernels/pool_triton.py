@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 
 from kernels import gpu
+from kernels.addresses import fits
 from kernels.checks_triton import no_float64
 from kernels.launch import Kernel, cdiv, kernel
 from kernels.pool_reference import (
@@ -46,13 +47,16 @@ UNROLLED = 16  # taps or windows at most
 
 
 @triton.jit
-def _block(pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr):
-    """This program's pixels, as a column, its channels, as a row, and which of both exist."""
+def _block(pixels, channels, blocks, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr):
+    """This program's pixels, as a column, its channels, as a row, and which of both exist.
+
+    blocks: of channels, all along one axis of the grid: CUDA counts the others in 16 bits.
+    """
     block = tl.program_id(0)
     if WIDE:  # else they are counted in 32 bits: what follows divides them
         block = block.to(tl.int64)
-    p = (block * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    p = (block // blocks * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
+    c = (block % blocks * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
     return p, c, (p < pixels) & (c < channels)
 
 
@@ -99,16 +103,17 @@ def _divisor(row, column, height, width, given, K: tl.constexpr, PAD: tl.constex
 
 @kernel
 def _max_pool2d_kernel(
-    x_ptr, y_ptr, tap_ptr, pixels, channels, height, width, rows, columns,
+    x_ptr, y_ptr, tap_ptr, pixels, channels, blocks, height, width, rows, columns,
     K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, RELU: tl.constexpr,
     EDGES: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """x: (images, height, width, channels). y, tap: (images, rows, columns, channels), pixels * channels elements."""
-    p, c, exists = _block(pixels, channels, BLOCK_P, BLOCK_C, WIDE)
+    p, c, exists = _block(pixels, channels, blocks, BLOCK_P, BLOCK_C, WIDE)
     row, column = p // columns % rows * STRIDE[0] - PAD[0], p % columns * STRIDE[1] - PAD[1]
     first = x_ptr + ((p // columns // rows * height + row).to(tl.int64) * width + column) * channels + c
-    row_stride = tl.cast(width, tl.int64) * channels
+    column_stride = tl.cast(channels, tl.int64)
+    row_stride = width * column_stride
 
     # relu(maximum) is the larger of 0 and the pixels, and where 0 wins it is no tap's.
     best = tl.full((BLOCK_P, BLOCK_C), 0.0 if RELU else float("-inf"), tl.float32)
@@ -118,7 +123,7 @@ def _max_pool2d_kernel(
         inside = exists
         if EDGES:
             inside &= (row >= -down) & (row < height - down) & (column >= -right) & (column < width - right)
-        x = tl.load(first + (down * row_stride + right * channels), mask=inside).to(tl.float32)
+        x = tl.load(first + (down * row_stride + right * column_stride), mask=inside).to(tl.float32)
         best, which = _larger(best, which, x, k, inside)
     if EDGES:
         which = tl.where(which < 0, K[0] * K[1], which)  # of padding alone
@@ -130,17 +135,18 @@ def _max_pool2d_kernel(
 
 @kernel
 def _max_pool2d_grad_kernel(
-    dy_ptr, tap_ptr, dx_ptr, pixels, channels, height, width, rows, columns,
+    dy_ptr, tap_ptr, dx_ptr, pixels, channels, blocks, height, width, rows, columns,
     K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, OVER: tl.constexpr,
     EDGES: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dy, tap: (images, rows, columns, channels). dx: (images, height, width, channels), pixels * channels elements."""
-    p, c, exists = _block(pixels, channels, BLOCK_P, BLOCK_C, WIDE)
+    p, c, exists = _block(pixels, channels, blocks, BLOCK_P, BLOCK_C, WIDE)
     row, column = p // width % height + PAD[0], p % width + PAD[1]
     i, j = row // STRIDE[0], column // STRIDE[1]  # of the last window over the pixel, if there is one
     last = ((p // width // height * rows + i).to(tl.int64) * columns + j) * channels + c
-    row_stride = tl.cast(columns, tl.int64) * channels
+    column_stride = tl.cast(channels, tl.int64)
+    row_stride = columns * column_stride
 
     dx = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for t in tl.range(OVER[0] * OVER[1], loop_unroll_factor=UNROLL):
@@ -148,7 +154,7 @@ def _max_pool2d_grad_kernel(
         down, right = row % STRIDE[0] + up * STRIDE[0], column % STRIDE[1] + left * STRIDE[1]
         found = exists & _is_tap(i - up, down, rows, K[0], STRIDE[0], DILATION[0], OVER[0])
         found = found & _is_tap(j - left, right, columns, K[1], STRIDE[1], DILATION[1], OVER[1])
-        window = last - (up * row_stride + left * channels)
+        window = last - (up * row_stride + left * column_stride)
         dy = tl.load(dy_ptr + window, mask=found, other=0.0).to(tl.float32)
         tap = tl.load(tap_ptr + window, mask=found, other=0).to(tl.int32)
         here = down // DILATION[0] * K[1] + right // DILATION[1]
@@ -158,16 +164,17 @@ def _max_pool2d_grad_kernel(
 
 @kernel
 def _avg_pool2d_kernel(
-    x_ptr, y_ptr, pixels, channels, height, width, rows, columns, given,
+    x_ptr, y_ptr, pixels, channels, blocks, height, width, rows, columns, given,
     K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, DIVISOR: tl.constexpr,
     EDGES: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """x: (images, height, width, channels). y: (images, rows, columns, channels), pixels * channels elements."""
-    p, c, exists = _block(pixels, channels, BLOCK_P, BLOCK_C, WIDE)
+    p, c, exists = _block(pixels, channels, blocks, BLOCK_P, BLOCK_C, WIDE)
     row, column = p // columns % rows * STRIDE[0] - PAD[0], p % columns * STRIDE[1] - PAD[1]
     first = x_ptr + ((p // columns // rows * height + row).to(tl.int64) * width + column) * channels + c
-    row_stride = tl.cast(width, tl.int64) * channels
+    column_stride = tl.cast(channels, tl.int64)
+    row_stride = width * column_stride
 
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for k in tl.range(K[0] * K[1], loop_unroll_factor=UNROLL):
@@ -175,7 +182,7 @@ def _avg_pool2d_kernel(
         inside = exists
         if EDGES:
             inside &= (row >= -down) & (row < height - down) & (column >= -right) & (column < width - right)
-        x = tl.load(first + (down * row_stride + right * channels), mask=inside, other=0.0)
+        x = tl.load(first + (down * row_stride + right * column_stride), mask=inside, other=0.0)
         total += x.to(tl.float32)
     y = tl.div_rn(total, _divisor(row, column, height, width, given, K, PAD, DIVISOR))
     tl.store(y_ptr + p.to(tl.int64) * channels + c, y.to(y_ptr.dtype.element_ty), mask=exists)
@@ -183,17 +190,18 @@ def _avg_pool2d_kernel(
 
 @kernel
 def _avg_pool2d_grad_kernel(
-    dy_ptr, dx_ptr, pixels, channels, height, width, rows, columns, given,
+    dy_ptr, dx_ptr, pixels, channels, blocks, height, width, rows, columns, given,
     K: tl.constexpr, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, OVER: tl.constexpr,
     DIVISOR: tl.constexpr, EDGES: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dy: (images, rows, columns, channels). dx: (images, height, width, channels), pixels * channels elements."""
-    p, c, exists = _block(pixels, channels, BLOCK_P, BLOCK_C, WIDE)
+    p, c, exists = _block(pixels, channels, blocks, BLOCK_P, BLOCK_C, WIDE)
     row, column = p // width % height + PAD[0], p % width + PAD[1]
     i, j = row // STRIDE[0], column // STRIDE[1]  # of the last window over the pixel, if there is one
     last = ((p // width // height * rows + i).to(tl.int64) * columns + j) * channels + c
-    row_stride = tl.cast(columns, tl.int64) * channels
+    column_stride = tl.cast(channels, tl.int64)
+    row_stride = columns * column_stride
 
     dx = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for t in tl.range(OVER[0] * OVER[1], loop_unroll_factor=UNROLL):
@@ -201,7 +209,7 @@ def _avg_pool2d_grad_kernel(
         down, right = row % STRIDE[0] + up * STRIDE[0], column % STRIDE[1] + left * STRIDE[1]
         found = _is_tap(i - up, down, rows, K[0], STRIDE[0], DILATION[0], OVER[0])
         found = found & _is_tap(j - left, right, columns, K[1], STRIDE[1], DILATION[1], OVER[1])
-        window = last - (up * row_stride + left * channels)
+        window = last - (up * row_stride + left * column_stride)
         dy = tl.load(dy_ptr + window, mask=exists & found, other=0.0).to(tl.float32)
         divisor = _divisor(row - PAD[0] - down, column - PAD[1] - right, height, width, given, K, PAD, DIVISOR)
         dx += tl.where(found, tl.div_rn(dy, divisor), 0.0)  # the divisor of what is no window may be 0
@@ -289,18 +297,21 @@ def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows,
     """Launch over blocks of what is written, (images, rows, columns, channels), with so many visits a pixel."""
     images, rows, columns, channels = written
     pixels = images * rows * columns
+    if pixels * channels == 0:
+        return
     block_c = min(CHANNELS, triton.next_power_of_2(channels))
     block_p = BLOCK // block_c
+    blocks = cdiv(channels, block_c)
     most = images * max(w.image[0] * w.image[1], w.count[0] * w.count[1])
     kernel(
-        (cdiv(pixels, block_p), cdiv(channels, block_c)),
-        *(*arrays, pixels, channels, *w.image, *w.count, *rest),
+        (cdiv(pixels, block_p) * blocks,),
+        *(*arrays, pixels, channels, blocks, *w.image, *w.count, *rest),
         **{"K": w.kernel, "STRIDE": w.stride, "PAD": w.padding, "DILATION": w.dilation, **more},
         EDGES=_has_edges(w),
         UNROLL=visits if visits <= UNROLLED else 1,
         BLOCK_P=block_p,
         BLOCK_C=block_c,
-        WIDE=most + BLOCK >= 1 << 31,
+        WIDE=not fits(most) or not fits(channels),
     )
 
 

@@ -38,6 +38,7 @@ from numpy import float32, int64, uint32
 
 from kernels import gpu
 from kernels.checks_numba import float_dtype, only_served
+from kernels.driver import MOST_ALONG
 from kernels.launch_numba import Kernel, cdiv, kernel
 from kernels.simt import SIMULATED, cuda, device
 from kernels.sum_reference import check_sum
@@ -47,7 +48,7 @@ THREADS = 16 if SIMULATED else 256
 WARP = 4 if SIMULATED else 32
 BLOCKS = 64 if SIMULATED else 1024  # enough to fill any card
 LEAST_CHUNKS = 8  # of a part: fewer are not worth a second launch
-MOST_BLOCKS = 65535  # along z, which CUDA counts in 16 bits; then a block takes several of outer
+MOST_BLOCKS = MOST_ALONG[2]  # along z; then a block takes several of outer
 
 _ZERO = float32(0)
 

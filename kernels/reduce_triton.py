@@ -67,6 +67,7 @@ def _sum_kernel(
 
     total = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
     for tile in range(part * tiles, tl.minimum((part + 1) * tiles, tl.cast(far, tl.int64) * rows)):
+        tile = tl.cast(tile, tl.int64)  # which the interpreter does not take from the bounds
         if FAR:
             r = tile % rows * BLOCK_R + lane
             start = columns + tile // rows * far_stride

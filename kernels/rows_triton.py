@@ -40,16 +40,17 @@ def _row_of(index_ptr, fault_ptr, rows, place, WRAP: tl.constexpr):
 
 @kernel
 def _rows_kernel(
-    x_ptr, index_ptr, y_ptr, fault_ptr, rows, size, scale, shift,
+    x_ptr, index_ptr, y_ptr, fault_ptr, rows, size, blocks, scale, shift,
     SCALED: tl.constexpr, WRAP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x: (rows, size) uint8. index: (M,). y: (M, size) uint8, or float32 if SCALED. fault: a slot.
 
-    Program (j, k) has the k-th block of row j of y.
+    Program j * blocks + k has the k-th of the blocks of row j of y.
     """
-    place = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    program = tl.program_id(0)
+    place = (program // blocks).to(tl.int64) + tl.arange(0, 1)
     row, inside = _row_of(index_ptr, fault_ptr, rows, place, WRAP)
-    i = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    i = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + row * size + i, mask=inside & (i < size), other=255)
     if SCALED:
         y = tl.where(inside, x.to(tl.float32) * scale + shift, float("nan"))
@@ -66,14 +67,16 @@ def take_rows(x: Any, index: Any, scale: float | None = None, shift: float = 0.0
     y = xp.empty((index.size, *x.shape[1:]), x.dtype if scale is None else np.float32)
     size = math.prod(x.shape[1:]) * x.itemsize
     block = min(BLOCK, max(LEAST, triton.next_power_of_2(size)))
+    blocks = cdiv(size, block)
     _rows_kernel(
-        (index.size, cdiv(size, block)),
+        (index.size * blocks,),
         x.reshape(-1).view(np.uint8),
         index,
         y.reshape(-1).view(np.uint8) if scale is None else y,
         faults.watch(row_error, "take_rows", len(x), bool(wrap)),
         len(x),
         size,
+        blocks,
         float(1.0 if scale is None else scale),
         float(shift),
         SCALED=scale is not None,

@@ -16,7 +16,8 @@ Within `kernels.graph.capture` what the device is told is recorded (kernels/tape
 or copy from its own memory, is refused.
 
 Memory that is not written yet is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes;
-`assert_guards` finds a kernel that wrote beyond its array. Functions are NumPy's, by `__getattr__`.
+`assert_guards` finds a kernel that wrote beyond its array, also where it found that in a table of addresses. Functions
+are NumPy's, by `__getattr__`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from kernels import tape
 
 GUARD = 256  # bytes before and behind every allocation; keeps the alignment that CuPy's memory has
 _FILL = 0xFF
+_LEAST_ADDRESS, _MOST_ADDRESS = 1 << 20, 1 << 48  # of a process
 _allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
 
 _METHODS = """
@@ -291,15 +293,35 @@ def __getattr__(name: str) -> Any:
 
 
 def assert_guards(op: str, *arrays: ndarray) -> None:
-    """Raise AssertionError if memory before or behind one of these arrays' allocations was written to."""
+    """Raise AssertionError if memory before or behind one of these arrays' allocations was written to.
+
+    Of an array of int64 also the allocations that its numbers are addresses in: it may be a table of them.
+    """
     for i, x in enumerate(arrays):
         owner = _owner(x._host)
-        if not _is_allocation(owner):
-            continue  # adopted, or made by a function of NumPy
-        start = _start(owner)
-        stop = owner.size - 3 * GUARD + start
-        for name, guard in (("before", owner[start - GUARD : start]), ("behind", owner[stop : stop + GUARD])):
-            assert (guard == _FILL).all(), f"{op}: wrote {name} array {i} of shape {x.shape}"
+        if _is_allocation(owner):  # else adopted, or made by a function of NumPy
+            _assert_guard(owner, op, f"array {i} of shape {x.shape}")
+        if x.dtype == np.int64:
+            for owner in _pointed_at(x._host):
+                _assert_guard(owner, op, f"an array of {owner.size - 3 * GUARD} bytes that array {i} points to")
+
+
+def _assert_guard(owner: np.ndarray, op: str, what: str) -> None:
+    start = _start(owner)
+    stop = owner.size - 3 * GUARD + start
+    for name, guard in (("before", owner[start - GUARD : start]), ("behind", owner[stop : stop + GUARD])):
+        assert (guard == _FILL).all(), f"{op}: wrote {name} {what}"
+
+
+def _pointed_at(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """The allocations that one of these numbers is an address in; labels, indices and sizes are no addresses."""
+    addresses = np.unique(numbers[(numbers >= _LEAST_ADDRESS) & (numbers < _MOST_ADDRESS)])
+    if addresses.size:
+        for owner in list(_allocations.values()):
+            start = _address(owner)
+            first = np.searchsorted(addresses, start)
+            if first < addresses.size and addresses[first] < start + owner.size:
+                yield owner
 
 
 def _call(function: Callable, args: Any, kwargs: Any, *self: ndarray) -> Any:

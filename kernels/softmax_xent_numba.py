@@ -41,6 +41,7 @@ from numpy import float32, int64
 from kernels import faults, gpu
 from kernels.checks_numba import only_served
 from kernels.dense import empty_like
+from kernels.driver import MOST_ALONG
 from kernels.launch_numba import Axes, Kernel, cdiv, kernel
 from kernels.simt import SIMULATED, cuda, device
 from kernels.softmax_numba import (
@@ -61,7 +62,8 @@ from kernels.softmax_numba import (
 from kernels.softmax_xent_reference import check_softmax_xent, check_softmax_xent_grad, label_error
 
 SPAN = 16 if SIMULATED else 16384  # rows whose losses one block adds
-_COLUMNS = 128 if SIMULATED else 4096  # classes of a row that one block of the gradient takes
+_COLUMNS = 128 if SIMULATED else 4096  # classes of a row that one block of the gradient takes at a time
+MOST_BLOCKS = 2 if SIMULATED else MOST_ALONG[1]  # along y; then a block takes more classes
 
 _ZERO, _ONE, _NAN = float32(0), float32(1), float32(np.nan)
 
@@ -216,14 +218,16 @@ def _softmax_xent_grad_kernel(place: Any, weight_of: Any, smoothed: bool, weight
 
         most, log_total = m[row], s[row]
         begin = int64(cuda.blockIdx.y) * _COLUMNS
-        end = min(begin + _COLUMNS, classes)
-        for j in range(begin + lane, end, EACH * lanes):
-            a, b, c, d = load(z, row, 0, j, lanes, end, most)
-            a = slope(a, j, most, log_total, classes, weight, label, at_target, everywhere, scale)
-            b = slope(b, j + lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
-            c = slope(c, j + 2 * lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
-            d = slope(d, j + 3 * lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
-            store(dz, row, 0, j, lanes, end, a, b, c, d)
+        while begin < classes:
+            end = min(begin + _COLUMNS, classes)
+            for j in range(begin + lane, end, EACH * lanes):
+                a, b, c, d = load(z, row, 0, j, lanes, end, most)
+                a = slope(a, j, most, log_total, classes, weight, label, at_target, everywhere, scale)
+                b = slope(b, j + lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
+                c = slope(c, j + 2 * lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
+                d = slope(d, j + 3 * lanes, most, log_total, classes, weight, label, at_target, everywhere, scale)
+                store(dz, row, 0, j, lanes, end, a, b, c, d)
+            begin += int64(cuda.gridDim.y) * _COLUMNS
 
     return _softmax_xent_grad_kernel
 
@@ -287,7 +291,7 @@ def softmax_xent_grad(
     dz = empty_like(z)
     place, (row_blocks,), block = _tile_of(dz)
     _softmax_xent_grad_kernel(place, _given_weight if weighted else _no_weight, smoothed, weighted)(
-        (row_blocks, cdiv(classes, _COLUMNS)),
+        (row_blocks, min(cdiv(classes, _COLUMNS), MOST_BLOCKS)),
         block,
         dloss if dloss.ndim else dloss.reshape(1),
         z[:, None],

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import triton.language as tl
 
-from kernels import gpu, launch
+from kernels import addresses, gpu, launch
 from kernels.checks import bfloat16
 from kernels.launch import kernel
 
@@ -95,7 +95,7 @@ def test_what_is_specialised_on_is_loaded_once(driver):
     driver.types = [P, P, i, f, i, P, P]
     mixed = make_kernel()
 
-    def go(x=4096, n=1000, scale=0.5, stride=3, dtype=np.float32, warps=4, **constexprs):
+    def go(x=4096, n=1000, scale=0.5, stride=3, dtype=np.float32, warps=4, **constexprs):  # and num_stages
         constexprs = {"BLOCK": 256, "ADD": True} | constexprs
         mixed((1,), array(x, dtype), None, array(8192, dtype), n, scale, stride, num_warps=warps, **constexprs)
         return len(driver.modules)
@@ -106,12 +106,72 @@ def test_what_is_specialised_on_is_loaded_once(driver):
     assert go(n=1024) == 3  # 16 divides it
     assert go(dtype=bfloat16) == 4
     assert go(warps=8) == 5
-    assert go(ADD=False) == 6
-    assert go(BLOCK=128) == 7
+    assert go(num_stages=2) == 6
+    assert go(ADD=False) == 7
+    assert go(BLOCK=128) == 8
     driver.device_id = 1
-    assert go() == 8  # a module belongs to one GPU
+    assert go() == 9  # a module belongs to one GPU
     driver.device_id = 0
-    assert go() == 8
+    assert go() == 9
+
+
+def test_options_reach_the_compiler():
+    with gpu.simulate(), launch.recording() as specs:
+        x = array(4096)
+        make_kernel()((1,), x, None, x, 1000, 0.5, 3, BLOCK=256, ADD=True, num_warps=8, num_stages=2)
+    metadata = specs[0].compile(90).metadata
+    assert (metadata.num_warps, metadata.num_stages) == (8, 2)
+
+
+MOST = 2**31 - addresses.TILE - 1  # that 32 bits hold, with a tile beyond
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (2, "i32"),
+        (-1, "i32"),
+        (MOST, "i32"),
+        (MOST + 1, "i64/16"),
+        (2**31 - 1, "i64"),
+        (2**31, "i64/16"),
+        (2**32 - 1, "i64"),
+        (-MOST, "i32"),
+        (-MOST - 2, "i64"),
+        (-(2**31), "i64/16"),
+        (-(2**31) - 1, "i64"),
+    ],
+)
+def test_a_number_is_as_wide_as_it_needs_to_be(driver, number, kind):
+    mixed, x = make_kernel(), array(4096)
+    with gpu.simulate(), launch.recording() as specs:
+        mixed((1,), x, None, x, number, 0.5, 3, BLOCK=256, ADD=True)
+    assert specs[0].key[3:] == (kind, "fp32", "i32")
+
+
+@pytest.mark.parametrize("number", [-(2**31) - 1, -(2**31), 2**31 - 1, 2**31, 2**32, 2**63 - 1])
+def test_the_driver_gets_numbers_beyond_32_bits_whole(driver, number):
+    P, q, f, i = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
+    driver.types = [P, P, q, f, i, P, P]
+    make_kernel()((1,), array(4096), None, array(8192), number, 0.5, 3, BLOCK=256, ADD=True)
+    assert driver.launches[0][-1][2] == number
+
+
+@pytest.mark.parametrize(
+    "grid", [(2**31,), (1, 65536), (1, 1, 65536), (2**31, 1, 1)], ids=lambda grid: "x".join(map(str, grid))
+)
+def test_a_grid_that_no_gpu_takes(driver, grid):
+    mixed, x = make_kernel(), array(4096)
+    with pytest.raises(ValueError, match=r"^_mixed_kernel: a grid of .*; expected at most \d+ along axis [012]$"):
+        mixed(grid, x, None, x, 1000, 0.5, 3, BLOCK=256, ADD=True)
+    assert driver.modules == []
+
+
+def test_the_largest_grid(driver):
+    driver.types = [ctypes.c_void_p] * 2 + [ctypes.c_int32, ctypes.c_float, ctypes.c_int32] + [ctypes.c_void_p] * 2
+    x = array(4096)
+    make_kernel()((2**31 - 1, 65535, 65535), x, None, x, 1000, 0.5, 3, BLOCK=256, ADD=True)
+    assert driver.launches[0][0] == (2**31 - 1, 65535, 65535)
 
 
 def test_an_aligned_pointer_is_what_makes_loads_wide():
@@ -121,6 +181,22 @@ def test_an_aligned_pointer_is_what_makes_loads_wide():
             make_kernel()((1,), x, None, x, 1024, 1.0, 1, BLOCK=1024, ADD=False)
     wide, narrow = (spec.compile(90).asm["ptx"] for spec in specs)
     assert "ld.global.v4" in wide and "ld.global.v4" not in narrow
+
+
+def test_kernels_compile_with_offsets_of_64_bits(monkeypatch):
+    """Where the interpreter takes any mixture of widths: what a branch or a loop changes must keep its type."""
+    from kernels import triton_backend
+
+    monkeypatch.setattr(addresses, "NARROW", 64)
+    with gpu.simulate(), launch.recording() as specs:
+        for x, w in (((2, 16, 5, 5), (16, 16, 3, 3)), ((2, 2, 5, 5), (3, 2, 3, 3))):
+            x, w = (gpu.xp().empty(shape, np.float16) for shape in (x, w))
+            y = triton_backend.conv2d(x, w, stride=(2, 2))
+            triton_backend.conv2d_grad_input(y, w, x.shape, (2, 2), (0, 0), (1, 1), 1)
+    wide = [spec for spec in specs if spec.default and dict(spec.constexprs)["WIDE"]]
+    assert len(wide) == 4
+    for spec in wide:
+        assert spec.compile(90).asm["cubin"]
 
 
 def test_more_than_48_kb_of_shared_memory_is_asked_for(driver):

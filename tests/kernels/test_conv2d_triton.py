@@ -8,6 +8,7 @@ from ml_dtypes import bfloat16
 
 import kernels
 from kernels import (
+    addresses,
     conv2d_grad_input_triton,
     conv2d_grad_weight_triton,
     conv2d_triton,
@@ -15,6 +16,7 @@ from kernels import (
     gpu,
     tuning,
 )
+from kernels import conv2d_reference as reference
 from kernels.conv2d_tuning_triton import PRODUCTS, WEIGHT
 from tests import oracle
 from tests.compare import assert_close, assert_same
@@ -105,9 +107,9 @@ def test_more_shares_than_are_added_at_once(triton, monkeypatch, rng):
 @pytest.mark.parametrize(
     "case", [TILES, CASES["everything"], CASES["depthwise"]], ids=["product", "direct", "depthwise"]
 )
-def test_offsets_of_64_bits(triton, serve, rng, case):
+def test_offsets_of_64_bits(triton, monkeypatch, rng, case):
     """As for arrays of 2^31 elements, which no test can hold: every index and offset is computed in int64."""
-    serve(INDICES=1)
+    monkeypatch.setattr(addresses, "NARROW", 1)
     check(triton, rng, np.float32, case)
 
 
@@ -137,3 +139,14 @@ def test_float64_is_left_to_numpy(triton):
     ):
         with pytest.raises(TypeError, match="float64, which the backend 'triton' does not serve"):
             call()
+
+
+def test_every_part_of_a_tile_with_a_nan_is_summed_term_by_term(triton, rng):
+    """A tile of 64 pixels by 32 channels, not all of them there, and one of the channels behind the first part's."""
+    case = Case((1, 20, 8, 8), (6, 20, 3, 3), padding=(1, 1))
+    _, w, _, dy = operands(rng, np.float32, case)
+    w[2, 17, 0, 0] = np.nan
+    dx = triton.conv2d_grad_input(dy, w, case.x, *case.geometry)
+    wide = (a.astype(np.float64) for a in (dy, w))
+    assert_close(dx, *(reference.conv2d_grad_input(a, b, case.x, *case.geometry) for a, b in (wide, (dy, w))))
+    assert np.isnan(dx[0, 17, :7, :7]).all() and np.isnan(dx).sum() == 49

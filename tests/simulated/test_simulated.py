@@ -92,3 +92,20 @@ def test_a_simulated_gpu_does_not_count_as_one():
     assert gpu.is_simulated() and not gpu.is_available()
     assert gpu.xp() is simulated
     assert gpu.is_array(simulated.zeros(1)) and not gpu.is_array(np.zeros(1))
+
+
+@kernel
+def _fill_through_kernel(table_ptr, count, BLOCK: tl.constexpr):
+    """Writes 7 to the first `count` elements of the array whose address is in the table."""
+    x_ptr = tl.load(table_ptr).to(tl.pointer_type(tl.float32))
+    i = tl.arange(0, BLOCK)
+    tl.store(x_ptr + i, 7.0, mask=i < count)
+
+
+def test_a_write_beyond_an_array_that_a_table_points_to_is_seen():
+    x = simulated.zeros((3, 20), np.float32)
+    table = simulated.asarray(np.array([x[1].data.ptr, 5, 2**63 - 1]))
+    _fill_through_kernel((1,), table, 40, BLOCK=64)
+    assert (x.get() == [[0], [7], [7]]).all()
+    with pytest.raises(AssertionError, match="wrote behind an array of 240 bytes that array 0 points to"):
+        _fill_through_kernel((1,), table, 41, BLOCK=64)

@@ -1,0 +1,165 @@
+"""Views whose elements lie further apart than 32 bits can count: of every primitive, every array in turn.
+
+Such a view is a few elements of memory that was never touched, which a process may have more of than there is. It lies
+in the middle: an offset that wrapped around reads zeros there, and does not end the process.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import addresses, faults, gpu, simulated
+from tests.compare import assert_close, assert_same
+
+ON_DEVICE = [] if gpu.is_available() else ["triton", "numba"]
+BACKENDS = ["reference", "cpu", *ON_DEVICE]
+NOT_RESERVED = getattr(mmap, "MAP_NORESERVE", 0x4000)
+HALF = 2**31  # elements
+REFERENCE = kernels.load("reference")
+
+
+def spread(x: np.ndarray, axis: int) -> np.ndarray:
+    """x in memory where the first and the last element along that axis are 2^31 elements apart, or a little more."""
+    step = HALF // (x.shape[axis] - 1) + 3
+    size = 2 * (HALF + 4096) * x.itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NOT_RESERVED)
+    strides = list(np.empty([1 if a == axis else n for a, n in enumerate(x.shape)], x.dtype).strides)
+    strides[axis] = step * x.itemsize
+    view = np.ndarray(x.shape, x.dtype, memory, HALF * x.itemsize, strides)
+    view[...] = x
+    return view
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def positive(*shape: int) -> np.ndarray:
+    return np.abs(normal(*shape)) + 1
+
+
+GEOMETRY = (1, 1), (1, 1), (1, 1), 1
+POOL = (2, 2), (1, 1), (1, 1)
+LABELS = np.array([2, 0, 1])
+FEW, MANY = ((3, 3, 4, 3), (3, 3, 3, 3)), ((1, 6, 3, 3), (6, 6, 3, 3))  # the direct kernel's, the product's
+
+
+def xent_grad(m: Any, dloss: Any, z: Any, t: Any, most: Any, log_sum: Any, weight: Any) -> Any:
+    total = log_sum[:1].reshape(()) * 0 + 1
+    return m.softmax_xent_grad(dloss, z, t, most, log_sum, total, weight, 0.1, -100, "none")
+
+
+def in_place(name: str, *options: Any) -> Any:
+    def call(m: Any, *arrays: Any) -> tuple[Any, ...]:
+        getattr(m, name)(*[[a] for a in arrays], *options)
+        return arrays
+
+    return call
+
+
+def clip(m: Any, *arrays: Any) -> tuple[Any, ...]:
+    m.clip_norm_step(list(arrays), 1.0)
+    return arrays
+
+
+CASES = {
+    "sum over rows": (lambda m, x: m.sum(x, (0,)), normal(5, 3)),
+    "sum over columns": (lambda m, x: m.sum(x, (1,)), normal(3, 5)),
+    "sum over all": (lambda m, x: m.sum(x, (0, 1, 2)), normal(3, 4, 3)),
+    "conv2d": (lambda m, *a: m.conv2d(*a, *GEOMETRY), normal(*FEW[0]), normal(*FEW[1]), normal(3)),
+    "conv2d, product": (lambda m, *a: m.conv2d(*a, *GEOMETRY), normal(*MANY[0]), normal(*MANY[1]), normal(6)),
+    "conv2d_grad_input": (
+        lambda m, dy, w: m.conv2d_grad_input(dy, w, FEW[0], *GEOMETRY),
+        normal(*FEW[0]),
+        normal(*FEW[1]),
+    ),
+    "conv2d_grad_weight": (
+        lambda m, dy, x: m.conv2d_grad_weight(dy, x, FEW[1], *GEOMETRY),
+        normal(*FEW[0]),
+        normal(*FEW[0]),
+    ),
+    "conv2d_grad_bias": (lambda m, dy: m.conv2d_grad_bias(dy), normal(*FEW[0])),
+    "matmul": (lambda m, a, b, bias: m.matmul(a, b, bias), normal(3, 5, 4), normal(3, 4, 3), normal(3)),
+    "softmax": (lambda m, x: m.softmax(x, 1), normal(3, 4, 3)),
+    "softmax_grad": (lambda m, dy, y: m.softmax_grad(dy, y, 1), normal(4, 3), normal(4, 3)),
+    "log_softmax": (lambda m, x: m.log_softmax(x, 0), normal(4, 3)),
+    "log_softmax_grad": (lambda m, dy, y: m.log_softmax_grad(dy, y, 0), normal(4, 3), normal(4, 3)),
+    "softmax_xent": (
+        lambda m, z, t, weight: m.softmax_xent(z, t, weight, 0.1, -100, "none")[0],
+        normal(3, 4),
+        LABELS,
+        positive(4),
+    ),
+    "softmax_xent_grad": (xent_grad, normal(3), normal(3, 4), LABELS, positive(3), positive(3), positive(4)),
+    "max_pool2d": (lambda m, x: m.max_pool2d(x, *POOL), normal(*FEW[0])),
+    "max_pool2d_grad": (
+        lambda m, dy, tap: m.max_pool2d_grad(dy, tap, FEW[0], *POOL),
+        normal(3, 3, 5, 4),
+        np.ones((3, 3, 5, 4), np.uint8),
+    ),
+    "avg_pool2d": (lambda m, x: m.avg_pool2d(x, *POOL), normal(*FEW[0])),
+    "avg_pool2d_grad": (lambda m, dy: m.avg_pool2d_grad(dy, FEW[0], *POOL), normal(3, 3, 5, 4)),
+    "gelu": (lambda m, x: m.gelu(x), normal(4, 3)),
+    "gelu_grad": (lambda m, dy, x: m.gelu_grad(dy, x), normal(4, 3), normal(4, 3)),
+    "dropout": (lambda m, x: m.dropout(x, 0.5, 1, 3), normal(4, 3, 3)),
+    "take_rows": (lambda m, x, index: m.take_rows(x, index), normal(5, 3), np.array([4, 0, -1, 2])),
+    "adam_step": (in_place("adam_step", 3, 0.1), *[positive(4, 3) for _ in range(4)]),
+    "sgd_step": (in_place("sgd_step", 0.1, 0.9), *[normal(4, 3) for _ in range(3)]),
+    "clip_norm_step": (clip, normal(4, 3), normal(3)),
+}
+
+
+@pytest.fixture(params=BACKENDS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_array_of_every_primitive(name, case):
+    call, *arrays = CASES[case]
+    want = called(REFERENCE, call, [a.astype(np.float64) if a.dtype == np.float32 else a.copy() for a in arrays])
+    baseline = called(REFERENCE, call, [a.copy() for a in arrays])
+    for i, array in enumerate(arrays):
+        long = [axis for axis, n in enumerate(array.shape) if n > 2]
+        for axis in long if name == "triton" else long[:1]:  # the others count in 64 bits whatever they are given
+            given = [spread(a, axis) if k == i else a.copy() for k, a in enumerate(arrays)]
+            found = on_device(name, call, given) if name in ON_DEVICE else called(kernels.load(name), call, given)
+            for got, w, b in zip(found, want, baseline, strict=True):
+                if w.dtype == np.float64:
+                    assert_close(np.array(got), w, b, scale=1.0)
+                else:
+                    assert_same(np.array(got), w)
+
+
+def called(module: Any, call: Any, arrays: list[Any]) -> tuple[Any, ...]:
+    result = call(module, *arrays)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def on_device(name: str, call: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    results = called(kernels.load(name), call, [simulated.adopt(a) for a in arrays])
+    faults.raise_pending()
+    return [x.get() for x in results]
+
+
+def test_what_needs_64_bits_is_the_span_and_not_the_size():
+    x = np.zeros((4, 6), np.float32)
+    assert addresses.span(x.shape, x.strides, 4) == 24
+    assert addresses.span((2, 3), (24, 4), 4) == 9
+    assert addresses.span((2, 3), (-24, 4), 4) == 9  # its first element is not the first in memory
+    assert addresses.span((5, 3), (0, 2), 2) == 3
+    assert addresses.span((0, 3), (2**40, 4), 4) == 0
+    assert not addresses.are_wide(x, None)
+    assert addresses.are_wide(x, spread(normal(3, 2), 0))
+
+
+def test_a_tile_beyond_the_last_element_is_counted_too():
+    """2^31 - 1 elements fit 32 bits, but not the index of an element that a last, partial tile does not have."""
+    most = 2**31 - addresses.TILE - 1
+    assert addresses.fits(most) and not addresses.fits(most + 1)
+    assert addresses.fits(-most) and not addresses.fits(-most - 1)
