@@ -2,12 +2,15 @@
 # make test    the whole suite, in the same kind of environment
 # make lint    formatting and rules
 # make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
-# make gpu     on a machine with an NVIDIA GPU: the tests marked gpu, all benchmarks in about 7 minutes, whole trainings
+# make gpu     on a machine with an NVIDIA GPU: tests and benchmarks in order of worth, in ten minutes (ARGS=--more: the rest)
+# make gpu-cache   before that, elsewhere: the compiled kernels to carry along (TRITON=3.6.0 ARCH=90, and the GPU machine's
+#              Python: BASE=python3.12)
+# make gpu-report  after that: what came back becomes bench/results and the README's tables
 # make clean   the environment and all caches of this checkout (not the data)
 #
 # Where there is an NVIDIA driver, the environment gets the extra cuda12 or cuda13 that it serves, and says so.
 # PYTHON=python3 make ...  uses that interpreter's environment as it is and installs nothing.
-# OUT=folder make gpu      puts the results there (bench/results).
+# OUT=folder make gpu      puts the results there (.gpu).
 
 VENV := .venv
 BASE ?= python3
@@ -24,12 +27,15 @@ endif
 
 ARGS ?=
 
-OUT ?= bench/results
+OUT ?= .gpu
+TRITON ?= 3.6.0
+ARCH ?= 90
+TRITON_CACHE := /tmp/tilegrad-triton
 CUDA = $(eval CUDA := $(shell $(BASE) kernels/cuda_extra.py))$(CUDA)
 WITH_CUDA = $(if $(CUDA),$(comma)$(CUDA))
 comma := ,
 
-.PHONY: train train-mlp test lint bench gpu clean
+.PHONY: train train-mlp test lint bench gpu gpu-report gpu-cache clean
 
 train: $(TRAIN_READY)
 	$(RUN) examples/mnist_cnn.py $(ARGS)
@@ -49,10 +55,17 @@ bench: $(TEST_READY)
 	$(RUN) -m bench $(ARGS)
 
 gpu: $(TEST_READY)
-	$(RUN) -m pytest -m gpu -p no:cacheprovider tests/kernels tests/cuda tests/gpu $(ARGS)
-	$(RUN) -m bench all --device cuda --minutes 7 --json $(OUT)/gpu.json
-	$(RUN) -m bench.mnist --device cuda --net cnn --json $(OUT)/gpu-mnist-cnn.json
-	$(RUN) -m bench.mnist --device cuda --net mlp --json $(OUT)/gpu-mnist-mlp.json
+	$(RUN) -m bench.on_gpu run --out $(OUT) $(ARGS)
+
+gpu-report: $(TEST_READY)
+	$(RUN) -m bench.on_gpu report $(OUT)
+
+gpu-cache: $(TEST_READY)
+	$(BASE) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check "triton==$(TRITON)" "numpy>=2.1" "ml_dtypes>=0.5"
+	rm -rf $(TRITON_CACHE)
+	TRITON_CACHE_DIR=$(TRITON_CACHE) PYTHONPATH=$(CURDIR) .venv-triton/bin/python -m kernels.compile --defaults --arch $(ARCH)
+	$(RUN) -m bench.on_gpu pack $(TRITON_CACHE)
 
 $(VENV)/python-ready:
 	@$(BASE) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"make: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or newer (make BASE=python3.12 ...)")'
@@ -68,5 +81,5 @@ $(VENV)/test-ready: pyproject.toml $(VENV)/python-ready
 	touch $@ $(VENV)/train-ready
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-triton *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

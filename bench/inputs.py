@@ -27,12 +27,14 @@ def cast(x: np.ndarray, dtype: str, wide: bool = False) -> np.ndarray:
 
 
 def to_tf32(x: np.ndarray) -> np.ndarray:
-    """float32 with 10 bits of mantissa: what tensor cores multiply under TF32, rounded to nearest even."""
+    """float32 cut to 10 bits of mantissa, as coarse as TF32 may be.
+
+    mma rounds its operands before it multiplies them; wgmma reads them as they lie in shared memory and leaves their
+    last 13 bits out of account (the PTX that Triton writes for it has no cvt.rna.tf32).
+    """
     if x.dtype != np.float32:
         return x
-    bits = x.view(np.uint32)
-    rounded = bits + 0x0FFF + ((bits >> 13) & 1)
-    return (rounded & np.uint32(0xFFFFE000)).view(np.float32)
+    return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def copies(nbytes: int, cold_bytes: int, most: int = 64) -> int:

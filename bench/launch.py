@@ -82,6 +82,7 @@ def _without_driver() -> Iterator[None]:
         driver=SimpleNamespace(launchKernel=lambda *_: None),
         get_current_stream=lambda: stream,
         device=SimpleNamespace(get_device_id=lambda: 0),
+        Device=lambda: SimpleNamespace(use=lambda: None),
     )
     before = gpu.xp, gpu.capability
     gpu.xp, gpu.capability = lambda: SimpleNamespace(cuda=cuda), lambda: 90

@@ -112,13 +112,17 @@ def main(arguments: list[str] | None = None) -> int:
                 for warning in told:
                     print(f"{name}: {warning.message}")
                 print(f"run {run}  {name:<16} {found[name].seconds[-1]:8.3f} s", flush=True)
+                if flags.json is not None:  # after each, for the next may be one too many for the time there is
+                    _write(flags, device, found)
     _print(found, task)
-    if flags.json is not None:
-        arguments_of = {k: v for k, v in vars(flags).items() if k not in ("json", "data")}
-        rows = {name: asdict(times) for name, times in found.items()}
-        result = {"provenance": provenance(device), "arguments": arguments_of, "contestants": rows}
-        write(flags.json, json.dumps(result, indent=1) + "\n")
     return 0
+
+
+def _write(flags: argparse.Namespace, device: str, found: dict[str, Times]) -> None:
+    arguments = {k: v for k, v in vars(flags).items() if k not in ("json", "data")}
+    rows = {name: asdict(times) for name, times in found.items()}
+    result = {"provenance": provenance(device), "arguments": arguments, "contestants": rows}
+    write(flags.json, json.dumps(result, indent=1) + "\n")
 
 
 def _task(flags: argparse.Namespace, device: str) -> Task:

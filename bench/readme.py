@@ -18,11 +18,11 @@ BEGIN = "<!-- bench:begin (python -m bench --readme) -->"
 END = "<!-- bench:end -->"
 
 
-def main() -> int:
+def main(root: Path = ROOT) -> int:
     """Rewrite the section; 0 whether it changed or not."""
-    path = ROOT / "README.md"
+    path = root / "README.md"
     before = path.read_text()
-    after = rewritten(before, section(ROOT / "bench" / "results"))
+    after = rewritten(before, section(root / "bench" / "results"))
     if after != before:
         results.write(path, after)
     print(f"{path.name}: {'written anew' if after != before else 'up to date'}")

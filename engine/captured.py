@@ -460,11 +460,14 @@ def _is_of_capture(error: BaseException) -> bool:
 def _told(error: BaseException) -> str:
     """The error with the op that raised it and the program's line that called the op."""
     root = engine.__path__[0], gpu.__file__.rpartition("gpu.py")[0]
+    libraries = "cupy", "cupy_backends", "numpy"  # whose frames, compiled ones too, may lie below an op
     op, place = "a captured step", "?"
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         name, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        if not name.startswith(root):
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in libraries:
+            pass
+        elif not name.startswith(root):
             op, place = "", f"{name}:{line}"
         elif not op:
             op = trace.tb_frame.f_code.co_name.strip("_")

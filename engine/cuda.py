@@ -6,6 +6,9 @@ missing. A simulated GPU is not available: only who asks for "cuda" by name gets
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 from engine.device import WAITS
 from engine.recording import refuse
 from kernels import gpu
@@ -53,17 +56,23 @@ def synchronize() -> None:
 
 
 def memory_allocated() -> int:
-    """Bytes that arrays occupy."""
+    """Bytes that arrays occupy, those of captured steps among them."""
     xp = gpu.xp()
     if gpu.is_simulated():
         return sum(block.nbytes for block in held(xp.ndarray))
-    return xp.get_default_memory_pool().used_bytes()
+    return sum(pool.used_bytes() for pool in _pools(xp))
 
 
 def memory_reserved() -> int:
-    """Bytes taken from the GPU: what arrays occupy, and what is kept for the next ones."""
+    """Bytes taken from the GPU: what arrays occupy, what captured steps need, and what is kept for the next arrays."""
     xp = gpu.xp()
-    return memory_allocated() if gpu.is_simulated() else xp.get_default_memory_pool().total_bytes()
+    return memory_allocated() if gpu.is_simulated() else sum(pool.total_bytes() for pool in _pools(xp))
+
+
+def _pools(xp: ModuleType) -> list[Any]:
+    from kernels import graph
+
+    return [xp.get_default_memory_pool(), *graph.pools()]
 
 
 def empty_cache() -> None:

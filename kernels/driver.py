@@ -66,6 +66,21 @@ class Function:
             self._driver_launch(self._function, x, y, z, *block, self._shared, stream, self._address, 0)
 
 
+class _Thread(threading.local):
+    is_bound = False
+
+
+_thread = _Thread()
+
+
 def device() -> int:
-    """The number of the current GPU: what is loaded belongs to it."""
-    return gpu.xp().cuda.device.get_device_id()
+    """The number of the current GPU: what is loaded belongs to it. Asked before each launch.
+
+    The driver launches into the context of the calling thread, and a new thread has none until something of the
+    runtime needs one there (CUDA Driver API, "Context Management"). Memory that comes from CuPy's pool does not.
+    """
+    cuda = gpu.xp().cuda
+    if not _thread.is_bound:
+        cuda.Device().use()
+        _thread.is_bound = True
+    return cuda.device.get_device_id()

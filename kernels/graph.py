@@ -17,19 +17,23 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from kernels import gpu
+from kernels import gpu, memory
 from kernels.modes import Block
 from kernels.program import Program, recorded
 
 _NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[[^\]]*?label="(.*?)"\s*\]', re.DOTALL)  # of CUDA's DOT text
 _SLOTS = 512  # in one block of memory, 8 KB: so little goes with the command that copies it
 _SLOT = 16  # bytes: every slot has the alignment that kernels are compiled for
+
+
+_with_pools: weakref.WeakSet[Graph] = weakref.WeakSet()
 
 
 class Graph:
@@ -40,6 +44,7 @@ class Graph:
         self._nodes: Callable[[], Counter[str]] = Counter
         self._nbytes: Callable[[], int] = int
         self._kept: list[Any] = []
+        self.pool: Any = None  # on a GPU, where its memory is from
         self.program: Program | None = None  # on the CPU, while it is recorded and afterwards
 
     def launch(self) -> None:
@@ -125,7 +130,8 @@ def _on_stream(graph: Graph) -> Iterator[Graph]:
     cuda = gpu.xp().cuda
     pool = cuda.MemoryPool()
     stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
-    with Block((_local, "graph", graph)), stream, cuda.using_allocator(pool.malloc):
+    allocate = memory.allocator(gpu.xp(), pool.malloc)
+    with Block((_local, "graph", graph)), stream, cuda.using_allocator(allocate):
         stream.begin_capture()
         try:
             yield graph
@@ -136,7 +142,13 @@ def _on_stream(graph: Graph) -> Iterator[Graph]:
         captured = stream.end_capture()
     graph._launch, graph._nbytes = captured.launch, pool.total_bytes
     graph._nodes = lambda: names_in(captured.debug_dot_str())
-    graph.keep(pool)
+    graph.pool = pool
+    _with_pools.add(graph)
+
+
+def pools() -> list[Any]:
+    """The memory pools of all CUDA graphs that are kept."""
+    return [graph.pool for graph in list(_with_pools)]
 
 
 def names_in(dot: str) -> Counter[str]:

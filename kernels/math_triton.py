@@ -16,7 +16,7 @@ _LOG_2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def exp(x):
-    """exp(x) for x <= 0, to 3 ulp down to the smallest subnormal number.
+    """exp(x) for x <= 0, to 3 ulp; below the smallest normal number the GPU's ex2.approx.ftz gives 0.
 
     2^t with t = x * log2(e) rounded, times 2^r = 1 + r log 2 where r, below 2^-16, is what the rounding lost.
     """

@@ -54,6 +54,11 @@ def retrying(
 
 def install(cupy: ModuleType) -> None:
     """Have CuPy allocate by `retrying`, on top of the allocator that it has."""
+    cupy.cuda.set_allocator(allocator(cupy, cupy.cuda.get_allocator()))
+
+
+def allocator(cupy: ModuleType, allocate: Callable[[int], Any]) -> Callable[[int], Any]:
+    """`allocate`, CuPy's or a private pool's, made `retrying`: what it frees are the blocks of CuPy's pool."""
     pool = cupy.get_default_memory_pool()
 
     def explain(size: int) -> str:
@@ -62,14 +67,15 @@ def install(cupy: ModuleType) -> None:
         return f'device "cuda": out of memory: {found}; the largest arrays alive:\n{listed(held(cupy.ndarray))}'
 
     failure = cupy.cuda.memory.OutOfMemoryError
-    cupy.cuda.set_allocator(retrying(cupy.cuda.get_allocator(), pool.free_all_blocks, failure, explain))
+    return retrying(allocate, pool.free_all_blocks, failure, explain)
 
 
 def held(kind: type) -> list[Held]:
     """Every allocation that an array of this type lies in, largest first."""
     found: dict[int, Held] = {}
     for x in gc.get_objects():
-        if type(x) is kind and x.nbytes:
+        # An array that is being made, as one is when an allocation fails, has a size but no memory yet.
+        if type(x) is kind and x.nbytes and x.data is not None:
             memory = x.data.mem
             known = found.get(memory.ptr)
             if known is None or x.nbytes > math.prod(known.shape) * known.dtype.itemsize:

@@ -14,13 +14,17 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from numba import cuda
+
+with warnings.catch_warnings():  # under NumPy 2.5 it is told of names that NumPy will drop: no business of a user's
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from numba import cuda
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 

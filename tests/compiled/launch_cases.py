@@ -37,6 +37,8 @@ class Driver:
         )
         self.driver = SimpleNamespace(launchKernel=self.launch, funcSetAttribute=lambda *a: self.attributes.append(a))
         self.device = SimpleNamespace(get_device_id=lambda: self.device_id)
+        self.bound: list[int] = []  # threads that have the device's context
+        self.Device = lambda: SimpleNamespace(use=lambda: self.bound.append(threading.get_ident()))
         self.get_current_stream = lambda: SimpleNamespace(ptr=99)
 
     def launch(self, function, x, y, z, tx, ty, tz, shared, stream, parameters, extra) -> None:
@@ -276,3 +278,22 @@ def test_pointers_come_first():
 def test_torch_was_not_imported():
     with pytest.raises(ImportError, match="torch is blocked"):
         import torch  # noqa: F401
+
+
+def test_a_thread_binds_the_device_before_its_first_launch(driver):
+    """The driver launches into the context of the calling thread, and a new thread has none."""
+    P, i, f = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    driver.types = [P, P, i, f, i, P, P]
+    mixed, bound = make_kernel(), []
+
+    def launch_twice():
+        for _ in range(2):
+            mixed((1,), array(4096), None, array(8192), 1000, 0.5, 3, BLOCK=256, ADD=True)
+            bound.append(driver.bound.count(threading.get_ident()))
+
+    launch_twice()
+    thread = threading.Thread(target=launch_twice)
+    driver.bound.clear()
+    thread.start()
+    thread.join()
+    assert bound[2:] == [1, 1] and len(driver.launches) == 4

@@ -75,3 +75,28 @@ def test_wrong_flags(run, arguments, message):
 def test_what_is_simulated_cannot_be_compiled(run, language, variable):
     done = run("-m", "kernels.compile", "--kernels", language, **{variable: "1"})
     assert done.returncode == 2 and f"{variable} is set" in done.stderr
+
+
+def test_what_numba_says_of_numpy_is_no_error(run):
+    """Under NumPy 2.5 importing numba.cuda warns, which `-W error` (as these tests are run) makes fatal."""
+    code = """
+import sys, warnings
+class Warns:
+    def find_spec(self, name, path=None, target=None):
+        if name != "numba.cuda":
+            return None
+        spec = next(filter(None, (f.find_spec(name, path) for f in sys.meta_path if f is not self)))
+        execute = spec.loader.exec_module
+        def exec_module(module):
+            warnings.warn("a name that NumPy will drop", DeprecationWarning)
+            told.append(name)
+            execute(module)
+        spec.loader.exec_module = exec_module
+        return spec
+told = []
+sys.meta_path.insert(0, Warns())
+from kernels import simt
+print(set(told), callable(simt.cuda.jit))
+"""
+    done = run("-W", "error", "-c", code)
+    assert done.stdout == "{'numba.cuda'} True\n", done.stderr

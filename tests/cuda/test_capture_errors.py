@@ -57,6 +57,17 @@ def test_what_waits_for_the_gpu_is_named_with_its_line(op, x, capsys):
     assert (x * 2).tolist() == [2.0, 4.0, 6.0]
 
 
+def test_a_librarys_frame_is_not_the_programs_line(x, monkeypatch):
+    """CuPy's compiled functions leave frames too, of files that are not there."""
+    library = {"__name__": "cupy._core.core"}
+    code = "def waits(*args, **kwargs):\n    raise RuntimeError('cudaErrorStreamCaptureUnsupported')"
+    exec(compile(code, "cupy/_core/core.pyx", "exec"), library)
+    step = captured(lambda x: x.exp(), x)
+    monkeypatch.setattr(gpu.xp(), "exp", library["waits"])
+    with pytest.raises(engine.CaptureError, match=rf"exp\w* waits for the GPU.*\({HERE}:\d+\)$"):
+        step(x)
+
+
 def test_a_mask_waits_for_the_number_of_its_elements(x):
     step = captured(lambda x: x[x > 1], x)
     with pytest.raises(engine.CaptureError, match=rf"getitem\w* waits for the GPU.*{HERE}"):

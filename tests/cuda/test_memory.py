@@ -135,6 +135,16 @@ def test_the_error_says_what_is_used_of_what_and_by_which_arrays():
     assert pool.calls == [("malloc", 3 << 20), "free", ("malloc", 3 << 20)] and x.shape == (300, 1024)
 
 
+def test_an_array_that_is_being_made_holds_nothing():
+    """As the one that an allocation fails for: CuPy sets its size first."""
+
+    class Array:
+        nbytes, data = 8, None
+
+    array = Array()
+    assert memory.held(Array) == [] and array.data is None
+
+
 def test_other_errors_are_left_alone():
     def broken(size):
         raise ValueError("no such size")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kernels import gpu, graph, simulated, tape
+from engine import cuda
+from kernels import gpu, graph, memory, simulated, tape
 from tests.compare import assert_same
 
 
@@ -107,21 +108,46 @@ def test_an_exception_ends_the_capture():
         recorded.launch()
 
 
+class Full(MemoryError):
+    """What CuPy raises."""
+
+
 class Driver:
     """CuPy's part in a capture, which notes what it is asked for."""
 
     def __init__(self):
         self.calls = []
         self.cuda = SimpleNamespace(
-            Stream=lambda non_blocking: self.stream(), MemoryPool=self.pool, using_allocator=self.allocator
+            Stream=lambda non_blocking: self.stream(),
+            MemoryPool=self.pool,
+            using_allocator=self.allocator,
+            memory=SimpleNamespace(OutOfMemoryError=Full),
+            runtime=SimpleNamespace(memGetInfo=lambda: (0, 1024)),
         )
+        self.ndarray = simulated.ndarray
+        self.room = 0  # bytes that the pool can give
 
     def pool(self):
-        return SimpleNamespace(malloc="the pool", total_bytes=lambda: 512)
+        return SimpleNamespace(malloc=self.malloc, total_bytes=lambda: 512, used_bytes=lambda: 256)
+
+    def malloc(self, size):
+        if size > self.room:
+            raise Full
+        return size
+
+    def free(self):
+        self.calls.append("free")
+        self.room += 100
+
+    def get_default_memory_pool(self):
+        return SimpleNamespace(
+            total_bytes=lambda: 64, used_bytes=lambda: 32, get_limit=lambda: 0, free_all_blocks=self.free
+        )
 
     @contextlib.contextmanager
     def allocator(self, malloc):
-        self.calls.append(f"allocate by {malloc}")
+        self.malloc_now = malloc
+        self.calls.append("allocate by the pool")
         yield
         self.calls.append("allocate as before")
 
@@ -194,3 +220,20 @@ def test_on_a_gpu_an_exception_ends_the_capture_and_gives_everything_back(driver
     # contextlib's stand-in gives the allocator back only where no exception passes; CuPy's does always
     assert driver.calls == ["stream", "allocate by the pool", "begin", "end", "stream as before"]
     assert graph.capturing() is None
+
+
+def test_on_a_gpu_memory_for_a_capture_is_made_where_there_is_none(driver):
+    with graph.capture():
+        assert driver.malloc_now(100) == 100
+        assert driver.calls[-1] == "free"
+        with pytest.raises(memory.OutOfMemoryError, match="300 B wanted, 32 B of 1.00 KiB used"):
+            driver.malloc_now(300)
+
+
+def test_on_a_gpu_the_graphs_memory_counts(driver):
+    with graph.capture() as recorded:
+        pass
+    others = cuda.memory_allocated() - 256, cuda.memory_reserved() - 512
+    assert others == (32, 64)
+    del recorded
+    assert (cuda.memory_allocated(), cuda.memory_reserved()) == others
