@@ -22,6 +22,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kernels.files import write_whole
+
 # Shared memory one program may have: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 103: 227 << 10, 120: 99 << 10}
 LANGUAGES = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # and what simulates them
@@ -55,9 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = compile_all(flags.kernels, archs, flags.defaults, max(1, flags.jobs))
     _show(rows)
     if flags.json is not None:
-        partial = flags.json.with_name(f".{flags.json.name}.part")
-        partial.write_text(json.dumps(rows, indent=1) + "\n")
-        os.replace(partial, flags.json)
+        write_whole(flags.json, json.dumps(rows, indent=1) + "\n")
     faults = [fault for row in rows for fault in _faults(row)]
     for fault in faults:
         print(fault, file=sys.stderr)

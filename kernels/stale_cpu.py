@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
+
+from kernels.files import write_whole
 
 
 def forget_stale(folder: str) -> None:
@@ -25,6 +26,4 @@ def forget_stale(folder: str) -> None:
         mark.parent.mkdir(parents=True, exist_ok=True)
         for path in mark.parent.glob("*_cpu.*.nb[ic]"):
             path.unlink(missing_ok=True)
-        partial = mark.with_name(f"{mark.name}.{os.getpid()}")
-        partial.write_text(stamp)
-        os.replace(partial, mark)
+        write_whole(mark, stamp)

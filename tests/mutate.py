@@ -14,6 +14,7 @@ would mean nothing otherwise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -84,10 +85,8 @@ def outcome(tests: Sequence[str], mutant: Mutant | None = None, seconds: float =
             except subprocess.TimeoutExpired:
                 return "killed by the time limit"
             finally:  # also what the tests have started; a group whose processes are all gone is none
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(pytest.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
                 pytest.wait()
             told.seek(0)
             text = told.read()
