@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
-from engine.data import read_idx, write_idx
+from engine.data import idx, read_idx, write_idx
 from engine.data.atomic import write_atomically
 from engine.data.idx import encode_idx
 
@@ -180,6 +180,26 @@ def test_gzip_extended(array, extra):
     assume(extra.strip(b"\0"))  # gzip itself pads with zeros, on tapes
     assert_reads_as(gzip.compress(encode_idx(array)) + extra, None)
     assert_reads_as(gzip.compress(encode_idx(array) + extra), None)
+
+
+# The reader takes a header's most bytes and then chunks; Python's own buffers are 8 and 128 KiB.
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("begin", [0, idx._LONGEST_HEADER])
+@pytest.mark.parametrize("whole", [0, 1 << 13, 1 << 17, idx._CHUNK, 2 * idx._CHUNK])
+def test_a_damaged_gzip_trailer_is_found_wherever_the_elements_end(whole, begin, more):
+    size = whole + begin + more  # of the IDX file
+    if size < 8:
+        pytest.skip("no IDX file is as short")
+    good = encode_idx(np.zeros(size - 8, np.uint8))
+    packed = gzip.compress(good)
+    assert len(good) == size and len(read_idx(packed)) == size - 8
+    for byte in range(8):  # four of the checksum, four of the length
+        bad = bytearray(packed)
+        bad[byte - 8] ^= 1
+        with pytest.raises(ValueError, match="expected a whole gzip stream, found damage"):
+            read_idx(bytes(bad))
+        with pytest.raises(ValueError, match="expected a whole gzip stream, found damage"):
+            read_idx(packed[: byte - 8])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_variance_corrections(correction):
         assert_same_op(lambda x, d=dim: x.std(d, correction=correction, keepdim=True), None, x, scale=100.0)
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
+@pytest.mark.parametrize("correction", [3.5, 4, 4.5, 5, 7, 19, 20, 21.5, 100])
+def test_variance_without_degrees_of_freedom(correction):
+    """Of n numbers with a correction of n or more: inf, never negative; NaN where all numbers are equal."""
+    x = random(5, 4)
+    x[2], x[:, 1] = 3, 0.25
+    x[2, 1] = 3
+    for dim in (None, 0, 1, (0, 1)):
+        for y in (x, np.full_like(x, 0.5)):
+            for name in ("var", "std"):
+                assert_same_op(lambda x, n=name, d=dim: getattr(x, n)(d, correction=correction), None, y)
+
+
 def test_variance_takes_the_old_unbiased_flag():
     x = random(5, 10)
     for unbiased in (True, False):
