@@ -109,6 +109,12 @@ def test_the_gradient_of_the_norm_of_zeros_is_0(p):
     assert_same_op(lambda x: x.norm(p, 1), None, x)
 
 
+@pytest.mark.parametrize("p", [-math.inf, -2, -0.5, 0.5, 1, 1.5, 2, 3, math.inf])
+def test_the_norm_of_numbers_some_of_which_are_0(p):
+    """Of a negative order it is 0, by a sum that is infinite."""
+    assert_same_op(lambda x: x.norm(p, 1), None, np.array([[0.0, 1, -2], [3, 0, 0], [-1, 2, 4]]))
+
+
 @cases()
 @pytest.mark.parametrize("name", ["amax", "amin"])
 def test_extremes(name, shape, dim):

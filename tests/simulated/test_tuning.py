@@ -220,6 +220,16 @@ def test_recording_notes_every_configuration_and_which_is_the_default():
     assert (tried, chosen["BLOCK"], specs) == ([32], 64, [])
 
 
+def test_a_recording_ends_with_its_architecture():
+    with gpu.simulate():
+        before = launch.architecture()
+        with launch.recording(80):
+            with launch.recording(120):
+                assert launch.architecture() == 120
+            assert launch.architecture() == 80 and launch.is_recording()
+        assert launch.architecture() == before != 80 and not launch.is_recording()
+
+
 def test_more_than_eight_are_too_many():
     with pytest.raises(AssertionError, match="scale: more than 8 configurations"):
         tuning.Tuned("scale", {80: [{"BLOCK": 2**i} for i in range(9)]}, lambda arch, bucket: 0)
