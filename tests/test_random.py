@@ -169,6 +169,14 @@ def test_no_uniform_number_rounds_up_to_1():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+def test_normal_numbers_are_finite_also_where_the_uniform_one_is_0(dtype):
+    g = Generator(11)
+    g.bits = lambda n: np.zeros(n, np.uint32)
+    assert not g.uniform((3,), np.dtype(dtype)).any()
+    assert np.isfinite(g.normal((3,), np.dtype(dtype))).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_normal(dtype):
     x = engine.randn(N + 1, generator=Generator(12), dtype=dtype).numpy().astype(np.float64)
     assert_mean(x, 0.0, 1.0)

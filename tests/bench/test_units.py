@@ -11,6 +11,7 @@ import pytest
 
 from bench import ceilings, launch, mnist, overhead, rows, run
 from bench.clock import Events, wall
+from bench.inputs import copies
 from bench.measure import Effort, Measured, Times, interleaved
 from bench.ops import OPS
 from bench.results import Row
@@ -112,6 +113,14 @@ def test_minutes_are_shared_out_among_the_ops(clock):
     assert not deadline.passed()
     clock.passes(2)
     assert deadline.passed()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "many"), [(10, 10), (11, 10), (33, 4), (99, 2), (100, 1), (1000, 1), (1, 64), (0, 64)]
+)
+def test_the_copies_of_the_inputs_add_up_to_what_is_cold(nbytes, many):
+    assert copies(nbytes, 100) == many
+    assert nbytes * many >= 100 or many == 64
 
 
 # --- ceilings
