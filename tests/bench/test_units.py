@@ -15,7 +15,7 @@ from bench.inputs import copies
 from bench.measure import Effort, Measured, Times, interleaved
 from bench.ops import OPS
 from bench.results import Row
-from bench.session import Deadline, Session, filled
+from bench.session import Deadline, Session, compared, filled
 from kernels import threads
 
 OF_CPU = ceilings.of_cpu  # the other tests of this folder replace it
@@ -89,6 +89,17 @@ def test_the_columns_of_a_row_are_what_was_measured():
     row = Row("op", "v", "forward", [1], "float32", "ieee", "triton")
     filled(row, Measured(Times(4.0, 3.0, 5.0, 9), 0.5, 0.25, "why"))
     assert (row.graph_ms, row.host_ms, row.reason) == (0.5, 0.25, "no graph: why")
+
+
+def test_a_ratio_is_to_the_fastest_rival_that_was_measured():
+    made = {"cpu": (2.0, False), "torch": (3.0, True), "torch channels_last": (1.0, True), "wrong": (None, True)}
+    found = compared([
+        Row("op", "v", "forward", [1], "float32", "ieee", name, rival, ms=ms) for name, (ms, rival) in made.items()
+    ])  # fmt: skip
+    assert [row.times_rival for row in found] == [0.5, pytest.approx(1 / 3), 1.0, None]
+    assert [row.best_rival for row in found] == ["torch channels_last"] * 3 + [None]
+    (alone,) = compared([Row("op", "v", "forward", [1], "float32", "ieee", "cpu", ms=2.0)])
+    assert alone.times_rival is None
 
 
 def test_a_whole_training_is_told_in_seconds_its_step_in_ms_and_the_hosts_share_in_us(capsys):
