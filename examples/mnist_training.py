@@ -8,7 +8,6 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import kernels
 from engine import Tensor, nn, optim
 from engine.data import image_batch, mnist
 from engine.nn import functional as F
+from kernels.files import write_whole
 from kernels.paths import user_path
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
@@ -165,12 +165,9 @@ class Report:
             raise SystemExit(f"--json: cannot write to the folder {path.parent}")
 
     def write(self, **fields: Any) -> None:
-        """Write the fields to a temporary name beside the path and rename it."""
-        if self.path is None:
-            return
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
-            json.dump(fields, file, indent=1)
-        os.replace(file.name, self.path)
+        """Write the fields, if there is a path."""
+        if self.path is not None:
+            write_whole(self.path, json.dumps(fields, indent=1))
 
 
 def parse(description: str | None) -> argparse.Namespace:

@@ -21,6 +21,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from kernels.files import write_whole
 from kernels.paths import user_path
 
 # Shared memory one program may have: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
@@ -56,9 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = compile_all(flags.kernels, archs, flags.defaults, max(1, flags.jobs))
     _show(rows)
     if flags.json is not None:
-        partial = flags.json.with_name(f".{flags.json.name}.part")
-        partial.write_text(json.dumps(rows, indent=1) + "\n")
-        os.replace(partial, flags.json)
+        write_whole(flags.json, json.dumps(rows, indent=1) + "\n")
     faults = [fault for row in rows for fault in _faults(row)]
     for fault in faults:
         print(fault, file=sys.stderr)

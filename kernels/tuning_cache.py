@@ -23,6 +23,7 @@ import numpy as np
 import triton
 
 from kernels import gpu, launch
+from kernels.files import write_whole
 from kernels.paths import user_path
 
 VERSION = 1
@@ -50,7 +51,10 @@ def key(name: str, kernels: Sequence[launch.Kernel], bucket: tuple[Any, ...], dt
 
 def load(key: str) -> dict[str, Any] | None:
     """The configuration kept under that key, if there is one."""
-    entry = _read().get(key)
+    try:
+        entry = _read().get(key)
+    except OSError:
+        return None
     config = entry.get("config") if isinstance(entry, dict) else None
     return config if isinstance(config, dict) else None
 
@@ -65,16 +69,14 @@ def store(key: str, config: dict[str, Any]) -> None:
         with contextlib.suppress(Timeout), FileLock(f"{target}.lock", timeout=10):
             entries = _read()
             entries[key] = {"config": config, "measured": datetime.date.today().isoformat()}
-            partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-            text = json.dumps({"version": VERSION, "entries": entries}, indent=1, sort_keys=True)
-            partial.write_text(text)
-            os.replace(partial, target)
+            write_whole(target, json.dumps({"version": VERSION, "entries": entries}, indent=1, sort_keys=True))
 
 
 def _read() -> dict[str, Any]:
+    """All entries; none of a file that is not there, or is not ours. Raises OSError where one cannot be read."""
     try:
         content = json.loads(path().read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     if not isinstance(content, dict) or content.get("version") != VERSION:
         return {}

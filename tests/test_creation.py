@@ -125,6 +125,29 @@ def test_arange(arguments):
             assert_same(engine.arange(*arguments, dtype=dtype).numpy(), want)
 
 
+def many_ranges(rng):
+    """Bounds and steps of all sizes, integers among them, up and down; ends that a whole number of steps reaches."""
+    for _ in range(3000):
+        start = rng.choice([0, 1, -9, 1e6, 1e-6, 0.1, rng.uniform(-5, 5)])
+        step = rng.choice([1, 2, 3, 0.1, 0.3, 1 / 3, 0.7, rng.uniform(0.01, 2), rng.uniform(1e-7, 1e-6)])
+        step = step * rng.choice([-1, 1])
+        steps = rng.choice([0, 1, 2, 3, rng.integers(40), rng.integers(1000)])
+        end = start + step * (steps + rng.choice([0, 0, rng.random()]))
+        yield [int(a) if a == int(a) and rng.random() < 0.5 else float(a) for a in (start, end, step)]
+
+
+def test_arange_over_many_bounds():
+    """torch's count; each element start + i step, rounded twice, which torch's vectors do otherwise."""
+    for start, end, step in many_ranges(np.random.default_rng(0)):
+        got = engine.arange(start, end, step, dtype="float64").numpy()
+        want = torch.arange(start, end, step, dtype=torch.float64).numpy()
+        assert got.shape == want.shape, (start, end, step)
+        assert got.tolist() == [start + step * i for i in range(len(got))], (start, end, step)
+        assert np.abs(got - want).max(initial=0) <= 2 * np.spacing(max(abs(start), abs(end))), (start, end, step)
+        if any(type(a) is float for a in (start, end, step)):
+            assert_same(engine.arange(start, end, step).numpy(), got.astype(np.float32))
+
+
 @pytest.mark.parametrize("arguments", [(0, 1, 5), (1, -1, 3), (2, 2, 4), (0, 1, 1), (0, 1, 0), (0, 10, 11)])
 def test_linspace(arguments):
     want = np.linspace(*arguments)

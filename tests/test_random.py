@@ -168,6 +168,26 @@ def test_no_uniform_number_rounds_up_to_1():
         assert np.isfinite(g.normal((2,), np.dtype(dtype))).all()
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, "bfloat16"])
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (1, 2), (-1, 1), (-5, -1), (0, 0.1), (1000, 1001), (0, 3e-5), (2, 2)])
+def test_a_uniform_number_stays_below_its_upper_bound(a, b, dtype):
+    """Scaled and shifted, the largest below 1 rounds up to it; and the least is the lower bound."""
+    for word, least in ((2**32 - 1, False), (0, True)):
+        g = Generator(0)
+        g.bits = lambda n, word=word: np.full(n, word, np.uint32)
+        x = engine.zeros(3, dtype=dtype).uniform_(a, b, generator=g).numpy().astype(np.float64)
+        low, high = (float(np.asarray(bound, engine.zeros((), dtype=dtype).dtype)) for bound in (a, b))
+        assert (x == low).all() if least or low == high else ((low <= x) & (x < b)).all(), x
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_normal_numbers_are_finite_also_where_the_uniform_one_is_0(dtype):
+    g = Generator(11)
+    g.bits = lambda n: np.zeros(n, np.uint32)
+    assert not g.uniform((3,), np.dtype(dtype)).any()
+    assert np.isfinite(g.normal((3,), np.dtype(dtype))).all()
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_normal(dtype):
     x = engine.randn(N + 1, generator=Generator(12), dtype=dtype).numpy().astype(np.float64)

@@ -7,7 +7,7 @@ import pytest
 
 from bench import check
 from bench.check import complaint, expected, wrong
-from bench.inputs import drawn, to_tf32
+from bench.inputs import DTYPES, drawn, to_tf32
 from bench.ops import OPS
 from bench.ops.op import Case
 from bench.providers import PROVIDERS, as_tuple
@@ -84,6 +84,16 @@ def test_long_sums_may_lose_what_any_order_loses_and_no_more():
     assert complaint(one_by_one, want, exact) is not None
     assert complaint(one_by_one, want, exact, terms=100_000) is None
     assert complaint(one_by_one * np.float32(1.001), want, exact, terms=100_000) is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("terms", [1, 10**12])
+def test_one_percent_off_everywhere_is_wrong_however_poor_the_baseline(dtype, terms):
+    want = np.random.default_rng(0).standard_normal((20, 30)) + 3
+    poor = (want * 1.1).astype(DTYPES[dtype])
+    for off, is_right in ((1.005, True), (0.995, True), (1.01, False), (0.99, False)):
+        got = (want * off).astype(DTYPES[dtype])
+        assert (complaint(got, want, poor, terms) is None) == is_right, off
 
 
 def test_tf32_keeps_ten_bits_and_cuts_the_rest():

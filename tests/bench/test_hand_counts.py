@@ -42,6 +42,8 @@ COUNTS = {
     # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max
     ("conv", "conv2d + bias + relu", "forward", (2, 3, 4, 5, 3, 1)): (1584, 160 * (54 + 2)),
     ("conv", "conv2d + bias", "forward", (2, 3, 4, 5, 3, 1)): (1584, 160 * (54 + 1)),
+    # x 2*5*5 = 50, w 3*2*2*2 = 24, bias 3, y 3*4*4 = 48: 125 * 4;  48 outputs of 8 taps, and bias
+    ("conv", "conv2d + bias", "forward", (1, 2, 5, 3, 2, 0)): (500, 48 * (16 + 1)),
     # dx: 160 + 135 + 96; dw: 160 + 96 + 135; db: 160 + 5;  the products twice, and the sum of dy
     ("conv", "conv2d + bias", "backward", (2, 3, 4, 5, 3, 1)): (4 * (391 + 391 + 165), 2 * 160 * 54 + 160),
     # x 6 * 4 * 5 = 120, y 6 * 2 * 2 = 24, a byte for each of its taps;  3 comparisons for each output

@@ -45,6 +45,22 @@ def test_the_picture_has_the_roof_the_points_and_the_bars(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_picture_that_is_interrupted_leaves_the_old_one(tmp_path, monkeypatch, error):
+    from matplotlib.figure import Figure
+
+    def half(self, partial, **_):
+        partial.write_bytes(b"half")
+        raise error
+
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(error):
+        plot.draw(found(row("cpu", 1.0)), path)
+    assert path.read_bytes() == b"old" and [*tmp_path.iterdir()] == [path]
+
+
 def test_bars_are_the_fastest_of_ours_and_every_users():
     rows = [row("cpu", 1.0), row("reference", 3.0), row("mine", 4.0), row("cpu", 1.0, variant="log_softmax")]
     ((op, bars),) = plot._groups(rows)

@@ -82,6 +82,17 @@ def test_dtype_axes_and_contiguity_are_compiled_for_and_nothing_else(driver):
     assert go(np.zeros((3, 4), np.float16)) == 3
 
 
+def test_what_is_loaded_belongs_to_its_gpu(driver):
+    kernel = make_kernel()
+    q = ctypes.c_int64
+    driver.types = [q] * 9 + [q] * 7 + [q, ctypes.c_float]
+    x, y = array(4096, np.zeros((3, 4), np.float32)), array(8192, np.zeros(3, np.float32))
+    for device, loaded in ((0, 1), (1, 2), (0, 2), (1, 2)):
+        driver.device_id = device
+        kernel((1,), (32,), x, y, 3, 0.5)
+        assert len(driver.modules) == loaded
+
+
 def test_a_grid_with_a_zero_launches_nothing(driver):
     make_kernel()((0,), (32,), array(4096, np.zeros((0, 1))), array(8192, np.zeros(0)), 0, 0.5)
     assert driver.launches == driver.modules == []

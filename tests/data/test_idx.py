@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
-from engine.data import read_idx, write_idx
+from engine.data import idx, read_idx, write_idx
 from engine.data.atomic import write_atomically
 from engine.data.idx import encode_idx
 
@@ -182,6 +182,26 @@ def test_gzip_extended(array, extra):
     assert_reads_as(gzip.compress(encode_idx(array) + extra), None)
 
 
+# The reader takes a header's most bytes and then chunks; Python's own buffers are 8 and 128 KiB.
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("begin", [0, idx._LONGEST_HEADER])
+@pytest.mark.parametrize("whole", [0, 1 << 13, 1 << 17, idx._CHUNK, 2 * idx._CHUNK])
+def test_a_damaged_gzip_trailer_is_found_wherever_the_elements_end(whole, begin, more):
+    size = whole + begin + more  # of the IDX file
+    if size < 8:
+        pytest.skip("no IDX file is as short")
+    good = encode_idx(np.zeros(size - 8, np.uint8))
+    packed = gzip.compress(good)
+    assert len(good) == size and len(read_idx(packed)) == size - 8
+    for byte in range(8):  # four of the checksum, four of the length
+        bad = bytearray(packed)
+        bad[byte - 8] ^= 1
+        with pytest.raises(ValueError, match="expected a whole gzip stream, found damage"):
+            read_idx(bytes(bad))
+        with pytest.raises(ValueError, match="expected a whole gzip stream, found damage"):
+            read_idx(packed[: byte - 8])
+
+
 @pytest.mark.parametrize(
     "raw, message",
     [
@@ -272,19 +292,20 @@ def test_what_the_format_cannot_hold_is_not_written(array, error, message, tmp_p
 
 @pytest.mark.parametrize("before", [None, b"what was there before"], ids=["new", "replaced"])
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_a_write_that_fails_leaves_all_as_it_was(before, step, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_all_as_it_was(before, step, error, tmp_path, monkeypatch):
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
 
     def fail(*args):
         assert list(tmp_path.glob(".file.*.part"))  # the temporary file is there, in the same folder
-        raise OSError("no space left")
+        raise error("no space left")
 
     if step != "write":
         monkeypatch.setattr(os, step, fail)
     chunks = [b"the first half", "no bytes" if step == "write" else b"the second half"]
-    with pytest.raises((OSError, TypeError)):
+    with pytest.raises(TypeError if step == "write" else error):
         write_atomically(path, *chunks)
     assert os.listdir(tmp_path) == ([] if before is None else ["file"])
     assert before is None or path.read_bytes() == before

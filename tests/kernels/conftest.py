@@ -2,14 +2,15 @@
 
     def test_relu(backend, layout, dtype): ...
 
-`backend` is a module of flat functions (kernels/__init__.py; of device cuda behind tests/device.py), `layout` turns an
-array into an equal one in another memory order (tests/layouts.py), `dtype` is each floating type that the backend
-serves, in turn.
+`backend` is a module of flat functions (kernels/__init__.py; of device cuda behind tests/device.py), whose results on
+the CPU lie in memory full of NaN (tests/dirty.py). `layout` turns an array into an equal one in another memory order
+(tests/layouts.py), `dtype` is each floating type that the backend serves, in turn.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ml_dtypes import bfloat16
 
 import kernels
 from kernels import gpu
+from tests import dirty
 from tests.device import OnDevice
 from tests.layouts import LAYOUTS
 
@@ -76,9 +78,10 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest) -> Any:
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     module = kernels.load(request.param)
-    return OnDevice(module) if request.param in ON_DEVICE else module
+    with dirty.pool():
+        yield OnDevice(module) if request.param in ON_DEVICE else module
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import gpu, reference
+from kernels import dropout_reference, gpu, reference
 from kernels.dropout_reference import philox4x32
 from tests.compare import assert_close, assert_same
 from tests.layouts import untouched
@@ -89,6 +89,17 @@ def test_every_backend_has_the_same_stream(backend, offset, shape):
     """Beyond one program of a GPU, or block of a simulated one, from within a Philox block and from its first word."""
     (n,) = shape
     assert_same(backend.random_bits(SEED, offset, n), reference.random_bits(SEED, offset, n))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 3])
+def test_as_many_words_as_programs_hold(backend, offset, rng):
+    """Begun within a Philox block they reach into one program more, by as many words as were passed over."""
+    held = 64 if getattr(getattr(backend, "module", None), "__name__", "") == "kernels.numba_backend" else 2048
+    for n in (held - offset, held - 1, held, held + 1, 2 * held - offset, 2 * held):
+        want = reference.random_bits(SEED, offset, n)
+        assert_same(backend.random_bits(SEED, offset, n), want)
+        x = rng.standard_normal(n, dtype=np.float32)
+        assert_same(backend.dropout(x, 0.5, SEED, offset) != 0, want >= threshold(0.5))
 
 
 def test_empty_streams(backend):
@@ -202,6 +213,13 @@ def test_the_threshold_is_exact(backend):
     x = np.ones(1, np.float32)
     assert backend.dropout(x, word / 2**32, SEED, 5)[0] > 0
     assert backend.dropout(x, (word + 1) / 2**32, SEED, 5)[0] == 0
+
+
+@pytest.mark.parametrize("p", [1 - 2.0**-k for k in (1, 31, 32, 33, 40, 53)] + [1.0, 0.0, 2.0**-40])
+def test_the_threshold_is_a_word(p):
+    """Of p just below 1 too, where p 2^32 rounds to 2^32: then the largest word alone keeps an element."""
+    assert dropout_reference.threshold(p) == threshold(p) <= 0xFFFFFFFF
+    assert (np.uint32(0xFFFFFFFF) >= np.array([dropout_reference.threshold(p)], np.uint32)).all()
 
 
 def test_another_seed_or_offset_is_another_mask(backend):

@@ -220,6 +220,18 @@ def test_gather(dim, shape):
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
+def test_an_index_may_be_longer_than_the_tensor_along_its_dimension(dim):
+    shape = list(X)
+    shape[dim] = 9
+    index = np.random.default_rng(1).integers(0, 4, shape)
+    x, src = random(*X), random(*shape, seed=1)
+    assert_same_op(lambda x, i: x.gather(dim, i), None, x, index)
+    assert_same_op(lambda x, i: x.take_along_dim(i, dim), None, x, index)
+    assert_same_op(lambda x, i, s: x.scatter_add(dim, i, s), None, x, index, src)
+    assert_same_op(lambda x, i: x.scatter(dim, i, 0.5), None, x, index)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
 def test_scatter_add(dim):
     index = np.random.default_rng(1).integers(0, 4, (4, 3, 2))
     x, src = random(*X), random(4, 3, 2, seed=1)

@@ -63,6 +63,20 @@ def test_variance_corrections(correction):
         assert_same_op(lambda x, d=dim: x.std(d, correction=correction, keepdim=True), None, x, scale=100.0)
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
+@pytest.mark.parametrize("correction", [3.5, 4, 4.5, 5, 7, 19, 20, 21.5, 100])
+def test_variance_without_degrees_of_freedom(correction):
+    """Of n numbers with a correction of n or more: inf, never negative; NaN where all numbers are equal."""
+    x = random(5, 4)
+    x[2], x[:, 1] = 3, 0.25
+    x[2, 1] = 3
+    for dim in (None, 0, 1, (0, 1)):
+        for y in (x, np.full_like(x, 0.5)):
+            for name in ("var", "std"):
+                function = lambda x, n=name, d=dim: getattr(x, n)(d, correction=correction)  # noqa: E731
+                assert_same_op(function, None, y, gradients=False)
+
+
 def test_variance_takes_the_old_unbiased_flag():
     x = random(5, 10)
     for unbiased in (True, False):
@@ -93,6 +107,12 @@ def test_norm(p, shape, dim):
 def test_the_gradient_of_the_norm_of_zeros_is_0(p):
     x = np.array([[0.0, 0.0], [0.0, 2.0]])
     assert_same_op(lambda x: x.norm(p, 1), None, x)
+
+
+@pytest.mark.parametrize("p", [-math.inf, -2, -0.5, 0.5, 1, 1.5, 2, 3, math.inf])
+def test_the_norm_of_numbers_some_of_which_are_0(p):
+    """Of a negative order it is 0, by a sum that is infinite."""
+    assert_same_op(lambda x: x.norm(p, 1), None, np.array([[0.0, 1, -2], [3, 0, 0], [-1, 2, 4]]))
 
 
 @cases()

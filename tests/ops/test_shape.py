@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,22 @@ def test_op(name):
     op, shape = (VIEWS | COPIES)[name]
     assert_same_op(op, None, random(*shape))
     assert_same_op(op, None, np.arange(np.prod(shape, dtype=int)).reshape(shape), layouts=["contiguous"])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 6), (5, 2), (2, 4, 3)], ids=str)
+def test_diagonals_of_every_offset(shape):
+    for offset in range(-7, 8):
+        assert_same_op(lambda x, k=offset: x.diagonal(k), None, random(*shape), layouts=["contiguous", "framed"])
+        assert_same_op(lambda x, k=offset: x.diagonal(k, -1, 0), None, random(*shape), layouts=["contiguous"])
+
+
+@pytest.mark.parametrize("several", [1, 2, 3, 4])
+def test_movedim_of_any_dimensions_to_any_places(several):
+    x = random(2, 3, 4, 5)
+    for source in itertools.permutations(range(4), several):
+        for destination in itertools.permutations(range(-4, 0), several):
+            want = torch.from_numpy(x).movedim(source, destination).numpy()
+            assert_same(engine.tensor(x).movedim(source, destination).numpy(), want)
 
 
 @pytest.mark.parametrize("name", [n for n in VIEWS if n != "reshape of nothing"])

@@ -152,6 +152,57 @@ def test_a_resumed_schedule_is_the_schedule(kind, name, at):
     np.testing.assert_array_equal(rates(optimizer, scheduler, steps=STEPS - at), want[at:])
 
 
+MADE_OTHERWISE = {
+    "StepLR": lambda lr, o: lr.StepLR(o, step_size=2, gamma=0.9),
+    "MultiStepLR": lambda lr, o: lr.MultiStepLR(o, milestones=[1, 33], gamma=0.1),
+    "ExponentialLR": lambda lr, o: lr.ExponentialLR(o, gamma=0.5),
+    "ConstantLR for 20": lambda lr, o: lr.ConstantLR(o, factor=0.75, total_iters=34),
+    "LinearLR up": lambda lr, o: lr.LinearLR(o, start_factor=0.5, end_factor=0.1, total_iters=9),
+    "CosineAnnealingLR up again": lambda lr, o: lr.CosineAnnealingLR(o, T_max=70),
+    "CosineAnnealingWarmRestarts twice as long": lambda lr, o: lr.CosineAnnealingWarmRestarts(o, T_0=3),
+    "OneCycleLR three phases": lambda lr, o: lr.OneCycleLR(o, 0.1, 71, pct_start=0.7, anneal_strategy="linear"),
+    "warm-up, cosine": lambda lr, o: lr.SequentialLR(
+        o, [lr.LinearLR(o, 0.5, total_iters=3), lr.CosineAnnealingLR(o, 50, 0.01)], [40]
+    ),
+}
+
+
+@pytest.mark.parametrize("at", [5, 20])
+@pytest.mark.parametrize("name", MADE_OTHERWISE)
+def test_a_state_brings_the_numbers_that_its_schedule_was_made_with(name, at):
+    want = rates(*schedule(optim, "SGD", name))
+    optimizer, scheduler = schedule(optim, "SGD", name)
+    rates(optimizer, scheduler, steps=at)
+    saved = optimizer.state_dict(), scheduler.state_dict()
+    optimizer = make_optimizer(optim, "SGD")
+    scheduler = MADE_OTHERWISE[name](optim.lr_scheduler, optimizer)
+    optimizer.load_state_dict(saved[0])
+    scheduler.load_state_dict(saved[1])
+    np.testing.assert_array_equal(rates(optimizer, scheduler, steps=STEPS - at), want[at:])
+
+
+def emptied(value):
+    """All lists and dicts in a state, emptied."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        emptied(item)
+    if isinstance(value, (dict, list)):
+        value.clear()
+
+
+@pytest.mark.parametrize("kind, name", CASES)
+def test_what_is_done_to_a_state_is_not_done_to_the_schedule(kind, name):
+    """Neither to the one that gave it nor to the one that took it."""
+    want = rates(*schedule(optim, kind, name))
+    giving, taking = schedule(optim, kind, name), schedule(optim, kind, name)
+    for pair in (giving, taking):
+        rates(*pair, steps=7)
+    state = giving[1].state_dict()
+    taking[1].load_state_dict(state)
+    emptied(state)
+    for pair in (giving, taking):
+        np.testing.assert_array_equal(rates(*pair, steps=STEPS - 7), want[7:])
+
+
 @pytest.mark.parametrize("direction", ["from torch", "to torch"])
 @pytest.mark.parametrize("kind, name", CASES)
 def test_a_schedule_moves_between_the_libraries(kind, name, direction):

@@ -108,6 +108,28 @@ def test_the_loaded_state_is_a_copy():
             assert_same(saved["state"][n][key].numpy(), value.numpy())
 
 
+@pytest.mark.parametrize("name, options", CASES)
+def test_what_is_done_to_the_dicts_of_a_state_is_not_done_to_the_optimizer(name, options):
+    """The tensors are the optimizer's own, the dicts and lists around them are not: given or taken."""
+    params, twins = ours(arrays()), ours(arrays())
+    optimizer, twin = getattr(optim, name)(groups(params), **options), getattr(optim, name)(groups(twins), **options)
+    history(optimizer, params, gradients(2))
+    saved = optimizer.state_dict()
+    twin.load_state_dict(saved)
+    before = [copy.deepcopy(each.state_dict()) for each in (optimizer, twin)]
+    emptied = [*saved["state"].values(), saved["state"], *saved["param_groups"]]
+    emptied += [group["params"] for group in saved["param_groups"]]
+    for container in reversed(emptied):
+        container.clear()
+    for each, want in zip((optimizer, twin), before, strict=True):
+        got = each.state_dict()
+        assert got["param_groups"] == want["param_groups"] and got["state"].keys() == want["state"].keys()
+        for n, state in want["state"].items():
+            assert got["state"][n].keys() == state.keys()
+            for key, value in state.items():
+                assert_same(got["state"][n][key].numpy(), value.numpy())
+
+
 def test_a_learning_rate_in_an_array_becomes_a_tensor():
     optimizer = optim.Adam(ours(arrays()))
     saved = optimizer.state_dict()

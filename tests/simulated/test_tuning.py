@@ -94,6 +94,34 @@ def test_another_bucket_dtype_or_card_is_measured_anew(card):
     assert len(entries) == 4
 
 
+@pytest.mark.parametrize("costs", [
+    (1.9, 0.3, 0.5),  # as many calls as fit into 2 ms: 1, 7, 4, which take 1.9, 2.1, 2.0
+    (0.3, 1.9, 0.5), (0.5, 0.45, 0.7), (0.9, 1.1, 1.3), (5.0, 4.0, 3.0),
+    (0.011, 0.01, 0.012),  # more than 100 calls are not made
+    (1e-5, 2e-5, 3e-5),  # beyond the clock's resolution
+])  # fmt: skip
+def test_the_fastest_is_the_least_time_of_a_call_however_many_are_timed(card, costs):
+    card.cost = dict(zip((64, 128, 256), costs, strict=True))
+    want = min(card.cost, key=card.cost.get)
+    assert tuned().choose((1,), FLOAT32, card.run)["BLOCK"] == want
+    for block, cost in card.cost.items():
+        in_a_round = max(1, min(100, round(2 / cost)))
+        assert card.runs.count(block) == 2 + 5 * in_a_round  # one compiles, one tells how long a call takes
+
+
+def test_a_round_that_something_else_slowed_down_does_not_decide(card):
+    """The median of five: two slow rounds of the fastest, and two quick ones of the slowest, are none of its speed."""
+    card.cost = {64: 3.0, 128: 2.0, 256: 4.0}
+    spikes = {128: iter([0, 0, 9, 0, 9, 0, 0]), 256: iter([0, 0, -3.5, 0, 0, -3.5, 0]), 64: iter([0] * 7)}
+    plain = card.run
+
+    def run(config):
+        plain(config)
+        card.now += next(spikes[config["BLOCK"]])
+
+    assert tuned().choose((1,), FLOAT32, run)["BLOCK"] == 128
+
+
 def test_a_configuration_that_the_card_refuses_is_left_out(card):
     card.cost[128] = None
     assert tuned().choose((1,), FLOAT32, card.run)["BLOCK"] == 256
@@ -190,6 +218,16 @@ def test_recording_notes_every_configuration_and_which_is_the_default():
     with gpu.simulate(), launch.recording(80) as specs:
         chosen = tuned().choose((1,), FLOAT32, lambda config: tried.append(config["BLOCK"]))
     assert (tried, chosen["BLOCK"], specs) == ([32], 64, [])
+
+
+def test_a_recording_ends_with_its_architecture():
+    with gpu.simulate():
+        before = launch.architecture()
+        with launch.recording(80):
+            with launch.recording(120):
+                assert launch.architecture() == 120
+            assert launch.architecture() == 80 and launch.is_recording()
+        assert launch.architecture() == before != 80 and not launch.is_recording()
 
 
 def test_more_than_eight_are_too_many():

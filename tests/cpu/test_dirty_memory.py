@@ -1,0 +1,204 @@
+"""No compiled primitive's result depends on what its memory held before: plainly called, and as part of a program."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import program
+from tests import dirty
+from tests.compare import assert_same
+
+CPU, REFERENCE = kernels.load("cpu"), kernels.load("reference")
+_rng = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return _rng.standard_normal(shape, dtype=np.float32)
+
+
+def images(n, c, h, w):
+    """Channels-last in memory, as the layers hand them on."""
+    return floats(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+def rows():
+    """One number, fewer than a vector, several rows; and what is shared out among threads, from the pool."""
+    return floats(1), floats(5, 7), floats(3, 4, 33), floats(60, 1024)
+
+
+def elementwise():
+    gelu = ("none", "tanh")
+    for x in (*rows(), images(2, 5, 3, 3), floats(9, 4).astype(np.float16)):
+        for name in ("relu", "leaky_relu", "silu", "sigmoid"):
+            yield name, (x,)
+        for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad"):
+            yield name, (x[::-1].copy(order="K"), x)
+        for approximate in gelu:
+            yield "gelu", (x, approximate)
+            yield "gelu_grad", (x, x, approximate)
+    dy, x = floats(2, 5, 3, 3), images(2, 5, 3, 3)  # of two memory orders: one is copied first
+    for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad", "gelu_grad"):
+        yield name, (dy, x)
+
+
+def softmax():
+    for x in (*rows(), floats(9, 4).astype(np.float16)):
+        for name in ("softmax", "log_softmax"):
+            yield name, (x, -1)
+            yield f"{name}_grad", (x[::-1].copy(), x, -1)
+
+
+def cross_entropy():
+    for n, classes in ((1, 2), (5, 10), (70, 300)):
+        z, t = floats(n, classes), _rng.integers(0, classes, n)
+        t[n // 2] = -100
+        if n == 1:
+            t[0] = 1
+        for reduction in ("mean", "sum", "none"):
+            yield "softmax_xent", (z, t, None, 0.0, -100, reduction)
+            _, m, s, total = REFERENCE.softmax_xent(z, t, None, 0.0, -100, reduction)
+            dloss = np.ones_like(m) if reduction == "none" else np.float32(2).reshape(())
+            yield "softmax_xent_grad", (np.asarray(dloss), z, t, m, s, total, None, 0.0, -100, reduction)
+
+
+def matmul():
+    """By BLAS; b in panels, as it lies, and transposed; sums of products; each with what an epilogue does."""
+    for a, b in (
+        (floats(3, 4), floats(4, 5)),
+        (floats(33, 40), floats(40, 48)),
+        (floats(40, 33).T, floats(40, 48)),
+        (floats(32, 70), floats(33, 70).T),
+        (floats(300, 64), floats(128, 64).T),
+        (floats(64, 500), floats(500, 784)),
+        (floats(48, 300), floats(30, 300).T[:, ::-1]),
+        (floats(300, 100), floats(100, 200)),
+    ):
+        bias = floats(b.shape[1])
+        for activation in (None, "relu", "gelu"):
+            yield "matmul", (a, b, bias, activation)
+        yield "matmul", (a, b)
+
+
+def conv2d():
+    """Channels in whole vectors, which the tiles serve; padding, stride and dilation other for each axis."""
+    for c, o, side, kernel, stride, padding, dilation in (
+        (16, 16, (6, 7), (3, 3), (1, 1), (3, 1), (1, 1)),
+        (16, 32, (6, 7), (3, 3), (1, 1), (1, 3), (1, 1)),
+        (32, 16, (6, 7), (3, 2), (1, 1), (0, 2), (1, 1)),
+        (16, 16, (6, 7), (2, 3), (1, 1), (2, 0), (1, 1)),
+        (16, 48, (9, 8), (3, 3), (2, 1), (1, 2), (1, 2)),
+        (16, 16, (7, 9), (1, 1), (3, 2), (0, 1), (1, 1)),
+        (16, 16, (24, 26), (3, 3), (1, 1), (2, 1), (1, 1)),
+        (1, 16, (8, 9), (3, 3), (1, 1), (2, 1), (1, 1)),
+        (3, 5, (5, 6), (3, 3), (1, 1), (2, 1), (1, 1)),
+    ):
+        x, w, bias = images(3, c, *side), floats(o, c, *kernel), floats(o)
+        geometry = stride, padding, dilation, 1
+        y = REFERENCE.conv2d(x, w, bias, *geometry)
+        dy = images(*y.shape)
+        for activation in (None, "relu", "gelu"):
+            yield "conv2d", (x, w, bias, *geometry, activation)
+        yield "conv2d", (x, w, None, *geometry)
+        yield "conv2d_grad_input", (dy, w, x.shape, *geometry)
+        yield "conv2d_grad_weight", (dy, x, w.shape, *geometry)
+        yield "conv2d_grad_bias", (dy,)
+
+
+def pool():
+    """2 x 2 windows that tile the image or leave a rest; windows that overlap, are apart, reach over the border."""
+    for side, kernel, stride, padding, dilation, ceil in (
+        ((8, 6), (2, 2), (2, 2), (0, 0), (1, 1), False),
+        ((7, 9), (2, 2), (2, 2), (0, 0), (1, 1), False),
+        ((7, 9), (2, 2), (2, 2), (0, 0), (1, 1), True),
+        ((7, 9), (3, 2), (3, 2), (0, 0), (1, 1), False),
+        ((7, 9), (3, 3), (2, 1), (1, 0), (1, 1), False),
+        ((7, 9), (1, 2), (3, 4), (0, 1), (1, 1), False),
+        ((8, 9), (2, 2), (1, 2), (0, 0), (2, 3), False),
+        ((40, 40), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ):
+        x = images(3, 5 if side[0] < 40 else 16, *side)
+        geometry = kernel, stride, padding, dilation, ceil
+        for activation in (None, "relu"):
+            yield "max_pool2d", (x, *geometry, activation)
+            y, tap = REFERENCE.max_pool2d(x, *geometry, activation)
+            yield "max_pool2d_grad", (images(*y.shape), tap, x.shape, *geometry)
+
+
+def others():
+    for shape in ((1, 1), (5, 7), (300, 129)):
+        yield "sum", (floats(*shape), (0,), False)
+        yield "sum", (floats(*shape), (0,), True)
+    for size in (1, 33, 40_000):
+        p, g, m = floats(size), floats(size), floats(size)
+        for decoupled in (False, True):
+            yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
+
+
+CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
+COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith("_cpu"))
+
+
+def test_every_compiled_primitive_is_here():
+    assert COMPILED == sorted({name for name, _ in CASES})
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_call_writes_all_of_its_result(name):
+    for arguments in cases(name):
+        call(CPU, name, arguments)  # compiled, where it was not
+        with dirty.memory():
+            first = call(CPU, name, arguments)
+        with dirty.memory(dirty.LARGE):
+            second = call(CPU, name, arguments)
+        for got, again in zip(first, second, strict=True):
+            assert_same(again, got)
+        right(name, arguments, first)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_launch_of_a_program_writes_all_of_its_results(name):
+    """The program's memory holds NaN at its first launch, and at the second what the first has left of other inputs."""
+    for arguments in cases(name):
+        want = call(CPU, name, arguments)
+        ours = own(name, arguments)
+        recorded = program.Program()
+        arrays = list(program._all_arrays(ours))
+        with dirty.memory(), program.recorded(recorded):
+            for array in arrays:
+                recorded.know(array)
+            results = getattr(recorded.primitives(CPU), name)(*ours)
+        results = [a.view(np.ndarray) for a in (arrays if results is None else program._arrays(results))]
+        recorded.launch()
+        for got, plain in zip(results, want, strict=True):
+            assert_same(got, plain)
+
+
+def cases(name):
+    return [arguments for of, arguments in CASES if of == name]
+
+
+def own(name, arguments):
+    """Copies of what is written in place; the others as they lie in memory."""
+    return copy.deepcopy(arguments) if name.endswith("_step") else arguments
+
+
+def call(backend, name, arguments):
+    """The arrays that a primitive returns, or has written in place."""
+    arguments = own(name, arguments)
+    results = getattr(backend, name)(*arguments)
+    return tuple(program._all_arrays(arguments)) if results is None else program._arrays(results)
+
+
+def right(name, arguments, results):
+    wide = [(a.astype(np.float64) if a.dtype.kind == "f" else a) if isinstance(a, np.ndarray) else a for a in arguments]
+    if name == "adam_step":
+        wide = [[a.astype(np.float64) for a in x] if isinstance(x, list) else x for x in arguments]
+    for got, want, base in zip(results, call(REFERENCE, name, wide), call(REFERENCE, name, arguments), strict=True):
+        if got.dtype.kind == "f":  # tests/kernels judges the rounding
+            np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-5 * np.abs(want).max())
+        else:
+            assert_same(got, base)
