@@ -5,6 +5,7 @@ Random numbers are drawn on the host and moved: a seed gives the same bits on ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,24 +164,28 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     return recording.constant(out, has_values=False) if recording.capturing else out
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """One value everywhere, with input's shape, device and (by default) dtype."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=input.device, requires_grad=requires_grad)
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """One value everywhere, with input's shape and (by default) dtype and device."""
+    options = {"dtype": dtype or input.dtype, "device": device or input.device, "requires_grad": requires_grad}
+    return full(input.shape, fill_value, **options)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros with input's shape, device and (by default) dtype."""
-    return full_like(input, 0, dtype=dtype, requires_grad=requires_grad)
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros with input's shape and (by default) dtype and device."""
+    return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones with input's shape, device and (by default) dtype."""
-    return full_like(input, 1, dtype=dtype, requires_grad=requires_grad)
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones with input's shape and (by default) dtype and device."""
+    return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Memory as it is found, with input's shape, device and (by default) dtype."""
-    return empty(input.shape, dtype=dtype or input.dtype, device=input.device, requires_grad=requires_grad)
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it is found, with input's shape and (by default) dtype and device."""
+    options = {"dtype": dtype or input.dtype, "device": device or input.device, "requires_grad": requires_grad}
+    return empty(input.shape, **options)
 
 
 def arange(
@@ -194,16 +199,23 @@ def arange(
 ) -> Tensor:
     """start, start + step, ... below end; integers give int64, any float float32."""
     start, end = (0, start) if end is None else (start, end)
-    start, end, step = (scalar("arange", *x) for x in (("start", start), ("end", end), ("step", step)))
-    if step == 0 or (end - start) * step < 0:
-        raise ValueError(f"arange: start={start}, end={end}, step={step}; expected a step towards end")
+    numbers = (("start", start), ("end", end), ("step", step))
+    start, end, step = (_python_number("arange", scalar("arange", *x)) for x in numbers)
     if dtype is None:
         dtype = dtypes.promote(start, end, step)
         dtype = dtypes.int64 if dtype.kind == "b" else dtype
-    values = np.arange(start, end, step)
-    if values.dtype.kind == "f":
-        values = start + step * np.arange(len(values))  # np.arange's own step is a rounded difference
-    return _finish(values, dtype, device, requires_grad)
+    dtype = dtypes.as_dtype(dtype)
+    given = f"arange: start={start}, end={end}, step={step}"
+    if not math.isfinite(end - start) or step == 0 or (end - start) * step < 0:
+        raise ValueError(f"{given}; expected a finite range and a step towards end")
+    # As in PyTorch, an integer dtype cuts the numbers first, int64 for the count too.
+    cut = dtype not in dtypes.FLOATS
+    first, last, by = (int(start), int(end), int(step)) if cut else (start, end, step)
+    if by == 0:
+        raise ValueError(f"{given}, as {dtype} by 0; expected a step of at least 1")
+    count = len(range(first, last, by)) if dtype == dtypes.int64 else max(math.ceil((end - start) / step), 0)
+    # np.arange's own step is a rounded difference.
+    return _finish(first + by * np.arange(count), dtype, device, requires_grad)
 
 
 def linspace(
@@ -215,12 +227,32 @@ def linspace(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`steps` numbers evenly from start to end, both included; float32 by default."""
+    """`steps` numbers evenly from start to end, both included; float32 by default.
+
+    An integer dtype cuts start and end to integers first, and then every number.
+    """
     start, end = scalar("linspace", "start", start), scalar("linspace", "end", end)
     steps = integer("linspace", "steps", steps)
     if steps < 0:
         raise ValueError(f"linspace: steps is {steps}; expected at least 0")
-    return _finish(np.linspace(start, end, steps), dtype or dtypes.float32, device, requires_grad)
+    dtype = dtypes.as_dtype(dtype or float)
+    start, end = (_python_number("linspace", x) for x in (start, end))
+    if dtype not in dtypes.FLOATS:
+        start, end = (rounded("linspace", int(x), dtype).item() for x in (start, end))
+    # Each half is counted from its own end: both are exact, and the whole is symmetric.
+    with quiet(all="ignore"):
+        at, step = np.arange(steps), (float(end) - float(start)) / max(steps - 1, 1)
+        values = np.where(at < max(steps // 2, 1), start + step * at, end - step * (steps - 1 - at))
+    return _finish(values, dtype, device, requires_grad)
+
+
+def _python_number(op: str, x: Any) -> int | float:
+    """A number, or a tensor of one element, as Python has it: of float32 exactly, so that what follows is float64."""
+    if isinstance(x, Tensor) or is_array(x) or isinstance(x, np.generic):
+        return x.item()
+    if not isinstance(x, (int, float)):
+        raise TypeError(f"{op}: expected numbers; got {type(x).__name__}")
+    return x
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -279,14 +311,16 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return _finish((generator or default_generator).permutation(n, as_device(device)), dtype, device, False)
 
 
-def rand_like(input: Tensor, *, dtype: Any = None) -> Tensor:
-    """Uniform on [0, 1), with input's shape, device and (by default) dtype."""
-    return rand(input.shape, dtype=dtype or input.dtype, device=input.device)
+def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform on [0, 1), with input's shape and (by default) dtype and device."""
+    options = {"dtype": dtype or input.dtype, "device": device or input.device, "requires_grad": requires_grad}
+    return rand(input.shape, **options)
 
 
-def randn_like(input: Tensor, *, dtype: Any = None) -> Tensor:
-    """Standard normal, with input's shape, device and (by default) dtype."""
-    return randn(input.shape, dtype=dtype or input.dtype, device=input.device)
+def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal, with input's shape and (by default) dtype and device."""
+    options = {"dtype": dtype or input.dtype, "device": device or input.device, "requires_grad": requires_grad}
+    return randn(input.shape, **options)
 
 
 def _float(op: str, dtype: Any) -> np.dtype:

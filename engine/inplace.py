@@ -72,10 +72,13 @@ def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
 
 
 def _is_writable(array: Any) -> bool:
-    """Whether each element has memory of its own. CuPy lets an expanded view be written to."""
+    """Whether each element has memory of its own. CuPy lets an expanded view be written to.
+
+    An array without elements may have strides of 0, expanded or not.
+    """
     if isinstance(array, np.ndarray):
         return array.flags.writeable
-    return not any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape))
+    return not array.size or not any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape))
 
 
 def _written(x: Tensor, node: Node | None) -> None:

@@ -24,13 +24,19 @@ def to(
 ) -> Tensor:
     """The tensor in another dtype and / or on another device: itself where nothing changes; the gradient comes back.
 
-    to(dtype), to(device), to(device, dtype) or to(other), the last taking both from another tensor.
+    to(dtype), to(device), to(device, dtype) or to(other), the last taking both from another tensor; non_blocking and
+    copy may follow.
 
     copy          a new tensor also where nothing changes
     non_blocking  makes no difference: a copy to the GPU never waits for it, one from the GPU always does
 
     Raises TypeError for what is no dtype, ValueError for what is no device, RuntimeError for "cuda" without a GPU.
     """
+    flags = [arg for arg in args if isinstance(arg, bool)]
+    if flags:
+        if len(flags) > 2 or any(given is not flag for given, flag in zip(args[-len(flags) :], flags)):
+            raise TypeError(f"to: got {args!r}; expected a dtype or device first, then non_blocking and copy")
+        args, copy = args[: -len(flags)], copy or flags[1:] == [True]
     dtype, device = destination(args, dtype, device)
     x = self
     there = device is None or device == x.device

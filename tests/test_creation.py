@@ -198,3 +198,49 @@ def test_requires_grad():
 def test_refusals(act, error, text):
     with pytest.raises(error, match=text):
         act()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "int32", "uint8"])
+def test_linspace_is_computed_in_the_dtype_of_the_result(dtype):
+    kind = getattr(torch, dtype)
+    low = torch.tensor(-3.3)  # a float32: exact in float64
+    for start, end in ((0.1, 0.7), (4.3, 250), (250, 4.9), *([(low, 50)] if dtype[0] != "u" else [])):
+        for steps in (0, 1, 2, 50):
+            ours = engine.tensor(start.numpy()) if isinstance(start, torch.Tensor) else start
+            got, want = engine.linspace(ours, end, steps, dtype=dtype), torch.linspace(start, end, steps, dtype=kind)
+            if dtype == "float32":
+                exact = torch.linspace(start, end, steps, dtype=torch.float64).numpy()
+                assert_close(got.numpy(), exact, want.numpy())
+            elif dtype == "float64":
+                assert_close(got.numpy(), want.numpy())
+            else:
+                assert_same(got.numpy(), want.numpy())
+
+
+BOUNDS = [(3.1,), (0.0, -8.000001, -4.0), (-0.9, 2.1, 2.0), (2.1, -2.9, -1.0), (0.5, 5.5), (1.0, 1.9), (0, 7.9, 2.5)]
+
+
+@pytest.mark.parametrize("arguments", BOUNDS, ids=str)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "float32"])
+def test_arange_of_fractional_bounds_has_torchs_count(arguments, dtype):
+    want = torch.arange(*arguments, dtype=getattr(torch, dtype)).numpy()
+    assert_same(engine.arange(*arguments, dtype=dtype).numpy(), want)
+
+
+def test_arange_by_less_than_one_integer_is_refused():
+    with pytest.raises(ValueError, match="as int64 by 0; expected a step of at least 1"):
+        engine.arange(0, 5, 0.5, dtype="int64")
+
+
+def test_the_like_functions_take_a_device_and_requires_grad():
+    x = engine.ones(2, 3, dtype="float64")
+    for make in (engine.zeros_like, engine.empty_like, engine.rand_like, engine.randn_like):
+        y = make(x, device="cpu", requires_grad=True, dtype="float32")
+        assert (y.shape, y.dtype.name, y.device, y.requires_grad) == ((2, 3), "float32", "cpu", True)
+
+
+def test_negative_numbers_are_twos_complement_in_uint8():
+    for n in (-1, -3, -255):
+        assert engine.full((2,), n, dtype="uint8").tolist() == torch.full((2,), n, dtype=torch.uint8).tolist()
+    with pytest.raises(ValueError, match="-256 does not fit uint8"):
+        engine.full((2,), -256, dtype="uint8")

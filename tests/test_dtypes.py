@@ -105,3 +105,18 @@ def test_what_can_be_written_into_what():
     for target, source in itertools.product(dtypes.DTYPES, repeat=2):
         want = torch.can_cast(getattr(torch, source.name), getattr(torch, target.name))
         assert dtypes.can_hold(target, source) == want, (target, source)
+
+
+@pytest.mark.parametrize("flags", [(True,), (False, True), (True, True), (False, False)], ids=str)
+def test_to_takes_non_blocking_and_copy_in_their_place(flags):
+    x, y = engine.ones(3), torch.ones(3)
+    for ours, theirs in (
+        ((engine.float32,), (torch.float32,)),
+        (("cpu", engine.float32), ("cpu", torch.float32)),
+        ((x,), (y,)),
+    ):
+        got, want = x.to(*ours, *flags), y.to(*theirs, *flags)
+        assert (got is x) == (want is y) and (got.data is x.data) == (want is y)
+    for wrong in ((True, "float32"), ("cpu", True, False, True)):
+        with pytest.raises(TypeError, match="expected a dtype or device first, then non_blocking and copy"):
+            x.to(*wrong)

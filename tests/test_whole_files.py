@@ -13,7 +13,7 @@ import pytest
 from bench import results
 from engine.data import atomic, idx
 from examples import mnist_training
-from kernels import files, stale_cpu, tuning_cache
+from kernels import files, tuning_cache
 
 
 class Interrupt:
@@ -45,10 +45,6 @@ def store(path):
     tuning_cache.store("new", {"BLOCK": 2})
 
 
-def forget(path):
-    stale_cpu.forget_stale(str(path.parent))
-
-
 WRITERS = {
     "write_atomically": ("file", lambda path: atomic.write_atomically(path, b"ne", b"w"), atomic),
     "write_idx": ("file", lambda path: idx.write_idx(path, np.zeros(3, np.uint8)), atomic),
@@ -56,7 +52,6 @@ WRITERS = {
     "results of the bench": ("file", lambda path: results.write(path, "new"), results),
     "report of an example": ("file", lambda path: mnist_training.Report(path).write(a=1), mnist_training),
     "the tuning cache": ("autotune.json", store, tuning_cache),
-    "the stamp of compiled code": ("cpu_sources.stamp", forget, stale_cpu),
 }
 OLD = json.dumps({"version": tuning_cache.VERSION, "entries": {"old": {"config": {"BLOCK": 1}}}})
 

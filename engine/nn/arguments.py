@@ -24,10 +24,12 @@ def size(op: str, name: str, value: Any, least: int = 0) -> int:
 
 
 def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
-    """(height, width) from an int, which stands for both, or from two. Raises as `size` does."""
+    """(height, width) from an int, or a sequence of one, which stands for both, or from two. Raises as `size` does."""
     if isinstance(value, (tuple, list)):
+        if len(value) == 1:
+            value = value * 2
         if len(value) != 2 or not all(map(is_int, value)):
-            raise TypeError(f"{op}: {name} is {value!r}; expected an int or two (height, width)")
+            raise TypeError(f"{op}: {name} is {value!r}; expected an int, or one or two of them (height, width)")
         if min(value) < least:
             raise ValueError(f"{op}: {name} is {tuple(value)}; expected both >= {least}")
         return int(value[0]), int(value[1])

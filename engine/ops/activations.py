@@ -15,14 +15,19 @@ from engine import dtypes
 from engine.autograd import record
 from engine.ops.arithmetic import add, mul, sub
 from engine.ops.exponential import exp
-from engine.ops.operands import cast, float_operand, normalize_axis
+from engine.ops.operands import as_tensor, cast, float_operand, normalize_axis
 from engine.ops.reduce import sum
+from engine.ops.selection import clamp
 from engine.tensor import Tensor
 
 
 def relu(input: Tensor) -> Tensor:
-    """max(x, 0);  dx = dy where y > 0. The gradient at 0 is 0."""
-    x = float_operand("relu", input)
+    """max(x, 0);  dx = dy where y > 0. The gradient at 0 is 0. Integers keep their dtype; bools raise TypeError."""
+    x = as_tensor("relu", input)
+    if x._data.dtype not in dtypes.FLOATS:
+        if x._data.dtype.kind == "b":
+            raise TypeError("relu: the tensor is bool; expected numbers")
+        return clamp(x, min=0)
     y = kernels.of(x._data).relu(x._data)
     return record("relu", y, (x,), lambda dy, y: (relu_grad(dy, y),), output=True)
 

@@ -6,12 +6,13 @@ Gradients come back with the result's shape; the walk sums them over broadcast d
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 from engine import dtypes, recording
 from engine.autograd import record
 from engine.device import array_module
-from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, zeros_like
+from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, wide, zeros_like
 from engine.tensor import Tensor, wrap
 
 
@@ -89,7 +90,9 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 def _trunc_divide(input: Any, other: Any) -> Tensor:
     a, b = _divisible("div", input, other)
     if a.data.dtype in dtypes.FLOATS:
-        return trunc(div(a, b))
+        with quiet(all="ignore"):
+            y = array_module(a.data).trunc(ordered(a.data / b.data)).astype(a.data.dtype, copy=False)
+        return record("div", y, (a, b), lambda dy: (zeros_like(dy), zeros_like(dy)))
     down = a.data // b.data
     return wrap(down + ((down < 0) & (down * b.data != a.data)).astype(down.dtype))  # exact, unlike a float quotient
 
@@ -124,12 +127,14 @@ def neg(input: Any) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """x * x."""
-    return mul(input, input)
+    """x * x; bools as int64, as in PyTorch."""
+    x = as_tensor("square", input)
+    x = cast(x, dtypes.int64) if x.data.dtype.kind == "b" else x
+    return mul(x, x)
 
 
 def abs(input: Tensor) -> Tensor:
-    """|x|;  dx = dy * sign(x), 0 at 0."""
+    """|x|;  dx = dy * sign(x), 0 at 0 and at nan."""
     x = as_tensor("abs", input)
     if x.data.dtype.kind == "b":
         raise TypeError("abs: the tensor is bool; expected numbers")
@@ -137,11 +142,13 @@ def abs(input: Tensor) -> Tensor:
 
 
 def sign(input: Tensor) -> Tensor:
-    """-1, 0 or 1 by the sign of x; its gradient is zero."""
+    """-1, 0 or 1 by the sign of x, 0 of nan as in PyTorch; its gradient is zero."""
     x = as_tensor("sign", input)
     if x.data.dtype.kind == "b":
         return wrap(x.data.copy())
-    return record("sign", array_module(x.data).sign(x.data), (x,), lambda dy: (zeros_like(dy),))
+    value = ordered(x.data)
+    y = (value > 0).astype(x.data.dtype) - (value < 0).astype(x.data.dtype)
+    return record("sign", y, (x,), lambda dy: (zeros_like(dy),))
 
 
 def _stepwise(name: str, doc: str) -> Any:
@@ -160,4 +167,22 @@ def _stepwise(name: str, doc: str) -> Any:
 floor = _stepwise("floor", "The largest integer <= x.")
 ceil = _stepwise("ceil", "The smallest integer >= x.")
 trunc = _stepwise("trunc", "x without its fraction.")
-round = _stepwise("round", "The nearest integer, halves to even.")
+_round = _stepwise("round", "")
+
+
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest integer, halves to even; or the nearest multiple of 10^-decimals. Its gradient is zero.
+
+    As in PyTorch, x is scaled by 10^decimals first, which rounds. Raises TypeError for integers with decimals.
+    """
+    x = as_tensor("round", input)
+    if decimals == 0:
+        return _round(x)
+    if x.data.dtype not in dtypes.FLOATS:
+        raise TypeError(f"round: the tensor is {x.dtype} and decimals {decimals}; expected a floating-point tensor")
+    xp, scale = array_module(x.data), 10.0 ** builtins.abs(decimals)
+    with quiet(all="ignore"):
+        value = wide(x.data)
+        y = xp.rint(value * scale) / scale if decimals > 0 else xp.rint(value / scale) * scale
+        y = y.astype(x.data.dtype, copy=False)
+    return record("round", y, (x,), lambda dy: (zeros_like(dy),))

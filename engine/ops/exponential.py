@@ -10,33 +10,50 @@ from engine import recording
 from engine.autograd import record
 from engine.device import array_module
 from engine.ops.arithmetic import add, div, mul, neg, sub
-from engine.ops.operands import binary, float_operand, ordered, quiet, wide
+from engine.ops.operands import binary, float_operand, ordered, quiet, rounded_once, wide
 from engine.ops.selection import where
 from engine.tensor import Tensor, wrap
 
 
 def pow(input: Any, exponent: Any) -> Tensor:
-    """a ** b, broadcast;  da = dy * b * a^(b-1),  db = dy * a^b * log a (0 where a = 0 and b >= 0)."""
+    """a ** b, broadcast;  da = dy * b * a^(b-1),  db = dy * a^b * log a (0 where a = 0 and b >= 0).
+
+    Raises ValueError for integers to a negative number; to negative elements of a tensor, they are cut to integers.
+    """
     a, b = binary("pow", input, exponent)
     if a.data.dtype.kind == "b":
         raise TypeError("pow: both operands are bool; expected numbers")
-    if a.data.dtype.kind in "iu" and (recording.values(b) < 0).any():
+    if a.data.dtype.kind in "iu" and not isinstance(exponent, Tensor) and (recording.values(b) < 0).any():
         raise ValueError("pow: integers to a negative power; expected a floating-point base")
-    xp = array_module(a.data)
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        da = db = None
-        if a.requires_grad:
-            # b = 0 is masked: 0 * a^-1 would be nan at a = 0.
-            lower = pow(a, where(wrap(b.data == 0), 1.0, sub(b, 1.0)))
-            da = mul(dy, where(wrap(b.data == 0), 0.0, mul(b, lower)))
-        if b.requires_grad:
-            safe = where(wrap((a.data == 0) & (ordered(b.data) >= 0)), 1.0, a)
-            db = mul(mul(dy, y), log(safe))
-        return da, db
+        da = _pow_grad_base(dy, a, b) if a.requires_grad else None
+        return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad else None
 
     with quiet(all="ignore"):
-        return record("pow", xp.power(a.data, b.data), (a, b), rule, output=b.requires_grad)
+        y = _integer_power(a.data, b.data) if a.data.dtype.kind == "i" else array_module(a.data).power(a.data, b.data)
+    return record("pow", y, (a, b), rule, output=b.requires_grad)
+
+
+@rounded_once
+def _pow_grad_base(dy: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    # b = 0 is masked: 0 * a^-1 would be nan at a = 0.
+    lower = pow(a, where(wrap(b.data == 0), 1.0, sub(b, 1.0)))
+    return mul(dy, where(wrap(b.data == 0), 0.0, mul(b, lower)))
+
+
+@rounded_once
+def _pow_grad_exponent(dy: Tensor, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    safe = where(wrap((a.data == 0) & (ordered(b.data) >= 0)), 1.0, a)
+    return mul(mul(dy, y), log(safe))
+
+
+def _integer_power(a: Any, b: Any) -> Any:
+    """a ** b of signed integers; a^-n is cut to an integer: 0 but for 1 and -1, of 0 too, as in PyTorch."""
+    xp = array_module(a)
+    y = xp.power(a, xp.maximum(b, 0))
+    unit = xp.where(a == 1, 1, xp.where(a == -1, 1 - 2 * (b & 1), 0)).astype(y.dtype)
+    return xp.where(b < 0, unit, y)
 
 
 def exp(input: Tensor) -> Tensor:
@@ -99,7 +116,12 @@ def rsqrt(input: Tensor) -> Tensor:
     x = float_operand("rsqrt", input)
     with quiet(all="ignore"):
         y = (1 / array_module(x.data).sqrt(wide(x.data))).astype(x.data.dtype, copy=False)
-    return record("rsqrt", y, (x,), lambda dy, y: (mul(dy, mul(mul(mul(y, y), y), -0.5)),), output=True)
+    return record("rsqrt", y, (x,), lambda dy, y: (_rsqrt_grad(dy, y),), output=True)
+
+
+@rounded_once
+def _rsqrt_grad(dy: Tensor, y: Tensor) -> Tensor:
+    return mul(dy, mul(mul(mul(y, y), y), -0.5))
 
 
 def reciprocal(input: Tensor) -> Tensor:

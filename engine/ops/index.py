@@ -273,17 +273,24 @@ def clone_with_zeros(x: Tensor, basic: tuple[Any, ...], advanced: tuple[Any, ...
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices `index` (1-D, integers) along `dim`."""
+    """The slices `index` (1-D, integers) along `dim`. A 0-dim tensor is its one element, and stays 0-dim."""
     d = normalize_axis("index_select", dim, input.ndim)
     index = _integers("index_select", index)
-    if index.ndim > 1:
-        raise ValueError(f"index_select: the index is {index.shape}; expected 1 dimension")
+    if index.ndim > 1 or (input.ndim == 0 and index.numel() != 1):
+        raise ValueError(f"index_select: the index is {index.shape} and x {input.shape}; expected 1-D, of a scalar one")
     index = index.reshape(-1)
+    if input.ndim == 0:
+        return gather(input, 0, index).reshape(())
     return getitem(input, index if d == 0 else (slice(None),) * d + (index,))
 
 
-def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
-    """x[..., indices, ...] elementwise along `dim`, the other dimensions broadcast (NumPy's take_along_axis)."""
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """x[..., indices, ...] elementwise along `dim`, the other dimensions broadcast (NumPy's take_along_axis).
+
+    dim None indexes the flattened tensor.
+    """
+    if dim is None:
+        return take_along_dim(input.reshape(-1), _integers("take_along_dim", indices).reshape(-1), 0)
     d = normalize_axis("take_along_dim", dim, input.ndim)
     indices = _integers("take_along_dim", indices)
     require_one_device("take_along_dim", input, indices)
@@ -300,9 +307,14 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int) -> Tensor:
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """out[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; index may be smaller in other dimensions."""
-    d, at = _along("gather", input, dim, index)
-    return pick(input, _grid(array_module(input.data), at, d))
+    """out[i][j][k] = input[index[i][j][k]][j][k] for dim 0, and so on; index may be smaller in other dimensions.
+
+    A 0-dim tensor counts as a vector of one element, here and in scatter; an empty index gives an empty result.
+    """
+    x, d, at = _along("gather", input, dim, index)
+    if not at.numel():
+        return x.reshape(-1)[:0].reshape(at.shape)
+    return pick(x, _grid(array_module(x.data), at, d)).reshape(index.shape)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
@@ -310,29 +322,37 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
 
     src  a tensor of input's dtype, or a number
     """
-    d, at = _along("scatter", input, dim, index)
+    x, d, at = _along("scatter", input, dim, index)
     if not isinstance(src, (bool, int, float)):
-        src = _corner("scatter", src, input, at.shape)
-    y = input.clone()
-    grid = _grid(array_module(input.data), at, d)
-    y[grid] = src
-    return y
+        src = _source("scatter", src, x)
+    y = x.clone()
+    if at.numel():
+        grid = _grid(array_module(x.data), at, d)
+        y[grid] = src if isinstance(src, (bool, int, float)) else _corner("scatter", src, at.shape)
+    return y.reshape(input.shape)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of input with out[index[i][j]][j] += src[i][j] for dim 0, and so on; src is of input's dtype."""
-    d, at = _along("scatter_add", input, dim, index)
-    xp = array_module(input.data)
-    part = _corner("scatter_add", src, input, at.shape)
-    return input + _put(part, _grid(xp, at, d), input.shape)
+    x, d, at = _along("scatter_add", input, dim, index)
+    src = _source("scatter_add", src, x)
+    if not at.numel():
+        return input.clone()
+    part = _corner("scatter_add", src, at.shape)
+    return input + _put(part, _grid(array_module(x.data), at, d), x.shape).reshape(input.shape)
 
 
-def _corner(op: str, src: Any, input: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The part of src that an index of this shape takes."""
+def _source(op: str, src: Any, x: Tensor) -> Tensor:
+    """src as a tensor of x's dtype and device, of at least one dimension."""
     src = as_tensor(op, src)
-    require_one_device(op, input, src)
-    if src.dtype != input.dtype:
-        raise TypeError(f"{op}: src is {src.dtype} but x is {input.dtype}; expected one dtype")
+    require_one_device(op, x, src)
+    if src.dtype != x.dtype:
+        raise TypeError(f"{op}: src is {src.dtype} but x is {x.dtype}; expected one dtype")
+    return src if src.ndim else src.reshape(1)
+
+
+def _corner(op: str, src: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The part of src that an index of this shape takes."""
     if src.ndim != len(shape) or any(i > s for i, s in zip(shape, src.shape)):
         raise ValueError(f"{op}: src is {src.shape} but the index is {shape}; expected src at least as large")
     return src[tuple(slice(s) for s in shape)]
@@ -346,19 +366,22 @@ def _integers(op: str, index: Any) -> Tensor:
     return index if _counts(index) else cast(index, dtypes.int64)
 
 
-def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[int, Tensor]:
+def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Tensor]:
+    """x and the index, of at least one dimension, and dim counted from the left. Raises unless the index fits x."""
     d = normalize_axis(op, dim, x.ndim)
     index = _integers(op, index)
     require_one_device(op, x, index)
+    if not index.numel():  # takes nothing, whatever its shape
+        return x, d, index
+    x = x if x.ndim else x.reshape(1)
+    index = index if index.ndim else index.reshape(1)
     at = index.data
-    if x.ndim == 0:
-        raise ValueError(f"{op}: the tensor has no dimensions; expected at least 1")
     if at.ndim != x.ndim or any(k != d and i > s for k, (i, s) in enumerate(zip(at.shape, x.shape))):
         raise ValueError(f"{op}: the index is {at.shape} but x is {x.shape}; expected it no larger but in dim {d}")
     recording.refuse_on_cpu(READS)
     if at.size and not (0 <= int(at.min()) and int(at.max()) < x.shape[d]):
         raise IndexError(f"{op}: the index runs from {at.min()} to {at.max()}; expected 0 <= index < {x.shape[d]}")
-    return d, index
+    return x, d, index
 
 
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
@@ -379,8 +402,10 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return getitem(input.expand(shape), mask.expand(shape))
 
 
-def nonzero(input: Tensor) -> Tensor:
-    """The indices of elements that are not zero, one a row: (n, ndim) int64."""
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """The indices of elements that are not zero, one a row: (n, ndim) int64; as_tuple gives a vector a dimension."""
+    if as_tuple:
+        return nonzero(input if input.ndim else input.reshape(1)).unbind(1)
     if input.ndim == 0:
         return wrap(array_module(input.data).zeros((int(bool(input)), 0), np.int64))
     xp = array_module(input.data)

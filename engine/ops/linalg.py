@@ -23,7 +23,7 @@ from engine.ops.operands import (
     require_one_device,
 )
 from engine.ops.reduce import sum
-from engine.ops.shape import permute, reshape, unsqueeze
+from engine.ops.shape import permute, reshape, t, unsqueeze
 from engine.tensor import Tensor, wrap
 
 
@@ -104,13 +104,19 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(unsqueeze(input, 1), vec2)
 
 
+def _are_alike(*tensors: Any) -> bool:
+    """Whether all (None is passed over) are tensors of one dtype."""
+    return len({x.data.dtype if isinstance(x, Tensor) else None for x in tensors if x is not None}) == 1
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
     """act(x W^T + b): x (..., in), W (out, in), b (out,) -> (..., out), one primitive.
 
     Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
     activation  None or a name of ACTIVATIONS; in the epilogue where its gradient needs only y, or none is wanted
     """
-    require_float("linear", input, weight, bias)
+    if not isinstance(input, Tensor) or input.data.dtype in dtypes.FLOATS or not _are_alike(input, weight, bias):
+        require_float("linear", input, weight, bias)
     x, w = input.data, weight.data
     if w.ndim not in (1, 2) or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
         raise ValueError(
@@ -120,8 +126,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         raise ValueError(f"linear: weight is {weight.shape} but bias is {bias.shape}; expected {weight.shape[:-1]}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"linear: activation is {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
-    if w.ndim == 1:
-        y = matmul(input, weight)
+    if w.ndim == 1 or w.dtype not in dtypes.FLOATS:  # integers are no business of the kernels
+        y = matmul(input, t(weight))
         y = y if bias is None else y + bias
         return y if activation is None else ACTIVATIONS[activation](y)
     biased = bias is not None and bias._requires_grad
@@ -230,13 +236,15 @@ def _diagonalised(x: Tensor, term: str) -> tuple[Tensor, str]:
 
 def _summed_away(x: Tensor, term: str, keep: set[str]) -> tuple[Tensor, str]:
     axes = tuple(i for i, label in enumerate(term) if label not in keep)
-    return (sum(x, axes, dtype=x.dtype), "".join(s for s in term if s in keep)) if axes else (x, term)
+    return (sum(x, axes), "".join(s for s in term if s in keep)) if axes else (x, term)
 
 
 def _contract(
     a: Tensor, first: str, b: Tensor, second: str, keep: set[str], sizes: dict[str, int]
 ) -> tuple[Tensor, str]:
     """Two operands as one batched matmul (batch, rows, inner) @ (batch, inner, columns)."""
+    dtype = dtypes.promote(a.data, b.data)  # the sum of integers over one operand alone is int64
+    a, b = cast(a, dtype), cast(b, dtype)
     shared = [label for label in first if label in second]
     batch = [label for label in shared if label in keep]
     inner = [label for label in shared if label not in keep]

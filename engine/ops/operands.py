@@ -34,7 +34,10 @@ def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
 
 
 def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
-    """A number as a tensor of this dtype, rounded once. Raises ValueError for an integer that the dtype cannot hold."""
+    """A number as a tensor of this dtype, rounded once. Raises ValueError for an integer that the dtype cannot hold.
+
+    As in PyTorch, a negative number down to -255 is its two's complement in uint8: -1 is 255.
+    """
     value = rounded(op, x, dtype)
     # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
     made = wrap(value if xp is np else xp.full((), value.item(), dtype))
@@ -50,7 +53,9 @@ def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
             with quiet(all="ignore"):
                 value = np.asarray(float(x) if dtype == dtypes.bfloat16 else x, dtype)  # it takes no large int
     except (OverflowError, ValueError):
-        raise ValueError(f"{op}: {x} does not fit {dtype}; expected a number that does") from None
+        if dtype != dtypes.uint8 or not -255 <= x < 0:
+            raise ValueError(f"{op}: {x} does not fit {dtype}; expected a number that does") from None
+        value = np.asarray(int(x) % 256, dtype)
     return value
 
 
@@ -232,11 +237,15 @@ def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tupl
     return found if ndim else ()
 
 
-def shape_argument(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """(2, 3) from either f(2, 3) or f((2, 3)). Raises TypeError for anything but integers."""
+def shape_argument(op: str, sizes: tuple[Any, ...], keyword: Any = None) -> tuple[int, ...]:
+    """(2, 3) from f(2, 3), f((2, 3)) or f(keyword=(2, 3)). Raises TypeError for anything but integers in one form."""
+    if keyword is not None:
+        if sizes:
+            raise TypeError(f"{op}: got {sizes!r} and, by keyword, {keyword!r}; expected one of the two")
+        sizes = (keyword,)
     try:
-        if len(shape) == 1 and not isinstance(shape[0], int) and getattr(shape[0], "ndim", 1):
-            shape = tuple(shape[0])
-        return tuple([s if type(s) is int else integer(op, "size", s) for s in shape])
+        if len(sizes) == 1 and not isinstance(sizes[0], int) and getattr(sizes[0], "ndim", 1):
+            sizes = tuple(sizes[0])
+        return tuple([s if type(s) is int else integer(op, "size", s) for s in sizes])
     except TypeError:
-        raise TypeError(f"{op}: got {shape!r}; expected ints, or one sequence of them") from None
+        raise TypeError(f"{op}: got {sizes!r}; expected ints, or one sequence of them") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 import kernels
 from engine import dtypes
-from engine.autograd import record
+from engine.autograd import is_grad_enabled, record
 from engine.device import array_module
 from engine.ops.arithmetic import abs as abs_
 from engine.ops.arithmetic import add, div, mul, square, sub
@@ -79,42 +78,58 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def var(
-    input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
+    input: Tensor, dim: Any = None, correction: float | None = 1, keepdim: bool = False, unbiased: bool | None = None
 ) -> Tensor:
-    """sum (x - mean)^2 / (n - correction) over `dim`, in two passes; unbiased=False means correction=0."""
+    """sum (x - mean)^2 / (n - correction) over `dim`, in two passes; unbiased=False means correction=0.
+
+    correction None is 1, and var(x, False) is var(x, unbiased=False), as in PyTorch. Where n <= correction, the sum is
+    divided by 0, yet the gradient by n - correction.
+    """
     x = float_operand("var", input)
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
     if unbiased is not None:
         correction = int(unbiased)
+    elif correction is None:
+        correction = 1
     if x.data.dtype in dtypes.HALVES:  # the squares could overflow
         return cast(var(cast(x, dtypes.float32), dim, correction, keepdim), x.data.dtype)
     axes = normalize_axes("var", dim, x.ndim)
     n = math.prod(x.shape[d] for d in axes)
     centred = sub(x, mean(x, axes if x.ndim else None, keepdim=True))
-    freedom = builtins.max(n - correction, 0) if n else 0
-    return div(sum(square(centred), axes if x.ndim else None, keepdim), float(freedom))
+    if n and n > correction:
+        return div(sum(square(centred), axes if x.ndim else None, keepdim), float(n - correction))
+    y = div(sum(square(centred.detach()), axes if x.ndim else None, keepdim), 0.0)
+    kept, slope = _kept(x.shape, axes), div(mul(centred.detach(), 2.0), float(n - correction))
+    return record("var", y.data, (x,), lambda dy: (mul(reshape(dy, kept), slope),))
 
 
 @rounded_once
 def std(
-    input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False, unbiased: bool | None = None
+    input: Tensor, dim: Any = None, correction: float | None = 1, keepdim: bool = False, unbiased: bool | None = None
 ) -> Tensor:
     """The square root of var; its gradient where that is 0 is 0."""
     return _root(var(input, dim, correction, keepdim, unbiased), 2)
 
 
 @rounded_once
-def norm(input: Tensor, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
+def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|, -inf the smallest, 0 the number that are not 0.
 
-    The gradient at the zero vector is 0.
+    The gradient at the zero vector is 0; p = 0 has none. p "fro" is 2, and "nuc" the sum of the singular values of
+    matrices, whose gradient has no gradient of its own.
     """
     x = float_operand("norm", input)
+    if p == "nuc":
+        return _nuclear_norm(x, dim, keepdim)
+    p = 2 if p == "fro" else p
     if not isinstance(p, (int, float)):
-        raise TypeError(f"norm: p is {p!r}; expected a number")
+        raise TypeError(f"norm: p is {p!r}; expected a number, 'fro' or 'nuc'")
     if abs(p) == math.inf:
         return (amax if p > 0 else amin)(abs_(x), dim, keepdim)
     if p == 0:
-        return sum(cast(wrap(x.data != 0), x.dtype), dim, keepdim)
+        y = sum(cast(wrap(x.data != 0), x.dtype), dim, keepdim)
+        return record("norm", y.data, (x,), lambda dy: (None,))
     if p == 1:
         return sum(abs_(x), dim, keepdim)
     if p == 2:
@@ -122,6 +137,23 @@ def norm(input: Tensor, p: float = 2, dim: Dim = None, keepdim: bool = False) ->
     zero = wrap(x.data == 0)
     powers = where(zero, 0.0 if p > 0 else math.inf, pow(abs_(where(zero, 1.0, x)), p))
     return _root(sum(powers, dim, keepdim), p)
+
+
+def _nuclear_norm(x: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    """The sum of the singular values s of x = U diag(s) V^T, the matrices being in two dimensions;  dx = dy U V^T."""
+    axes = normalize_axes("norm", dim, x.ndim)
+    if len(axes) != 2:
+        raise ValueError(f"norm: p is 'nuc', the tensor {x.shape} and dim {dim}; expected two dimensions for matrices")
+    kept = _kept(x.shape, axes)
+    u, s, vt = array_module(x.data).linalg.svd(movedim(x, axes, (-2, -1)).data, full_matrices=False)
+
+    def rule(dy: Tensor) -> tuple:
+        if is_grad_enabled():
+            raise RuntimeError("norm: the gradient of p='nuc' has no gradient; expected create_graph=False")
+        return (mul(reshape(dy, kept), movedim(wrap(u @ vt), (-2, -1), axes)),)
+
+    y = s.sum(axis=-1)
+    return record("norm", y.reshape(kept) if keepdim else y, (x,), rule)
 
 
 def _root(y: Tensor, p: float) -> Tensor:
@@ -135,6 +167,8 @@ def _root(y: Tensor, p: float) -> Tensor:
 
 
 def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}: expected a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
         from engine.ops import selection
 
@@ -215,13 +249,17 @@ def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> 
 
 
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether any element along `dim` (None: of all) is not zero."""
-    return wrap(input.data.any(axis=normalize_axes("any", dim, input.ndim), keepdims=keepdim))
+    """Whether any element along `dim` (None: of all) is not zero: bool, but uint8 of uint8."""
+    return _truth(input, input.data.any(axis=normalize_axes("any", dim, input.ndim), keepdims=keepdim))
 
 
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether every element along `dim` (None: of all) is not zero."""
-    return wrap(input.data.all(axis=normalize_axes("all", dim, input.ndim), keepdims=keepdim))
+    """Whether every element along `dim` (None: of all) is not zero: bool, but uint8 of uint8."""
+    return _truth(input, input.data.all(axis=normalize_axes("all", dim, input.ndim), keepdims=keepdim))
+
+
+def _truth(input: Tensor, y: Any) -> Tensor:
+    return wrap(y.astype(dtypes.uint8) if input.data.dtype == dtypes.uint8 else y)
 
 
 # --- products, scans -------------------------------------------------------------------------------------------------
@@ -291,18 +329,25 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 
 @rounded_once
-def cumprod(input: Tensor, dim: int) -> Tensor:
-    """Products of the elements up to each one along `dim`; integers as int64."""
-    x = as_tensor("cumprod", input)
-    if x.data.dtype not in dtypes.FLOATS:
-        x = cast(x, dtypes.int64)
+def _cumprod(input: Tensor, dim: int) -> Tensor:
+    x = input
     axis = normalize_axis("cumprod", dim, x.ndim)
     if x.ndim == 0:
         return x.clone()
     if x.data.dtype not in dtypes.FLOATS:
-        return wrap(x.data.cumprod(axis=axis))
+        return wrap(x.data.cumprod(axis=axis, dtype=x.data.dtype))
     rows = movedim(x, axis, -1)
     return movedim(mul(rows, _exclusive_product(rows)), -1, axis)
+
+
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Products of the elements up to each one along `dim`; integers as int64."""
+    x = as_tensor("cumprod", input)
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    elif x.data.dtype not in dtypes.FLOATS:
+        x = cast(x, dtypes.int64)
+    return _cumprod(x, dim)
 
 
 @rounded_once

@@ -86,13 +86,12 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """x with `value` where the mask holds; the mask broadcasts to x."""
+    """x with `value` where the mask holds; both broadcast."""
     x, mask = as_tensor("masked_fill", input), as_tensor("masked_fill", mask)
     require_one_device("masked_fill", x, mask)
     if mask.data.dtype.kind != "b":
         raise TypeError(f"masked_fill: the mask is {mask.dtype}; expected bool")
-    if broadcast_shape("masked_fill", x.data.shape, mask.data.shape) != x.data.shape:
-        raise ValueError(f"masked_fill: the mask is {mask.shape} but x is {x.shape}; expected it to broadcast to x")
+    broadcast_shape("masked_fill", x.data.shape, mask.data.shape)
     value = as_tensor("masked_fill", value, x)
     if value.ndim:
         raise ValueError(f"masked_fill: the value is {value.shape}; expected a number or a tensor without dimensions")

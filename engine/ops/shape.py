@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import dtypes
 from engine.autograd import record
-from engine.device import array_module
+from engine.device import array_module, on_host
 from engine.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -27,10 +27,10 @@ from engine.tensor import Tensor, wrap
 # --- views -----------------------------------------------------------------------------------------------------------
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     """The elements in row-major order under another shape, one entry of which may be -1. A view where it can be one."""
     x = as_tensor("reshape", input)
-    wanted = _inferred("reshape", x._data.shape, shape_argument("reshape", shape))
+    wanted = _inferred("reshape", x._data.shape, shape_argument("reshape", sizes, shape))
     y = x._data.reshape(wanted)
     before = x._data.shape
     shares = y.base is not None and array_module(y).may_share_memory(y, x._data)
@@ -82,9 +82,9 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return reshape(input, (*input.shape[:d], *inner, *input.shape[d + 1 :]))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     """The dimensions in another order; a view."""
-    dims = shape_argument("permute", dims)
+    dims = shape_argument("permute", order, dims)
     if len(dims) != input.ndim:
         raise ValueError(f"permute: dims are {dims} but the tensor has {input.ndim} dimensions; expected each once")
     axes = normalize_axes("permute", dims, input.ndim)
@@ -187,11 +187,11 @@ def contiguous(input: Tensor) -> Tensor:
     return record("contiguous", input.data.copy(), (input,), lambda dy: (dy,))
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """A copy with the order of elements reversed along `dims`, which may be an empty tuple."""
-    if not dims:
+def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
+    """A copy with the order of elements reversed along `dims`, which may be a keyword, a sequence, or one by one."""
+    if not axes and dims is None:
         raise TypeError("flip: got no dims; expected ints, or one sequence of them")
-    dims = shape_argument("flip", dims)
+    dims = shape_argument("flip", axes, dims)
     axes = normalize_axes("flip", dims, input.ndim) if dims else ()
     y = array_module(input.data).flip(input.data, axes).copy()
     return record("flip", y, (input,), lambda dy: (flip(dy, axes),))
@@ -230,20 +230,40 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     return clone(y) if y._storage is input._storage else y
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *sizes: Any, dims: Any = None) -> Tensor:
     """repeat, with missing leading sizes taken as 1."""
-    reps = shape_argument("tile", dims)
+    reps = shape_argument("tile", sizes, dims)
     return repeat(input, (1,) * (input.ndim - len(reps)) + reps)
 
 
-def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
-    """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row."""
-    repeats = integer("repeat_interleave", "repeats", repeats)
-    if repeats < 0:
-        raise ValueError(f"repeat_interleave: repeats is {repeats}; expected at least 0")
+def repeat_interleave(
+    input: Tensor, repeats: int | Tensor, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row.
+
+    repeats      an int >= 0, or a tensor of integers, one an element along `dim`, or one for all
+    output_size  the size of `dim` in the result, where it is known; it must be right
+    """
+    op = "repeat_interleave"
+    if isinstance(repeats, bool) or not isinstance(repeats, (int, np.integer, Tensor)):
+        raise TypeError(f"{op}: repeats is a {type(repeats).__name__}; expected an int or a tensor of integers")
     if dim is None:
-        return repeat_interleave(flatten(input), repeats, 0)
-    d, _ = _along("repeat_interleave", input, dim)
+        input, dim = flatten(input), 0
+    d, n = _along(op, input, dim)
+    one = not isinstance(repeats, Tensor)
+    counts = np.asarray(repeats) if one else on_host(repeats.data)
+    if counts.dtype.kind not in "iu" or counts.ndim > 1:
+        raise TypeError(f"{op}: repeats is {counts.dtype} of shape {counts.shape}; expected integers, 0-D or 1-D")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"{op}: repeats holds {counts.min()}; expected at least 0")
+    if counts.size not in (1, n):
+        raise ValueError(f"{op}: repeats has {counts.size} elements; expected 1 or {n}, the size of dim {d}")
+    total = int(counts.sum()) if counts.size == n else n * int(counts.item())
+    if output_size is not None and output_size != total:
+        raise ValueError(f"{op}: output_size is {output_size}; expected {total}, the sum of repeats")
+    if not one:
+        at = array_module(input.data).asarray(np.repeat(np.arange(n), counts))
+        return input[(slice(None),) * d + (at,)]
     s = input.shape
     x = expand(unsqueeze(input, d + 1), (*s[: d + 1], repeats, *s[d + 1 :]))
     y = reshape(x, (*s[:d], s[d] * repeats, *s[d + 1 :]))
@@ -254,16 +274,23 @@ def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Te
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors one after the other along `dim`, which is the only one in which their sizes may differ."""
+    """Tensors one after the other along `dim`, which is the only one in which their sizes may differ.
+
+    A tensor of shape (0,) fits all others and adds nothing, as in PyTorch.
+    """
     tensors = [as_tensor("cat", x) for x in tensors]
     if not tensors:
         raise ValueError("cat: expected at least one tensor; got none")
     first = tensors[0]
+    if first.data.shape == (0,):
+        first = next((x for x in tensors if x.ndim != 1), first)
     if first.ndim == 0:
         raise ValueError("cat: tensor 0 has no dimensions; expected at least 1 (stack joins scalars)")
     d = normalize_axis("cat", dim, first.ndim)
     for i, x in enumerate(tensors):
-        if x.ndim != first.ndim or any(a != b for k, (a, b) in enumerate(zip(x.shape, first.shape)) if k != d):
+        if x.ndim == 1 < first.ndim and x.shape == (0,):
+            tensors[i] = reshape(x, (*first.shape[:d], 0, *first.shape[d + 1 :]))
+        elif x.ndim != first.ndim or any(a != b for k, (a, b) in enumerate(zip(x.shape, first.shape)) if k != d):
             raise ValueError(
                 f"cat: tensor 0 is {first.shape} but tensor {i} is {x.shape}; expected equality but in dim {d}"
             )
@@ -321,12 +348,13 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A view of the elements start..start+length along `dim`."""
+    """A view of the elements start..start+length along `dim`; a negative start counts from the end."""
     d, n = _along("narrow", input, dim)
     start, length = integer("narrow", "start", start), integer("narrow", "length", length)
-    if not (0 <= start and 0 <= length and start + length <= n):
+    first = start + n if start < 0 else start
+    if not (0 <= first and 0 <= length and first + length <= n):
         raise IndexError(f"narrow: start is {start} and length {length}; expected a range within dim {d} of size {n}")
-    return input[(slice(None),) * d + (slice(start, start + length),)]
+    return input[(slice(None),) * d + (slice(first, first + length),)]
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -359,7 +387,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2 or len(pairs) > input.ndim:
         raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
-    if any(max(-a, 0) + max(-b, 0) > s for s, (a, b) in zip(input.shape, widths)):
+    # Replicate and reflect see also what is cut: see _pad_by_index.
+    kept = [
+        s + a + b if mode in ("replicate", "reflect") else s + min(a, 0) + min(b, 0)
+        for s, (a, b) in zip(input.shape, widths)
+    ]
+    if min(kept, default=0) < 0:
         raise ValueError(f"pad: {tuple(pad)} cuts more than there is of {input.shape}; expected sizes >= 0")
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise ValueError(f"pad: mode is {mode!r}; expected 'constant', 'reflect', 'replicate' or 'circular'")
@@ -382,20 +415,22 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
     for d, (before, after) in enumerate(widths):
         if (before, after) == (0, 0):
             continue
-        # What is cut goes first: the rest is what is repeated.
-        cut = max(-before, 0)
-        n = x.shape[d] - cut - max(-after, 0)
-        a, b = max(before, 0), max(after, 0)
-        at = np.arange(-a, n + b)
+        # As in PyTorch, a circle is closed after the cut; replicate and reflect see also what is cut.
+        cut, n = 0, x.shape[d]
+        if mode == "circular":
+            cut = max(-before, 0)
+            n -= cut + max(-after, 0)
+            before, after = max(before, 0), max(after, 0)
+        at = np.arange(-before, n + after)
         if mode == "replicate" and n > 0:
             at = at.clip(0, n - 1)
-        elif mode == "circular" and max(a, b) <= n:
+        elif mode == "circular" and max(before, after) <= n:
             at %= n
-        elif mode == "reflect" and max(a, b) < n:
+        elif mode == "reflect" and max(before, after) < n:
             at = np.abs(at)
             at = np.where(at >= n, 2 * (n - 1) - at, at)
         else:
-            found = f"got {(before, after)} for dim {d} of size {x.shape[d]}"
+            found = f"got {widths[d]} for dim {d} of size {x.shape[d]}"
             raise ValueError(f"pad: {found}; expected no more than there is to {mode}")
         x = x[(slice(None),) * d + (xp.asarray(at + cut),)]
     return x

@@ -242,3 +242,12 @@ def test_an_expanded_view_is_not_written_to():
     with pytest.raises(RuntimeError, match="add_: x is read-only"):
         x.expand(2, 3).add_(1)
     assert x.tolist() == [[1.0] * 3]
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0, 2)], ids=str)
+def test_in_place_writes_to_a_tensor_without_elements(shape):
+    for x in (engine.zeros(*shape, device="cuda"), engine.zeros(*shape, device="cuda") + 1):  # an op's strides may be 0
+        x.add_(1).mul_(x).zero_().relu_().copy_(x).normal_()
+        x[...] = 2
+        x += 1
+        assert x.shape == shape and x._version == 8

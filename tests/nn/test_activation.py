@@ -176,9 +176,9 @@ def test_layer_in_place(name):
     ("call", "kind", "message"),
     [
         (
-            lambda: F.hardtanh(engine.ones(2), 1.0, 1.0),
+            lambda: F.hardtanh(engine.ones(2), 1.0, 0.5),
             ValueError,
-            "hardtanh: min_val is 1.0 and max_val 1.0; expected",
+            "hardtanh: min_val is 1.0 and max_val 0.5; expected",
         ),
         (lambda: nn.Hardtanh(2, 1), ValueError, "Hardtanh: min_val is 2 and max_val 1; expected min_val < max_val"),
         (lambda: nn.GELU("erf"), ValueError, "GELU: approximate is 'erf'; expected one of 'none', 'tanh'"),
@@ -193,3 +193,41 @@ def test_errors(call, kind, message):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+INTEGER_CASES = {
+    "relu": [{}],
+    "relu6": [{}],
+    "hardtanh": [{"min_val": 1, "max_val": 3}, {"min_val": 0.9, "max_val": 2.7}, {"min_val": 2, "max_val": 2}],
+}
+
+
+@pytest.mark.parametrize("name", INTEGER_CASES)
+def test_integers_keep_their_dtype(name):
+    for kind in ("int64", "int32", "int8", "uint8"):
+        x = np.array([-9, -1, 0, 1, 2, 3, 7, 100]).astype(kind)
+        for options in [
+            *INTEGER_CASES[name],
+            *([{}, {"min_val": -0.5}] if kind != "uint8" and name == "hardtanh" else []),
+        ]:
+            want = getattr(torch.nn.functional, name)(torch.tensor(x), **options).numpy()
+            assert_same(getattr(F, name)(engine.tensor(x), **options).numpy(), want)
+            assert_same(getattr(F, name)(engine.tensor(x), **options, inplace=True).numpy(), want)
+    with pytest.raises(TypeError, match="the tensor is bool; expected numbers"):
+        getattr(F, name)(engine.tensor([True]), **INTEGER_CASES[name][0])
+
+
+def test_unsigned_integers_have_no_negative_bound():
+    with pytest.raises(ValueError, match="hardtanh: min_val is -1.0 for uint8; expected at least 0"):
+        F.hardtanh(engine.ones(2, dtype="uint8"))
+
+
+@pytest.mark.parametrize("name", ["hardsigmoid", "hardswish"])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_hard_functions_round_once(name, kind):
+    x = engine.arange(-4, 4, 1 / 128).to(dtype=kind).requires_grad_()
+    wide = x.detach().float().requires_grad_()
+    found = [getattr(F, name)(x), getattr(F, name)(wide)]
+    grads = [engine.grad(y.sum(), leaf)[0] for y, leaf in zip(found, (x, wide))]
+    for got, want in (found, grads):
+        assert_same(got.detach().numpy(), want.detach().numpy().astype(got.dtype))

@@ -113,3 +113,23 @@ def test_errors(call, kind, message):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith("scaled_dot_product_attention: " + message)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"mask": "bool"}, {"mask": "added"}], ids=str)
+def test_half_precision_is_computed_in_float32_and_rounded_once(kind, options, rng):
+    shapes = [(2, 33, 16), (2, 40, 16), (2, 40, 8)]
+    q, k, v = (engine.tensor(6 * rng.standard_normal(s), dtype=kind, requires_grad=True) for s in shapes)
+    mask = engine.tensor(rng.standard_normal((33, 40)) * 3)
+    mask = {"bool": mask > 0, "added": mask.to(dtype=kind)}.get(options.get("mask"))
+    options = {"is_causal": options.get("is_causal", False)}
+    found, wide = [], [x.detach().float() for x in (q, k, v)]
+    for inputs, m in (((q, k, v), mask), (wide, mask if mask is None or mask.dtype == engine.bool else mask.float())):
+        for x in inputs:
+            x.requires_grad = True
+        y = F.scaled_dot_product_attention(*inputs, attn_mask=m, **options)
+        dy = engine.tensor(rng.bit_generator.__class__(7).random_raw(y.numel()) % 5, dtype="float32")
+        found.append([y, *engine.grad(y, inputs, dy.reshape(y.shape).to(dtype=y.dtype))])
+    for got, want in zip(*found):
+        assert got.dtype == kind
+        assert (got.detach().numpy() == want.detach().numpy().astype(got.dtype)).all()

@@ -100,7 +100,11 @@ def test_float16(rng):
         (lambda: nn.Conv2d(3, -4, 3), ValueError, "Conv2d: out_channels is -4; expected >= 1"),
         (lambda: nn.Conv2d(3, 4, 0), ValueError, "Conv2d: kernel_size is 0; expected >= 1"),
         (lambda: nn.Conv2d(3, 4, 2.5), TypeError, "Conv2d: kernel_size is 2.5; expected an int"),
-        (lambda: nn.Conv2d(3, 4, (3, 3, 3)), TypeError, "Conv2d: kernel_size is (3, 3, 3); expected an int or two"),
+        (
+            lambda: nn.Conv2d(3, 4, (3, 3, 3)),
+            TypeError,
+            "Conv2d: kernel_size is (3, 3, 3); expected an int, or one or two of them",
+        ),
         (lambda: nn.Conv2d(3, 4, (3, 0)), ValueError, "Conv2d: kernel_size is (3, 0); expected both >= 1"),
         (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, "Conv2d: stride is 0; expected >= 1"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), ValueError, "Conv2d: padding is -1; expected >= 0"),

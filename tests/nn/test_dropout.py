@@ -90,7 +90,7 @@ def test_in_place(name):
         (lambda: nn.Dropout(float("nan")), ValueError, "Dropout: p is nan; expected 0 <= p <= 1"),
         (lambda: F.dropout(engine.ones(3), 2), ValueError, "dropout: p is 2; expected 0 <= p <= 1"),
         (lambda: F.dropout(engine.ones(3, dtype="int64")), TypeError, "dropout: expected a floating-point tensor"),
-        (lambda: F.dropout2d(engine.ones(3, 4)), ValueError, "dropout2d: input is (3, 4); expected (N, C, H, W)"),
+        (lambda: F.dropout2d(engine.ones(3)), ValueError, "dropout2d: input is (3,); expected (N, C, H, W)"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )
@@ -98,3 +98,16 @@ def test_errors(call, kind, message):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("shape", [(50, 40), (50, 40, 6), (20, 30, 2, 3, 2)], ids=str)
+def test_channels_are_what_the_first_two_dimensions_count(shape):
+    x = engine.ones(*shape, requires_grad=True)
+    y = F.dropout2d(x, 0.5)
+    y.sum().backward()
+    channels = y.detach().numpy().reshape(*shape[:2], -1)
+    assert_same(channels, np.repeat(channels[:, :, :1], channels.shape[2], 2))
+    assert set(np.unique(channels)) == {0, 2} and 0.4 < (channels > 0).mean() < 0.6
+    assert_same(x.grad.numpy(), y.detach().numpy())
+    x = engine.ones(*shape)
+    assert F.dropout2d(x, 0.5, inplace=True) is x and set(np.unique(x.numpy())) == {0, 2}

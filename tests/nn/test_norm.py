@@ -243,3 +243,36 @@ def test_an_error_leaves_the_statistics_alone():
         layer(engine.ones(1, 3))
     assert layer.num_batches_tracked.item() == 0
     assert_same(layer.running_mean.numpy(), np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (2, 3, 0, 2)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_is_normalised_and_moves_nothing(shape, training):
+    channels = shape[1]
+    x = np.zeros(shape, np.float32)
+    mean, var, w, b = (np.full(channels, n, np.float32) for n in (0.5, 2.0, 3.0, 4.0))
+    results = []
+    for function, make in ((F, engine.tensor), (TF, torch.tensor)):
+        x_, w_, b_ = (make(a, requires_grad=True) for a in (x, w, b))
+        running = make(mean), make(var)
+        y = function.batch_norm(x_, *running, w_, b_, training=training)
+        y.sum().backward()
+        results.append([t.detach().numpy() for t in (y, *running, x_.grad, w_.grad, b_.grad)])
+    for got, want in zip(*results):
+        assert_same(got, want)
+
+
+def test_no_channels_at_all():
+    for shape in ((2, 0), (2, 0, 3), (0,)):  # torch has no gradients here
+        for training in (True, False):
+            y = F.batch_norm(engine.zeros(*shape), engine.zeros(0), engine.zeros(0), training=training)
+            assert_same(y.numpy(), np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"batch_norm: input is \(5,\)"):
+        F.batch_norm(engine.zeros(5), engine.zeros(5), engine.zeros(5), training=True)
+
+
+def test_a_layer_counts_an_empty_batch():
+    ours, theirs = nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    assert ours(engine.zeros(0, 3)).shape == tuple(theirs(torch.zeros(0, 3)).shape)
+    assert ours.num_batches_tracked.item() == theirs.num_batches_tracked.item()
+    assert_same(ours.running_var.numpy(), theirs.running_var.numpy())

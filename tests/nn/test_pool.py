@@ -177,3 +177,17 @@ def test_errors(call, kind, message):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+def test_sequences_of_one_stand_for_both_sides():
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    for name in ("max_pool2d", "avg_pool2d"):
+        for arguments in (((3,), (2,), (1,)), ([2],), (2, ()), (2, (1,)), ((2,), None, [1])):
+            ours, theirs = getattr(F, name), getattr(TF, name)
+            assert_function(lambda x, f=ours, a=arguments: f(x, *a), lambda x, f=theirs, a=arguments: f(x, *a), x)
+    w = np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    options = {"stride": (2,), "padding": [1], "dilation": (1,)}
+    assert_function(lambda x, w: F.conv2d(x, w, **options), lambda x, w: TF.conv2d(x, w, **options), x, w)
+    assert nn.MaxPool2d((2,), (1,))(Tensor(x)).shape == (2, 3, 7, 7)
+    with pytest.raises(TypeError, match=r"conv2d: stride is \(\)"):
+        F.conv2d(Tensor(x), Tensor(w), stride=())

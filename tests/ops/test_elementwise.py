@@ -288,6 +288,54 @@ def test_masked_fill(mask_shape):
     assert_same_op(lambda x, m: x.masked_fill(m, -np.inf), None, x, mask)
 
 
+@pytest.mark.parametrize(("shape", "mask_shape"), [((5,), (5, 5)), ((5, 1), (1, 5)), ((), (3,))], ids=str)
+def test_masked_fill_broadcasts_x_to_the_mask(shape, mask_shape):
+    x, mask = np.asarray(random(*shape)), random(*mask_shape, seed=3) > 0
+    assert_same_op(lambda x, m: x.masked_fill(m, 0.1), None, x, mask)
+    with pytest.raises(ValueError, match="masked_fill_: the result is"):
+        engine.tensor(x).masked_fill_(engine.tensor(mask), 0.1)
+
+
+# --- numbers beside integers -----------------------------------------------------------------------------------------
+
+
+def test_powers_of_integers():
+    n = np.array([-3, -2, -1, 0, 1, 2, 3])
+    a, b = np.repeat(n, 7), np.tile(n, 7)
+    for dtype in (np.int64, np.int32, np.int8):
+        assert_same_op(lambda a, b: a**b, None, a.astype(dtype), b.astype(dtype))
+        for base in (2, 1, -1, 0):
+            assert_same_op(lambda b, n=base: n**b, None, n.astype(dtype))
+    assert_same_op(lambda b: 300**b, None, np.array([1, 2], np.uint8).astype(np.int16))
+    assert_same_op(lambda b: 2**b, None, random(5))
+
+
+@pytest.mark.parametrize("n", [-1, -3, -255])
+def test_a_negative_number_beside_uint8_is_its_twos_complement(n):
+    x = np.array([0, 1, 3, 200, 255], np.uint8)
+    for op in (
+        lambda x: x + n,
+        lambda x: x * n,
+        lambda x: n - x,
+        lambda x: x.clamp(min=n),
+        lambda x: x.masked_fill(x > 2, n),
+        lambda x: x.add(x, alpha=n),
+        lambda x: x.sub(x, alpha=n),
+    ):
+        assert_same_op(op, None, x)
+    with pytest.raises(ValueError, match="-256 does not fit uint8"):
+        engine.tensor(x) + -256
+
+
+def test_square_counts_bools():
+    assert_same_op(lambda x: x.square(), None, np.array([True, False]))
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 3, -2])
+def test_round_to_decimals(decimals):
+    assert_same_op(lambda x: x.round(decimals=decimals), None, random(50) * 1000, layouts=["contiguous"])
+
+
 # --- equality as a whole ---------------------------------------------------------------------------------------------
 
 

@@ -67,3 +67,19 @@ def test_the_gradient_of_repeated_indices_adds_up_in_float32():
     x = engine.zeros(2, dtype="float16", requires_grad=True)
     x[[0] * 4096].sum().backward()
     assert x.grad.tolist() == [4096.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_gradients_of_powers_round_once(kind):
+    a, b = (engine.tensor(np.linspace(low, high, 200), dtype=kind) for low, high in ((0.1, 3.0), (2.5, -2.0)))
+    for op, inputs in ((lambda a: a.rsqrt(), [a]), (lambda a, b: a**b, [a, b])):
+        found = []
+        for leaves in ([x.detach().clone() for x in inputs], [x.float() for x in inputs]):
+            for x in leaves:
+                x.requires_grad = True
+            y = op(*leaves)
+            found.append((y, engine.grad(y, leaves, engine.ones_like(y))))
+        (y, got), (_, want) = found
+        for g, w in zip(got, want):
+            relative = np.abs(g.float().numpy() - w.numpy()) / np.abs(w.numpy()).clip(1e-3)
+            assert relative.max() < 3 * float(np.finfo(np.float16).eps if kind == "float16" else 2.0**-8)

@@ -309,3 +309,45 @@ def test_topk_takes_the_first_of_equals():
 def test_one_hot(classes):
     x = np.array([[0, 3, 1], [2, 2, 0]])
     assert_same_op(lambda x: engine.ops.one_hot(x, classes), lambda x: torch.nn.functional.one_hot(x, classes), x)
+
+
+@pytest.mark.parametrize("at", [0, [0], [0, 0]], ids=str)
+def test_a_scalar_counts_as_a_vector_of_one(at):
+    x, at = np.asarray(1.5), np.asarray(at)
+    src = random(*at.shape)
+    assert_same_op(lambda x, i: x.gather(0, i), None, x, at, layouts=["contiguous"])
+    assert_same_op(lambda x, i, s: x.scatter_add(0, i, s), None, x, at, src, layouts=["contiguous"])
+    if at.size == 1:
+        assert_same_op(lambda x, i, s: x.scatter(0, i, s), None, x, at, src, layouts=["contiguous"])
+        assert_same_op(lambda x, i: x.scatter(-1, i, 2.5), None, x, at, layouts=["contiguous"])
+        assert_same_op(lambda x, i: x.index_select(0, i), None, x, at, layouts=["contiguous"])
+
+
+def test_a_scalar_has_no_second_element_to_select():
+    x = engine.tensor(1.5)
+    with pytest.raises(ValueError, match=r"index_select: the index is \(2,\) and x \(\)"):
+        x.index_select(0, engine.tensor([0, 0]))
+    with pytest.raises(IndexError, match="gather: the index runs from 1 to 1"):
+        x.gather(0, engine.tensor(1))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 7), (2, 0), (3, 0, 5)], ids=str)
+def test_an_empty_index_of_any_shape_takes_nothing(shape):
+    at = np.zeros(shape, np.int64)
+    for x in (random(4, 5), random(6)):
+        assert_same_op(lambda x, i: x.gather(0, i), None, x, at, layouts=["contiguous"])
+        assert_same_op(lambda x, i: x.scatter(0, i, 2.5), None, x, at, layouts=["contiguous"])
+        assert_same_op(
+            lambda x, i, s: x.scatter_add(0, i, s), None, x, at, random(0), layouts=["contiguous"], gradients=False
+        )
+
+
+def test_take_along_dim_of_the_flattened_tensor():
+    for at in ([[0, 7], [3, 3]], [5]):
+        assert_same_op(lambda x, i: x.take_along_dim(i), None, random(3, 4), np.asarray(at))
+
+
+def test_nonzero_as_a_tuple():
+    for x in (np.arange(6).reshape(2, 3) % 2, np.asarray(3), np.zeros((0, 2), np.int64)):
+        assert_same_op(lambda x: x.nonzero(as_tuple=True), None, x)
+        assert_same_op(lambda x: x.nonzero(as_tuple=False), None, x)

@@ -211,3 +211,50 @@ def test_float16_accumulates_in_float32():
 def test_sums_of_many_float32_numbers_keep_their_digits():
     x = random(200_003).astype(np.float32)
     assert_close(engine.tensor(x).sum().numpy(), np.asarray(x.sum(dtype=np.float64)), torch.from_numpy(x).sum().numpy())
+
+
+@pytest.mark.parametrize("correction", [3, 4, 3.5])
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")  # torch's
+def test_variance_with_a_correction_of_n_and_more(name, correction):
+    x = np.array([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]])
+    assert_same_op(lambda x: getattr(x, name)(1, correction=correction), None, x, layouts=["contiguous"])
+
+
+def test_variance_without_a_correction_is_unbiased_and_the_flag_may_come_first():
+    x = random(5, 10)
+    for name in ("var", "std"):
+        assert_same_op(lambda x, n=name: getattr(x, n)(dim=None, correction=None), None, x)
+        assert_same_op(lambda x, n=name: getattr(x, n)(1, correction=None, keepdim=True), None, x)
+        for unbiased in (True, False):
+            assert_same_op(lambda x, n=name, u=unbiased: getattr(x, n)(u), None, x)
+
+
+@pytest.mark.parametrize(
+    ("p", "dim"), [("fro", None), ("fro", 1), ("fro", (0, 2)), ("nuc", (0, 1)), ("nuc", (2, 0))], ids=str
+)
+def test_matrix_norms(p, dim):
+    x = random(4, 3, 5)
+    for keepdim in (False, True):
+        assert_same_op(lambda x, k=keepdim: x.norm(p, **options(dim, k)), None, x, layouts=["contiguous", "framed"])
+    assert_same_op(lambda x: x.norm(p), None, random(4, 3), layouts=["contiguous"])
+
+
+def test_the_nuclear_norm_has_no_second_gradient():
+    x = engine.tensor(random(3, 3), requires_grad=True)
+    with pytest.raises(RuntimeError, match="norm: the gradient of p='nuc' has no gradient"):
+        x.norm("nuc").backward(create_graph=True)
+
+
+def test_the_norm_that_counts_has_a_graph_but_no_gradient():
+    x = engine.tensor([0.0, 2.0], requires_grad=True)
+    y = x.norm(0)
+    assert y.requires_grad and y.item() == 1
+    (y + (3 * x).sum()).backward()
+    assert x.grad.tolist() == [3, 3]
+
+
+def test_cumprod_takes_a_dtype():
+    for dtype in ("float64", "int32"):
+        want = torch.arange(1, 5).cumprod(0, dtype=getattr(torch, dtype)).numpy()
+        assert_same(engine.arange(1, 5).cumprod(0, dtype=dtype).numpy(), want)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import engine
+from engine.nn import functional as F
 from tests.compare import assert_same
 from tests.ops.same import assert_same_op, outputs_of, random
 
@@ -228,3 +229,57 @@ def test_detach_shares_memory_and_the_version_but_no_history():
     assert not y.requires_grad and y.is_leaf and not z.requires_grad
     z += 1.0
     assert np.shares_memory(z.data, x.data) and x._version == z._version == 1
+
+
+def test_sizes_and_dimensions_by_keyword():
+    x = random(2, 3, 4)
+    assert_same_op(lambda x: x.flip(dims=(0, 2)), None, x)
+    assert_same_op(lambda x: x.permute(dims=(2, 0, 1)), None, x)
+    assert_same_op(lambda x: x.tile(dims=(2, 1)), None, x)
+    assert_same_op(lambda x: x.reshape(shape=(6, 4)), None, x)
+    with pytest.raises(TypeError, match=r"flip: got \(0,\) and, by keyword, \(1,\); expected one of the two"):
+        engine.tensor(x).flip(0, dims=(1,))
+
+
+def test_cat_passes_over_what_has_shape_0():
+    x, y, nothing = random(3, 2, 2), random(3, 4, 2), random(0)
+    for dim in (0, 1, -1):
+        for order in ((nothing, x), (x, nothing), (nothing, x, nothing, x)):
+            assert_same_op(lambda *x, d=dim: engine.cat(x, d), lambda *x, d=dim: torch.cat(x, d), *order)
+    assert_same_op(lambda *x: engine.cat(x, 1), lambda *x: torch.cat(x, 1), x, nothing, y)
+    assert_same_op(lambda *x: engine.cat(x), lambda *x: torch.cat(x), nothing, nothing)
+    long = engine.zeros(0, dtype="int64")
+    assert engine.cat([long, engine.ones(2, dtype="uint8")]).dtype == engine.int64  # its dtype still counts
+    with pytest.raises(ValueError, match=r"cat: tensor 0 is \(3, 2, 2\) but tensor 1 is \(0, 3\)"):
+        engine.cat([engine.tensor(x), engine.zeros(0, 3)])
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, 1), (-5, 2), (-5, 5), (-1, 0), (5, 0)])
+def test_narrow_counts_a_negative_start_from_the_end(start, length):
+    assert_same_op(lambda x: x.narrow(1, start, length), None, random(2, 5, 3))
+
+
+@pytest.mark.parametrize("start", [-6, -4])
+def test_narrow_refuses_what_is_outside(start):
+    with pytest.raises(IndexError, match=f"narrow: start is {start} and length 5"):
+        engine.zeros(5).narrow(0, start, 5)
+
+
+@pytest.mark.parametrize("pads", [(-4, 5), (5, -4), (6, -5), (-3, 3), (-1, 2), (3, -1), (2, -4)], ids=str)
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+def test_padding_with_a_negative_side_sees_what_is_cut(mode, pads):
+    if mode == "reflect" and max(pads) > 3:
+        with pytest.raises(ValueError, match="expected no more than there is to reflect"):
+            F.pad(engine.zeros(1, 1, 4), pads, mode)
+        return
+    theirs = torch.nn.functional.pad
+    assert_same_op(lambda x: F.pad(x, pads, mode), lambda x: theirs(x, pads, mode), random(2, 3, 4))
+
+
+@pytest.mark.parametrize("repeats", [[1, 0, 2], [3], 2, [0, 0, 0]], ids=str)
+def test_repeat_interleave_by_a_tensor(repeats):
+    n = np.asarray(repeats)
+    total = int(np.broadcast_to(n, 3).sum())
+    assert_same_op(lambda x, n: x.repeat_interleave(n, 1), None, random(2, 3, 4), n, layouts=["contiguous"])
+    assert_same_op(lambda x, n: x.repeat_interleave(n, -1, output_size=total), None, random(2, 3), n)
+    assert_same_op(lambda x, n: x.repeat_interleave(n), None, random(3), n)

@@ -8,17 +8,16 @@ import torch
 
 import engine
 from engine import ops
+from engine.nn import functional as F
+from tests.compare import assert_same
 from tests.ops.same import assert_same_op
 from tests.ops.test_elementwise import BINARY, COMPARISONS, UNARY
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 1000.0, -1000.0, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-40])
 LEFT, RIGHT = (a.ravel() for a in np.meshgrid(SPECIAL, SPECIAL))
-OTHERWISE_IN_TORCH = {
-    "sign": "gives 0 for nan; NaN in, NaN out",
-}
 
 
-@pytest.mark.parametrize("name", [n for n in UNARY if n not in OTHERWISE_IN_TORCH])
+@pytest.mark.parametrize("name", UNARY)
 def test_unary(name):
     assert_same_op(lambda x: getattr(x, name)(), None, SPECIAL, gradients=False, layouts=["contiguous"])
 
@@ -37,8 +36,27 @@ def test_pow():
     assert_same_op(lambda a, b: a**b, None, LEFT, RIGHT, gradients=False, layouts=["contiguous"])
 
 
-def test_the_sign_of_nan_is_nan():
-    assert np.isnan(engine.tensor([np.nan]).sign().item())
+def test_the_sign_of_nan_is_0_and_so_is_the_gradient_of_abs_there():
+    x = np.array([np.nan, -np.inf, -0.0, 0.0, 1e-300, np.inf])
+    for name in ("sign", "abs"):
+        assert_same_op(lambda x, n=name: getattr(x, n)(), None, x, layouts=["contiguous"])
+
+
+def test_gradients_at_nan_are_those_of_torch():
+    # torch's vectorised loops and their remainders disagree at nan: of elu the remainders are meant, of hardtanh not.
+    x = np.array([np.nan, -np.inf, -1.0, 0.0, 2.0, np.inf])
+    for name, repeat in {"elu": 1, "selu": 1, "leaky_relu": 1, "hardtanh": 16, "relu6": 16}.items():
+        ours, theirs = getattr(F, name), getattr(torch.nn.functional, name)
+        assert_same_op(ours, theirs, np.tile(x, repeat), layouts=["contiguous"])
+    x = engine.tensor(x, requires_grad=True)  # torch's 1/6 of hardsigmoid is a float32, in float64 too
+    F.hardsigmoid(x).sum().backward()
+    assert_same(x.grad.numpy(), np.array([0.0, 0.0, 1 / 6, 1 / 6, 1 / 6, 0.0]))
+
+
+def test_a_rounded_quotient_has_gradient_0_where_the_divisor_is_0_or_nan_too():
+    a, b = np.array([1.0, 0.0, np.nan, 3.0, np.inf]), np.array([0.0, 0.0, 2.0, np.nan, -2.0])
+    for mode in ("floor", "trunc"):
+        assert_same_op(lambda a, b, m=mode: a.div(b, rounding_mode=m), None, a, b, layouts=["contiguous"])
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "prod", "amax", "amin", "var", "std", "norm", "any", "all"])

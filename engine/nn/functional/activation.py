@@ -13,7 +13,7 @@ from engine import ops
 from engine.autograd import record
 from engine.device import array_module
 from engine.inplace import inplace_form
-from engine.ops.operands import float_operand, quiet, rounded_once
+from engine.ops.operands import as_tensor, float_operand, quiet, rounded_once
 from engine.tensor import Tensor
 
 gelu = ops.gelu
@@ -44,16 +44,32 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x cut to [min_val, max_val]; the gradient is 0 at both bounds. Raises ValueError unless min_val < max_val."""
-    if not min_val < max_val:
-        raise ValueError(f"hardtanh: min_val is {min_val} and max_val {max_val}; expected min_val < max_val")
+    """x cut to [min_val, max_val]; the gradient is 0 at both bounds, and at nan.
+
+    Integers keep their dtype, the bounds are cut to integers. Raises ValueError unless min_val <= max_val and for
+    negative bounds of unsigned integers, TypeError for bools.
+    """
+    if not min_val <= max_val:
+        raise ValueError(f"hardtanh: min_val is {min_val} and max_val {max_val}; expected min_val <= max_val")
     return _placed("hardtanh", input, inplace, _hardtanh, min_val, max_val)
 
 
 def _hardtanh(input: Tensor, low: float, high: float) -> Tensor:
-    x = float_operand("hardtanh", input)
-    y = ops.where(x <= low, low, x)
-    return ops.where(x >= high, high, y)
+    x = as_tensor("hardtanh", input)
+    kind = x.data.dtype.kind
+    if kind == "b":
+        raise TypeError("hardtanh: the tensor is bool; expected numbers")
+    if kind == "u" and low < 0:
+        raise ValueError(f"hardtanh: min_val is {low} for {x.dtype}; expected at least 0")
+    if kind in "iu":
+        return ops.clamp(x, int(low), int(high))
+    y = ops.clamp(x.detach(), low, high)
+    return record("hardtanh", y.data, (x,), lambda dy: (_within(dy, x, low, high),))
+
+
+def _within(dy: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """dy where low < x < high, else 0, also at nan."""
+    return ops.where((x > low) & (x < high), dy, 0.0)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -63,12 +79,22 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """relu6(x + 3) / 6 (Courbariaux, Bengio & David 2015, with the slope of Howard et al. 2019)."""
-    return _placed("hardsigmoid", input, inplace, lambda x: relu6(x + 3.0) / 6.0)
+    return _placed("hardsigmoid", input, inplace, _hardsigmoid)
+
+
+@rounded_once
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return relu6(x + 3.0) / 6.0
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x hardsigmoid(x) (Howard et al. 2019)."""
-    return _placed("hardswish", input, inplace, lambda x: x * hardsigmoid(x))
+    return _placed("hardswish", input, inplace, _hardswish)
+
+
+@rounded_once
+def _hardswish(x: Tensor) -> Tensor:
+    return x * _hardsigmoid(x)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -84,7 +110,7 @@ def _elu(input: Tensor, alpha: float) -> Tensor:
 
     def rule(dy: Tensor) -> tuple:
         slope = ops.exp(ops.clamp(x, max=0.0)) * alpha  # cut at 0: e^x of a large x would be infinite
-        return (ops.where(x > 0, dy, dy * slope),)
+        return (ops.where(x <= 0, dy * slope, dy),)  # dy at nan, as in PyTorch
 
     return record("elu", y, (x,), rule)
 

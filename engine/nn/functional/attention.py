@@ -9,7 +9,7 @@ import numpy as np
 from engine import ops
 from engine.device import array_module
 from engine.nn.arguments import probability
-from engine.ops.operands import broadcast_shape, require_float, require_one_device
+from engine.ops.operands import broadcast_shape, require_float, require_one_device, rounded_once
 from engine.tensor import Tensor, wrap
 
 
@@ -30,6 +30,7 @@ def scaled_dot_product_attention(
     scale      1 / sqrt(E) by default
     dropout_p  applied to the weights, whenever it is not 0
 
+    float16 and bfloat16 are computed in float32 and rounded once, scores and weights included.
     A query that may attend to nothing gives 0, as in PyTorch. Raises ValueError for shapes, TypeError for dtypes.
     """
     op = "scaled_dot_product_attention"
@@ -54,8 +55,15 @@ def scaled_dot_product_attention(
         attn_mask = wrap(xp.tri(scores[-2], scores[-1], dtype=np.bool_))
 
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return _attention(query, key, value, attn_mask, dropout_p, scale)
+
+
+@rounded_once
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, scale: float
+) -> Tensor:
     weights = ops.matmul(query * scale, ops.transpose(key, -2, -1))
-    weights = ops.softmax(weights, -1) if attn_mask is None else _masked_softmax(weights, attn_mask)
+    weights = ops.softmax(weights, -1) if mask is None else _masked_softmax(weights, mask)
     return ops.matmul(ops.dropout(weights, dropout_p), value)
 
 

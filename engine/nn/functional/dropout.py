@@ -25,12 +25,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each channel of (N, C, H, W) as a whole 0 with probability p, else x / (1 - p) (Tompson et al. 2015).
 
+    Channels are what the first two dimensions count, also of (N, C) and, as in PyTorch, of a single image (C, H, W).
     Raises ValueError for shapes and unless 0 <= p <= 1.
     """
     require_float("dropout2d", input)
     probability("dropout2d", p)
-    if input.ndim != 4:
-        raise ValueError(f"dropout2d: input is {input.shape}; expected (N, C, H, W)")
+    if input.ndim < 2:
+        raise ValueError(f"dropout2d: input is {input.shape}; expected (N, C, H, W), or (N, C, ...)")
     return (
         inplace_form("dropout2d_", _drop_channels)(input, p, training)
         if inplace
@@ -41,5 +42,5 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 def _drop_channels(input: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0:
         return input
-    one_a_channel = wrap(array_module(input.data).ones((*input.shape[:2], 1, 1), input.dtype))
+    one_a_channel = wrap(array_module(input.data).ones((*input.shape[:2], *[1] * (input.ndim - 2)), input.dtype))
     return input * ops.dropout(one_a_channel, p)

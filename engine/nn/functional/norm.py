@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from engine import dtypes, ops
 from engine.autograd import is_grad_enabled, no_grad, record
+from engine.device import array_module
 from engine.nn.arguments import is_int, require_tensor, size
 from engine.ops.operands import cast, require_float, require_one_device, rounded_once
-from engine.tensor import Tensor
+from engine.tensor import Tensor, wrap
 
 Axes = tuple[int, ...]
 
@@ -32,16 +33,18 @@ def batch_norm(
              running = (1 - momentum) running + momentum batch, with the unbiased variance. Otherwise the running ones
              are used; they may be None in training only
 
+    An empty batch has no mean: it is returned, and the running ones stay.
     Raises ValueError for shapes, and for a single value a channel in training; TypeError for dtypes.
     """
     op = "batch_norm"
     require_tensor(op, input=input)
-    if input.ndim < 2:
+    if input.ndim < 2 and input.shape != (0,):
         raise ValueError(f"{op}: input is {input.shape}; expected (N, C) or (N, C, ...)")
-    channels = input.shape[1]
+    channel_dim = min(input.ndim - 1, 1)  # the (0,) that PyTorch takes has no other
+    channels = input.shape[channel_dim]
     _require_affine(op, input, (channels,), weight, bias)
     _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
-    along = (1, channels, *(1,) * (input.ndim - 2))
+    along = tuple(channels if d == channel_dim else 1 for d in range(input.ndim))
     weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
     if not training:
         if running_mean is None or running_var is None:
@@ -49,7 +52,10 @@ def batch_norm(
         moments = ops.reshape(running_mean, along), ops.reshape(running_var, along)
         return _rescaled(input, *moments, weight, bias, eps)
 
-    n = input.numel() // max(channels, 1)
+    if not input.numel():
+        unseen = wrap(array_module(input.data).ones(along, input.dtype))
+        return _rescaled(input, unseen, unseen, weight, bias, eps)
+    n = input.numel() // channels
     if n < 2:
         raise ValueError(f"{op}: input is {input.shape}; expected more than 1 value a channel in training")
     axes = (0, *range(2, input.ndim))

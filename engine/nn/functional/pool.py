@@ -95,7 +95,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 def _windows(op: str, input: Tensor, kernel_size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
     require_images(op, input)
     kernel_size = pair(op, "kernel_size", kernel_size, 1)
-    stride = kernel_size if stride is None else pair(op, "stride", stride, 1)
+    stride = kernel_size if stride is None or stride == () else pair(op, "stride", stride, 1)
     return kernel_size, stride, pair(op, "padding", padding)
 
 
