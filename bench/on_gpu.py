@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from bench import readme, results
 from bench.results import Results, Row
+from kernels.paths import user_path
 
 ROOT = Path(__file__).parents[1]
 CARRIED = ROOT / ".carry" / "triton.tar.xz"
@@ -111,14 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.on_gpu", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     runs = commands.add_parser("run", help="all parts, or some")
-    runs.add_argument("--out", type=Path, default=ROOT / ".gpu", help="folder for results and logs (.gpu)")
+    runs.add_argument("--out", type=user_path, default=ROOT / ".gpu", help="folder for results and logs (.gpu)")
     runs.add_argument("--only", help="names of parts, by commas")
     runs.add_argument("--more", action="store_true", help="the second round")
     runs.add_argument("--toy", action="store_true", help="sizes for the simulated device")
     packs = commands.add_parser("pack", help="Triton's cache becomes an archive to carry along")
-    packs.add_argument("cache", type=Path, help="folder that TRITON_CACHE_DIR named")
+    packs.add_argument("cache", type=user_path, help="folder that TRITON_CACHE_DIR named")
     reports = commands.add_parser("report", help="what came back becomes results and tables")
-    reports.add_argument("folder", type=Path, help="what `run` wrote")
+    reports.add_argument("folder", type=user_path, help="what `run` wrote")
     flags = parser.parse_args(arguments)
     if flags.what == "pack":
         print(f"{CARRIED}: {pack(flags.cache, CARRIED)} files, {CARRIED.stat().st_size >> 10} KiB")

@@ -15,7 +15,8 @@ if "TRITON_INTERPRET" not in os.environ and not gpu.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
-os.environ.setdefault("TILEGRAD_AUTOTUNE", "0")  # configurations compute the same; measuring them takes minutes
+if gpu.is_available():
+    os.environ.setdefault("TILEGRAD_AUTOTUNE", "0")  # configurations compute the same; measuring them takes minutes
 
 if os.environ.get("TILEGRAD_TEST_RAW_MEMORY"):  # for compute-sanitizer: every array an allocation of its own
     gpu.xp().cuda.set_allocator(None)

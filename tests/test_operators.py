@@ -70,7 +70,9 @@ def test_the_other_side_answers_comparisons():
         assert (x == Answers()) == ("compared", "==", x) and (x != Answers()) == ("compared", "!=", x)
 
 
-@pytest.mark.parametrize("other", [None, "1", [1.0, 2.0], (1,), {}, object(), 1j, Decimal(1)], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "other", [None, "1", [1.0, 2.0], (1,), {}, object(), 1j, Decimal(1)], ids=lambda x: type(x).__name__
+)
 def test_where_nobody_answers_it_is_a_type_error_and_nothing_is_equal(other):
     x = engine.ones(2)
     for symbol, op in BINARY.items():

@@ -32,7 +32,7 @@ def state():
         pool=buffers._local.pool,
         program=program.recording(),
         graph=graph.capturing(),
-        recording=(recording.current(), recording.on_cpu[:]),
+        recording=(recording.current(), recording.capturing[:]),
         team=threads._user.copy(),
     )
 

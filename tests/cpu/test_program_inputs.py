@@ -1,4 +1,4 @@
-"""What a program is launched on: arrays in any memory order, read where they lie or copied."""
+"""What a program is launched on: arrays in any memory order, read where they lie."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ ORDERS = {
 
 
 def recorded(function, *arrays):
-    """A program of function(primitives, *inputs), and its result."""
+    """A program of function(primitives, *inputs), whose inputs are laid out as the arrays, and its result."""
     it = program.Program()
     with program.recorded(it):
-        result = function(it.primitives(CPU), *it.inputs([np.empty(a.shape, a.dtype) for a in arrays]))
+        result = function(it.primitives(CPU), *it.inputs(arrays))
     return it, result.view(np.ndarray)
 
 
@@ -71,30 +71,32 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.parametrize("first", ORDERS)
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
-def test_a_launch_is_the_call_whatever_the_memory_order(function, rng):
-    """One program, launched on one order after the other: what a copy has left must not be read by the next."""
-    arrays = [rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(2)]
-    it, result = recorded(function, *arrays)
-    for first in (*ORDERS, *reversed(ORDERS)):
-        for second in ("C", first):
-            fresh = [rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(2)]
-            given = [ORDERS[order](x) for order, x in zip((first, second), fresh, strict=True)]
-            before = [x.copy() for x in given]
-            it.take(given)
+def test_a_launch_is_the_call_whatever_the_memory_order(function, first, rng):
+    """On arrays laid out as those that the program was recorded with, one after the other."""
+    for second in dict.fromkeys(("C", first)):
+
+        def arrays(orders=(first, second)):
+            return [ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32)) for order in orders]
+
+        it, result = recorded(function, *arrays())
+        for _ in range(3):
+            given = arrays()
+            before = [x.copy("K") for x in given]
+            assert it.take(given)
             it.launch()
-            assert_same(result, function(CPU, *before))
+            np.testing.assert_array_equal(result, function(CPU, *given))
             for x, unchanged in zip(given, before, strict=True):
                 assert_same(x, unchanged)
 
 
-def test_an_array_in_c_order_is_read_where_it_lies(rng):
-    """And as it is at the launch, not at `take`; a copy is as it was at `take`."""
-    x = rng.standard_normal(SHAPE, dtype=np.float32)
-    it, result = recorded(lambda k, x: k.relu(x), x)
-    for order, read_late in (("C", True), ("F", False), ("misaligned", False)):
-        given = ORDERS[order](x.copy())
-        it.take([given])
-        given[0] = 7
-        it.launch()
-        assert (result[0] == 7).all() == read_late
+@pytest.mark.parametrize("order", [order for order in ORDERS if order not in ("read-only", "one row for all")])
+def test_an_array_is_read_where_it_lies(order, rng):
+    """And as it is at the launch, not at `take`."""
+    it, result = recorded(lambda k, x: k.relu(x), ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32)))
+    given = ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32))
+    it.take([given])
+    given[0] = 7
+    it.launch()
+    assert (result[0] == 7).all()

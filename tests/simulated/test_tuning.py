@@ -59,6 +59,7 @@ def card(monkeypatch, tmp_path) -> Card:
     monkeypatch.setattr(gpu, "capability", lambda: 90)
     monkeypatch.setattr(gpu, "xp", lambda: SimpleNamespace(cuda=card))
     monkeypatch.setenv("TILEGRAD_CACHE", str(tmp_path))
+    monkeypatch.delenv("TILEGRAD_AUTOTUNE", raising=False)
     tuning_cache._machine.cache_clear()
     yield card
     tuning_cache._machine.cache_clear()
