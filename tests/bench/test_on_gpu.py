@@ -75,7 +75,7 @@ def test_a_part_that_takes_too_long_is_stopped_with_all_it_started(stays, tmp_pa
     (tmp_path / "works.py").write_text("print('done')")
     (tmp_path / "slow.py").write_text(SLOW.replace("OUT", str(tmp_path / "slow")).replace("STAYS", str(stays)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    parts = [Part(name, seconds, (), (name,)) for name, seconds in (("fails", 60), ("slow", 3), ("works", 60))]
+    parts = [Part(name, seconds, (), (name,)) for name, seconds in (("fails", 60), ("slow", 10), ("works", 60))]
     assert on_gpu.run(parts, tmp_path, toy=True) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [found["status"] for found in summary.values()] == ["failed", "stopped", "passed"]

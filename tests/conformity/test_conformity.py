@@ -69,7 +69,7 @@ def test_asking_for_the_samples_leaves_the_process_as_it_was():
     profile = hypothesis.settings.get_current_profile_name()
     op_infos.cache_clear()
     op_infos()
-    assert hypothesis.settings.get_current_profile_name() == profile == "default"
+    assert hypothesis.settings.get_current_profile_name() == profile
     torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark  # would raise while torch forbids it
     assert hasattr(sys.modules.get("expecttest", torch), "__file__")  # no stand-in is left behind
 
