@@ -16,9 +16,9 @@ VENV := .venv
 BASE ?= python3
 
 ifdef PYTHON
-  RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
-  TRAIN_READY :=
-  TEST_READY :=
+  RUN := PYTHONPATH=$(CURDIR)/.links $(PYTHON)
+  TRAIN_READY := links
+  TEST_READY := links
 else
   RUN := $(VENV)/bin/python
   TRAIN_READY := $(VENV)/train-ready
@@ -31,11 +31,11 @@ OUT ?= .gpu
 TRITON ?= 3.6.0
 ARCH ?= 90
 TRITON_CACHE := /tmp/tilegrad-triton
-CUDA = $(eval CUDA := $(shell $(BASE) kernels/cuda_extra.py))$(CUDA)
+CUDA = $(eval CUDA := $(shell $(BASE) kernels/device/cuda_extra.py))$(CUDA)
 WITH_CUDA = $(if $(CUDA),$(comma)$(CUDA))
 comma := ,
 
-.PHONY: train train-mlp test lint bench gpu gpu-report gpu-cache clean
+.PHONY: train train-mlp test lint bench gpu gpu-report gpu-cache links clean
 
 train: $(TRAIN_READY)
 	$(RUN) examples/mnist_cnn.py $(ARGS)
@@ -52,20 +52,20 @@ lint: $(TEST_READY)
 	$(RUN) -m ruff format --check .
 
 bench: $(TEST_READY)
-	$(RUN) -m bench $(ARGS)
+	$(RUN) -m tilegrad.bench $(ARGS)
 
 gpu: $(TEST_READY)
-	$(RUN) -m bench.on_gpu run --out $(OUT) $(ARGS)
+	$(RUN) -m tilegrad.bench.on_gpu run --out $(OUT) $(ARGS)
 
 gpu-report: $(TEST_READY)
-	$(RUN) -m bench.on_gpu report $(OUT)
+	$(RUN) -m tilegrad.bench.on_gpu report $(OUT)
 
-gpu-cache: $(TEST_READY)
+gpu-cache: $(TEST_READY) links
 	$(BASE) -m venv .venv-triton
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check "triton==$(TRITON)" "numpy>=2.1" "ml_dtypes>=0.5"
 	rm -rf $(TRITON_CACHE)
-	TRITON_CACHE_DIR=$(TRITON_CACHE) PYTHONPATH=$(CURDIR) .venv-triton/bin/python -m kernels.compile --defaults --arch $(ARCH)
-	$(RUN) -m bench.on_gpu pack $(TRITON_CACHE)
+	TRITON_CACHE_DIR=$(TRITON_CACHE) PYTHONPATH=$(CURDIR)/.links .venv-triton/bin/python -m tilegrad.kernels.compile --defaults --arch $(ARCH)
+	$(RUN) -m tilegrad.bench.on_gpu pack $(TRITON_CACHE)
 
 $(VENV)/python-ready:
 	@$(BASE) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"make: {sys.executable} is Python {v[0]}.{v[1]}; expected 3.11 or newer (make BASE=python3.12 ...)")'
@@ -80,6 +80,11 @@ $(VENV)/test-ready: pyproject.toml $(VENV)/python-ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test$(WITH_CUDA)]"
 	touch $@ $(VENV)/train-ready
 
+# The package `tilegrad` as a folder of links: what an installation makes of engine/, kernels/ and bench/.
+links:
+	@mkdir -p .links/tilegrad
+	@ln -sfn $(CURDIR)/engine/* $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/
+
 clean:
-	rm -rf $(VENV) .venv-triton *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-triton .links *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Benchmarks: python -m bench --help. Every figure stands beside a ceiling and its rivals, all measured in one process.
+"""Benchmarks: python -m tilegrad.bench --help. Every figure stands beside a ceiling and its rivals, all measured in one
+process.
 
 arguments   what the command line asks for, checked before anything is measured
 ops/        what is measured, one file an op: inputs, bytes and FLOP, and how each provider is called
@@ -10,13 +11,13 @@ clock, measure    one call; rounds of calls in turns
 results, table, compare, plot, readme    what becomes of the figures
 """
 
-from bench.providers import provider
+from tilegrad.bench.providers import provider
 
 __all__ = ["main", "provider"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m bench` with these arguments (None: the command line's); its exit status."""
-    from bench.run import main
+    """`python -m tilegrad.bench` with these arguments (None: the command line's); its exit status."""
+    from tilegrad.bench.run import main
 
     return main(arguments)

@@ -1,8 +1,8 @@
-"""python -m bench"""
+"""python -m tilegrad.bench"""
 
 import sys
 
-from bench import main
+from tilegrad.bench import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import results
-from bench.inputs import DTYPES
-from bench.ops import OPS
-from bench.ops.op import MODES, Shape
-from bench.programs import PROGRAMS
-from bench.providers import DEFAULTS, PROVIDERS, Users
-from bench.results import Results
-from kernels import gpu
-from kernels.paths import user_path
+from tilegrad.bench import results
+from tilegrad.bench.inputs import DTYPES
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.ops.op import MODES, Shape
+from tilegrad.bench.programs import PROGRAMS
+from tilegrad.bench.providers import DEFAULTS, PROVIDERS, Users
+from tilegrad.bench.results import Results
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.system.paths import user_path
 
 NAMES = (*OPS, *PROGRAMS)
 DEVICES = ("cpu", "cuda")
@@ -92,7 +92,7 @@ def parse(given: list[str]) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
+        prog="python -m tilegrad.bench",
         description="Kernels, training steps and overheads beside the machine's ceilings and beside torch.",
         epilog="Exit status 0, or 1: a wrong result, a regression beyond --fail-above; 2: arguments; 130: Ctrl-C.",
     )

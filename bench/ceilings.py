@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.clock import Events, wall
-from bench.inputs import DTYPES
-from kernels import gpu, threads
-from kernels.checks import bfloat16
+from tilegrad.bench.clock import Events, wall
+from tilegrad.bench.inputs import DTYPES
+from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.device import gpu
 
 Ceiling = dict[str, Any]  # value, unit, how
 LEAST_SECONDS = 0.5

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-import kernels
-from bench.inputs import cast, to_tf32
-from bench.ops.op import Case
-from bench.providers import as_tuple, in_mode
+from tilegrad import kernels
+from tilegrad.bench.inputs import cast, to_tf32
+from tilegrad.bench.ops.op import Case
+from tilegrad.bench.providers import as_tuple, in_mode
 
 ULPS = 4
 ULPS_BFLOAT16 = 0.1  # of its 8 bits none is to spare

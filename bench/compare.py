@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench import table
-from bench.results import Results, Row
+from tilegrad.bench import table
+from tilegrad.bench.results import Results, Row
 
 
 class Move(NamedTuple):

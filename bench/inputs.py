@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from bench.ops.op import Shape, Variant
-from kernels.checks import bfloat16
+from tilegrad.bench.ops.op import Shape, Variant
+from tilegrad.kernels.checks import bfloat16
 
 DTYPES = {name: np.dtype(name) for name in ("float32", "float16", "float64")} | {"bfloat16": bfloat16}
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import Times, summary
-from kernels import gpu
+from tilegrad.bench.measure import Times, summary
+from tilegrad.kernels.device import gpu
 
 NAME = "Triton launch, host"
 NAME_WITHOUT_GPU = "Triton launch, Python's share"
@@ -61,7 +61,7 @@ def _rounds(arrays: list[Any], settle: Callable[[], Any]) -> Times:
 def _kernel() -> Any:
     import triton.language as tl
 
-    from kernels.launch import kernel
+    from tilegrad.kernels.launch.triton_kernel import kernel
 
     @kernel
     def _four_pointers_kernel(a_ptr, b_ptr, c_ptr, d_ptr, n, m, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202

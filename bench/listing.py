@@ -1,13 +1,13 @@
-"""What there is to measure, and with whom: python -m bench --list"""
+"""What there is to measure, and with whom: python -m tilegrad.bench --list"""
 
 from __future__ import annotations
 
-from bench import table
-from bench.inputs import DTYPES
-from bench.ops import OPS
-from bench.ops.op import Op
-from bench.programs import PROGRAMS
-from bench.providers import PROVIDERS
+from tilegrad.bench import table
+from tilegrad.bench.inputs import DTYPES
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.ops.op import Op
+from tilegrad.bench.programs import PROGRAMS
+from tilegrad.bench.providers import PROVIDERS
 
 
 def text() -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.clock import Events, wall
+from tilegrad.bench.clock import Events, wall
 
 Call = Callable[[], Any]
 SETTLE = 0.1  # seconds of the pause

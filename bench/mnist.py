@@ -1,6 +1,7 @@
 """Whole trainings on MNIST, in one process: the captured step against the plain one and against torch.
 
-    python -m bench.mnist [--net cnn|mlp] [--device cuda|cpu] [--epochs 5] [--runs 5] [--batch-size 64] [--limit N]
+    python -m tilegrad.bench.mnist [--net cnn|mlp] [--device cuda|cpu] [--epochs 5] [--runs 5] [--batch-size 64]
+    [--limit N]
         [--data DIR] [--json PATH]
 
 For each contestant: seconds of the training loop (median of the runs after the first, which compiles and is told
@@ -9,7 +10,7 @@ All have the same initial weights, orders of the images and learning rate (Adam,
 device, gathered and normalised in the step. Contestants take turns, run by run.
 
     plain               the engine, an op at a time
-    captured            engine.capture: a step is one CUDA graph, or a program of the CPU's kernels
+    captured            tilegrad.capture: a step is one CUDA graph, or a program of the CPU's kernels
     captured x 8        eight steps in one graph
     torch               eager, fused Adam
     torch-compile       torch.compile(mode="reduce-overhead"), which captures forward and backward as CUDA graphs
@@ -30,15 +31,15 @@ from typing import Any
 
 import numpy as np
 
-import engine
-from bench.nets import NETS
-from bench.provenance import provenance
-from bench.results import writable, write
-from engine import nn, optim
-from engine.data import image_batch, mnist
-from engine.device import as_device
-from engine.nn import functional as F
-from kernels.paths import user_path
+import tilegrad as tg
+from tilegrad import nn, optim
+from tilegrad.bench.nets import NETS
+from tilegrad.bench.provenance import provenance
+from tilegrad.bench.results import writable, write
+from tilegrad.data import image_batch, mnist
+from tilegrad.device import as_device
+from tilegrad.kernels.system.paths import user_path
+from tilegrad.nn import functional as F
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
 STEPS = 8  # of the contestant with several in one graph
@@ -73,7 +74,7 @@ Made = tuple[Train, Callable[[], float]]  # ..., the accuracy
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.mnist", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.mnist", description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=[name.lower() for name in NETS], default="cnn")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--epochs", type=int, default=5)
@@ -130,7 +131,7 @@ def _task(flags: argparse.Namespace, device: str) -> Task:
     images, labels = images[: flags.limit, None], labels[: flags.limit].astype(np.int64)
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(images)) for _ in range(flags.epochs)]
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     net = flags.net.upper()
     weights = {k: v.numpy().copy() for k, v in NETS[net](nn).state_dict().items()}
     test = mnist(flags.data, split="test")
@@ -167,23 +168,23 @@ def _print(found: dict[str, Times], task: Task) -> None:
 def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
     model = NETS[task.net](nn).to(task.device)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = (engine.tensor(x).to(task.device) for x in (task.images, task.labels))
+    images, labels = (tg.tensor(x).to(task.device) for x in (task.images, task.labels))
 
-    def plain(index: engine.Tensor) -> engine.Tensor:
+    def plain(index: tg.Tensor) -> tg.Tensor:
         loss = F.cross_entropy(model(image_batch(images, index, MEAN, STD)), labels[index])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss
 
-    step = engine.capture(plain) if captured else plain
-    several = engine.capture(plain, steps=steps) if steps > 1 else None
+    step = tg.capture(plain) if captured else plain
+    several = tg.capture(plain, steps=steps) if steps > 1 else None
 
     def train() -> Iterator[Any]:
         model.load_state_dict(task.weights)
         optimizer.state.clear()
         for order in task.orders:
-            on_device = engine.tensor(order).to(task.device)
+            on_device = tg.tensor(order).to(task.device)
             whole = len(order) // (task.batch * steps) * task.batch * steps if several is not None else 0
             for index in on_device[:whole].reshape(-1, steps, task.batch) if whole else ():
                 loss = several(index)
@@ -193,9 +194,9 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
         yield loss.reshape(-1)[-1].item()
 
     def accuracy() -> float:
-        with engine.no_grad():
-            test_images, truth = (engine.tensor(x).to(task.device) for x in task.test)
-            numbers = engine.arange(len(truth), device=task.device)
+        with tg.no_grad():
+            test_images, truth = (tg.tensor(x).to(task.device) for x in task.test)
+            numbers = tg.arange(len(truth), device=task.device)
             parts = [
                 (model(image_batch(test_images, i, MEAN, STD)).argmax(1) == truth[i]).sum() for i in numbers.split(500)
             ]

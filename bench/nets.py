@@ -1,4 +1,4 @@
-"""The two seed nets, from engine.nn or torch.nn."""
+"""The two seed nets, from tilegrad.nn or torch.nn."""
 
 from __future__ import annotations
 

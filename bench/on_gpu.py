@@ -1,8 +1,8 @@
 """What is run on the rare day that there is a GPU: parts in order of worth, each under a time limit of its own.
 
-    python -m bench.on_gpu run [--out DIR] [--only NAME,...] [--more] [--toy]
-    python -m bench.on_gpu report DIR
-    python -m bench.on_gpu pack CACHE
+    python -m tilegrad.bench.on_gpu run [--out DIR] [--only NAME,...] [--more] [--toy]
+    python -m tilegrad.bench.on_gpu report DIR
+    python -m tilegrad.bench.on_gpu pack CACHE
 
 run     no part stops the next. Each writes its results to DIR at once, with a log; one that had to be stopped keeps
         the rows that it had. `summary.json` says what became of each. --more: the second round, of what matters less.
@@ -31,11 +31,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import readme, results
-from bench.results import Results, Row
-from kernels.paths import user_path
+from tilegrad.bench import readme, results
+from tilegrad.bench.results import Results, Row
+from tilegrad.kernels.system.paths import user_path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".carry" / "triton.tar.xz"
 TRITON_CACHE = Path(
     "/tmp/tilegrad-triton"
@@ -60,11 +60,11 @@ def _tests(*which: str, processes: int = 0) -> tuple[str, ...]:
 
 
 def _bench(*which: str) -> tuple[str, ...]:
-    return ("bench", *which, "--device", "cuda", "--json", "OUT.json")
+    return ("tilegrad.bench", *which, "--device", "cuda", "--json", "OUT.json")
 
 
 def _mnist(*which: str) -> tuple[str, ...]:
-    return ("bench.mnist", *which, "--device", "cuda", "--json", "OUT.json")
+    return ("tilegrad.bench.mnist", *which, "--device", "cuda", "--json", "OUT.json")
 
 
 _TOY_TEST = _tests("tests/cuda/test_creation.py", "-k", "without_a_device")
@@ -109,7 +109,7 @@ MORE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if every part passed; what failed or had to be stopped is in the summary."""
-    parser = argparse.ArgumentParser(prog="python -m bench.on_gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.on_gpu", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     runs = commands.add_parser("run", help="all parts, or some")
     runs.add_argument("--out", type=user_path, default=ROOT / ".gpu", help="folder for results and logs (.gpu)")

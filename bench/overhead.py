@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-import engine
-import kernels
-from bench import launch
-from bench.measure import Measured
-from bench.ops.op import MODES, Shape
-from bench.providers import Kernels
-from bench.results import Row
-from bench.session import Session, compared, filled
+import tilegrad as tg
+from tilegrad import kernels
+from tilegrad.bench import launch
+from tilegrad.bench.measure import Measured
+from tilegrad.bench.ops.op import MODES, Shape
+from tilegrad.bench.providers import Kernels
+from tilegrad.bench.results import Row
+from tilegrad.bench.session import Session, compared, filled
 
 LINKS, TOY_LINKS = 1000, 10
 CALLS = 100  # in one measurement, so that the clock's own cost vanishes
@@ -53,8 +53,8 @@ def _libraries(session: Session) -> Iterator[tuple[str, Callable, Any, Any]]:
     """(name, its grad, a one, a zero that requires a gradient), all on the session's device."""
     if any(isinstance(p, Kernels) for p in session.providers.values()):
         # An addition is the array library's own: which of our backends is chosen makes no difference to it.
-        one, start = (make(()).to(session.device) for make in (engine.ones, engine.zeros))
-        yield "engine", engine.grad, one, start.requires_grad_()
+        one, start = (make(()).to(session.device) for make in (tg.ones, tg.zeros))
+        yield "engine", tg.grad, one, start.requires_grad_()
     if "torch" in session.providers:
         torch = importlib.import_module("torch")
         one, start = (make((), device=session.device) for make in (torch.ones, torch.zeros))

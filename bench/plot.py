@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import table
-from bench.ceilings import product_name
-from bench.results import Results, Row
+from tilegrad.bench import table
+from tilegrad.bench.ceilings import product_name
+from tilegrad.bench.results import Results, Row
 
 COLOURS = {
     "triton": "#1b6ca8", "numba": "#2a9d8f", "cpu": "#1b6ca8", "reference": "#8ab6d6", "torch": "#e07b39",

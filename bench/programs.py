@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench import overhead, train
-from bench.ops.op import Shape, Sizes
-from bench.results import Row
-from bench.session import Session
+from tilegrad.bench import overhead, train
+from tilegrad.bench.ops.op import Shape, Sizes
+from tilegrad.bench.results import Row
+from tilegrad.bench.session import Session
 
 
 @dataclass(frozen=True)

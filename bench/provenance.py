@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kernels import gpu, threads
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.device import gpu
 
 PACKAGES = ("numpy", "torch", "numba", "numba-cuda", "triton", "cupy-cuda12x", "cupy-cuda13x")
 _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
@@ -65,7 +66,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str:
     """The commit of the checkout, with "+" behind it where files differ from it."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=True

@@ -9,9 +9,9 @@ Your own is a function (examples/bench_my_kernel.py):
     @bench.provider("mine", op="softmax")
     def softmax(x): ...
 
-It gets the arrays that `python -m bench --list` names, NumPy's or, with device="cuda", CuPy's, and returns the output.
-With mode="backward" it gets the incoming gradient, the inputs of the forward, and its outputs (by the reference); it
-returns the gradients of the inputs.
+It gets the arrays that `python -m tilegrad.bench --list` names, NumPy's or, with device="cuda", CuPy's, and returns the
+output. With mode="backward" it gets the incoming gradient, the inputs of the forward, and its outputs (by the
+reference); it returns the gradients of the inputs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from bench import clock
-from bench.ops.op import Case, Inputs, Variant
-from kernels import gpu
-from kernels.checks import bfloat16
+from tilegrad import kernels
+from tilegrad.bench import clock
+from tilegrad.bench.ops.op import Case, Inputs, Variant
+from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.device import gpu
 
 Call = Callable[[], Any]
 SAME_AS_REFERENCE = "the same code as reference"
@@ -291,7 +291,7 @@ def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> 
 
     Raises ValueError for a name that is taken, and for an op, mode or device that there is not.
     """
-    from bench.ops import OPS
+    from tilegrad.bench.ops import OPS
 
     variants = {v.name: v for each in OPS.values() for v in each.variants}
     known = PROVIDERS.get(name)

@@ -1,4 +1,4 @@
-"""README's performance section, from the results in bench/results: python -m bench --readme
+"""README's performance section, from the results in bench/results: python -m tilegrad.bench --readme
 
 What stands between the two markers is made of the JSON files alone, so that a test can tell when it is stale.
 """
@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import results, table
-from bench.ops import OPS
-from bench.results import Results, Row
+from tilegrad.bench import results, table
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.results import Results, Row
 
-ROOT = Path(__file__).parents[1]
-BEGIN = "<!-- bench:begin (python -m bench --readme) -->"
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout
+BEGIN = "<!-- bench:begin (python -m tilegrad.bench --readme) -->"
 END = "<!-- bench:end -->"
 
 
@@ -50,7 +50,7 @@ def section(folder: Path) -> str:
 
 
 def kept(folder: Path) -> list[Path]:
-    """The files in the folder that `python -m bench --json` wrote; what else lies there has no schema."""
+    """The files in the folder that `python -m tilegrad.bench --json` wrote; what else lies there has no schema."""
     return [path for path in sorted(folder.glob("*.json")) if "schema" in json.loads(path.read_text())]
 
 

@@ -103,13 +103,13 @@ def read(path: Path) -> Results:
         raise ValueError(f"{path}: not JSON ({e})") from None
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path}: schema is {schema}; expected {SCHEMA}, as python -m bench --json writes it")
+        raise ValueError(f"{path}: schema is {schema}; expected {SCHEMA}, as python -m tilegrad.bench --json writes it")
     del found["schema"]
     try:
         rows = [Row(**row) for row in found.pop("rows")]
         return Results(rows=rows, **found)
     except (TypeError, KeyError) as e:
-        raise ValueError(f"{path}: not what python -m bench --json writes: {e}") from None
+        raise ValueError(f"{path}: not what python -m tilegrad.bench --json writes: {e}") from None
 
 
 def write(path: Path, text: str) -> None:

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bench.ceilings import product_name
-from bench.check import Expected, expected, wrong
-from bench.inputs import copies, drawn
-from bench.ops.op import MODES, Case, Op, Shape
-from bench.providers import SAME_AS_REFERENCE, Call, Provider, as_tuple
-from bench.results import Row
-from bench.session import Session, compared, filled
+from tilegrad.bench.ceilings import product_name
+from tilegrad.bench.check import Expected, expected, wrong
+from tilegrad.bench.inputs import copies, drawn
+from tilegrad.bench.ops.op import MODES, Case, Op, Shape
+from tilegrad.bench.providers import SAME_AS_REFERENCE, Call, Provider, as_tuple
+from tilegrad.bench.results import Row
+from tilegrad.bench.session import Session, compared, filled
 
 
 def cases(op: Op, shapes: list[Shape], dtypes: list[str], modes: list[str], device: str) -> Iterator[Case]:

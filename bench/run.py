@@ -6,20 +6,20 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from bench import arguments, ceilings, compare, listing, readme, results, table
-from bench.arguments import Settings
-from bench.bystanders import Bystanders
-from bench.clock import Events
-from bench.measure import FULL, QUICK
-from bench.ops import OPS
-from bench.ops.op import Op, Shape
-from bench.programs import PROGRAMS, Program
-from bench.provenance import provenance
-from bench.providers import PROVIDERS
-from bench.results import Results, Row
-from bench.rows import cases, measured
-from bench.session import Deadline, Session
-from kernels import gpu
+from tilegrad.bench import arguments, ceilings, compare, listing, readme, results, table
+from tilegrad.bench.arguments import Settings
+from tilegrad.bench.bystanders import Bystanders
+from tilegrad.bench.clock import Events
+from tilegrad.bench.measure import FULL, QUICK
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.ops.op import Op, Shape
+from tilegrad.bench.programs import PROGRAMS, Program
+from tilegrad.bench.provenance import provenance
+from tilegrad.bench.providers import PROVIDERS
+from tilegrad.bench.results import Results, Row
+from tilegrad.bench.rows import cases, measured
+from tilegrad.bench.session import Deadline, Session
+from tilegrad.kernels.device import gpu
 
 MakeRows = Callable[[], list[Row]]
 INTERRUPTED = 130
@@ -189,7 +189,7 @@ def _write(settings: Settings, found: Results) -> None:
         results.write(settings.csv, found.to_csv())
         written.append(settings.csv)
     if settings.plot is not None:
-        from bench import plot
+        from tilegrad.bench import plot
 
         if plot.draw(found, settings.plot):
             written.append(settings.plot)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.clock import Events
-from bench.measure import Effort, Measured, Times, interleaved, on_gpu, wall
-from bench.providers import Provider
-from bench.results import Row
-from kernels import gpu
+from tilegrad.bench.clock import Events
+from tilegrad.bench.measure import Effort, Measured, Times, interleaved, on_gpu, wall
+from tilegrad.bench.providers import Provider
+from tilegrad.bench.results import Row
+from tilegrad.kernels.device import gpu
 
 Call = Callable[[], Any]
 COLD_CPU = 32 << 20  # bytes between two uses of an input: beyond the L2 cache of any core

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.results import Row
+from tilegrad.bench.results import Row
 
 
 def heading(row: Row) -> str:

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-import engine
-import kernels
-from bench.check import complaint
-from bench.nets import LAYERS, NETS
-from bench.ops.op import Shape
-from bench.providers import Kernels
-from bench.results import Row
-from bench.session import Session, compared, filled
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
+from tilegrad import kernels, nn, optim
+from tilegrad.bench.check import complaint
+from tilegrad.bench.nets import LAYERS, NETS
+from tilegrad.bench.ops.op import Shape
+from tilegrad.bench.providers import Kernels
+from tilegrad.bench.results import Row
+from tilegrad.bench.session import Session, compared, filled
+from tilegrad.nn import functional as F
 
 Step = Callable[[], float]
 MakeRows = Callable[[], list[Row]]
@@ -74,7 +73,7 @@ def net_rows(session: Session, name: str, batch: int) -> list[Row]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
     t = rng.integers(0, 10, batch)
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     weights = {k: v.numpy().copy() for k, v in NETS[name](nn).state_dict().items()}
 
     steps: dict[str, Step] = {}
@@ -107,10 +106,10 @@ def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]
     name, make, image = LAYERS[index]
     rng = np.random.default_rng(index)
     x = rng.standard_normal((batch, *image), dtype=np.float32)
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     layer = make(nn)
     weights = {k: v.numpy().copy() for k, v in layer.state_dict().items()}
-    dy = rng.standard_normal(layer(engine.tensor(x)).shape, dtype=np.float32)
+    dy = rng.standard_normal(layer(tg.tensor(x)).shape, dtype=np.float32)
     x, dy = _as_in_a_net(x), _as_in_a_net(dy)
 
     calls: dict[str, Callable[[], Any]] = {}
@@ -158,22 +157,22 @@ def _first_losses(step: Step) -> list[float]:
 def _engine_step(
     device: str, backend: str, net: str, weights: Arrays, x: np.ndarray, t: np.ndarray, captured: bool = False
 ) -> Step:
-    """One training step of the engine; captured: by engine.capture, after the plain calls that it begins with."""
+    """One training step of the engine; captured: by tilegrad.capture, after the plain calls that it begins with."""
     kernels.use(backend)
     model = NETS[net](nn)
     model.load_state_dict(weights)
     model = model.to(device)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = engine.tensor(x).to(device), engine.tensor(t).to(device)
+    images, labels = tg.tensor(x).to(device), tg.tensor(t).to(device)
 
-    def step(images: engine.Tensor, labels: engine.Tensor) -> engine.Tensor:
+    def step(images: tg.Tensor, labels: tg.Tensor) -> tg.Tensor:
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss
 
-    call = engine.capture(step) if captured else step
+    call = tg.capture(step) if captured else step
     return lambda: call(images, labels).item()
 
 
@@ -213,18 +212,18 @@ def _reference_layer(make: Callable, weights: Arrays, x: np.ndarray, dy: np.ndar
 
 def _engine_layer(device: str, make: Callable, weights: Arrays, x: np.ndarray, dy: np.ndarray, mode: str) -> Callable:
     layer = make(nn)
-    layer = layer.to(engine.float64) if x.dtype == np.float64 else layer
+    layer = layer.to(tg.float64) if x.dtype == np.float64 else layer
     layer.load_state_dict(weights)
     layer = layer.to(device)
-    image = engine.tensor(x).to(device).requires_grad_()
-    gradient = engine.tensor(dy).to(device)
+    image = tg.tensor(x).to(device).requires_grad_()
+    gradient = tg.tensor(dy).to(device)
     leaves = [image, *layer.parameters()]
 
     def call() -> tuple:
         y = layer(image)
         if mode == "forward":
             return (y,)
-        return tuple(engine.grad(y, leaves, gradient))
+        return tuple(tg.grad(y, leaves, gradient))
 
     return _with_synchronisation(call, device)
 
@@ -249,12 +248,12 @@ def _torch_layer(
 
 
 def _with_synchronisation(call: Callable, device: str) -> Callable:
-    if device == "cpu" or engine.cuda.is_simulated():
+    if device == "cpu" or tg.cuda.is_simulated():
         return call
 
     def synchronised() -> Any:
         result = call()
-        engine.cuda.synchronize()
+        tg.cuda.synchronize()
         return result
 
     return synchronised

@@ -1,23 +1,14 @@
-"""tilegrad's engine: tensors with gradients, in PyTorch's names, on hand-written kernels or plain NumPy.
+"""tilegrad: tensors with gradients, in PyTorch's names, on hand-written kernels or plain NumPy.
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 """
 
-import kernels
-
-if not hasattr(kernels, "PRIMITIVES"):
-    raise ImportError(
-        f"engine: the package `kernels` found at {getattr(kernels, '__path__', kernels)} is not tilegrad's; another "
-        "distribution of that name (such as Hugging Face's `kernels`) shadows it. Uninstall that one (pip uninstall "
-        "kernels) and install tilegrad again, or give each an environment of its own."
-    )
-
-from engine import cuda, device, random
-from engine import methods as _methods  # noqa: F401  (binds Tensor's methods)
-from engine.autograd import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
-from engine.create import (
+from tilegrad import cuda, device, random
+from tilegrad import methods as _methods  # noqa: F401  (binds Tensor's methods)
+from tilegrad.autograd.backward import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
+from tilegrad.create import (
     arange,
     as_tensor,
     empty,
@@ -40,10 +31,10 @@ from engine.create import (
     zeros,
     zeros_like,
 )
-from engine.dtypes import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8
-from engine.dtypes import bool_ as bool
-from engine.gradcheck import gradcheck, gradgradcheck
-from engine.ops import (
+from tilegrad.dtypes import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8
+from tilegrad.dtypes import bool_ as bool
+from tilegrad.gradcheck import gradcheck, gradgradcheck
+from tilegrad.ops import (
     abs,
     acos,
     add,
@@ -179,9 +170,9 @@ from engine.ops import (
     view,
     where,
 )
-from engine.random import Generator, manual_seed
-from engine.tensor import Tensor
-from engine.threads import get_num_threads, set_num_threads
+from tilegrad.random import Generator, manual_seed
+from tilegrad.tensor import Tensor
+from tilegrad.threads import get_num_threads, set_num_threads
 
-from engine.captured import CapturedStep, capture  # isort: skip  (after what it captures)
-from engine.recording import CaptureError  # isort: skip
+from tilegrad.captured.step import CapturedStep, capture  # isort: skip  (after what it captures)
+from tilegrad.captured.account import CaptureError  # isort: skip

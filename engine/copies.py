@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
 
 def deep(array: Any, memo: dict[int, Any]) -> Any:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes, recording
-from engine.device import as_device, is_array, module_of, move, on_host
-from engine.ops.operands import integer, quiet, rounded, scalar, shape_argument
-from engine.random import Generator, default_generator
-from engine.tensor import Tensor, adopted, wrap
-from kernels import buffers, gpu
+from tilegrad import dtypes
+from tilegrad.captured import account as recording
+from tilegrad.device import as_device, is_array, module_of, move, on_host
+from tilegrad.kernels.cpu import buffers
+from tilegrad.kernels.device import gpu
+from tilegrad.ops.operands import integer, quiet, rounded, scalar, shape_argument
+from tilegrad.random import Generator, default_generator
+from tilegrad.tensor import Tensor, adopted, wrap
 
 _DLPACK_CUDA = 2  # kDLCUDA, of dlpack.h
 

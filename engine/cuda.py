@@ -9,10 +9,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from engine.device import WAITS
-from engine.recording import refuse
-from kernels import gpu
-from kernels.memory import OutOfMemoryError, amount, held, listed
+from tilegrad.captured.account import refuse
+from tilegrad.device import WAITS
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.memory import OutOfMemoryError, amount, held, listed
 
 __all__ = [
     "OutOfMemoryError",
@@ -50,7 +50,7 @@ def synchronize() -> None:
     refuse(WAITS)
     if not gpu.is_simulated():
         xp.cuda.runtime.deviceSynchronize()
-    from kernels import faults
+    from tilegrad.kernels.launch import faults
 
     faults.raise_pending()
 
@@ -70,7 +70,7 @@ def memory_reserved() -> int:
 
 
 def _pools(xp: ModuleType) -> list[Any]:
-    from kernels import graph
+    from tilegrad.kernels.capture import graph
 
     return [xp.get_default_memory_pool(), *graph.pools()]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from engine import recording
-from engine.recording import READS
-from kernels import gpu
+from tilegrad.captured import account as recording
+from tilegrad.captured.account import READS
+from tilegrad.kernels.device import gpu
 
 NAMES = ("cpu", "cuda", "auto")
 WAITS = "waits for the GPU, which does nothing while a step is captured; expected this after the step, on its results"
@@ -77,13 +77,13 @@ def on_host(array: Any) -> np.ndarray:
     """A NumPy array of the elements: itself where it is one, otherwise a copy, once all work on it is done.
 
     Here the program waits for the GPU, so that here it hears of what kernels found wrong in their arguments, such as
-    labels out of range: the error of `kernels.faults.raise_pending`.
+    labels out of range: the error of `tilegrad.kernels.launch.faults.raise_pending`.
     """
     if isinstance(array, np.ndarray):
         recording.refuse_on_cpu(READS)
         return array
     recording.refuse(WAITS)
-    from kernels import faults
+    from tilegrad.kernels.launch import faults
 
     host = array.get()
     faults.raise_pending()

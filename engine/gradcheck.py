@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import enable_grad, grad
-from engine.device import array_module, move
-from engine.tensor import Tensor, wrap
+from tilegrad.autograd.backward import enable_grad, grad
+from tilegrad.device import array_module, move
+from tilegrad.tensor import Tensor, wrap
 
 
 class GradcheckError(RuntimeError):

@@ -1,4 +1,4 @@
-"""What Tensor offers as methods: the functions of engine.ops and engine.inplace, bound by name.
+"""What Tensor offers as methods: the functions of tilegrad.ops and tilegrad.ops.inplace, bound by name.
 
 A method *is* the function: x.relu() is ops.relu(x). An operator of two operands is the function for operands that it
 knows, tensors, numbers and arrays; any other is left to Python, which then asks the other side.
@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from engine import autograd, dtypes, inplace, moves, ops
-from engine.device import is_array
-from engine.ops.operands import cast
-from engine.tensor import Tensor
+from tilegrad import dtypes, ops
+from tilegrad.autograd import backward as autograd
+from tilegrad.device import is_array
+from tilegrad.ops import inplace, moves
+from tilegrad.ops.operands import cast
+from tilegrad.tensor import Tensor
 
 FUNCTIONS = """
     abs acos add all allclose amax amin any arccos arcsin arctan argmax argmin argsort asin atan bitwise_and

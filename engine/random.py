@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import recording
-from kernels import forks, gpu
+from tilegrad import kernels
+from tilegrad.captured import account as recording
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.system import forks
 
 
 class Generator:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from engine import copies, recording
-from engine.device import READS, as_device, device_of, is_array, move, on_host
-from engine.dtypes import DTYPES, FLOATS
-from engine.recorded_gradients import Left
-from kernels.planned import Planned
+from tilegrad import copies
+from tilegrad.captured import account as recording
+from tilegrad.captured.gradients import Left
+from tilegrad.device import READS, as_device, device_of, is_array, move, on_host
+from tilegrad.dtypes import DTYPES, FLOATS
+from tilegrad.kernels.capture.planned import Planned
 
 
 class Storage:
@@ -59,7 +60,7 @@ class Tensor:
                    or None
 
     The engine itself reads and writes `_data` and `_grad`, which check nothing, where time counts.
-    Methods have PyTorch's names and defaults; `engine.methods` binds them, and each is a function of `engine` too.
+    Methods have PyTorch's names and defaults; `tilegrad.methods` binds them, and each is a function of `engine` too.
     """
 
     __slots__ = ("_data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
@@ -69,7 +70,7 @@ class Tensor:
         if isinstance(data, Tensor):
             data, storage = data._data, data._storage
         if not is_array(data):
-            raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (engine.tensor takes any numbers)")
+            raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (tilegrad.tensor takes any numbers)")
         self._data = adopted("Tensor", data)
         self._grad: Tensor | Left | None = None
         self._node = None

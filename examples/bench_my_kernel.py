@@ -1,16 +1,15 @@
 """A kernel of your own in the benchmark's table: checked, timed and drawn like every other.
 
-python examples/bench_my_kernel.py [--shapes 512,4096] [--plot softmax.png] ...   (python -m bench --help lists all)
+python examples/bench_my_kernel.py [--shapes 512,4096] [--plot softmax.png] ...
+
+All flags: python -m tilegrad.bench --help
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `bench` is found in the checkout, not installed
-
-import bench  # noqa: E402
+from tilegrad import bench
 
 
 @bench.provider("mine", op="softmax")

@@ -5,7 +5,7 @@ python examples/mnist_cnn.py [--epochs 5] [--batch-size 64] [--lr 1e-3] [--seed 
 
 from mnist_training import main
 
-from engine import nn
+from tilegrad import nn
 
 
 def net() -> nn.Module:

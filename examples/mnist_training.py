@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import engine
-import kernels
-from engine import Tensor, nn, optim
-from engine.data import image_batch, mnist
-from engine.nn import functional as F
-from kernels.files import write_whole
-from kernels.paths import user_path
+import tilegrad as tg
+from tilegrad import Tensor, kernels, nn, optim
+from tilegrad.data import image_batch, mnist
+from tilegrad.kernels.system.files import write_whole
+from tilegrad.kernels.system.paths import user_path
+from tilegrad.nn import functional as F
 
 MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
 SECONDS_SHOWN = 0.5  # that a loss stays on the progress bar
@@ -30,7 +29,7 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
     begin = time.perf_counter()
     flags = parse(description)
     report = Report(flags.json)
-    engine.manual_seed(flags.seed)
+    tg.manual_seed(flags.seed)
     train_set = Images("train", flags.data, flags.device, flags.limit)
     test_set = Images("test", flags.data, flags.device)
     model = net().to(flags.device)
@@ -67,8 +66,8 @@ class Images:
             raise SystemExit(f"{error}") from None
         if limit is not None and limit > len(images):
             raise SystemExit(f"--limit: {limit} images wanted; the {split} set has {len(images)}")
-        self.images = engine.tensor(images[:limit, None], device=device)
-        self.labels = engine.tensor(labels[:limit], dtype=engine.int64, device=device)
+        self.images = tg.tensor(images[:limit, None], device=device)
+        self.labels = tg.tensor(labels[:limit], dtype=tg.int64, device=device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,12 +86,12 @@ class Run(NamedTuple):
 
 
 def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: float) -> Run:
-    """Adam under a one-cycle schedule. On a GPU a step is one CUDA graph (engine.capture)."""
+    """Adam under a one-cycle schedule. On a GPU a step is one CUDA graph (tilegrad.capture)."""
     steps = math.ceil(len(data) / flags.batch_size)
     optimizer = optim.Adam(model.parameters(), lr=flags.lr)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=flags.lr, total_steps=flags.epochs * steps)
 
-    @engine.capture
+    @tg.capture
     def step(index: Tensor) -> Tensor:
         images, labels = data.batch(index)
         loss = F.cross_entropy(model(images), labels)
@@ -107,7 +106,7 @@ def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: floa
     model.train()
     for epoch in range(1, flags.epochs + 1):
         start = time.perf_counter()
-        order = engine.randperm(len(data), device=flags.device)
+        order = tg.randperm(len(data), device=flags.device)
         latest: list[Tensor] = []  # not their numbers: a GPU would have to be waited for
         for index in progress(order.split(flags.batch_size), f"epoch {epoch}/{flags.epochs}", len(data), latest):
             latest.append(step(index))
@@ -115,7 +114,7 @@ def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: floa
                 latest[0].item()
                 first_step_seconds = time.perf_counter() - begin
                 print(f"first step done {first_step_seconds:.1f} s after the start", flush=True)
-        losses += engine.stack(latest).tolist()
+        losses += tg.stack(latest).tolist()
         epoch_seconds.append(time.perf_counter() - start)
         mean_loss = statistics.fmean(losses[-steps:])
         print(f"epoch {epoch}/{flags.epochs}  loss {mean_loss:.4f}  {epoch_seconds[-1]:.1f} s", flush=True)
@@ -124,7 +123,7 @@ def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: floa
     return Run(losses, first_step_seconds, epoch_seconds)
 
 
-@engine.no_grad()
+@tg.no_grad()
 def evaluate(model: nn.Module, data: Images) -> float:
     """The share of images whose largest logit is the label's."""
     model.eval()
@@ -134,9 +133,9 @@ def evaluate(model: nn.Module, data: Images) -> float:
         return (model(images).argmax(1) == labels).sum()
 
     if data.labels.is_cuda:  # on the CPU NumPy finds the largest, and no program would have that
-        right = engine.capture(right)
-    numbers = engine.arange(len(data), device=data.labels.device)
-    return sum(engine.stack([right(index) for index in numbers.split(500)]).tolist()) / len(data)
+        right = tg.capture(right)
+    numbers = tg.arange(len(data), device=data.labels.device)
+    return sum(tg.stack([right(index) for index in numbers.split(500)]).tolist()) / len(data)
 
 
 def progress(batches: Sequence[Tensor], title: str, images: int, losses: list[Tensor]) -> Iterator[Tensor]:
@@ -184,7 +183,7 @@ def parse(description: str | None) -> argparse.Namespace:
     parser.add_argument("--json", type=user_path, metavar="PATH", help="write the figures there")
     flags = parser.parse_args()
     try:
-        flags.device = engine.device.as_device(flags.device)
+        flags.device = tg.device.as_device(flags.device)
         if flags.kernels != "auto":  # otherwise TILEGRAD_KERNELS decides
             kernels.use(flags.kernels)
         if kernels.name(flags.device) != flags.kernels != "auto":

@@ -5,7 +5,8 @@ every primitive below under the same name with the same signature:
 
     reference   NumPy, the specification: plain, float64 stays float64, every other backend is tested against it
     cpu         NumPy arrays again, with what small nets spend their time on compiled by Numba
-    triton      CuPy arrays, on an NVIDIA GPU; with TRITON_INTERPRET=1 arrays of a simulated one (kernels/simulated.py)
+    triton      CuPy arrays, on an NVIDIA GPU; with TRITON_INTERPRET=1 arrays of a simulated one
+                (kernels/simulate/arrays.py)
     numba       the same arrays; with NUMBA_ENABLE_CUDASIM=1 simulated ones
 
 `of(*arrays)` gives the backend that serves these arrays, `use(name)` chooses one. There is no registry: adding a
@@ -32,10 +33,12 @@ from typing import Any
 
 import numpy as np
 
-from kernels import forks, gpu, sources  # sources: before any of the kernels
-from kernels.modes import Undone
-from kernels.program import recording
-from kernels.unreached import unreached
+from tilegrad.kernels.capture.program import recording
+from tilegrad.kernels.cpu import sources  # sources: before any of the kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.system import forks
+from tilegrad.kernels.system.modes import Undone
+from tilegrad.kernels.system.unreached import unreached
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
@@ -102,7 +105,7 @@ def load(name: str) -> ModuleType:
     if name not in BACKENDS:
         raise ValueError(f"kernels: no backend is called {name!r}; expected auto, {', '.join(BACKENDS)}")
     if _DEVICES[name] == "cpu":
-        return _imported(f"kernels.{name}")
+        return _imported(f"tilegrad.kernels.backends.{name}")
     gpu.xp()
     if not gpu.runs(name):
         expected = f"expected {gpu.SIMULATORS[name]}=1 too"
@@ -111,7 +114,7 @@ def load(name: str) -> ModuleType:
         if importlib.util.find_spec(package) is None:
             missing = f"needs {package}, which is not installed: pip install {install}"
             raise ImportError(f"kernels: the backend {name!r} {missing}")
-    return importlib.import_module(f"kernels.{name}_backend")
+    return importlib.import_module(f"tilegrad.kernels.backends.{name}")
 
 
 def use(name: str) -> contextlib.AbstractContextManager[None]:
@@ -146,7 +149,7 @@ def _lacking() -> str | None:
     if not _has_numba():
         return "is not installed: pip install numba"
     try:
-        _imported("kernels.code_cpu")
+        _imported("tilegrad.kernels.cpu.code")
     except Exception as error:  # a broken installation raises what it likes
         return f"cannot be used ({type(error).__name__}: {error})"
     return None
@@ -204,7 +207,7 @@ def of(*arrays: Any) -> ModuleType:
 def name(device: str = "cpu") -> str:
     """The name of the backend now chosen for a device, "cpu" or "cuda", as `use` takes it."""
     module = _chosen.get(device) or _choose(device)
-    return module.__name__.rpartition(".")[2].removesuffix("_backend")
+    return module.__name__.rpartition(".")[2]
 
 
 def _choose(device: str) -> ModuleType:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.checks import int_pair, is_int, require
+from tilegrad.kernels.checks import int_pair, is_int, require
 
 Pair = tuple[int, int]
 

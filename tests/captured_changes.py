@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.nn import functional as F
-from kernels import gpu
+import tilegrad as tg
 from tests.captured_steps import ON, assert_graphs, graphs
 from tests.compare import assert_same
+from tilegrad import kernels, nn, optim
+from tilegrad.kernels.device import gpu
+from tilegrad.nn import functional as F
 
 THIS = sys.modules[__name__]
 SLOPES = (0.25, -0.5)  # of leaky_relu, in the two states of the program
@@ -31,7 +30,7 @@ step = 0  # a global that no case reads, though they name attributes so
 
 def randn(*shape, seed=0):
     x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    return engine.tensor(x, device=ON["device"])
+    return tg.tensor(x, device=ON["device"])
 
 
 def parts(results):
@@ -149,13 +148,13 @@ def closed_over(value_0, value_1, fn):
 CASES |= {
     "a number in a cell": lambda: closed_over(*SLOPES, F.leaky_relu),
     "the sign of zero in a cell": lambda: closed_over(0.0, -0.0, F.leaky_relu),
-    "a bool in a cell": lambda: closed_over(True, False, lambda x, on: engine.relu(x) if on else engine.tanh(x)),
-    "None in a cell": lambda: closed_over(None, 1, lambda x, v: engine.relu(x) if v is None else engine.tanh(x)),
+    "a bool in a cell": lambda: closed_over(True, False, lambda x, on: tg.relu(x) if on else tg.tanh(x)),
+    "None in a cell": lambda: closed_over(None, 1, lambda x, v: tg.relu(x) if v is None else tg.tanh(x)),
     "a string in a cell": lambda: closed_over("none", "tanh", lambda x, name: F.gelu(x, name)),
     "a tuple in a cell": lambda: closed_over((0, 1), (1, 0), lambda x, order: x.permute(*order)),
-    "a tensor in a cell": lambda: closed_over(randn(6, 3, seed=1), randn(6, 3, seed=2), engine.matmul),
+    "a tensor in a cell": lambda: closed_over(randn(6, 3, seed=1), randn(6, 3, seed=2), tg.matmul),
     "a module in a cell": lambda: closed_over(nn.LeakyReLU(0.25), nn.Tanh(), lambda x, layer: layer(x)),
-    "a function in a cell": lambda: closed_over(engine.relu, engine.tanh, lambda x, f: f(x)),
+    "a function in a cell": lambda: closed_over(tg.relu, tg.tanh, lambda x, f: f(x)),
     "an object in a cell": lambda: closed_over(Options(0.25), Options(0.5), lambda x, o: F.leaky_relu(x, o.slope)),
     "a cell of a cell": lambda: (lambda fn, change: (lambda x: fn(x), change))(*closed_over(*SLOPES, F.leaky_relu)),
     "a global": lambda: (by_global, lambda k: setattr(THIS, "slope", SLOPES[k])),
@@ -166,7 +165,7 @@ CASES |= {
     ),
     "a helper that is replaced": lambda: (
         lambda x: rectified(x),
-        functools.partial(lambda both, k: setattr(THIS, "rectified", both[k]), (rectified, lambda x: engine.tanh(x))),
+        functools.partial(lambda both, k: setattr(THIS, "rectified", both[k]), (rectified, lambda x: tg.tanh(x))),
     ),
     "a default argument": lambda: (
         rectified,
@@ -223,10 +222,10 @@ CASES |= {
         *of_object(lambda loss: lambda x: F.leaky_relu(x, loss.slope))
     ),
     "what a function under no_grad reads": lambda: of_object(
-        lambda loss: engine.no_grad()(lambda x: F.leaky_relu(x, loss.slope))
+        lambda loss: tg.no_grad()(lambda x: F.leaky_relu(x, loss.slope))
     ),
     "what a captured helper reads": lambda: of_object(
-        lambda loss: functools.partial(lambda f, x: f(x), engine.capture(lambda x: F.leaky_relu(x, loss.slope)))
+        lambda loss: functools.partial(lambda f, x: f(x), tg.capture(lambda x: F.leaky_relu(x, loss.slope)))
     ),
     "what a generator reads": lambda: of_object(
         lambda loss: lambda x: next(F.leaky_relu(x, loss.slope) for _ in [0])
@@ -244,8 +243,8 @@ CASES |= {
         lambda x: F.leaky_relu(x, v[0]), lambda k: v.__setitem__(0, SLOPES[k])
     ))([0]),
     "the items of a list": lambda: (lambda v: (
-        lambda x: functools.reduce(lambda y, f: f(y), v, x), lambda k: v.__setitem__(slice(1, None), [engine.tanh] * k)
-    ))([engine.relu]),
+        lambda x: functools.reduce(lambda y, f: f(y), v, x), lambda k: v.__setitem__(slice(1, None), [tg.tanh] * k)
+    ))([tg.relu]),
     "an item of a deque": lambda: (lambda v: (
         lambda x: F.leaky_relu(x, v[0]), lambda k: (v.clear(), v.append(SLOPES[k]))
     ))(collections.deque()),
@@ -254,7 +253,7 @@ CASES |= {
         lambda k: (d.clear(), d.update({both[k]: 1})),
     ))({}, (randn(6, 3, seed=1), randn(6, 3, seed=2))),
     "what a set has": lambda: (lambda v: (
-        lambda x: engine.relu(x) if "relu" in v else engine.tanh(x),
+        lambda x: tg.relu(x) if "relu" in v else tg.tanh(x),
         lambda k: v.discard("relu") if k else v.add("relu"),
     ))(set()),
     "an object in a tuple in a list": lambda: of_object(
@@ -284,7 +283,7 @@ def of_module(module, name, *values):
 
 
 def layers(*modules):
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     return nn.Sequential(nn.Linear(6, 4), *modules).to(ON["device"])
 
 
@@ -323,13 +322,13 @@ def the_axis_of_softmax():
 
 @case
 def the_smoothing_of_a_loss():
-    loss, t = nn.CrossEntropyLoss(), engine.tensor([0, 5, 2, 3, 1], device=ON["device"])
+    loss, t = nn.CrossEntropyLoss(), tg.tensor([0, 5, 2, 3, 1], device=ON["device"])
     return lambda x: loss(x, t), lambda k: setattr(loss, "label_smoothing", (0.0, 0.3)[k])
 
 
 @case
 def the_padding_of_a_convolution():
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     conv = nn.Conv2d(1, 4, 3, padding=1).to(ON["device"])
     return lambda x: conv(x.reshape(1, 1, 5, 6)), lambda k: setattr(conv, "padding", (1, 0)[k])
 
@@ -389,9 +388,7 @@ def the_forward_of_a_module_as_the_function():
 @case
 def a_forward_of_an_object():
     layer = nn.Tanh()
-    return lambda x: layer(
-        x
-    ), lambda k: setattr(layer, "forward", engine.relu) if k else vars(layer).pop("forward", None)
+    return lambda x: layer(x), lambda k: setattr(layer, "forward", tg.relu) if k else vars(layer).pop("forward", None)
 
 
 @case
@@ -409,12 +406,12 @@ def an_attribute_below_a_module_that_code_reads():
 @case
 def a_forward_hook():
     model = layers(nn.ReLU())
-    return lambda x: model(x), hook_that_comes_and_goes(model[1].register_forward_hook, lambda m, a, y: engine.tanh(y))
+    return lambda x: model(x), hook_that_comes_and_goes(model[1].register_forward_hook, lambda m, a, y: tg.tanh(y))
 
 
 @case
 def a_forward_hook_in_the_place_of_another():
-    model, hooks = layers(nn.ReLU()), (lambda m, a, y: engine.tanh(y), lambda m, a, y: engine.sigmoid(y))
+    model, hooks = layers(nn.ReLU()), (lambda m, a, y: tg.tanh(y), lambda m, a, y: tg.sigmoid(y))
     key = model.register_forward_hook(hooks[0])._key
     return lambda x: model(x), lambda k: model._forward_hooks.update({key: hooks[k]})
 
@@ -422,7 +419,7 @@ def a_forward_hook_in_the_place_of_another():
 @case
 def a_pre_hook():
     model = layers()
-    return lambda x: model(x), hook_that_comes_and_goes(model.register_forward_pre_hook, lambda m, a: engine.tanh(a[0]))
+    return lambda x: model(x), hook_that_comes_and_goes(model.register_forward_pre_hook, lambda m, a: tg.tanh(a[0]))
 
 
 @case
@@ -455,7 +452,7 @@ def gradients(*leaves):
 
     def fn(x):
         optimizer.zero_grad()
-        loss = engine.relu(engine.relu(x @ leaves[0]) @ leaves[1]).sum()
+        loss = tg.relu(tg.relu(x @ leaves[0]) @ leaves[1]).sum()
         loss.backward()
         return tuple(leaf.grad for leaf in leaves)
 
@@ -488,8 +485,8 @@ def whether_a_parameter_requires_grad():
 @case
 def a_hook_of_a_tensor():
     w, v = leaves()
-    w.register_hook(engine.relu).remove()
-    return gradients(w, v), hook_that_comes_and_goes(w.register_hook, lambda g: engine.relu(g))
+    w.register_hook(tg.relu).remove()
+    return gradients(w, v), hook_that_comes_and_goes(w.register_hook, lambda g: tg.relu(g))
 
 
 @case
@@ -520,7 +517,7 @@ def test_what_changes_is_followed(what):
     """Each state of the program is captured once, and its graph serves again when the state is back."""
     fn, change = CASES[what]()
     change(0)
-    step, x, seen = engine.capture(fn, warmup=1), randn(5, 6), {}
+    step, x, seen = tg.capture(fn, warmup=1), randn(5, 6), {}
     for k in (0, 0, 0, 1, 1, 1, 0, 1):
         change(k)
         seen[k] = fn(x)
@@ -532,19 +529,19 @@ def test_what_changes_is_followed(what):
 
 def test_another_optimizer_and_another_model():
     def run(captured):
-        engine.manual_seed(1)
+        tg.manual_seed(1)
         models = [nn.Linear(6, 4).to(ON["device"]) for _ in range(2)]
         optimizers = [optim.SGD(m.parameters(), lr=0.01) for m in models]
         model, optimizer = models[0], optimizers[0]
 
         def fn(x):
-            loss = engine.relu(model(x)).sum()
+            loss = tg.relu(model(x)).sum()
             model.zero_grad()
             loss.backward()
             optimizer.step()
             return loss
 
-        call = engine.capture(fn, warmup=1) if captured else fn
+        call = tg.capture(fn, warmup=1) if captured else fn
         losses = []
         for k in (0, 0, 0, 1, 1, 1, 0, 1):
             model, optimizer = models[k], optimizers[k]
@@ -562,7 +559,7 @@ def test_a_captured_method_follows_its_objects():
         def __init__(self, slope):
             self.slope = slope
 
-        @engine.capture(warmup=1)
+        @tg.capture(warmup=1)
         def rectified(self, x):
             return F.leaky_relu(x, self.slope)
 
@@ -579,10 +576,10 @@ def test_an_attribute_that_a_module_gets_beside_one_that_its_forward_sets():
 
         def forward(self, x):
             self.last = super().forward(x)
-            return engine.tanh(self.last)
+            return tg.tanh(self.last)
 
     model, x = Watched(), randn(5, 6)
-    call = engine.capture(lambda x: model(x), warmup=1)
+    call = tg.capture(lambda x: model(x), warmup=1)
     for k in (0, 0, 0, 1, 1, 1):
         if k:
             model.added = 0.5
@@ -599,7 +596,7 @@ def test_options_of_an_optimizer_that_the_function_reads():
             y = F.leaky_relu(y, group["momentum"])
         return y
 
-    step, x = engine.capture(fn, warmup=1), randn(5, 6)
+    step, x = tg.capture(fn, warmup=1), randn(5, 6)
     for lr, momentum in [(0.5, 0.0)] * 3 + [(0.25, 0.0)] * 3 + [(0.25, 0.9)] * 3:
         optimizer.param_groups[0].update(lr=lr, momentum=momentum)
         assert_alike(step(x), fn(x))
@@ -616,19 +613,19 @@ def test_equal_values_and_what_the_function_does_not_read_are_no_change():
         def __init__(self):
             self.model, self.slope, self.epoch, self.losses = layers(), 0.25, 0, []
             self.step = 0  # as the attribute of another object, below, is called
-            self.other = types.SimpleNamespace(step=engine.relu)
+            self.other = types.SimpleNamespace(step=tg.relu)
 
         def forward(self, x):
             return self.other.step(F.leaky_relu(self.model(x), self.slope))
 
     trainer, x = Trainer(), randn(5, 6)
-    call = engine.capture(trainer.forward, warmup=1)
+    call = tg.capture(trainer.forward, warmup=1)
     for i in range(6):
         THIS.step = i
         trainer.step, trainer.epoch, trainer.slope = i, i, float("0.25")
         trainer.losses.append(call(x))
         trainer.model[0].weight.grad = randn(4, 6)
-        engine.manual_seed(i)
+        tg.manual_seed(i)
     assert_graphs(call, 1)
 
 
@@ -637,11 +634,11 @@ def test_equal_values_and_what_the_function_does_not_read_are_no_change():
 
 def refused(fn, x, n=5, match="is changed by the function that reads it"):
     """What fn gives n times, and why it is not captured; on a GPU, where that is an error, once."""
-    call = engine.capture(fn, warmup=1)
+    call = tg.capture(fn, warmup=1)
     first = call(x)
     if ON["device"] == "cuda":
         for _ in range(2):
-            with pytest.raises(engine.CaptureError, match=match) as told:
+            with pytest.raises(tg.CaptureError, match=match) as told:
                 call(x)
         return [first], str(told.value)
     with pytest.warns(RuntimeWarning, match=match) as told:
@@ -718,7 +715,7 @@ def test_an_exception_leaves_what_the_function_has_changed_as_it_was():
             raise KeyError("mine")
         return layer(x)
 
-    call, x = engine.capture(fn, warmup=1), randn(5, 6)
+    call, x = tg.capture(fn, warmup=1), randn(5, 6)
     call(x), layer.train(), layer.requires_grad_()
     with pytest.raises(KeyError, match="mine"):
         call(x)
@@ -733,13 +730,13 @@ def test_a_state_that_the_function_reads_and_replaces():
     h = state.h
 
     def fn(x):
-        state.h = engine.relu(state.h @ x)
+        state.h = tg.relu(state.h @ x)
         return state.h
 
     x = randn(6, 6)
     found, text = refused(fn, x)
     for y in found:
-        h = engine.relu(h @ x)
+        h = tg.relu(h @ x)
         assert_alike(y, h)
     assert "state.h" in text
 
@@ -772,8 +769,8 @@ def test_a_tensor_that_is_only_put_down_is_no_state():
         last = None
 
         def forward(self, x):
-            self.last = engine.relu(x)
-            return engine.tanh(self.last)
+            self.last = tg.relu(x)
+            return tg.tanh(self.last)
 
     model, seen = Watched(), {}
 
@@ -782,12 +779,12 @@ def test_a_tensor_that_is_only_put_down_is_no_state():
         seen["y"] = y
         return y
 
-    call = engine.capture(fn, warmup=1)
+    call = tg.capture(fn, warmup=1)
     for i in range(5):
         x = randn(5, 6, seed=i)
-        assert_alike(call(x), engine.tanh(engine.relu(x)))
-        assert_alike(model.last, engine.relu(x))
-        assert_alike(seen["y"], engine.tanh(engine.relu(x)))
+        assert_alike(call(x), tg.tanh(tg.relu(x)))
+        assert_alike(model.last, tg.relu(x))
+        assert_alike(seen["y"], tg.tanh(tg.relu(x)))
     assert_graphs(call, 1)
 
 
@@ -801,7 +798,7 @@ def test_modes_are_left_as_the_function_leaves_them():
         w.requires_grad_(False)
         return y @ w
 
-    call, x = engine.capture(fn, warmup=1), randn(5, 6)
+    call, x = tg.capture(fn, warmup=1), randn(5, 6)
     for _ in range(3):
         model.train(), w.requires_grad_()
         assert (call(x) == 0).all().item()
@@ -817,11 +814,11 @@ def test_parameters_that_are_frozen_for_a_while_in_the_function():
     def fn(x):
         critic.requires_grad_(False)
         w.grad = None
-        critic(engine.relu(x @ w)).sum().backward()
+        critic(tg.relu(x @ w)).sum().backward()
         critic.requires_grad_(True)
         return w.grad
 
-    call, x = engine.capture(fn, warmup=1), randn(5, 6)
+    call, x = tg.capture(fn, warmup=1), randn(5, 6)
     for _ in range(4):
         assert_alike(call(x), fn(x))
         assert all(p.grad is None and p.requires_grad for p in critic.parameters())
@@ -831,10 +828,10 @@ def test_parameters_that_are_frozen_for_a_while_in_the_function():
 def test_a_rate_that_the_function_reads_from_its_schedule():
     w = randn(6, 6).requires_grad_()
     schedule = optim.lr_scheduler.ExponentialLR(optim.SGD([w], lr=1.0), 0.5)
-    call, x = engine.capture(lambda x: F.leaky_relu(x, schedule.get_last_lr()[0]), warmup=1), randn(5, 6)
+    call, x = tg.capture(lambda x: F.leaky_relu(x, schedule.get_last_lr()[0]), warmup=1), randn(5, 6)
     call(x)
     if ON["device"] == "cuda":
-        with pytest.raises(engine.CaptureError, match="get_last_lr reads a learning rate"):
+        with pytest.raises(tg.CaptureError, match="get_last_lr reads a learning rate"):
             call(x)
         return
     with pytest.warns(RuntimeWarning, match="get_last_lr reads a learning rate"):
@@ -843,49 +840,49 @@ def test_a_rate_that_the_function_reads_from_its_schedule():
 
 @pytest.mark.parametrize("mode", ["grad mode", "seed", "backend", "threads"])
 def test_modes_that_the_function_sets_for_all_that_follows(mode):
-    threads = engine.get_num_threads()
+    threads = tg.get_num_threads()
     change = {
-        "grad mode": lambda: engine.set_grad_enabled(False),
-        "seed": lambda: engine.manual_seed(1),
+        "grad mode": lambda: tg.set_grad_enabled(False),
+        "seed": lambda: tg.manual_seed(1),
         "backend": lambda: kernels.use("reference" if ON["device"] == "cpu" else "numba"),
-        "threads": lambda: engine.set_num_threads(threads + 1),
+        "threads": lambda: tg.set_num_threads(threads + 1),
     }[mode]
     if mode == "backend" and ON["device"] == "cuda" and not gpu.runs("numba"):
         pytest.skip("Numba's simulator is not on")
 
     def fn(x):
-        y = engine.relu(x)
+        y = tg.relu(x)
         change()
         return F.dropout(y, 0.5)
 
-    call, x = engine.capture(fn, warmup=1), randn(5, 6)
-    engine.manual_seed(0)
+    call, x = tg.capture(fn, warmup=1), randn(5, 6)
+    tg.manual_seed(0)
     before = kernels.name(ON["device"])
     with kernels.use(before):
         try:
             call(x)
-            engine.set_grad_enabled(True), engine.set_num_threads(threads), kernels.use(before)
+            tg.set_grad_enabled(True), tg.set_num_threads(threads), kernels.use(before)
             match = "sets the random stream" if mode == "seed" else "leaves another grad mode"
             if ON["device"] == "cuda":
-                with pytest.raises(engine.CaptureError, match=match):
+                with pytest.raises(tg.CaptureError, match=match):
                     call(x)
-                assert engine.is_grad_enabled() and engine.get_num_threads() == threads
+                assert tg.is_grad_enabled() and tg.get_num_threads() == threads
                 assert kernels.name("cuda") == before
             else:
-                state = engine.random.default_generator.get_state()
+                state = tg.random.default_generator.get_state()
                 with pytest.warns(RuntimeWarning, match=match):
                     y = call(x)
-                engine.random.default_generator.set_state(state)
+                tg.random.default_generator.set_state(state)
                 assert_alike(y, fn(x))
         finally:
-            engine.set_grad_enabled(True), engine.set_num_threads(threads)
+            tg.set_grad_enabled(True), tg.set_num_threads(threads)
 
 
 def test_another_backend_is_captured_anew():
     other = {"cpu": "reference", "cuda": "numba"}[ON["device"]]
     if other == "numba" and not gpu.runs("numba"):
         pytest.skip("Numba's simulator is not on")
-    call, x = engine.capture(lambda x: engine.relu(x), warmup=1), randn(5, 6)
+    call, x = tg.capture(lambda x: tg.relu(x), warmup=1), randn(5, 6)
     call(x), call(x)
     with kernels.use(other):
         call(x), call(x)
@@ -896,7 +893,7 @@ def test_another_backend_is_captured_anew():
 def test_running_statistics_of_another_momentum():
     model = nn.BatchNorm1d(6).to(ON["device"])
     same = nn.BatchNorm1d(6).to(ON["device"])
-    call = engine.capture(lambda x: model(x), warmup=1)
+    call = tg.capture(lambda x: model(x), warmup=1)
     for momentum, eps in [(0.1, 1e-5)] * 3 + [(0.5, 1e-5)] * 3 + [(0.5, 0.1)] * 3:
         x = randn(5, 6)
         model.momentum = same.momentum = momentum

@@ -8,19 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_steps import ON, graphs
 from tests.captured_updates import assert_same_run, everything, host, parameters, times
 from tests.compare import assert_same
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 
 def gradients(params, seed):
     """Each of these gets a gradient of its own, in new memory."""
     rng = np.random.default_rng(seed)
     for p in params:
-        p.grad = engine.tensor(rng.standard_normal(p.shape).astype(np.float32), device=ON["device"])
+        p.grad = tg.tensor(rng.standard_normal(p.shape).astype(np.float32), device=ON["device"])
 
 
 # --- which parameters there are
@@ -70,7 +70,7 @@ def _gain_gradient(updates, extra):
 def _load(updates, extra):
     saved = updates.state_dict()
     for entries in saved["state"].values():
-        entries["exp_avg"] = engine.tensor(np.ones(entries["exp_avg"].shape, np.float32), device=ON["device"])
+        entries["exp_avg"] = tg.tensor(np.ones(entries["exp_avg"].shape, np.float32), device=ON["device"])
     updates.load_state_dict(saved)
 
 
@@ -88,7 +88,7 @@ def _replace_state(updates, extra):
 
 def _replace_entry(updates, extra):
     entries = updates.state[updates.param_groups[0]["params"][0]]
-    entries["exp_avg"] = engine.ones(*entries["exp_avg"].shape, device=ON["device"])
+    entries["exp_avg"] = tg.ones(*entries["exp_avg"].shape, device=ON["device"])
 
 
 def _replace_entries(updates, extra):
@@ -175,7 +175,7 @@ def test_gradients_of_parameters_that_come_later_are_dropped_too(dropped):
     set_to_none = how == "to none"
 
     def run(capture):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         model = nn.Module()
         model.layers = nn.ModuleList([nn.Linear(2, 2).to(ON["device"])])
         updates = optim.SGD(model.parameters(), lr=0.1)
@@ -185,7 +185,7 @@ def test_gradients_of_parameters_that_come_later_are_dropped_too(dropped):
         @capture
         def step(x):
             (updates if of == "optimizer" else model).zero_grad(set_to_none=set_to_none)
-            return engine.relu(x)
+            return tg.relu(x)
 
         seen = []
         for i, x in enumerate(times(6)):
@@ -238,17 +238,17 @@ def test_clipping_is_of_the_parameters_there_are(norm):
 
 def test_an_update_alone_uses_the_gradients_of_now():
     """Moves 1, 2, 3, 4: each by the gradient that the parameter has at the call. One graph."""
-    w = nn.Parameter(engine.zeros(3, device=ON["device"]))
+    w = nn.Parameter(tg.zeros(3, device=ON["device"]))
     updates = optim.SGD([w], lr=1.0)
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def step(x):
         updates.step()
         return x
 
     at = 0.0
     for i, x in enumerate(times(5)):
-        w.grad = engine.full((3,), float(i + 1), device=ON["device"])
+        w.grad = tg.full((3,), float(i + 1), device=ON["device"])
         step(x)
         at -= i + 1
         assert w.tolist() == [at] * 3
@@ -261,7 +261,7 @@ def test_clipping_and_update_alone(where):
     def run(capture):
         params = parameters()
         updates = optim.Adam(params, lr=0.1)
-        base = engine.zeros(4, 13, device=ON["device"])
+        base = tg.zeros(4, 13, device=ON["device"])
 
         @capture
         def step(x):
@@ -298,7 +298,7 @@ def test_gradients_read_and_set_by_hand():
 
         @capture
         def step(x):
-            y = engine.relu(a.grad)
+            y = tg.relu(a.grad)
             b.grad = a.grad
             a.grad = y
             c.grad = None
@@ -326,7 +326,7 @@ def test_a_leaf_that_is_changed_gets_the_gradients_of_now(now):
         @capture
         def step(x):
             v.grad = w.grad = None
-            F.linear(engine.relu(F.linear(x, w)), v.T).sum().backward()
+            F.linear(tg.relu(F.linear(x, w)), v.T).sum().backward()
             return x
 
         seen = []
@@ -335,7 +335,7 @@ def test_a_leaf_that_is_changed_gets_the_gradients_of_now(now):
                 w.requires_grad_(False)
             elif i == 3:
                 w.data = w.data * -1
-            step(engine.full((3, 5), i + 1.0, device=ON["device"]))
+            step(tg.full((3, 5), i + 1.0, device=ON["device"]))
             seen.append(([*map(host, (v.grad, w.grad))], None))
         return seen
 
@@ -348,8 +348,8 @@ def test_a_gradient_that_the_step_makes_of_numbers_is_another_one_at_each_call()
 
         @capture
         def step(x):
-            w.grad = engine.zeros(3, device=ON["device"])
-            return engine.relu(x)
+            w.grad = tg.zeros(3, device=ON["device"])
+            return tg.relu(x)
 
         seen = []
         for x in times(5):
@@ -369,12 +369,12 @@ def test_one_gradient_for_two_parameters_is_refused():
 
         @capture
         def step(x):
-            a.grad = b.grad = engine.relu(x)
+            a.grad = b.grad = tg.relu(x)
             return a.grad
 
         seen = []
         for i in range(4):
-            step(engine.full((3,), float(i), device=ON["device"]))
+            step(tg.full((3,), float(i), device=ON["device"]))
             a.grad.add_(1)
             seen.append(([host(a.grad), host(b.grad)], None))
         return seen
@@ -382,15 +382,15 @@ def test_one_gradient_for_two_parameters_is_refused():
     if ON["device"] == "cpu":
         assert_same_run(run, refused=True)
     else:
-        with pytest.raises(engine.CaptureError, match="gives one gradient to two tensors"):
-            run(lambda fn: engine.capture(fn, warmup=1))
+        with pytest.raises(tg.CaptureError, match="gives one gradient to two tensors"):
+            run(lambda fn: tg.capture(fn, warmup=1))
 
 
 def test_a_gradient_that_lies_otherwise_is_clipped_in_its_own_order():
     """The same values by columns have another sum of squares, in the last bits."""
 
     def run(capture):
-        w = nn.Parameter(engine.zeros(300, 200, device=ON["device"]))
+        w = nn.Parameter(tg.zeros(300, 200, device=ON["device"]))
         updates = optim.SGD([w], lr=0.1)
         rng = np.random.default_rng(3)
 
@@ -403,8 +403,8 @@ def test_a_gradient_that_lies_otherwise_is_clipped_in_its_own_order():
         seen = []
         for i, x in enumerate(times(6)):
             grad = rng.standard_normal((300, 200)).astype(np.float32)
-            by_columns = engine.tensor(np.ascontiguousarray(grad.T), device=ON["device"]).T
-            w.grad = by_columns if i > 2 else engine.tensor(grad, device=ON["device"])
+            by_columns = tg.tensor(np.ascontiguousarray(grad.T), device=ON["device"]).T
+            w.grad = by_columns if i > 2 else tg.tensor(grad, device=ON["device"])
             total = step(x)
             arrays, rest = everything(updates)
             seen.append(([*arrays, host(total)], rest))
@@ -418,7 +418,7 @@ def test_a_graph_that_saved_a_gradient_finds_out_that_it_was_clipped(clips):
     w, v = parameters()[0], parameters()[0].requires_grad_()
     updates = optim.SGD([w], lr=0.1)
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def step(x):
         if clips:
             nn.utils.clip_grad_norm_([w], 0.5)
@@ -440,7 +440,7 @@ def test_a_graph_that_saved_a_gradient_finds_out_that_it_was_clipped(clips):
 def accumulation(capture, every=2, calls=9, update=True, micro=True):
     """Gradients of `every` batches added up, then an update, both captured or one of them."""
     rng = np.random.default_rng(0)
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     model = nn.Linear(6, 4).to(ON["device"])
     updates = optim.Adam(model.parameters(), lr=0.1)
 
@@ -460,7 +460,7 @@ def accumulation(capture, every=2, calls=9, update=True, micro=True):
     seen, kept = [], []
     for i in range(calls):
         x, t = rng.standard_normal((5, 6)).astype(np.float32), rng.integers(0, 4, 5)
-        backward(engine.tensor(x, device=ON["device"]), engine.tensor(t, device=ON["device"]))
+        backward(tg.tensor(x, device=ON["device"]), tg.tensor(t, device=ON["device"]))
         if i == 4:
             kept += [p.grad for p in model.parameters()]  # what the caller keeps stays what it is
         if i % every == every - 1:
@@ -493,9 +493,9 @@ def test_a_gradient_that_the_caller_keeps_is_never_written_to():
 
         kept, seen = [], []
         for i in range(6):
-            step(engine.full((2, 5), float(i), device=ON["device"]))
+            step(tg.full((2, 5), float(i), device=ON["device"]))
             if i != 3:
-                kept += [w.grad, w.grad.detach(), w.grad[0], engine.Tensor(w.grad.data)]
+                kept += [w.grad, w.grad.detach(), w.grad[0], tg.Tensor(w.grad.data)]
             if i == 4:
                 w.grad.add_(1)
             seen.append(([host(g) for g in kept], None))
@@ -508,20 +508,20 @@ def test_a_step_that_replaces_its_gradients_copies_none():
     """What nobody asks for is not copied; who asks has the same tensor until the next call."""
     w = parameters()[1]
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def step(x):
         w.grad = None
         F.linear(x, w).sum().backward()
         return x
 
-    x = engine.ones(2, 5, device=ON["device"])
+    x = tg.ones(2, 5, device=ON["device"])
     step(x), step(x)
     left = w._grad
-    assert not isinstance(left, engine.Tensor)
+    assert not isinstance(left, tg.Tensor)
     step(x)
     assert w._grad is left
     grad = w.grad
-    assert w.grad is grad and isinstance(grad, engine.Tensor)
+    assert w.grad is grad and isinstance(grad, tg.Tensor)
     assert_same(host(grad), np.full((2, 5), 2, np.float32))
 
 
@@ -539,7 +539,7 @@ def test_gradients_of_an_argument_are_the_functions_own():
 
         seen = []
         for i in range(5):
-            found = step(engine.full((2, 5), i - 2.0, device=ON["device"]))
+            found = step(tg.full((2, 5), i - 2.0, device=ON["device"]))
             seen.append(([*map(host, (found, w.grad))], None))
             w.grad = None
         return seen
@@ -565,7 +565,7 @@ def test_a_step_that_begins_with_the_gradients_that_it_left(clips):
             return x
 
         for i in range(6):
-            step(engine.full((2, 5), i + 1.0, device=ON["device"]))
+            step(tg.full((2, 5), i + 1.0, device=ON["device"]))
         return [everything(updates)]
 
     assert_same_run(run, most=1)
@@ -583,13 +583,13 @@ def test_captured_under_no_grad_and_called_with_grad():
         return y
 
     for first in (True, False):
-        step = engine.capture(plain, warmup=1)
+        step = tg.capture(plain, warmup=1)
         for i in range(8):
             w.grad = None
-            x = engine.full((2, 5), float(i), device=ON["device"])
-            with engine.set_grad_enabled(first if i < 3 else not first if i < 6 else first):
+            x = tg.full((2, 5), float(i), device=ON["device"])
+            with tg.set_grad_enabled(first if i < 3 else not first if i < 6 else first):
                 y = step(x)
-                has = engine.is_grad_enabled()
+                has = tg.is_grad_enabled()
             assert_same(host(y), host(F.linear(x, w)))
             assert (w.grad is not None) == has
             if has:
@@ -619,9 +619,9 @@ def check_a_call_that_fails(order, row, at):
 
     def run(capture):
         rng = np.random.default_rng(0)
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         model = nn.Sequential(nn.Linear(16, 16), *([nn.Dropout(0.5)] if row else [])).to(ON["device"])
-        updates = optim.AdamW(model.parameters(), lr=engine.tensor(0.1))
+        updates = optim.AdamW(model.parameters(), lr=tg.tensor(0.1))
         schedule = optim.lr_scheduler.ExponentialLR(updates, 0.5)
         gradients(model.parameters(), 0)
         updates.step()
@@ -649,7 +649,7 @@ def check_a_call_that_fails(order, row, at):
             fails = i % 2 if at == "every other" else i == at
             if fails:
                 t[row] = 16
-            x, t = engine.tensor(x, device=ON["device"]), engine.tensor(t, device=ON["device"])
+            x, t = tg.tensor(x, device=ON["device"]), tg.tensor(t, device=ON["device"])
             kept = [p.grad for p in model.parameters()] if i == 4 else []
             if fails:
                 with pytest.raises(ValueError, match=rf"softmax_xent: t\[{row}\] is 16; expected 0 <= t < 16"):

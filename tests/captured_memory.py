@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_steps import ON, graphs
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 ROUNDS = {"cpu": 100, "cuda": 5}  # the simulated device's kernels are slow
 
@@ -43,7 +43,7 @@ class Rounds:
 def data(n=4):
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((n, 6)).astype(np.float32), rng.integers(0, 3, n)
-    return engine.tensor(x, device=ON["device"]), engine.tensor(t, device=ON["device"])
+    return tg.tensor(x, device=ON["device"]), tg.tensor(t, device=ON["device"])
 
 
 class Trainer:
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(self):
         self.model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).to(ON["device"])
         self.optimizer = optim.Adam(self.model.parameters(), lr=0.01)
-        self.own = engine.capture(self.train, warmup=1)
+        self.own = tg.capture(self.train, warmup=1)
         self.fails = None
 
     def train(self, x, t):
@@ -64,7 +64,7 @@ class Trainer:
             self.fails(loss)
         return loss
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def method(self, x, t):
         return self.train(x, t)
 
@@ -79,7 +79,7 @@ class CapturedNet(nn.Module):
         super().__init__()
         self.layer = nn.Linear(6, 3)
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def evaluated(self, x):
         return self.layer(x)
 
@@ -87,7 +87,7 @@ class CapturedNet(nn.Module):
 def module(rounds):
     net = CapturedNet().to(ON["device"])
     rounds.watch(net=net, layer=net.layer)
-    with engine.no_grad():
+    with tg.no_grad():
         for _ in range(3):
             net.evaluated(data()[0])
     assert len(graphs(net.evaluated)) == 1
@@ -100,7 +100,7 @@ def closure(rounds):
     trainer.watched(rounds)
     model, optimizer = trainer.model, trainer.optimizer
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def step(x, t):
         assert step is not None
         loss = F.cross_entropy(model(x), t)
@@ -161,7 +161,7 @@ def refused(rounds):
 
     trainer.fails = fails
     if ON["device"] == "cuda":
-        with pytest.raises(engine.CaptureError):
+        with pytest.raises(tg.CaptureError):
             trainer.own(*data())
     else:
         trainer.own(*data())
@@ -178,7 +178,7 @@ def forward(rounds):
         left.y = y = trainer.model(x)
         return y[:2].T, y.sum()
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for _ in range(3):
         step(*data())
         rounds.watch(left=left.y)
@@ -188,8 +188,8 @@ def forward(rounds):
 
 def without_kernels(rounds):
     """What the simulated device does by the array library alone."""
-    w = engine.ones(6, device=ON["device"])
-    step = engine.capture(lambda x, _: x * w + 1, warmup=1)
+    w = tg.ones(6, device=ON["device"])
+    step = tg.capture(lambda x, _: x * w + 1, warmup=1)
     for _ in range(3):
         step(*data())
     assert len(graphs(step)) == 1
@@ -208,9 +208,9 @@ def test_what_is_dropped_is_freed(use):
 
 def test_what_is_forgotten_beyond_the_most_is_freed(monkeypatch):
     """Also where its gradients became those that a later graph adds to."""
-    monkeypatch.setattr("engine.captured.MOST", 3)
+    monkeypatch.setattr("tilegrad.captured.step.MOST", 3)
     trainer, rounds = Trainer(), Rounds()
-    step = engine.capture(lambda x, t, k: trainer.train(x, t) + k, warmup=1)
+    step = tg.capture(lambda x, t, k: trainer.train(x, t) + k, warmup=1)
     with pytest.warns(RuntimeWarning, match="the oldest is forgotten"):
         for k in range(8):
             step(*data(), k), step(*data(), k)
@@ -224,7 +224,7 @@ def test_what_is_forgotten_beyond_the_most_is_freed(monkeypatch):
 def test_the_model_outlives_the_step():
     """What stays are its gradients, not the memory of the graph they came from."""
     trainer, rounds = Trainer(), Rounds()
-    step = engine.capture(trainer.train, warmup=1)
+    step = tg.capture(trainer.train, warmup=1)
     for _ in range(3):
         step(*data())
     rounds.watch_step(step)
@@ -243,11 +243,11 @@ def test_a_copy_of_an_instance_captures_its_own():
         def __init__(self, factor):
             self.factor = factor
 
-        @engine.capture(warmup=1)
+        @tg.capture(warmup=1)
         def __call__(self, x):
             return x * self.factor
 
-    x = engine.ones(3, device=ON["device"])
+    x = tg.ones(3, device=ON["device"])
     a = Scaled(2.0)
     for _ in range(3):
         assert a(x).tolist() == [2.0] * 3
@@ -256,7 +256,7 @@ def test_a_copy_of_an_instance_captures_its_own():
         for _ in range(3):
             assert (a(x).tolist(), b(x).tolist()) == ([2.0] * 3, [3.0] * 3)
     net = CapturedNet().to(ON["device"])
-    with engine.no_grad():
+    with tg.no_grad():
         for _ in range(3):
             net.evaluated(data()[0])
         (twin := copy.deepcopy(net)).layer.weight.mul_(2)

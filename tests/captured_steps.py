@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 STEPS = 10
 ON = {"device": "cpu"}  # of the module that runs these; it says so for every test
@@ -28,17 +28,14 @@ def batches(rng, shape=(5, 6), classes=4, n=STEPS):
     """n batches of inputs and labels on the device."""
     x = rng.standard_normal((n, *shape)).astype(np.float32)
     t = rng.integers(0, classes, (n, shape[0]))
-    return [
-        (engine.tensor(a, device=ON["device"]), engine.tensor(b, device=ON["device"]))
-        for a, b in zip(x, t, strict=True)
-    ]
+    return [(tg.tensor(a, device=ON["device"]), tg.tensor(b, device=ON["device"])) for a, b in zip(x, t, strict=True)]
 
 
 class Program:
     """A small net with dropout, its optimizer and schedule, and a step, captured or not."""
 
     def __init__(self, captured, optimizer="adamw", inside=True, **options):
-        engine.manual_seed(7)
+        tg.manual_seed(7)
         self.model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4)).to(ON["device"])
         make = {
             "adamw": lambda p: optim.AdamW(p, lr=0.01, weight_decay=0.1),
@@ -50,7 +47,7 @@ class Program:
             self.optimizer, max_lr=0.2, total_steps=40, cycle_momentum=optimizer != "plain"
         )
         self.inside = inside  # of the step: the schedule's own
-        self.step = engine.capture(self.plain, **options) if captured else self.plain
+        self.step = tg.capture(self.plain, **options) if captured else self.plain
 
     def plain(self, x, t):
         loss = F.cross_entropy(self.model(x), t)
@@ -73,7 +70,7 @@ class Program:
         """Everything that training changes, on the host."""
         tensors = [*self.model.parameters(), *[p.grad for p in self.model.parameters()]]
         tensors += [s for p in self.model.parameters() for s in self.optimizer.state[p].values() if s is not None]
-        rates = [self.schedule.get_last_lr(), self.schedule.last_epoch, engine.random.default_generator.get_state()]
+        rates = [self.schedule.get_last_lr(), self.schedule.last_epoch, tg.random.default_generator.get_state()]
         return [t.detach().cpu().numpy() for t in tensors], rates
 
 
@@ -145,11 +142,11 @@ def test_eager_steps_between_launches(rng):
 
 
 def test_training_and_evaluation_are_captured_apart(rng):
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5)).to(ON["device"])
-    forward = engine.capture(lambda x: model(x), warmup=1)
+    forward = tg.capture(lambda x: model(x), warmup=1)
     (x, _), *_ = batches(rng, n=1)
-    with engine.no_grad():
+    with tg.no_grad():
         for _ in range(3):
             model.train()
             assert (forward(x) == 0).any().item()
@@ -162,7 +159,7 @@ def test_a_function_that_switches_the_mode_itself_is_captured_once(rng):
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5)).to(ON["device"])
     (x, _), *_ = batches(rng, n=1)
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def evaluated(x):
         model.eval()
         y = model(x)
@@ -179,12 +176,12 @@ def test_a_function_that_switches_the_mode_itself_is_captured_once(rng):
 def test_other_parameters_are_captured_anew(rng):
     """A parameter that is replaced, or moved to other memory, is not the one that a graph knows."""
     model = nn.Linear(6, 4).to(ON["device"])
-    forward = engine.capture(lambda x: model(x), warmup=1)
+    forward = tg.capture(lambda x: model(x), warmup=1)
     (x, _), *_ = batches(rng, n=1)
-    with engine.no_grad():
+    with tg.no_grad():
         for _ in range(3):
             forward(x)
-        model.weight = nn.Parameter(engine.zeros(4, 6, device=ON["device"]))
+        model.weight = nn.Parameter(tg.zeros(4, 6, device=ON["device"]))
         assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
         forward(x)
         model.bias.data = model.bias.data + 1
@@ -197,12 +194,12 @@ def test_other_parameters_are_captured_anew(rng):
 
 def test_members_of_a_fused_sequence_are_captured_anew(rng):
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU()).to(ON["device"])
-    forward = engine.capture(lambda x: model(x), warmup=1)
+    forward = tg.capture(lambda x: model(x), warmup=1)
     (x, _), *_ = batches(rng, n=1)
-    with engine.no_grad():
+    with tg.no_grad():
         for _ in range(3):
             forward(x)
-        model[0].weight = nn.Parameter(engine.ones(4, 6, device=ON["device"]))
+        model[0].weight = nn.Parameter(tg.ones(4, 6, device=ON["device"]))
         for _ in range(2):
             assert_same(forward(x).cpu().numpy(), model(x).cpu().numpy())
         model.append(nn.Tanh())
@@ -257,11 +254,11 @@ def test_moments_that_are_forgotten_begin_anew(rng):
 
 
 def test_a_seed_that_is_set_again_gives_the_same_numbers(rng):
-    drop = engine.capture(lambda x: F.dropout(x, 0.5), warmup=1)
-    x = engine.ones(64, device=ON["device"])
+    drop = tg.capture(lambda x: F.dropout(x, 0.5), warmup=1)
+    x = tg.ones(64, device=ON["device"])
     seen = []
     for _ in range(3):
-        engine.manual_seed(11)
+        tg.manual_seed(11)
         seen.append([drop(x).cpu().numpy() for _ in range(3)])
     for run in seen[1:]:
         for a, b in zip(run, seen[0], strict=True):
@@ -275,7 +272,7 @@ def test_gradients_are_dropped_or_added_up_as_in_the_function(drop, rng):
     data = batches(rng, n=12)
 
     def run(captured):
-        engine.manual_seed(1)
+        tg.manual_seed(1)
         model = nn.Linear(6, 4).to(ON["device"])
         optimizer = optim.SGD(model.parameters(), lr=0.1)
 
@@ -292,7 +289,7 @@ def test_gradients_are_dropped_or_added_up_as_in_the_function(drop, rng):
             optimizer.step()
             return loss
 
-        call = engine.capture(step, warmup=1) if captured else step
+        call = tg.capture(step, warmup=1) if captured else step
         losses, counts = [], []
         for i, (x, t) in enumerate(data):
             losses.append(call(x, t).detach())
@@ -316,10 +313,10 @@ def test_gradients_are_dropped_or_added_up_as_in_the_function(drop, rng):
 
 def test_running_statistics_move(rng):
     def run(captured):
-        engine.manual_seed(1)
+        tg.manual_seed(1)
         model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).to(ON["device"])
-        call = engine.capture(lambda x: model(x), warmup=1) if captured else lambda x: model(x)
-        with engine.no_grad():
+        call = tg.capture(lambda x: model(x), warmup=1) if captured else lambda x: model(x)
+        with tg.no_grad():
             outputs = [call(x).cpu().numpy() for x, _ in data]
         if captured:
             assert_graphs(call, 1)
@@ -339,7 +336,7 @@ def test_several_steps_in_one_graph(rng):
     program = Program(True, warmup=1, steps=3)
     losses = []
     for i in range(0, 9, 3):
-        x, t = (engine.stack(list(column)) for column in zip(*data[i : i + 3], strict=True))
+        x, t = (tg.stack(list(column)) for column in zip(*data[i : i + 3], strict=True))
         losses.append(program.step(x, t))
     assert [loss.shape for loss in losses] == [(3,)] * 3
     assert sum([loss.tolist() for loss in losses], []) == want[:9]
@@ -349,11 +346,11 @@ def test_several_steps_in_one_graph(rng):
 
 
 def test_nested_arguments_and_results(rng):
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def both(pair, *, scale, extra):
         return {"sum": (pair[0] + pair[1]) * scale, "list": [extra["x"] + 1, "text"], "none": None}
 
-    xs = [engine.tensor([float(i), 2.0], device=ON["device"]) for i in range(4)]
+    xs = [tg.tensor([float(i), 2.0], device=ON["device"]) for i in range(4)]
     for i in range(4):
         out = both([xs[i], xs[3]], scale=2, extra={"x": xs[i]})
         assert out["sum"].tolist() == [2 * (i + 3.0), 8.0]
@@ -369,16 +366,16 @@ def test_a_method_and_a_step_within_a_step(rng):
         def __init__(self, factor):
             self.factor = factor
 
-        @engine.capture(warmup=1)
+        @tg.capture(warmup=1)
         def scaled(self, x):
             return inner(x) * self.factor
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def inner(x):
         return x + 1
 
     a, b = Net(2.0), Net(3.0)
-    x = engine.ones(3, device=ON["device"])
+    x = tg.ones(3, device=ON["device"])
     for _ in range(3):
         assert (a.scaled(x).tolist(), b.scaled(x).tolist()) == ([4.0] * 3, [6.0] * 3)
     for net in (a, b):
@@ -386,9 +383,9 @@ def test_a_method_and_a_step_within_a_step(rng):
 
 
 def test_a_function_without_tensors_is_captured_by_its_results():
-    counter = engine.zeros(1, device=ON["device"])
+    counter = tg.zeros(1, device=ON["device"])
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def count():
         counter.add_(1)
         return counter

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
-from engine.optim import lr_scheduler
+import tilegrad as tg
 from tests.captured_steps import ON, graphs
 from tests.compare import assert_same
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
+from tilegrad.optim import lr_scheduler
 
 CLASSES = 4
 
@@ -27,11 +27,11 @@ def rng():
 def batches(n, rows=5):
     rng = np.random.default_rng(1)
     x, t = rng.standard_normal((n, rows, 6)).astype(np.float32), rng.integers(0, CLASSES, (n, rows))
-    return [(engine.tensor(a, device=ON["device"]), engine.tensor(b, device=ON["device"])) for a, b in zip(x, t)]
+    return [(tg.tensor(a, device=ON["device"]), tg.tensor(b, device=ON["device"])) for a, b in zip(x, t)]
 
 
 def linear(seed=0):
-    engine.manual_seed(seed)
+    tg.manual_seed(seed)
     return nn.Linear(6, CLASSES).to(ON["device"])
 
 
@@ -39,15 +39,15 @@ def parameters():
     """Two, each with a gradient that stays."""
     rng = np.random.default_rng(2)
     values = [rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((3,), (2, 5))]
-    params = [nn.Parameter(engine.tensor(value, device=ON["device"])) for value, _ in values]
+    params = [nn.Parameter(tg.tensor(value, device=ON["device"])) for value, _ in values]
     for p, (_, grad) in zip(params, values):
-        p.grad = engine.tensor(grad, device=ON["device"])
+        p.grad = tg.tensor(grad, device=ON["device"])
     return params
 
 
 def times(n):
     """Arguments of n calls, for a step that has no use for them."""
-    return [engine.ones(1, device=ON["device"])] * n
+    return [tg.ones(1, device=ON["device"])] * n
 
 
 def host(x):
@@ -61,7 +61,7 @@ def everything(optimizer, *schedules):
     params = [p for group in groups for p in group["params"]]
     arrays = [host(x) for p in params for x in (p, p.grad, *optimizer.state.get(p, {}).values())]
     rates = [float(g["lr"]) for g in groups] + [g.get("momentum", g.get("betas")) for g in groups]
-    return arrays, [rates, [s.state_dict() for s in schedules], engine.random.default_generator.get_state()]
+    return arrays, [rates, [s.state_dict() for s in schedules], tg.random.default_generator.get_state()]
 
 
 def assert_equal(found, want):
@@ -74,7 +74,7 @@ def assert_equal(found, want):
 
 
 def assert_same_run(run, most=None, refused=False, either=False):
-    """run(capture), which returns lists of `everything`, gives the same with engine.capture as without.
+    """run(capture), which returns lists of `everything`, gives the same with tilegrad.capture as without.
 
     most     graphs, and at least one
     refused  on the CPU all calls are plain ones
@@ -84,7 +84,7 @@ def assert_same_run(run, most=None, refused=False, either=False):
     steps = []
 
     def capture(fn):
-        steps.append(engine.capture(fn, warmup=1))
+        steps.append(tg.capture(fn, warmup=1))
         return steps[-1]
 
     found = run(capture)
@@ -132,7 +132,7 @@ def test_a_schedule_in_the_step_gives_each_launch_its_own_rate(scheduled):
     schedule, optimizer, kind = scheduled
 
     def run(capture):
-        updates = OPTIMIZERS[optimizer](parameters(), 0.5 if kind == "number" else engine.tensor(0.5))
+        updates = OPTIMIZERS[optimizer](parameters(), 0.5 if kind == "number" else tg.tensor(0.5))
         rates = SCHEDULES[schedule](updates)
 
         @capture
@@ -151,7 +151,7 @@ def test_a_schedule_before_the_update_and_two_in_one_step(kind):
     """The rate is read where the function reads it, however the schedules stand around the update."""
 
     def run(capture):
-        updates = optim.SGD(parameters(), lr=1.0 if kind == "number" else engine.tensor(1.0))
+        updates = optim.SGD(parameters(), lr=1.0 if kind == "number" else tg.tensor(1.0))
         updates.step()
         first, second = lr_scheduler.ExponentialLR(updates, 0.5), lr_scheduler.StepLR(updates, 2)
 
@@ -179,7 +179,7 @@ def test_a_schedule_that_is_at_its_end_raises_after_the_update(optimizer):
 
         @capture
         def step(x):
-            params[0].grad = engine.tanh(params[0].grad)
+            params[0].grad = tg.tanh(params[0].grad)
             updates.step()
             rates.step()
             return x
@@ -200,7 +200,7 @@ def test_a_schedule_that_is_at_its_end_raises_after_the_update(optimizer):
 @pytest.mark.parametrize("kind", ["number", "tensor"])
 def test_an_attempt_that_fails_leaves_the_rate_where_it_was(kind):
     """As all else: what is captured anew has not been done before it is launched."""
-    lr = 1.0 if kind == "number" else engine.tensor(1.0)
+    lr = 1.0 if kind == "number" else tg.tensor(1.0)
     updates = optim.SGD(parameters(), lr=lr, momentum=0.9)
     rates = lr_scheduler.ExponentialLR(updates, 0.5)
     broken = [False]
@@ -214,7 +214,7 @@ def test_an_attempt_that_fails_leaves_the_rate_where_it_was(kind):
             raise KeyError("mine")
         return x
 
-    step = engine.capture(plain, warmup=1)
+    step = tg.capture(plain, warmup=1)
     step(*times(1))
     for broken[0] in ("before", "behind"):
         before = everything(updates, rates)
@@ -232,7 +232,7 @@ def test_an_attempt_that_fails_leaves_the_rate_where_it_was(kind):
 
 def test_a_refused_step_with_a_rate_in_a_tensor():
     def run(capture):
-        updates = optim.Adam(parameters(), lr=engine.tensor(0.5))
+        updates = optim.Adam(parameters(), lr=tg.tensor(0.5))
         rates = lr_scheduler.ExponentialLR(updates, 0.5)
 
         @capture
@@ -247,15 +247,15 @@ def test_a_refused_step_with_a_rate_in_a_tensor():
     if ON["device"] == "cpu":
         assert_same_run(run, refused=True)
     else:
-        with pytest.raises(engine.CaptureError, match="item waits"):
-            run(lambda fn: engine.capture(fn, warmup=1))
+        with pytest.raises(tg.CaptureError, match="item waits"):
+            run(lambda fn: tg.capture(fn, warmup=1))
 
 
 RATES = {
     "number": lambda: 0.25,
-    "tensor": lambda: engine.tensor(0.75),
-    "of the device": lambda: engine.tensor(0.125, device=ON["device"]),
-    "float64": lambda: engine.tensor(0.3, dtype=engine.float64),
+    "tensor": lambda: tg.tensor(0.75),
+    "of the device": lambda: tg.tensor(0.125, device=ON["device"]),
+    "float64": lambda: tg.tensor(0.3, dtype=tg.float64),
 }
 
 
@@ -275,7 +275,7 @@ def test_a_rate_that_is_replaced_or_written_to(rates):
         for i, x in enumerate(times(7)):
             if i in (3, 6):  # the last equals the one before, and is another one
                 group["lr"] = RATES[second]()
-            if i in (2, 5) and isinstance(group["lr"], engine.Tensor):
+            if i in (2, 5) and isinstance(group["lr"], tg.Tensor):
                 group["lr"].mul_(0.5)
             step(x)
             seen.append(everything(updates))
@@ -308,15 +308,15 @@ def test_options_set_by_hand_in_the_step_are_refused():
         (step,) = assert_same_run(run, refused=True)
         assert 'sets "lr" of an optimizer by hand' in step.summary()
     else:
-        with pytest.raises(engine.CaptureError, match='sets "lr" of an optimizer by hand'):
-            run(lambda fn: engine.capture(fn, warmup=1))
+        with pytest.raises(tg.CaptureError, match='sets "lr" of an optimizer by hand'):
+            run(lambda fn: tg.capture(fn, warmup=1))
 
 
 def test_a_rate_on_the_host_that_the_step_writes_to():
     """On the CPU the write is part of the program, or the step runs plainly; a GPU's graph cannot have it."""
 
     def run(capture):
-        lr = engine.tensor(1.0)
+        lr = tg.tensor(1.0)
         updates = optim.SGD(parameters(), lr=lr)
 
         @capture
@@ -330,8 +330,8 @@ def test_a_rate_on_the_host_that_the_step_writes_to():
     if ON["device"] == "cpu":
         assert_same_run(run, either=True)
     else:
-        with pytest.raises(engine.CaptureError, match="writes to a tensor of the host"):
-            run(lambda fn: engine.capture(fn, warmup=1))
+        with pytest.raises(tg.CaptureError, match="writes to a tensor of the host"):
+            run(lambda fn: tg.capture(fn, warmup=1))
 
 
 # --- what the options of the optimizer are
@@ -388,8 +388,8 @@ def test_an_option_that_is_wrong_is_told_where_the_function_would_tell_it(wrong)
     options, message = WRONG[wrong]
 
     def run(capture):
-        engine.manual_seed(0)
-        w = nn.Parameter(engine.ones(8, device=ON["device"]))
+        tg.manual_seed(0)
+        w = nn.Parameter(tg.ones(8, device=ON["device"]))
         updates = optim.Adam([w], lr=0.1)
         rates = lr_scheduler.ExponentialLR(updates, 0.5)
         group = updates.param_groups[0]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
 if "TRITON_INTERPRET" not in os.environ and not gpu.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -25,8 +25,8 @@ if os.environ.get("TILEGRAD_TEST_RAW_MEMORY"):  # for compute-sanitizer: every a
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Every test begins at the same place of the same random numbers: a draw that fails one does so every time."""
-    import engine
+    import tilegrad as tg
 
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels import faults, gpu, simulated
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import faults
+from tilegrad.kernels.simulate import arrays as simulated
 
 
 class OnDevice:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import buffers
+from tilegrad.kernels.cpu import buffers
 
 LARGE = b"\x5a"  # in every byte: 1.5e16 as float32, no such tap and no such row as an integer
 
@@ -29,7 +29,8 @@ def soil(array: np.ndarray, byte: bytes = b"") -> np.ndarray:
 
 @contextlib.contextmanager
 def pool(byte: bytes = b"") -> Iterator[None]:
-    """Within the block every array of kernels/buffers.py is dirty, as if one of its size had been used and released."""
+    """Within the block every array of kernels/cpu/buffers.py is dirty, as if one of its size had been used and
+    released."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buffers, "empty", _soiled(buffers.empty, byte))
         yield

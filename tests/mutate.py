@@ -32,7 +32,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 LIST = Path(__file__).with_name("mutants.toml")
 SECONDS = 300.0  # for what pytest is told at a time
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "*.egg-info", ".hypothesis")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".links", "*.egg-info", ".hypothesis")
 
 
 class Mutant(NamedTuple):
@@ -73,6 +73,10 @@ def outcome(tests: Sequence[str], mutant: Mutant | None = None, seconds: float =
     """What the tests say in a copy of the tree: "survived", "killed by ...", "broken: ..."."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(shutil.copytree(root, Path(folder, "tree"), ignore=LEFT_OUT))
+        links = tree / ".links" / "tilegrad"
+        links.mkdir(parents=True)
+        for path in (*tree.glob("engine/*"), tree / "kernels", tree / "bench"):
+            (links / path.name).symlink_to(path)
         if mutant:
             mutant.made_in(tree)
         told = (_run(each, tree, seconds) for each in tests)
@@ -81,7 +85,7 @@ def outcome(tests: Sequence[str], mutant: Mutant | None = None, seconds: float =
 
 def _run(test: str, tree: Path, seconds: float) -> str:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(test)]
-    environment = os.environ | {"PYTHONPATH": str(tree)}
+    environment = os.environ | {"PYTHONPATH": str(tree / ".links")}
     with tempfile.TemporaryFile("w+") as told:
         output = {"stdout": told, "stderr": told}
         pytest = subprocess.Popen(command, cwd=tree, env=environment, start_new_session=True, **output)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-import kernels
+from tilegrad import kernels
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def test_auto_takes_the_compiled_kernels():
 def test_a_choice_lasts_for_its_block():
     with kernels.use("cpu"):
         with kernels.use("reference"):
-            assert kernels.of(np.ones(1)).__name__ == "kernels.reference"
-        assert kernels.of(np.ones(1)).__name__ == "kernels.cpu"
+            assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.reference"
+        assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.cpu"
 
 
 @pytest.mark.usefixtures("_no_numba")
@@ -51,14 +51,14 @@ sys.meta_path.insert(0, Blocked())
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "numba" else found(name, *a)
-import engine
-from engine import nn
-from engine.nn import functional as F
+import tilegrad
+from tilegrad import nn
+from tilegrad.nn import functional as F
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
     for _ in range(3):
-        F.cross_entropy(model(engine.randn(2, 1, 8, 8)), engine.tensor([0, 2])).backward()
+        F.cross_entropy(model(tilegrad.randn(2, 1, 8, 8)), tilegrad.tensor([0, 2])).backward()
 assert all(p.grad is not None for p in model.parameters())
 assert "numba" not in sys.modules
 print(len(caught), caught[0].message)
@@ -70,16 +70,17 @@ print(len(caught), caught[0].message)
 
 STEP = """
 import sys, warnings
-import engine, kernels
-from engine import nn
-from engine.nn import functional as F
+import tilegrad
+from tilegrad import kernels
+from tilegrad import nn
+from tilegrad.nn import functional as F
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
     for _ in range(3):
-        F.cross_entropy(model(engine.randn(2, 1, 8, 8)), engine.tensor([0, 2])).backward()
-    step = engine.capture(lambda x: model(x).sum())
-    x = engine.randn(2, 1, 8, 8)
+        F.cross_entropy(model(tilegrad.randn(2, 1, 8, 8)), tilegrad.tensor([0, 2])).backward()
+    step = tilegrad.capture(lambda x: model(x).sum())
+    x = tilegrad.randn(2, 1, 8, 8)
     assert len({step(x).item() for _ in range(4)}) == 1 and "runs plainly" in step.summary()
 assert all(p.grad is not None for p in model.parameters())
 print(kernels.name(), len(caught), *[str(w.message) for w in caught], sep="|")
@@ -102,7 +103,7 @@ except ImportError as error:
 def test_with_a_broken_numba_auto_says_so_once_and_takes_the_reference(package, raised, tmp_path):
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba" / "__init__.py").write_text(package)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     said, refused = done.stdout.splitlines()
@@ -125,10 +126,11 @@ def test_with_numbas_compiler_switched_off_auto_says_so_once_and_takes_the_refer
 def test_an_empty_variable_counts_as_unset():
     code = """
 import os
-import engine, kernels
-from kernels import threads
+import tilegrad
+from tilegrad import kernels
+from tilegrad.kernels.cpu import threads
 assert threads.num_threads() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-print(kernels.name(), engine.ones(3).relu().sum().item())
+print(kernels.name(), tilegrad.ones(3).relu().sum().item())
 """
     names = ["TILEGRAD_KERNELS", "TILEGRAD_DATA", "TILEGRAD_CACHE", "TILEGRAD_AUTOTUNE", "TRITON_INTERPRET"]
     names += ["NUMBA_ENABLE_CUDASIM", "OMP_NUM_THREADS"]
@@ -142,8 +144,9 @@ def test_a_device_simulated_for_one_language_runs_that_one(simulated, other):
     """Chosen by itself, while the other language is refused with what it would need."""
     variables = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}
     code = f"""
-import engine, kernels
-x = engine.ones(3, device="cuda")
+import tilegrad
+from tilegrad import kernels
+x = tilegrad.ones(3, device="cuda")
 print(kernels.name("cuda"), (x - 2).relu().sum().item())
 try:
     kernels.use({other!r})

@@ -18,17 +18,16 @@ import torch
 import torch.nn.functional as TF
 from ml_dtypes import bfloat16
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.data import DataLoader, TensorDataset
-from engine.nn import functional as F
+import tilegrad as tg
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.ops.same import random
 from tests.ops.test_elementwise import UNARY
 from tests.ops.test_float16 import OPS as HALF_OPS
 from tests.oracle import to_array, to_tensor
+from tilegrad import kernels, nn, optim
+from tilegrad.data import DataLoader, TensorDataset
+from tilegrad.nn import functional as F
 
 
 def halves(*shape: int, seed: int = 0) -> np.ndarray:
@@ -65,7 +64,7 @@ def both(name: str, *args, **options) -> tuple[Callable, Callable]:
         given = [to(a) if isinstance(a, np.ndarray) else a for a in args]
         return lambda *x: getattr(library, name)(*x, *given, **options)
 
-    return call(F, engine.tensor), call(TF, torch.from_numpy)
+    return call(F, tg.tensor), call(TF, torch.from_numpy)
 
 
 ONE_FORMULA = {
@@ -84,7 +83,7 @@ ONE_FORMULA = {
     "tril": (method("tril"), None, (5, 7)),
     "pad": (*both("pad", (1, 2)), (5, 7)),
     "embedding": (
-        lambda w: F.embedding(engine.tensor(ROWS), w),
+        lambda w: F.embedding(tg.tensor(ROWS), w),
         lambda w: TF.embedding(torch.from_numpy(ROWS), w),
         (5, 7),
     ),
@@ -103,7 +102,7 @@ ONE_FORMULA = {
 
 
 def _chosen(a, b):
-    return (engine if isinstance(a, engine.Tensor) else torch).where(a > b, a, b)
+    return (tg if isinstance(a, tg.Tensor) else torch).where(a > b, a, b)
 
 
 ONE_FORMULA["where"] = (_chosen, None, (5, 10), (5, 10))
@@ -113,11 +112,11 @@ ONE_FORMULA["where"] = (_chosen, None, (5, 10), (5, 10))
 def test_an_op_is_the_truth_rounded(name, on_backend):
     ours, theirs, *shapes = ONE_FORMULA[name]
     arrays = [halves(*s, seed=i) for i, s in enumerate(shapes)]
-    leaves = [engine.Tensor(a, requires_grad=True) for a in arrays]
+    leaves = [tg.Tensor(a, requires_grad=True) for a in arrays]
     y = ours(*leaves)
     assert_close(y.detach().numpy(), *oracle.value(theirs or ours, *arrays))
     dy = halves(*y.shape, seed=9)
-    y.backward(engine.Tensor(dy))
+    y.backward(tg.Tensor(dy))
     for leaf, pair in zip(leaves, oracle.gradients(theirs or ours, dy, *arrays), strict=True):
         assert_close(leaf.grad.numpy(), *pair)
 
@@ -163,10 +162,10 @@ COMPOSED = {
 def test_an_op_composed_of_others_loses_at_most_twice_what_torch_loses(name):
     ours, theirs, *shapes = COMPOSED[name]
     arrays = [halves(*s, seed=i) for i, s in enumerate(shapes)]
-    leaves = [engine.Tensor(a, requires_grad=True) for a in arrays]
+    leaves = [tg.Tensor(a, requires_grad=True) for a in arrays]
     y = ours(*leaves)
     dy = halves(*y.shape, seed=9)
-    y.backward(engine.Tensor(dy))
+    y.backward(tg.Tensor(dy))
     native = [to_tensor(a).requires_grad_() for a in arrays]
     z = (theirs or ours)(*native)
     z.backward(to_tensor(dy))
@@ -186,12 +185,12 @@ def to_wide(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_cross_entropy_of_class_indices_is_float32(reduction, on_backend):
     x = halves(5, 10)
-    leaf = engine.Tensor(x, requires_grad=True)
-    loss = F.cross_entropy(leaf, engine.tensor(LABELS), reduction=reduction)
+    leaf = tg.Tensor(x, requires_grad=True)
+    loss = F.cross_entropy(leaf, tg.tensor(LABELS), reduction=reduction)
     ours, theirs = both("cross_entropy", LABELS, reduction=reduction)
     assert_close(loss.detach().numpy(), *oracle.value(theirs, x.astype(np.float32)))
     dy = np.asarray(random(*loss.shape, seed=9)).astype(np.float32)
-    loss.backward(engine.Tensor(dy))
+    loss.backward(tg.Tensor(dy))
     wide = torch.from_numpy(to_wide(x)).requires_grad_()
     theirs(wide).backward(torch.from_numpy(to_wide(dy)))
     assert_close(leaf.grad.numpy(), wide.grad.numpy(), wide.grad.numpy().astype(bfloat16))
@@ -234,7 +233,7 @@ EXACT_BINARY = {
 @pytest.mark.parametrize("name", [*EXACT_UNARY, *EXACT_BINARY])
 def test_special_values_are_torchs_and_never_a_warning(name):
     op, arrays = (EXACT_UNARY[name], [SPECIAL]) if name in EXACT_UNARY else (EXACT_BINARY[name], [SPECIAL, OTHER])
-    assert_same(op(*map(engine.Tensor, arrays)).numpy(), to_array(op(*map(to_tensor, arrays))))
+    assert_same(op(*map(tg.Tensor, arrays)).numpy(), to_array(op(*map(to_tensor, arrays))))
 
 
 @pytest.mark.parametrize("name", [name for name in UNARY if name not in EXACT_UNARY])
@@ -243,8 +242,8 @@ def test_special_values_of_functions(name):
         x = np.array(
             [0.0, -0.0, 0.5, 1, -1, 60, -60, 1000, -1000, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-40], bfloat16
         )
-        got = getattr(engine.Tensor(x), name)().numpy()
-        want = getattr(engine.Tensor(x.astype(np.float32)), name)().numpy().astype(bfloat16)
+        got = getattr(tg.Tensor(x), name)().numpy()
+        want = getattr(tg.Tensor(x.astype(np.float32)), name)().numpy().astype(bfloat16)
     assert got.dtype == bfloat16
     for where in (np.isnan, np.isposinf, np.isneginf):
         assert (where(got) == where(want)).all()
@@ -255,12 +254,12 @@ def test_special_values_of_functions(name):
 @pytest.mark.parametrize("descending", [False, True])
 def test_sorting_puts_nan_last_as_the_largest_and_keeps_the_order_of_equals(descending):
     x = np.array([2, np.nan, -1, 2, np.inf, -np.inf, np.nan, -1, 0], bfloat16)
-    values, places = engine.Tensor(x).sort(descending=descending)
+    values, places = tg.Tensor(x).sort(descending=descending)
     want_values, want_places = to_tensor(x).sort(descending=descending, stable=True)
     assert_same(values.numpy(), to_array(want_values))
     assert_same(places.numpy(), want_places.numpy())
-    assert_same(engine.Tensor(x).argsort(descending=descending).numpy(), want_places.numpy())
-    top, at = engine.Tensor(x[x == x]).topk(3, largest=descending)
+    assert_same(tg.Tensor(x).argsort(descending=descending).numpy(), want_places.numpy())
+    top, at = tg.Tensor(x[x == x]).topk(3, largest=descending)
     want, want_at = to_tensor(x[x == x]).topk(3, largest=descending)
     assert_same(top.numpy(), to_array(want))
     assert_same(x[x == x][at.numpy()], to_array(to_tensor(x[x == x])[want_at]))
@@ -268,8 +267,8 @@ def test_sorting_puts_nan_last_as_the_largest_and_keeps_the_order_of_equals(desc
 
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_the_gradient_of_extrema_passes_nan_and_ties_as_torch(name):
-    leaves = [engine.Tensor(a, requires_grad=True) for a in (SPECIAL, OTHER)]
-    getattr(leaves[0], name)(leaves[1]).backward(engine.ones(3, 4, dtype="bfloat16"))
+    leaves = [tg.Tensor(a, requires_grad=True) for a in (SPECIAL, OTHER)]
+    getattr(leaves[0], name)(leaves[1]).backward(tg.ones(3, 4, dtype="bfloat16"))
     wants = [to_tensor(a).requires_grad_() for a in (SPECIAL, OTHER)]
     getattr(wants[0], name)(wants[1]).backward(torch.ones(3, 4, dtype=torch.bfloat16))
     for leaf, want in zip(leaves, wants, strict=True):
@@ -277,10 +276,10 @@ def test_the_gradient_of_extrema_passes_nan_and_ties_as_torch(name):
 
 
 def test_allclose_and_equal():
-    x = engine.tensor([1.0, math.nan], dtype="bfloat16")
-    assert not engine.allclose(x, x) and engine.allclose(x, x, equal_nan=True) and not engine.equal(x, x)
-    y = engine.tensor([1.0, 2.0], dtype="bfloat16")
-    assert engine.equal(y, y.clone()) and engine.allclose(y, y + 0.001)
+    x = tg.tensor([1.0, math.nan], dtype="bfloat16")
+    assert not tg.allclose(x, x) and tg.allclose(x, x, equal_nan=True) and not tg.equal(x, x)
+    y = tg.tensor([1.0, 2.0], dtype="bfloat16")
+    assert tg.equal(y, y.clone()) and tg.allclose(y, y + 0.001)
 
 
 # --- sums ------------------------------------------------------------------------------------------------------------
@@ -288,21 +287,21 @@ def test_allclose_and_equal():
 
 def test_sums_are_kept_in_float32():
     """In bfloat16 256 + 1 is 256."""
-    x = engine.ones(4096, dtype="bfloat16", requires_grad=True)
+    x = tg.ones(4096, dtype="bfloat16", requires_grad=True)
     assert x.sum().item() == 4096 and x.mean().item() == 1 and x.norm().item() == 64 and x.cumsum(0)[-1].item() == 4096
     assert x.reshape(64, 64).sum(0).tolist() == [64.0] * 64 and (x @ x).item() == 4096
-    assert engine.einsum("i->", x).item() == 4096 and x.var().item() == 0
+    assert tg.einsum("i->", x).item() == 4096 and x.var().item() == 0
     x[[0] * 4096].sum().backward()
     assert x.grad[:2].tolist() == [4096.0, 0.0]
-    weight = engine.zeros(2, 1, dtype="bfloat16", requires_grad=True)
-    F.embedding(engine.zeros(4096, dtype="int64"), weight).sum().backward()
+    weight = tg.zeros(2, 1, dtype="bfloat16", requires_grad=True)
+    F.embedding(tg.zeros(4096, dtype="int64"), weight).sum().backward()
     assert weight.grad.tolist() == [[4096.0], [0.0]]
-    scores = engine.full((4096, 2), -1.0, dtype="bfloat16")
-    assert F.nll_loss(scores, engine.zeros(4096, dtype="int64")).item() == 1
-    table = engine.zeros(3, dtype="bfloat16").scatter_add(0, engine.zeros(4096, dtype="int64"), x.detach())
+    scores = tg.full((4096, 2), -1.0, dtype="bfloat16")
+    assert F.nll_loss(scores, tg.zeros(4096, dtype="int64")).item() == 1
+    table = tg.zeros(3, dtype="bfloat16").scatter_add(0, tg.zeros(4096, dtype="int64"), x.detach())
     assert table.tolist() == [4096.0, 0.0, 0.0]
-    bias = engine.zeros(1, dtype="bfloat16", requires_grad=True)
-    F.linear(engine.ones(4096, 1, dtype="bfloat16"), engine.ones(1, 1, dtype="bfloat16"), bias).sum().backward()
+    bias = tg.zeros(1, dtype="bfloat16", requires_grad=True)
+    F.linear(tg.ones(4096, 1, dtype="bfloat16"), tg.ones(1, 1, dtype="bfloat16"), bias).sum().backward()
     assert bias.grad.item() == 4096
 
 
@@ -310,23 +309,23 @@ def test_sums_are_kept_in_float32():
 
 
 def test_python_numbers_leave_the_dtype():
-    x = engine.tensor([1.0, 3.0], dtype="bfloat16")
+    x = tg.tensor([1.0, 3.0], dtype="bfloat16")
     for y in (x * 2.5, 2.5 * x, x + 1, 1 - x, x / 3, 3 / x, x**2, 2**x, x // 2, x % 2, -x, x * True, x + 10**30):
-        assert y.dtype == engine.bfloat16
+        assert y.dtype == tg.bfloat16
     assert (x * 2.5).tolist() == [2.5, 7.5] and (x + 10**30).tolist() == [float(np.array(1e30, bfloat16))] * 2
-    assert (x * engine.tensor(2.5)).dtype == engine.bfloat16 and (x * engine.tensor([2.5])).dtype == engine.float32
+    assert (x * tg.tensor(2.5)).dtype == tg.bfloat16 and (x * tg.tensor([2.5])).dtype == tg.float32
     x += 1.5
-    x *= engine.tensor([2.0, 2.0])
-    assert x.tolist() == [5.0, 9.0] and x.dtype == engine.bfloat16
+    x *= tg.tensor([2.0, 2.0])
+    assert x.tolist() == [5.0, 9.0] and x.dtype == tg.bfloat16
     with pytest.raises(ValueError, match="mul: 1.*0 does not fit bfloat16"):
         x * 10**400
     with pytest.raises(TypeError, match="add_: the result is float32 but x is int64"):
-        y = engine.tensor([1])
-        y += engine.tensor([1.5])
+        y = tg.tensor([1])
+        y += tg.tensor([1.5])
 
 
 def test_out_of_the_engine():
-    x = engine.tensor([0.1, -2.0], dtype="bfloat16")
+    x = tg.tensor([0.1, -2.0], dtype="bfloat16")
     assert x.numpy().dtype == ml_dtypes.bfloat16 and x.numpy() is x.data
     assert x.tolist() == [0.10009765625, -2.0] and all(
         type(v) is float for v in [*x.tolist(), x[0].item(), float(x[1])]
@@ -341,8 +340,8 @@ def test_out_of_the_engine():
 
 
 def test_repr():
-    assert repr(engine.tensor([0.1, -2.0], dtype="bfloat16")) == "tensor([ 0.1001, -2.    ], dtype=bfloat16)"
-    assert repr(engine.tensor(1.0, dtype="bfloat16", requires_grad=True)) == (
+    assert repr(tg.tensor([0.1, -2.0], dtype="bfloat16")) == "tensor([ 0.1001, -2.    ], dtype=bfloat16)"
+    assert repr(tg.tensor(1.0, dtype="bfloat16", requires_grad=True)) == (
         "tensor(1., dtype=bfloat16, requires_grad=True)"
     )
 
@@ -352,34 +351,34 @@ def test_repr():
 
 def test_creation():
     for x, want in [
-        (engine.tensor([1, 2.5], dtype=engine.bfloat16), [1, 2.5]),
-        (engine.tensor(np.array([1, 2.5], bfloat16)), [1, 2.5]),
-        (engine.as_tensor(np.array([1, 2.5], bfloat16)), [1, 2.5]),
-        (engine.from_numpy(np.array([1, 2.5], bfloat16)), [1, 2.5]),
-        (engine.tensor([engine.tensor(1.0, dtype="bfloat16"), engine.tensor(2.5, dtype="bfloat16")]), [1, 2.5]),
-        (engine.tensor(bfloat16(2.5)), 2.5),
-        (engine.zeros(2, dtype="bfloat16"), [0, 0]),
-        (engine.ones(2, dtype="bfloat16"), [1, 1]),
-        (engine.full((2,), 0.1, dtype="bfloat16"), [0.10009765625] * 2),
-        (engine.arange(0, 2, 0.5, dtype="bfloat16"), [0, 0.5, 1, 1.5]),
-        (engine.linspace(0, 1, 3, dtype="bfloat16"), [0, 0.5, 1]),
-        (engine.eye(2, dtype="bfloat16"), [[1, 0], [0, 1]]),
-        (engine.tensor([True, False]).bfloat16(), [1, 0]),
-        (engine.tensor([2**31, -3]).to(engine.bfloat16), [2.0**31, -3]),
-        (engine.tensor([1e39, -1e-45], dtype="float64").to("bfloat16"), [math.inf, -0.0]),
+        (tg.tensor([1, 2.5], dtype=tg.bfloat16), [1, 2.5]),
+        (tg.tensor(np.array([1, 2.5], bfloat16)), [1, 2.5]),
+        (tg.as_tensor(np.array([1, 2.5], bfloat16)), [1, 2.5]),
+        (tg.from_numpy(np.array([1, 2.5], bfloat16)), [1, 2.5]),
+        (tg.tensor([tg.tensor(1.0, dtype="bfloat16"), tg.tensor(2.5, dtype="bfloat16")]), [1, 2.5]),
+        (tg.tensor(bfloat16(2.5)), 2.5),
+        (tg.zeros(2, dtype="bfloat16"), [0, 0]),
+        (tg.ones(2, dtype="bfloat16"), [1, 1]),
+        (tg.full((2,), 0.1, dtype="bfloat16"), [0.10009765625] * 2),
+        (tg.arange(0, 2, 0.5, dtype="bfloat16"), [0, 0.5, 1, 1.5]),
+        (tg.linspace(0, 1, 3, dtype="bfloat16"), [0, 0.5, 1]),
+        (tg.eye(2, dtype="bfloat16"), [[1, 0], [0, 1]]),
+        (tg.tensor([True, False]).bfloat16(), [1, 0]),
+        (tg.tensor([2**31, -3]).to(tg.bfloat16), [2.0**31, -3]),
+        (tg.tensor([1e39, -1e-45], dtype="float64").to("bfloat16"), [math.inf, -0.0]),
     ]:
-        assert x.dtype == engine.bfloat16 and x.tolist() == want
-    x = engine.ones(2, 3, dtype="bfloat16")
-    for like in (engine.zeros_like, engine.ones_like, engine.empty_like, engine.rand_like, engine.randn_like):
-        assert like(x).dtype == engine.bfloat16 and like(x).shape == (2, 3)
-    assert engine.randint(0, 5, (3,), dtype="bfloat16").dtype == engine.randperm(3, dtype="bfloat16").dtype == bfloat16
+        assert x.dtype == tg.bfloat16 and x.tolist() == want
+    x = tg.ones(2, 3, dtype="bfloat16")
+    for like in (tg.zeros_like, tg.ones_like, tg.empty_like, tg.rand_like, tg.randn_like):
+        assert like(x).dtype == tg.bfloat16 and like(x).shape == (2, 3)
+    assert tg.randint(0, 5, (3,), dtype="bfloat16").dtype == tg.randperm(3, dtype="bfloat16").dtype == bfloat16
 
 
 def test_moves_between_dtypes_and_back():
-    x = engine.tensor([1.0, 1 / 3], dtype="float64", requires_grad=True)
+    x = tg.tensor([1.0, 1 / 3], dtype="float64", requires_grad=True)
     y = x.bfloat16()
-    assert y.dtype == engine.bfloat16 and y.bfloat16() is y and y.type_as(x).dtype == engine.float64
-    assert (y.float().dtype, y.half().dtype, y.double().dtype) == (engine.float32, engine.float16, engine.float64)
+    assert y.dtype == tg.bfloat16 and y.bfloat16() is y and y.type_as(x).dtype == tg.float64
+    assert (y.float().dtype, y.half().dtype, y.double().dtype) == (tg.float32, tg.float16, tg.float64)
     (y * y).sum().backward()
     assert x.grad.dtype == np.float64 and x.grad.tolist() == [2.0, 2 * float(np.array(1 / 3, bfloat16))]
 
@@ -388,36 +387,36 @@ def test_an_array_that_lost_its_dtype_in_a_file_is_refused(tmp_path):
     """NumPy's own format knows no bfloat16: it reads back as two bytes of anything, not as numbers."""
     np.save(tmp_path / "x.npy", np.ones(2, bfloat16))
     with pytest.raises(TypeError, match="expected numbers; got |V2"):
-        engine.tensor(np.load(tmp_path / "x.npy"))
+        tg.tensor(np.load(tmp_path / "x.npy"))
     with pytest.raises(TypeError, match="Tensor: the array is |V2"):
-        engine.Tensor(np.load(tmp_path / "x.npy"))
+        tg.Tensor(np.load(tmp_path / "x.npy"))
 
 
 def test_random_numbers():
-    engine.manual_seed(0)
-    x = engine.rand(100_000, dtype="bfloat16")
-    assert x.dtype == engine.bfloat16 and 0 <= x.min().item() and x.max().item() < 1
+    tg.manual_seed(0)
+    x = tg.rand(100_000, dtype="bfloat16")
+    assert x.dtype == tg.bfloat16 and 0 <= x.min().item() and x.max().item() < 1
     assert len(np.unique(x.float().numpy())) == 256, "as many as bfloat16 holds evenly below 1"
-    normal = engine.randn(100_000, dtype="bfloat16")
-    assert normal.dtype == engine.bfloat16 and abs(normal.float().mean().item()) < 0.02
+    normal = tg.randn(100_000, dtype="bfloat16")
+    assert normal.dtype == tg.bfloat16 and abs(normal.float().mean().item()) < 0.02
     assert abs(normal.float().std().item() - 1) < 0.02
-    engine.manual_seed(1)
-    wide = engine.randn(1000)
-    engine.manual_seed(1)
-    assert_same(engine.randn(1000, dtype="bfloat16").numpy(), wide.numpy().astype(bfloat16))
+    tg.manual_seed(1)
+    wide = tg.randn(1000)
+    tg.manual_seed(1)
+    assert_same(tg.randn(1000, dtype="bfloat16").numpy(), wide.numpy().astype(bfloat16))
 
 
 def test_filling_with_random_numbers_draws_them_in_float32():
-    x = engine.empty(100_000, dtype="bfloat16").uniform_(-0.1, 0.1)
+    x = tg.empty(100_000, dtype="bfloat16").uniform_(-0.1, 0.1)
     values = to_wide(x.numpy())
     assert values.min() >= -0.1001 and values.max() < 0.1 and abs(values.mean()) < 0.001
     assert len(np.unique(values)) > 1000, "small numbers have digits of their own"
-    engine.manual_seed(1)
-    wide = engine.empty(1000).normal_(0.5, 0.1)
-    engine.manual_seed(1)
-    assert_same(engine.empty(1000, dtype="bfloat16").normal_(0.5, 0.1).numpy(), wide.numpy().astype(bfloat16))
+    tg.manual_seed(1)
+    wide = tg.empty(1000).normal_(0.5, 0.1)
+    tg.manual_seed(1)
+    assert_same(tg.empty(1000, dtype="bfloat16").normal_(0.5, 0.1).numpy(), wide.numpy().astype(bfloat16))
     with pytest.raises(TypeError, match="rand: dtype is int64"):
-        engine.rand(2, dtype="int64")
+        tg.rand(2, dtype="int64")
 
 
 FILLERS = [n for n in dir(nn.init) if n.endswith("_") and not n.startswith("_") and n != "default_"]
@@ -427,11 +426,11 @@ FILLERS = [n for n in dir(nn.init) if n.endswith("_") and not n.startswith("_") 
 def test_initialisation(name):
     function = getattr(nn.init, name)
     arguments = (0.5,) if name == "constant_" else ()
-    x = engine.empty(20, 30, dtype="bfloat16")
-    engine.manual_seed(0)
-    assert function(x, *arguments) is x and x.dtype == engine.bfloat16
-    engine.manual_seed(0)
-    wide = function(engine.empty(20, 30), *arguments).numpy()
+    x = tg.empty(20, 30, dtype="bfloat16")
+    tg.manual_seed(0)
+    assert function(x, *arguments) is x and x.dtype == tg.bfloat16
+    tg.manual_seed(0)
+    wide = function(tg.empty(20, 30), *arguments).numpy()
     assert np.isfinite(to_wide(x.numpy())).all()
     assert_close(x.numpy(), wide.astype(np.float64), wide.astype(bfloat16))
 
@@ -440,7 +439,7 @@ def test_initialisation(name):
 
 
 def mlp(dtype: str = "float32") -> nn.Sequential:
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     return nn.Sequential(nn.Linear(20, 32), nn.GELU(), nn.LayerNorm(32), nn.Linear(32, 10)).to(dtype)
 
 
@@ -458,12 +457,12 @@ def test_the_gradients_of_a_net_lose_at_most_twice_what_torch_loses():
     net = mlp("bfloat16")
     values = [p.detach().numpy() for p in net.parameters()]
     x, labels = halves(64, 20), np.arange(64) % 10
-    F.cross_entropy(net(engine.Tensor(x)), engine.tensor(labels)).backward()
+    F.cross_entropy(net(tg.Tensor(x)), tg.tensor(labels)).backward()
     native, true = (torch_mlp(values, dtype) for dtype in (torch.bfloat16, torch.float64))
     TF.cross_entropy(native(to_tensor(x)), torch.from_numpy(labels)).backward()
     TF.cross_entropy(true(torch.from_numpy(to_wide(x))), torch.from_numpy(labels)).backward()
     for p, theirs, want in zip(net.parameters(), native.parameters(), true.parameters(), strict=True):
-        assert p.grad.dtype == p.dtype == engine.bfloat16
+        assert p.grad.dtype == p.dtype == tg.bfloat16
         lost, torch_lost = (
             np.linalg.norm(to_wide(g) - want.grad.numpy()) for g in (p.grad.numpy(), to_array(theirs.grad))
         )
@@ -472,21 +471,21 @@ def test_the_gradients_of_a_net_lose_at_most_twice_what_torch_loses():
 
 def test_a_module_is_moved_whole_and_keeps_its_integers():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    net(engine.randn(3, 1, 4, 4)).sum().backward()
+    net(tg.randn(3, 1, 4, 4)).sum().backward()
     before = {name: value.numpy().copy() for name, value in net.state_dict().items()}
     parameters = list(net.parameters())
     assert net.bfloat16() is net and all(a is b for a, b in zip(parameters, net.parameters(), strict=True))
     for name, value in net.state_dict().items():
         kind = np.int64 if name.endswith("num_batches_tracked") else bfloat16
         assert_same(value.numpy(), before[name].astype(kind))
-    assert all(p.grad.dtype == engine.bfloat16 and p.requires_grad for p in parameters)
+    assert all(p.grad.dtype == tg.bfloat16 and p.requires_grad for p in parameters)
     for move, dtype in (("half", "float16"), ("float", "float32"), ("double", "float64"), ("bfloat16", "bfloat16")):
         getattr(net, move)()
         assert {p.dtype for p in net.parameters()} == {np.dtype(dtype)} == {net[1].running_mean.dtype}
-    assert net.to(engine.float32).to("cpu", "bfloat16")[0].weight.dtype == engine.bfloat16
-    assert net.to(engine.ones(1)).to(dtype=engine.bfloat16)[0].weight.dtype == engine.bfloat16
-    y = net(engine.randn(3, 1, 4, 4, dtype="bfloat16"))
-    assert y.dtype == engine.bfloat16 and net.eval()(engine.randn(3, 1, 4, 4, dtype="bfloat16")).dtype == bfloat16
+    assert net.to(tg.float32).to("cpu", "bfloat16")[0].weight.dtype == tg.bfloat16
+    assert net.to(tg.ones(1)).to(dtype=tg.bfloat16)[0].weight.dtype == tg.bfloat16
+    y = net(tg.randn(3, 1, 4, 4, dtype="bfloat16"))
+    assert y.dtype == tg.bfloat16 and net.eval()(tg.randn(3, 1, 4, 4, dtype="bfloat16")).dtype == bfloat16
 
 
 def test_running_statistics_are_moved_in_float32():
@@ -495,7 +494,7 @@ def test_running_statistics_are_moved_in_float32():
     for step in range(20):
         x = halves(64, 5, seed=step) * np.array(4, bfloat16) + np.array(1, bfloat16)
         mean, variance = (0.9 * to_wide(running.numpy()) for running in (layer.running_mean, layer.running_var))
-        layer(engine.Tensor(x))
+        layer(tg.Tensor(x))
         assert_same(layer.running_mean.numpy(), (mean + 0.1 * to_wide(x).mean(0)).astype(bfloat16))
         assert_same(layer.running_var.numpy(), (variance + 0.1 * to_wide(x).var(0, ddof=1)).astype(bfloat16))
 
@@ -510,30 +509,30 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_keeps_float32_moments_and_rounds_the_parameter_once_a_step(name, on_backend):
-    p = nn.Parameter(engine.Tensor(halves(7, 5)))
+    p = nn.Parameter(tg.Tensor(halves(7, 5)))
     optimizer = OPTIMIZERS[name]([p])
-    wide = nn.Parameter(engine.Tensor(p.detach().numpy().astype(np.float32)))
+    wide = nn.Parameter(tg.Tensor(p.detach().numpy().astype(np.float32)))
     exact = OPTIMIZERS[name]([wide])
     for step in range(5):
         g = halves(7, 5, seed=step)
-        p.grad, wide.grad = engine.Tensor(g), engine.Tensor(g.astype(np.float32))
+        p.grad, wide.grad = tg.Tensor(g), tg.Tensor(g.astype(np.float32))
         optimizer.step()
         exact.step()
         assert_same(p.detach().numpy(), wide.detach().numpy().astype(bfloat16))
-        with engine.no_grad():
+        with tg.no_grad():
             wide.copy_(p)
     for moment in optimizer.state.get(p, {}).values():
-        assert moment.dtype == engine.float32
+        assert moment.dtype == tg.float32
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizers_state_survives_a_round_trip(name):
     def trained(steps: int, p: nn.Parameter, optimizer: optim.Optimizer) -> None:
         for step in range(steps):
-            p.grad = engine.Tensor(halves(7, 5, seed=step))
+            p.grad = tg.Tensor(halves(7, 5, seed=step))
             optimizer.step()
 
-    p = nn.Parameter(engine.Tensor(halves(7, 5)))
+    p = nn.Parameter(tg.Tensor(halves(7, 5)))
     optimizer = OPTIMIZERS[name]([p])
     trained(3, p, optimizer)
     saved = pickle.loads(pickle.dumps((p.detach(), optimizer.state_dict())))
@@ -547,14 +546,14 @@ def test_an_optimizers_state_survives_a_round_trip(name):
     for entries in halved["state"].values():
         entries.update({k: v.to("bfloat16") for k, v in entries.items() if k != "step"})
     restored.load_state_dict(halved)
-    assert all(v.dtype == engine.float32 for v in restored.state.get(q, {}).values())
+    assert all(v.dtype == tg.float32 for v in restored.state.get(q, {}).values())
 
 
 def test_training_in_bfloat16_follows_float32():
     def losses(dtype: str) -> list[float]:
         net = mlp(dtype)
         optimizer = optim.Adam(net.parameters(), lr=0.01)
-        x, labels = engine.Tensor(random(64, 20)).to(dtype), engine.tensor(np.arange(64) % 10)
+        x, labels = tg.Tensor(random(64, 20)).to(dtype), tg.tensor(np.arange(64) % 10)
         found = []
         for _ in range(30):
             optimizer.zero_grad()
@@ -570,8 +569,8 @@ def test_training_in_bfloat16_follows_float32():
 
 
 def test_gradients_are_clipped():
-    x = engine.zeros(300, dtype="bfloat16", requires_grad=True)
-    x.grad = engine.ones(300, dtype="bfloat16")
+    x = tg.zeros(300, dtype="bfloat16", requires_grad=True)
+    x.grad = tg.ones(300, dtype="bfloat16")
     total = nn.utils.clip_grad_norm_([x], 1.0)
     assert_close(total.numpy(), np.array(300**0.5), np.array(300**0.5, np.float32))
     assert_same(x.grad.numpy(), np.full(300, 300**-0.5, bfloat16))
@@ -580,36 +579,36 @@ def test_gradients_are_clipped():
 
 
 def test_dropout(on_backend):
-    engine.manual_seed(0)
-    x = engine.ones(1000, dtype="bfloat16", requires_grad=True)
+    tg.manual_seed(0)
+    x = tg.ones(1000, dtype="bfloat16", requires_grad=True)
     y = F.dropout(x, 0.5)
     y.sum().backward()
-    assert y.dtype == engine.bfloat16 and set(y.tolist()) == {0.0, 2.0}
+    assert y.dtype == tg.bfloat16 and set(y.tolist()) == {0.0, 2.0}
     assert_same(x.grad.numpy(), y.detach().numpy())
 
 
 def test_gradcheck_needs_float64():
-    x = engine.ones(2, dtype="bfloat16", requires_grad=True)
+    x = tg.ones(2, dtype="bfloat16", requires_grad=True)
     with pytest.raises(TypeError, match="gradcheck: an input is bfloat16; expected float64"):
-        engine.gradcheck(lambda x: x * 2, x)
+        tg.gradcheck(lambda x: x * 2, x)
 
 
 def test_second_derivatives():
-    x = engine.tensor([0.5, 2.0], dtype="bfloat16", requires_grad=True)
-    (g,) = engine.grad((x**3).sum(), x, create_graph=True)
+    x = tg.tensor([0.5, 2.0], dtype="bfloat16", requires_grad=True)
+    (g,) = tg.grad((x**3).sum(), x, create_graph=True)
     g.sum().backward()
-    assert x.grad.dtype == engine.bfloat16 and x.grad.tolist() == [3.0, 12.0]
+    assert x.grad.dtype == tg.bfloat16 and x.grad.tolist() == [3.0, 12.0]
 
 
 # --- files, batches, other libraries ---------------------------------------------------------------------------------
 
 
 def test_copies_and_pickles():
-    x = engine.tensor([0.1, -2.0], dtype="bfloat16", requires_grad=True)
+    x = tg.tensor([0.1, -2.0], dtype="bfloat16", requires_grad=True)
     x.sum().backward()
-    for y in (copy.copy(x), copy.deepcopy(x), pickle.loads(pickle.dumps(x)), engine.Tensor(x), x.clone(), x.detach()):
+    for y in (copy.copy(x), copy.deepcopy(x), pickle.loads(pickle.dumps(x)), tg.Tensor(x), x.clone(), x.detach()):
         assert_same(y.detach().numpy(), x.detach().numpy())
-    assert copy.deepcopy(x).grad.dtype == engine.bfloat16
+    assert copy.deepcopy(x).grad.dtype == tg.bfloat16
 
 
 def test_a_state_dict_survives_a_file_and_fits_modules_of_other_dtypes(tmp_path):
@@ -627,13 +626,13 @@ def test_a_state_dict_survives_a_file_and_fits_modules_of_other_dtypes(tmp_path)
     mlp("float32").load_state_dict(arrays)
     rounded = mlp("bfloat16")
     rounded.load_state_dict(mlp("float32").state_dict())
-    assert rounded[0].weight.dtype == engine.bfloat16
+    assert rounded[0].weight.dtype == tg.bfloat16
 
 
 def test_batches():
     x, labels = halves(10, 3), np.arange(10)
     for data in (
-        TensorDataset(engine.Tensor(x), engine.tensor(labels)),
+        TensorDataset(tg.Tensor(x), tg.tensor(labels)),
         list(zip(x, labels)),
         list(zip(x[:, 0], labels)),
     ):
@@ -645,7 +644,7 @@ def test_batches():
 
 def test_torchs_bfloat16_comes_and_goes_as_bits():
     theirs = torch.tensor([0.1, -2.0, math.inf], dtype=torch.bfloat16)
-    ours = engine.from_numpy(theirs.view(torch.int16).numpy().view(bfloat16))
+    ours = tg.from_numpy(theirs.view(torch.int16).numpy().view(bfloat16))
     assert ours.tolist() == theirs.tolist()
     ours[0] = 7.0  # one memory
     assert theirs[0].item() == 7

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import Tensor, nn, optim
-from engine.nn import init
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import Tensor, nn, optim
+from tilegrad.nn import init
 
 
 def parameter(*values: float) -> nn.Parameter:
-    return nn.Parameter(engine.tensor(values or (1.0, 2.0, 3.0)))
+    return nn.Parameter(tg.tensor(values or (1.0, 2.0, 3.0)))
 
 
 def assert_sound(x: Tensor) -> None:
@@ -66,7 +66,7 @@ STEPS = [
 def test_gradient_descent_by_hand(step):
     x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     found = []
-    for library, make in ((torch, lambda v: torch.nn.Parameter(torch.tensor(v))), (engine, lambda v: parameter(*v))):
+    for library, make in ((torch, lambda v: torch.nn.Parameter(torch.tensor(v))), (tg, lambda v: parameter(*v))):
         w = make([1.0, 2.0, 3.0])
         inputs = library.tensor(x)
         for _ in range(5):
@@ -83,14 +83,14 @@ def test_gradient_descent_by_hand(step):
 def test_augmented_assignment_writes_to_the_memory_that_all_views_see():
     w = parameter()
     array, head, tied = w.data, w.detach()[:1], nn.Parameter(w.data)
-    w.data -= 0.5 * engine.ones(3)
+    w.data -= 0.5 * tg.ones(3)
     w.data *= 2.0
     w.data += np.ones(3, np.float32)
     assert w.data is array and w.tolist() == tied.tolist() == [2.0, 4.0, 6.0] and head.tolist() == [2.0]
 
 
 def test_an_assigned_tensor_shares_its_memory_and_its_version():
-    w, t = parameter(), engine.zeros(3)
+    w, t = parameter(), tg.zeros(3)
     w.data = t
     assert w.data is t.data
     t.fill_(4.0)
@@ -104,7 +104,7 @@ def test_an_assigned_tensor_shares_its_memory_and_its_version():
 @pytest.mark.parametrize("step", [descend_rebinding, descend_in_place])
 def test_a_graph_that_saved_the_tensor_does_not_go_on_with_other_values(step):
     w = parameter()
-    w.grad = engine.ones(3)
+    w.grad = tg.ones(3)
     loss = (w * w).sum()
     step(w, 0.1)
     with pytest.raises(RuntimeError, match="a tensor saved by 'mul' was written to in place"):
@@ -115,17 +115,17 @@ def test_a_graph_that_saved_the_tensor_does_not_go_on_with_other_values(step):
 def test_data_of_any_shape_dtype_and_history():
     w = parameter()
     for value in (
-        engine.zeros(2, 2),
-        engine.zeros(3, dtype="float64"),
-        engine.zeros(3, requires_grad=True) * 2,
-        nn.Parameter(engine.zeros(1)),
+        tg.zeros(2, 2),
+        tg.zeros(3, dtype="float64"),
+        tg.zeros(3, requires_grad=True) * 2,
+        nn.Parameter(tg.zeros(1)),
         np.zeros(4, np.float32),
     ):
         w.data = value
         assert_sound(w)
         assert w.shape == value.shape and w.dtype == value.dtype and w.requires_grad and w.is_leaf
-    x = engine.zeros(2)
-    x.data = engine.tensor([1, 2])
+    x = tg.zeros(2)
+    x.data = tg.tensor([1, 2])
     assert x.dtype == np.int64
     x.data = np.arange(2, dtype=">f4")  # as a tensor holds it
     assert x.dtype == np.dtype("float32") and x.data.dtype.isnative and x.tolist() == [0.0, 1.0]
@@ -140,7 +140,7 @@ def test_data_of_any_shape_dtype_and_history():
         (torch.zeros(3), TypeError, "data: expected a tensor or an array; got Tensor"),
         (np.zeros(3, complex), TypeError, "data: the array is complex128; expected one of"),
         (np.array([{}]), TypeError, "data: the array is object; expected one of"),
-        (engine.tensor([1, 2, 3]), RuntimeError, "data: got int64 for a tensor that requires grad"),
+        (tg.tensor([1, 2, 3]), RuntimeError, "data: got int64 for a tensor that requires grad"),
     ],
     ids=str,
 )
@@ -155,20 +155,20 @@ def test_what_cannot_be_data_is_an_error_at_the_assignment(value, error, text):
 
 
 def test_a_view_that_got_other_memory_no_longer_stands_in_the_way():
-    x = engine.zeros(4)
+    x = tg.zeros(4)
     view = x[:2]
     view.data = np.ones(2, np.float32)
-    x.mul_(engine.ones(4, requires_grad=True))  # must be differentiated, which living views forbid
+    x.mul_(tg.ones(4, requires_grad=True))  # must be differentiated, which living views forbid
     assert x.requires_grad and view.tolist() == [1.0, 1.0]
 
 
 def test_a_module_on_other_memory():
     layer = nn.Linear(2, 3)
     optimizer = optim.SGD(layer.parameters(), lr=0.5)
-    layer.weight.data = engine.zeros(3, 2)
+    layer.weight.data = tg.zeros(3, 2)
     layer.bias.data = np.ones(3, np.float32)
     assert dict(layer.named_parameters()).keys() == {"weight", "bias"}
-    layer(engine.ones(1, 2)).sum().backward()
+    layer(tg.ones(1, 2)).sum().backward()
     optimizer.step()
     assert layer.weight.tolist() == [[-0.5, -0.5]] * 3 and layer.bias.tolist() == [0.5] * 3
 
@@ -177,23 +177,23 @@ def test_a_module_on_other_memory():
 def test_making_tensors_from_tensors(make):
     x = parameter()
     act = {
-        "tensor": lambda: engine.tensor(x),
+        "tensor": lambda: tg.tensor(x),
         "parameter": lambda: Tensor(x),
-        "as_tensor": lambda: engine.as_tensor([x, x]),
-        "list": lambda: engine.tensor([[x, x.detach()], [x, x]]),
+        "as_tensor": lambda: tg.as_tensor([x, x]),
+        "list": lambda: tg.tensor([[x, x.detach()], [x, x]]),
         "Parameter": lambda: nn.Parameter(x),
-        "from_numpy": lambda: engine.from_numpy(x.detach().numpy()),
-        "from_dlpack": lambda: engine.from_dlpack(x.detach()),
+        "from_numpy": lambda: tg.from_numpy(x.detach().numpy()),
+        "from_dlpack": lambda: tg.from_dlpack(x.detach()),
     }[make]
     assert_sound(act())
     assert_same(act().detach().numpy().ravel()[:3], x.detach().numpy())
     with pytest.raises(TypeError, match="from_numpy: expected a NumPy array; got Parameter"):
-        engine.from_numpy(x)
+        tg.from_numpy(x)
 
 
 @pytest.mark.parametrize("make", [Tensor, nn.Parameter])
 def test_a_tensor_made_of_another_shares_its_memory_and_its_version(make):
-    x = engine.ones(3)
+    x = tg.ones(3)
     y = make(x)
     y.requires_grad_()
     loss = (y * y).sum()
@@ -225,14 +225,14 @@ FILLS = {
 @pytest.mark.parametrize("name", FILLS)
 def test_init_of_an_array(name):
     fill, args = getattr(init, name), FILLS[name]
-    w, want = nn.Parameter(engine.full((3, 4), 9.0)), engine.full((3, 4), 9.0)
-    engine.manual_seed(0)
+    w, want = nn.Parameter(tg.full((3, 4), 9.0)), tg.full((3, 4), 9.0)
+    tg.manual_seed(0)
     fill(want, *args)
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     assert fill(w.data, *args) is w.data
     assert_same(w.detach().numpy(), want.numpy())
     foreign = np.full((3, 4), 9.0, ">f4")
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     assert_same(fill(foreign, *args).astype(np.float32), want.numpy())
     with pytest.raises(TypeError, match=f"{name}: got a list; expected a tensor, or an array"):
         fill([[1.0]], *args)
@@ -243,11 +243,11 @@ def test_in_place_methods_are_the_tensors_not_the_arrays():
     for name in ("fill_", "copy_", "zero_", "clamp_", "normal_", "add_"):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(w.data, name)
-    with engine.no_grad():
+    with tg.no_grad():
         w.fill_(2.0)
         w.clamp_(0.0, 1.0)
-        w -= 0.5 * engine.ones(3)
-        w.copy_(w + engine.ones(3))
+        w -= 0.5 * tg.ones(3)
+        w.copy_(w + tg.ones(3))
     assert w.tolist() == [1.5] * 3 and w.requires_grad and w.is_leaf
 
 
@@ -259,16 +259,16 @@ def test_in_place_methods_are_the_tensors_not_the_arrays():
     [
         (1.0, TypeError, "grad: got a float; expected a Tensor or None"),
         (np.zeros(3, np.float32), TypeError, "grad: got a ndarray; expected a Tensor or None"),
-        (engine.zeros(4), ValueError, "grad: the gradient is (4,) but the tensor (3,); expected one shape"),
-        (engine.zeros(1, 3), ValueError, "grad: the gradient is (1, 3) but the tensor (3,)"),
-        (engine.tensor(0.0), ValueError, "grad: the gradient is () but the tensor (3,)"),
-        (engine.zeros(3, dtype="float64"), TypeError, "grad: the gradient is float64 but the tensor float32"),
+        (tg.zeros(4), ValueError, "grad: the gradient is (4,) but the tensor (3,); expected one shape"),
+        (tg.zeros(1, 3), ValueError, "grad: the gradient is (1, 3) but the tensor (3,)"),
+        (tg.tensor(0.0), ValueError, "grad: the gradient is () but the tensor (3,)"),
+        (tg.zeros(3, dtype="float64"), TypeError, "grad: the gradient is float64 but the tensor float32"),
     ],
     ids=str,
 )
 def test_what_cannot_be_the_gradient_is_an_error_at_the_assignment(value, error, text):
     w = parameter()
-    w.grad = before = engine.ones(3)
+    w.grad = before = tg.ones(3)
     with pytest.raises(error, match=re.escape(text)):
         w.grad = value
     with pytest.raises(ValueError, match="grad: got the tensor itself"):
@@ -278,13 +278,13 @@ def test_what_cannot_be_the_gradient_is_an_error_at_the_assignment(value, error,
 
 def test_what_can_be_the_gradient():
     w = parameter()
-    for value in (None, parameter(), engine.ones(3, requires_grad=True) * 2, engine.ones(3)):
+    for value in (None, parameter(), tg.ones(3, requires_grad=True) * 2, tg.ones(3)):
         w.grad = value
         assert w.grad is value
-    w.grad -= engine.ones(3)
+    w.grad -= tg.ones(3)
     w.grad = w.grad * 2
     del w.grad
     assert w.grad is None
-    x = engine.zeros(2, dtype="int64")
-    x.grad = engine.ones(2, dtype="int64")
+    x = tg.zeros(2, dtype="int64")
+    x.grad = tg.ones(2, dtype="int64")
     assert x.grad.tolist() == [1, 1]

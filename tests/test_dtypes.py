@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import dtypes
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.oracle import to_tensor
+from tilegrad import dtypes
 
 
 def test_names_are_numpy_dtypes():
     for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "bool"):
-        assert getattr(engine, name) == np.dtype(name)
+        assert getattr(tg, name) == np.dtype(name)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_names_are_numpy_dtypes():
         (ml_dtypes.bfloat16, "bfloat16"),
         (np.float64, "float64"),
         (np.dtype(">f4"), "float32"),
-        (engine.int32, "int32"),
+        (tg.int32, "int32"),
     ],
 )
 def test_as_dtype(given, want):
@@ -85,11 +85,11 @@ def test_promote_refuses_foreign_dtypes():
 
 
 def test_numpy_scalars_count_as_numbers():
-    x = engine.ones(2)
+    x = tg.ones(2)
     assert (x * np.float64(0.1)).dtype == (np.float64(0.1) * x).dtype == np.float32
     assert (x * ml_dtypes.bfloat16(0.5)).dtype == (ml_dtypes.bfloat16(0.5) * x).dtype == np.float32
-    assert (engine.arange(2) * ml_dtypes.bfloat16(0.5)).dtype == np.float32
-    assert_same((engine.ones(2, dtype="int32") + np.int64(1)).numpy(), np.full(2, 2, np.int32))
+    assert (tg.arange(2) * ml_dtypes.bfloat16(0.5)).dtype == np.float32
+    assert_same((tg.ones(2, dtype="int32") + np.int64(1)).numpy(), np.full(2, 2, np.int32))
 
 
 def test_what_a_dtype_is():
@@ -109,10 +109,10 @@ def test_what_can_be_written_into_what():
 
 @pytest.mark.parametrize("flags", [(True,), (False, True), (True, True), (False, False)], ids=str)
 def test_to_takes_non_blocking_and_copy_in_their_place(flags):
-    x, y = engine.ones(3), torch.ones(3)
+    x, y = tg.ones(3), torch.ones(3)
     for ours, theirs in (
-        ((engine.float32,), (torch.float32,)),
-        (("cpu", engine.float32), ("cpu", torch.float32)),
+        ((tg.float32,), (torch.float32,)),
+        (("cpu", tg.float32), ("cpu", torch.float32)),
         ((x,), (y,)),
     ):
         got, want = x.to(*ours, *flags), y.to(*theirs, *flags)

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import kernels
-from kernels import gpu
-from kernels.cuda_extra import extra_for
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.cuda_extra import extra_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,10 +94,12 @@ def test_arrays_of_two_devices_are_refused():
     if not gpu.is_simulated():
         pytest.skip("a real GPU is in use")
     host, device = np.ones(2, np.float32), gpu.xp().ones(2, np.float32)
-    assert kernels.of(host).__name__ == "kernels.cpu"
-    assert kernels.of(None, device).__name__ == "kernels.triton_backend"
+    assert kernels.of(host).__name__ == "tilegrad.kernels.backends.cpu"
+    assert kernels.of(None, device).__name__ == "tilegrad.kernels.backends.triton"
     for arrays in ((host, device), (device, host), (device, None, host)):
-        with pytest.raises(TypeError, match="expected arrays of one device.*numpy.ndarray|kernels.simulated.ndarray"):
+        with pytest.raises(
+            TypeError, match="expected arrays of one device.*numpy.ndarray|tilegrad.kernels.simulate.arrays.ndarray"
+        ):
             kernels.of(*arrays)
     with pytest.raises(TypeError, match="got builtins.list"):
         kernels.of([1.0])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import kernels
-from bench import arguments
-from kernels.paths import user_path
+from tilegrad import kernels
+from tilegrad.bench import arguments
+from tilegrad.kernels.system.paths import user_path
 
 ROOT = Path(kernels.__file__).parents[1]
 
@@ -35,7 +35,7 @@ def test_every_flag_that_is_a_path(home):
 
 
 def test_the_tuning_cache(home, monkeypatch):
-    from kernels import tuning_cache
+    from tilegrad.kernels.launch import tuning_cache
 
     monkeypatch.setenv("TILEGRAD_CACHE", "~/tuned")
     assert tuning_cache.path() == home / "tuned" / "autotune.json"

@@ -15,10 +15,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-import engine
-from engine import Generator
-from kernels import reference
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import Generator
+from tilegrad.kernels.backends import reference
 
 Z = NormalDist().inv_cdf(1 - 0.5e-9)
 N = 200_000
@@ -44,17 +44,17 @@ def assert_mean(x: np.ndarray, mean: float, variance: float) -> None:
 
 DRAWS = {
     # what is drawn, and the words that it takes
-    "rand": (lambda g: engine.rand(5, 3, generator=g), 15),
-    "rand float64": (lambda g: engine.rand(5, 3, generator=g, dtype="float64"), 30),
-    "rand float16": (lambda g: engine.rand(5, 3, generator=g, dtype="float16"), 15),
-    "randn": (lambda g: engine.randn(5, 3, generator=g), 32),
-    "randn float64": (lambda g: engine.randn(4, generator=g, dtype="float64"), 8),
-    "randint": (lambda g: engine.randint(3, 9, (7,), generator=g), 14),
-    "randperm": (lambda g: engine.randperm(7, generator=g), 14),
-    "dropout": (lambda g: engine.dropout(engine.ones(7), 0.5, generator=g), 7),
-    "uniform_": (lambda g: engine.empty(7).uniform_(generator=g), 7),
-    "normal_": (lambda g: engine.empty(7).normal_(generator=g), 16),
-    "nothing": (lambda g: engine.rand(0, 3, generator=g), 0),
+    "rand": (lambda g: tg.rand(5, 3, generator=g), 15),
+    "rand float64": (lambda g: tg.rand(5, 3, generator=g, dtype="float64"), 30),
+    "rand float16": (lambda g: tg.rand(5, 3, generator=g, dtype="float16"), 15),
+    "randn": (lambda g: tg.randn(5, 3, generator=g), 32),
+    "randn float64": (lambda g: tg.randn(4, generator=g, dtype="float64"), 8),
+    "randint": (lambda g: tg.randint(3, 9, (7,), generator=g), 14),
+    "randperm": (lambda g: tg.randperm(7, generator=g), 14),
+    "dropout": (lambda g: tg.dropout(tg.ones(7), 0.5, generator=g), 7),
+    "uniform_": (lambda g: tg.empty(7).uniform_(generator=g), 7),
+    "normal_": (lambda g: tg.empty(7).normal_(generator=g), 16),
+    "nothing": (lambda g: tg.rand(0, 3, generator=g), 0),
 }
 
 
@@ -76,45 +76,45 @@ def test_a_seed_fixes_what_is_drawn_and_how_far_the_stream_moves(name):
 
 def test_manual_seed_fixes_the_default_generator():
     def draw():
-        return [engine.rand(3).tolist(), engine.randn(3).tolist(), engine.randint(9, (3,)).tolist()]
+        return [tg.rand(3).tolist(), tg.randn(3).tolist(), tg.randint(9, (3,)).tolist()]
 
-    assert engine.manual_seed(5) is engine.random.default_generator
+    assert tg.manual_seed(5) is tg.random.default_generator
     first = draw()
-    engine.manual_seed(5)
+    tg.manual_seed(5)
     assert draw() == first
-    engine.manual_seed(6)
+    tg.manual_seed(6)
     assert draw() != first
-    assert_same(engine.rand_like(engine.ones(3, dtype="float64")).numpy(), again(6).rand(3, dtype="float64").numpy())
-    assert_same(engine.randn_like(engine.ones(3)).numpy(), again(6, 6).randn(3).numpy())
+    assert_same(tg.rand_like(tg.ones(3, dtype="float64")).numpy(), again(6).rand(3, dtype="float64").numpy())
+    assert_same(tg.randn_like(tg.ones(3)).numpy(), again(6, 6).randn(3).numpy())
 
 
 def again(seed, skipped=0):
     """The engine with its default generator where the draws of the test above have left it."""
-    engine.manual_seed(seed)
-    engine.random.default_generator.take(3 + 8 + 6 + skipped)
-    return engine
+    tg.manual_seed(seed)
+    tg.random.default_generator.take(3 + 8 + 6 + skipped)
+    return tg
 
 
 def test_draws_are_addressed_by_offset_alone():
     """Five and then seven are twelve; what another draw took in between only moves the offset."""
     g, h = Generator(3), Generator(3)
-    parts = np.concatenate([engine.rand(5, generator=g).numpy(), engine.rand(7, generator=g).numpy()])
-    assert_same(engine.rand(12, generator=h).numpy(), parts)
+    parts = np.concatenate([tg.rand(5, generator=g).numpy(), tg.rand(7, generator=g).numpy()])
+    assert_same(tg.rand(12, generator=h).numpy(), parts)
     g.set_state((3, 5))
-    assert_same(engine.rand(7, generator=g).numpy(), parts[5:])
+    assert_same(tg.rand(7, generator=g).numpy(), parts[5:])
     g.set_state((3, 0))
-    engine.rand(5, dtype="float16", generator=g)  # as many words
-    assert_same(engine.rand(7, generator=g).numpy(), parts[5:])
+    tg.rand(5, dtype="float16", generator=g)  # as many words
+    assert_same(tg.rand(7, generator=g).numpy(), parts[5:])
 
 
 def test_uniform_numbers_are_the_high_bits_of_the_words():
     words = reference.random_bits(7, 4, 6)
     g = Generator(7)
     g.set_state((7, 4))
-    assert_same(engine.rand(6, generator=g).numpy(), (words >> 8).astype(np.float32) / np.float32(2**24))
+    assert_same(tg.rand(6, generator=g).numpy(), (words >> 8).astype(np.float32) / np.float32(2**24))
     g.set_state((7, 4))
     pairs = words[0::2].astype(np.uint64) << np.uint64(32) | words[1::2]
-    assert_same(engine.rand(3, generator=g, dtype="float64").numpy(), (pairs >> np.uint64(11)) / 2.0**53)
+    assert_same(tg.rand(3, generator=g, dtype="float64").numpy(), (pairs >> np.uint64(11)) / 2.0**53)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**64, 2**64 + 5, np.int64(7), 2**200 + 1])
@@ -147,7 +147,7 @@ def test_threads_never_draw_the_same_words():
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_uniform(dtype):
-    x = engine.rand(N, generator=Generator(11), dtype=dtype).numpy().astype(np.float64)
+    x = tg.rand(N, generator=Generator(11), dtype=dtype).numpy().astype(np.float64)
     assert x.min() >= 0.0 and x.max() < 1.0
     # The numbers are k / 2^bits: their mean is half a step below 1/2.
     step = 2.0 ** -{"float16": 11, "float32": 24, "float64": 53}[dtype]
@@ -175,8 +175,8 @@ def test_a_uniform_number_stays_below_its_upper_bound(a, b, dtype):
     for word, least in ((2**32 - 1, False), (0, True)):
         g = Generator(0)
         g.bits = lambda n, word=word: np.full(n, word, np.uint32)
-        x = engine.zeros(3, dtype=dtype).uniform_(a, b, generator=g).numpy().astype(np.float64)
-        low, high = (float(np.asarray(bound, engine.zeros((), dtype=dtype).dtype)) for bound in (a, b))
+        x = tg.zeros(3, dtype=dtype).uniform_(a, b, generator=g).numpy().astype(np.float64)
+        low, high = (float(np.asarray(bound, tg.zeros((), dtype=dtype).dtype)) for bound in (a, b))
         assert (x == low).all() if least or low == high else ((low <= x) & (x < b)).all(), x
 
 
@@ -190,7 +190,7 @@ def test_normal_numbers_are_finite_also_where_the_uniform_one_is_0(dtype):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_normal(dtype):
-    x = engine.randn(N + 1, generator=Generator(12), dtype=dtype).numpy().astype(np.float64)
+    x = tg.randn(N + 1, generator=Generator(12), dtype=dtype).numpy().astype(np.float64)
     assert_mean(x, 0.0, 1.0)
     assert_mean(x**2, 1.0, 2.0)
     assert_mean(x**3, 0.0, 15.0)
@@ -204,46 +204,46 @@ def test_normal(dtype):
 
 @pytest.mark.parametrize(("low", "high"), [(0, 2), (-3, 4), (10, 11), (0, 1000)])
 def test_integers(low, high):
-    x = engine.randint(low, high, (N,), generator=Generator(13)).numpy()
+    x = tg.randint(low, high, (N,), generator=Generator(13)).numpy()
     assert x.dtype == np.int64 and x.min() == low and x.max() == high - 1
     if high - low > 1:
         assert_uniform(np.bincount(x - low, minlength=high - low))
 
 
 def test_integers_over_the_whole_range():
-    x = engine.randint(-(2**63), 2**63, (N,), generator=Generator(14)).numpy()
+    x = tg.randint(-(2**63), 2**63, (N,), generator=Generator(14)).numpy()
     assert_uniform(np.bincount((x >> 58) + 32, minlength=64))
-    assert engine.randint(2**63 - 1, 2**63, (2,)).tolist() == [2**63 - 1] * 2
-    assert engine.randint(5, (2, 3)).shape == (2, 3) and engine.randint(0, 5, (2,), dtype="float32").dtype == np.float32
+    assert tg.randint(2**63 - 1, 2**63, (2,)).tolist() == [2**63 - 1] * 2
+    assert tg.randint(5, (2, 3)).shape == (2, 3) and tg.randint(0, 5, (2,), dtype="float32").dtype == np.float32
     for low, high in ((3, 3), (4, 3), (0, 2**64), (-(2**64), 0)):
         with pytest.raises(ValueError, match=f"randint: expected low < high within int64; got low={low}, high={high}"):
-            engine.randint(low, high, (2,))
+            tg.randint(low, high, (2,))
 
 
 def test_permutations():
-    x = engine.randperm(1000, generator=Generator(15)).numpy()
+    x = tg.randperm(1000, generator=Generator(15)).numpy()
     assert sorted(x.tolist()) == list(range(1000)) and x.dtype == np.int64
-    assert engine.randperm(0).tolist() == [] and engine.randperm(1).tolist() == [0]
+    assert tg.randperm(0).tolist() == [] and tg.randperm(1).tolist() == [0]
     # Each of the 24 orders of 4 comes equally often.
     g, orders = Generator(16), {}
     for _ in range(24 * 200):
-        order = tuple(engine.randperm(4, generator=g).tolist())
+        order = tuple(tg.randperm(4, generator=g).tolist())
         orders[order] = orders.get(order, 0) + 1
     assert len(orders) == 24
     assert_uniform(np.array(list(orders.values())))
 
 
 def test_uniform_and_normal_in_place():
-    x = engine.empty(N, dtype="float64").uniform_(-2, 3, generator=Generator(17)).numpy()
+    x = tg.empty(N, dtype="float64").uniform_(-2, 3, generator=Generator(17)).numpy()
     assert x.min() >= -2 and x.max() < 3
     assert_mean(x, 0.5, 25 / 12)
-    y = engine.empty(N, dtype="float64").normal_(5, 0.5, generator=Generator(18)).numpy()
+    y = tg.empty(N, dtype="float64").normal_(5, 0.5, generator=Generator(18)).numpy()
     assert_mean(y, 5.0, 0.25)
     assert_mean((y - 5.0) ** 2, 0.25, 2 * 0.25**2)
 
 
 def test_two_unseeded_processes_differ():
     """The default generator's first seed is the operating system's."""
-    command = [sys.executable, "-c", "import engine; print(engine.random.default_generator.seed)"]
+    command = [sys.executable, "-c", "import tilegrad; print(tilegrad.random.default_generator.seed)"]
     seeds = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
     assert len(seeds) == 2

@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from bench import results
-from engine.data import atomic, idx
 from examples import mnist_training
-from kernels import files, tuning_cache
+from tilegrad.bench import results
+from tilegrad.data import atomic, idx
+from tilegrad.kernels.launch import tuning_cache
+from tilegrad.kernels.system import files
 
 
 class Interrupt:

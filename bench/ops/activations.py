@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ops.op import Op, Shape, Sizes, Variant, normal
+from tilegrad.bench.ops.op import Op, Shape, Sizes, Variant, normal
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
@@ -42,7 +42,7 @@ def _activation(
     )
 
 
-# FLOP an element, forward and backward, by the formulas of kernels/activations_reference.py:
+# FLOP an element, forward and backward, by the formulas of kernels/activations/reference.py:
 VARIANTS = (
     # max;  a comparison
     _activation("relu", 1, 1, True, lambda t, i: t.relu(i.x), lambda cp, i: cp.maximum(i.x, 0)),

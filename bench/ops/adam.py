@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
+from tilegrad.bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
 
 STEP, LR = 10, 1e-2  # large enough for the check to see an update that is 1 % off
 

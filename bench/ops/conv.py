@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.ops.op import Inputs, Op, Shape, Sizes, Variant, channels_last, normal
+from tilegrad.bench.ops.op import Inputs, Op, Shape, Sizes, Variant, channels_last, normal
 
 
 class Geometry(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
+from tilegrad.bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
 
 GELU_FLOPS = 5  # x / 2 (1 + erf(x sqrt(1/2))): three products, an erf, a sum
 

@@ -72,7 +72,7 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """What `python -m bench NAME` measures.
+    """What `python -m tilegrad.bench NAME` measures.
 
     axes        names of a shape's numbers: what --shapes expects
     cpu, cuda   the shapes that are measured where none are asked for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.ops.op import Op, Shape, Sizes, Variant, channels_last
+from tilegrad.bench.ops.op import Op, Shape, Sizes, Variant, channels_last
 
 WINDOW = (2, 2)
 TAP = 1  # bytes: which of the window's pixels was the largest

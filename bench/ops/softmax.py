@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
+from tilegrad.bench.ops.op import Inputs, Op, Shape, Sizes, Variant, normal
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:

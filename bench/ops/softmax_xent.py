@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.ops.op import Op, Shape, Sizes, Variant, normal
+from tilegrad.bench.ops.op import Op, Shape, Sizes, Variant, normal
 
 LABEL, LOSS = 8, 4  # bytes: t is int64; m, s and a loss are float32 for every dtype of at most 32 bits
 

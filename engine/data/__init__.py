@@ -1,10 +1,10 @@
 """Data: bytes in, arrays out. IDX files and MNIST as NumPy arrays; datasets, and loaders that batch them."""
 
-from engine.data.collate import default_collate
-from engine.data.idx import read_idx, write_idx
-from engine.data.images import image_batch
-from engine.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
-from engine.data.mnist import mnist
+from tilegrad.data.collate import default_collate
+from tilegrad.data.idx import read_idx, write_idx
+from tilegrad.data.images import image_batch
+from tilegrad.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
+from tilegrad.data.mnist import mnist
 
 __all__ = [
     "DataLoader",

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.dtypes import is_number
-from engine.ops.shape import stack
-from engine.tensor import Tensor
+from tilegrad.dtypes import is_number
+from tilegrad.ops.shape import stack
+from tilegrad.tensor import Tensor
 
 
 def default_collate(samples: Sequence[Any]) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import recording
-from engine.ops.operands import require_one_device
-from engine.tensor import Tensor, wrap
-from kernels import of
+from tilegrad.captured import account as recording
+from tilegrad.kernels import of
+from tilegrad.ops.operands import require_one_device
+from tilegrad.tensor import Tensor, wrap
 
 
 def image_batch(images: Tensor, index: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from engine import random
-from engine.data.collate import default_collate
-from engine.tensor import Tensor
+from tilegrad import random
+from tilegrad.data.collate import default_collate
+from tilegrad.tensor import Tensor
 
 
 class Dataset:
@@ -107,7 +107,7 @@ class DataLoader:
     sampler     an iterable of indices that gives the order instead
     drop_last   leave out the last batch if it is not full
     collate_fn  makes a batch of a list of samples; by default `default_collate`
-    generator   where shuffles come from; by default the engine's, so that `engine.manual_seed` fixes them
+    generator   where shuffles come from; by default the engine's, so that `tilegrad.manual_seed` fixes them
 
     A batch of a TensorDataset (or of Subsets of one) is one indexing operation a tensor: the same batch that
     `default_collate` would make of its samples, without a loop over them.
@@ -205,7 +205,7 @@ def _as_generator(op: str, generator: random.Generator | None) -> random.Generat
     if generator is None:
         return random.default_generator
     if not isinstance(generator, random.Generator):
-        raise TypeError(f"{op}: generator is {type(generator).__name__}; expected an engine.random.Generator")
+        raise TypeError(f"{op}: generator is {type(generator).__name__}; expected an tilegrad.random.Generator")
     return generator
 
 

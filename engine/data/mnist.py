@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.idx import read_idx
-from kernels.paths import user_path
+from tilegrad.data.idx import read_idx
+from tilegrad.kernels.system.paths import user_path
 
 FILES = {  # split -> images, labels
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -71,7 +71,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _from_cache(split: str) -> tuple[np.ndarray, np.ndarray]:
-    from engine.data import mnist_sources  # here: `import engine` need not wait for what downloads need
+    from tilegrad.data import mnist_sources  # here: `import tilegrad` need not wait for what downloads need
 
     files = mnist_sources.cached(FILES[split])
     images, labels = (read_idx(files[name], name=name) for name in FILES[split])

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from engine.data import fetch
-from engine.data.idx import encode_idx
-from engine.data.mnist import FILES
-from engine.data.unpickle import load_arrays
+from tilegrad.data import fetch
+from tilegrad.data.idx import encode_idx
+from tilegrad.data.mnist import FILES
+from tilegrad.data.unpickle import load_arrays
 
 # Of the decompressed files: mirrors compress them anew.
 SHA256 = {

@@ -1,11 +1,11 @@
 """Neural-network modules, with PyTorch's names, defaults, weight layouts and state-dict keys.
 
-from engine import nn
-from engine.nn import functional as F
+from tilegrad import nn
+from tilegrad.nn import functional as F
 """
 
-from engine.nn import functional, init, utils
-from engine.nn.activation import (
+from tilegrad.nn import functional, init, utils
+from tilegrad.nn.activation import (
     ELU,
     GELU,
     GLU,
@@ -26,12 +26,12 @@ from engine.nn.activation import (
     Softsign,
     Tanh,
 )
-from engine.nn.containers import ModuleDict, ModuleList, Sequential
-from engine.nn.conv import Conv2d
-from engine.nn.dropout import Dropout, Dropout2d
-from engine.nn.embedding import Embedding
-from engine.nn.linear import Flatten, Identity, Linear, Unflatten
-from engine.nn.loss import (
+from tilegrad.nn.containers import ModuleDict, ModuleList, Sequential
+from tilegrad.nn.conv import Conv2d
+from tilegrad.nn.dropout import Dropout, Dropout2d
+from tilegrad.nn.embedding import Embedding
+from tilegrad.nn.linear import Flatten, Identity, Linear, Unflatten
+from tilegrad.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -42,10 +42,10 @@ from engine.nn.loss import (
     NLLLoss,
     SmoothL1Loss,
 )
-from engine.nn.module import Module
-from engine.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from engine.nn.parameter import Parameter
-from engine.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from tilegrad.nn.module import Module
+from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 
 __all__ = [
     "AdaptiveAvgPool2d",

@@ -1,12 +1,12 @@
-"""Activation layers: `engine.nn.functional` has the formulas."""
+"""Activation layers: `tilegrad.nn.functional` has the formulas."""
 
 from __future__ import annotations
 
-from engine import ops
-from engine.nn import functional as F
-from engine.nn.arguments import one_of
-from engine.nn.module import Module
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.nn import functional as F
+from tilegrad.nn.arguments import one_of
+from tilegrad.nn.module import Module
+from tilegrad.tensor import Tensor
 
 
 class _Inplace(Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.tensor import Tensor
+from tilegrad.tensor import Tensor
 
 
 def is_int(value: Any) -> bool:

@@ -6,12 +6,12 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from engine import recording
-from engine.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
-from engine.nn.conv import Conv2d
-from engine.nn.linear import Linear
-from engine.nn.module import MODULE, Module
-from engine.nn.pool import MaxPool2d
+from tilegrad.captured import account as recording
+from tilegrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from tilegrad.nn.conv import Conv2d
+from tilegrad.nn.linear import Linear
+from tilegrad.nn.module import MODULE, Module
+from tilegrad.nn.pool import MaxPool2d
 
 S = TypeVar("S", bound="_Sequence")
 

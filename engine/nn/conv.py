@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import ops
-from engine.create import empty
-from engine.nn import init
-from engine.nn.arguments import one_of, pair, size
-from engine.nn.functional.conv import conv2d, require_padding_name, same_padding
-from engine.nn.module import Module
-from engine.nn.parameter import Parameter
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.create import empty
+from tilegrad.nn import init
+from tilegrad.nn.arguments import one_of, pair, size
+from tilegrad.nn.functional.conv import conv2d, require_padding_name, same_padding
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
+from tilegrad.tensor import Tensor
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -75,7 +75,7 @@ class Conv2d(Module):
         return self.forward_activated(input, None)
 
     def forward_activated(self, input: Tensor, activation: str | None) -> Tensor:
-        """act(convolution) as one primitive; activation is a name of engine.ops.ACTIVATIONS, or None."""
+        """act(convolution) as one primitive; activation is a name of tilegrad.ops.ACTIVATIONS, or None."""
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = ops.pad(input, self._pad_widths(), self.padding_mode), 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine.nn import functional as F
-from engine.nn.arguments import probability
-from engine.nn.module import Module
-from engine.tensor import Tensor
+from tilegrad.nn import functional as F
+from tilegrad.nn.arguments import probability
+from tilegrad.nn.module import Module
+from tilegrad.tensor import Tensor
 
 
 class Dropout(Module):

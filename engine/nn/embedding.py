@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.autograd import no_grad
-from engine.create import empty
-from engine.nn import functional as F
-from engine.nn import init
-from engine.nn.arguments import size
-from engine.nn.functional.embedding import padding_row
-from engine.nn.module import Module
-from engine.nn.parameter import Parameter
-from engine.tensor import Tensor
+from tilegrad.autograd.backward import no_grad
+from tilegrad.create import empty
+from tilegrad.nn import functional as F
+from tilegrad.nn import init
+from tilegrad.nn.arguments import size
+from tilegrad.nn.functional.embedding import padding_row
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
+from tilegrad.tensor import Tensor
 
 
 class Embedding(Module):

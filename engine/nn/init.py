@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import no_grad
-from engine.device import is_array
-from engine.random import Generator
-from engine.tensor import Tensor
+from tilegrad.autograd.backward import no_grad
+from tilegrad.device import is_array
+from tilegrad.random import Generator
+from tilegrad.tensor import Tensor
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:

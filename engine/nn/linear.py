@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine import ops
-from engine.create import empty
-from engine.nn import init
-from engine.nn.arguments import size
-from engine.nn.module import Module
-from engine.nn.parameter import Parameter
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.create import empty
+from tilegrad.nn import init
+from tilegrad.nn.arguments import size
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
+from tilegrad.tensor import Tensor
 
 
 class Linear(Module):
@@ -44,7 +44,7 @@ class Linear(Module):
         return ops.linear(input, self.weight, self.bias)
 
     def forward_activated(self, input: Tensor, activation: str) -> Tensor:
-        """act(x W^T + b) as one primitive; activation is a name of engine.ops.ACTIVATIONS."""
+        """act(x W^T + b) as one primitive; activation is a name of tilegrad.ops.ACTIVATIONS."""
         return ops.linear(input, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:

@@ -1,11 +1,11 @@
-"""Loss layers: `engine.nn.functional` has the formulas. Class and positive weights are buffers."""
+"""Loss layers: `tilegrad.nn.functional` has the formulas. Class and positive weights are buffers."""
 
 from __future__ import annotations
 
-from engine.nn import functional as F
-from engine.nn.arguments import one_of
-from engine.nn.module import Module
-from engine.tensor import Tensor
+from tilegrad.nn import functional as F
+from tilegrad.nn.arguments import one_of
+from tilegrad.nn.module import Module
+from tilegrad.tensor import Tensor
 
 
 class _Loss(Module):

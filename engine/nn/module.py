@@ -13,12 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from engine import dtypes, recording
-from engine.autograd import RemovableHandle, no_grad
-from engine.moves import destination
-from engine.nn import state
-from engine.nn.parameter import Parameter
-from engine.tensor import Storage, Tensor
+from tilegrad import dtypes
+from tilegrad.autograd.backward import RemovableHandle, no_grad
+from tilegrad.captured import account as recording
+from tilegrad.nn import state
+from tilegrad.nn.parameter import Parameter
+from tilegrad.ops.moves import destination
+from tilegrad.tensor import Storage, Tensor
 
 T = TypeVar("T", bound="Module")
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import no_grad
-from engine.create import ones, zeros
-from engine.nn import functional as F
-from engine.nn import init
-from engine.nn.arguments import is_int, size
-from engine.nn.module import Module
-from engine.nn.parameter import Parameter
-from engine.tensor import Tensor
+from tilegrad.autograd.backward import no_grad
+from tilegrad.create import ones, zeros
+from tilegrad.nn import functional as F
+from tilegrad.nn import init
+from tilegrad.nn.arguments import is_int, size
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
+from tilegrad.tensor import Tensor
 
 
 class _BatchNorm(Module):

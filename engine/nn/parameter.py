@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.tensor import Tensor
+from tilegrad.tensor import Tensor
 
 
 class Parameter(Tensor):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.nn import functional as F
-from engine.nn.arguments import pair, size
-from engine.nn.module import Module
-from engine.tensor import Tensor
+from tilegrad.nn import functional as F
+from tilegrad.nn.arguments import pair, size
+from tilegrad.nn.module import Module
+from tilegrad.tensor import Tensor
 
 
 class MaxPool2d(Module):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from engine.autograd import no_grad
-from engine.device import is_array
-from engine.dtypes import is_number
-from engine.tensor import Tensor, wrap
+from tilegrad.autograd.backward import no_grad
+from tilegrad.device import is_array
+from tilegrad.dtypes import is_number
+from tilegrad.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
-    from engine.nn.module import Module
+    from tilegrad.nn.module import Module
 
 
 class IncompatibleKeys(NamedTuple):

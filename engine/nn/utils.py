@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import ops, recording
-from engine.autograd import no_grad
-from engine.device import array_module
-from engine.dtypes import accumulator
-from engine.ops.operands import quiet, require_one_device, wide
-from engine.tensor import Tensor, wrap
+from tilegrad import kernels, ops
+from tilegrad.autograd.backward import no_grad
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.dtypes import accumulator
+from tilegrad.ops.operands import quiet, require_one_device, wide
+from tilegrad.tensor import Tensor, wrap
 
 
 def clip_grad_norm_(

@@ -1,17 +1,7 @@
 """Every differentiable op, by family. An op computes with arrays and records its gradient rule, written under it."""
 
-from engine.ops.activations import (
-    ACTIVATIONS,
-    gelu,
-    leaky_relu,
-    log_softmax,
-    relu,
-    sigmoid,
-    silu,
-    softmax,
-    tanh,
-)
-from engine.ops.arithmetic import (
+from tilegrad.ops.activations import ACTIVATIONS, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, tanh
+from tilegrad.ops.arithmetic import (
     abs,
     add,
     ceil,
@@ -27,7 +17,7 @@ from engine.ops.arithmetic import (
     sub,
     trunc,
 )
-from engine.ops.comparison import (
+from tilegrad.ops.comparison import (
     allclose,
     bitwise_and,
     bitwise_not,
@@ -48,22 +38,9 @@ from engine.ops.comparison import (
     lt,
     ne,
 )
-from engine.ops.conv import (
-    conv2d,
-)
-from engine.ops.exponential import (
-    exp,
-    expm1,
-    log,
-    log1p,
-    log2,
-    log10,
-    pow,
-    reciprocal,
-    rsqrt,
-    sqrt,
-)
-from engine.ops.index import (
+from tilegrad.ops.conv import conv2d
+from tilegrad.ops.exponential import exp, expm1, log, log1p, log2, log10, pow, reciprocal, rsqrt, sqrt
+from tilegrad.ops.index import (
     argsort,
     gather,
     getitem,
@@ -78,28 +55,11 @@ from engine.ops.index import (
     take_along_dim,
     topk,
 )
-from engine.ops.linalg import (
-    bmm,
-    diagonal,
-    dot,
-    einsum,
-    linear,
-    matmul,
-    mm,
-    outer,
-    trace,
-)
-from engine.ops.loss import (
-    softmax_xent,
-)
-from engine.ops.noise import (
-    dropout,
-)
-from engine.ops.pool import (
-    avg_pool2d,
-    max_pool2d,
-)
-from engine.ops.reduce import (
+from tilegrad.ops.linalg import bmm, diagonal, dot, einsum, linear, matmul, mm, outer, trace
+from tilegrad.ops.loss import softmax_xent
+from tilegrad.ops.noise import dropout
+from tilegrad.ops.pool import avg_pool2d, max_pool2d
+from tilegrad.ops.reduce import (
     all,
     amax,
     amin,
@@ -118,15 +78,8 @@ from engine.ops.reduce import (
     sum,
     var,
 )
-from engine.ops.selection import (
-    clamp,
-    clip,
-    masked_fill,
-    maximum,
-    minimum,
-    where,
-)
-from engine.ops.shape import (
+from tilegrad.ops.selection import clamp, clip, masked_fill, maximum, minimum, where
+from tilegrad.ops.shape import (
     broadcast_tensors,
     broadcast_to,
     cat,
@@ -162,16 +115,4 @@ from engine.ops.shape import (
     unsqueeze,
     view,
 )
-from engine.ops.trigonometry import (
-    acos,
-    arccos,
-    arcsin,
-    arctan,
-    asin,
-    atan,
-    cos,
-    cosh,
-    sin,
-    sinh,
-    tan,
-)
+from tilegrad.ops.trigonometry import acos, arccos, arcsin, arctan, asin, atan, cos, cosh, sin, sinh, tan

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import kernels
-from engine import dtypes
-from engine.autograd import record
-from engine.ops.arithmetic import add, mul, sub
-from engine.ops.exponential import exp
-from engine.ops.operands import as_tensor, cast, float_operand, normalize_axis
-from engine.ops.reduce import sum
-from engine.ops.selection import clamp
-from engine.tensor import Tensor
+from tilegrad import dtypes, kernels
+from tilegrad.autograd.backward import record
+from tilegrad.ops.arithmetic import add, mul, sub
+from tilegrad.ops.exponential import exp
+from tilegrad.ops.operands import as_tensor, cast, float_operand, normalize_axis
+from tilegrad.ops.reduce import sum
+from tilegrad.ops.selection import clamp
+from tilegrad.tensor import Tensor
 
 
 def relu(input: Tensor) -> Tensor:

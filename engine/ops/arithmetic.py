@@ -9,11 +9,12 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from engine import dtypes, recording
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, wide, zeros_like
-from engine.tensor import Tensor, wrap
+from tilegrad import dtypes
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, wide, zeros_like
+from tilegrad.tensor import Tensor, wrap
 
 
 def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import recording
-from engine.device import array_module
-from engine.dtypes import FLOATS
-from engine.ops.operands import as_tensor, binary, ordered, require_one_device
-from engine.tensor import Tensor, wrap
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.dtypes import FLOATS
+from tilegrad.ops.operands import as_tensor, binary, ordered, require_one_device
+from tilegrad.tensor import Tensor, wrap
 
 
 def _comparison(name: str, symbol: str, xp_name: str) -> Any:

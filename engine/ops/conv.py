@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import kernels
-from engine.autograd import is_grad_enabled, record
-from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
-from engine.ops.operands import require_float
-from engine.ops.shape import expand, reshape
-from engine.tensor import Tensor
+from tilegrad import kernels
+from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
+from tilegrad.ops.operands import require_float
+from tilegrad.ops.shape import expand, reshape
+from tilegrad.tensor import Tensor
 
 Pair = tuple[int, int]
 Geometry = tuple[Pair, Pair, Pair, int]  # stride, padding, dilation, groups

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from engine import recording
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.arithmetic import add, div, mul, neg, sub
-from engine.ops.operands import binary, float_operand, ordered, quiet, rounded_once, wide
-from engine.ops.selection import where
-from engine.tensor import Tensor, wrap
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.ops.arithmetic import add, div, mul, neg, sub
+from tilegrad.ops.operands import binary, float_operand, ordered, quiet, rounded_once, wide
+from tilegrad.ops.selection import where
+from tilegrad.tensor import Tensor, wrap
 
 
 def pow(input: Any, exponent: Any) -> Tensor:

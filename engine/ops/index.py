@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import dtypes, recording
-from engine.autograd import record
-from engine.device import READS, array_module, is_array, move
-from engine.ops.operands import (
+from tilegrad import dtypes, kernels
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import READS, array_module, is_array, move
+from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
     cast,
@@ -21,7 +21,7 @@ from engine.ops.operands import (
     require_one_device,
     wide,
 )
-from engine.tensor import Tensor, wrap
+from tilegrad.tensor import Tensor, wrap
 
 
 def plain_index(index: Any) -> Any:
@@ -237,7 +237,7 @@ def scatter_add_at(y: Any, index: Any, values: Any) -> None:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
-    from engine.inplace import tracked_write  # the engine's one door for in-place writes
+    from tilegrad.ops.inplace import tracked_write  # the engine's one door for in-place writes
 
     basic, advanced = _parts("setitem", input, index)
     x = wrap(_taken("setitem", input, _viewing(basic))) if basic or not advanced else input

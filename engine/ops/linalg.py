@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import dtypes
-from engine.autograd import is_grad_enabled, record
-from engine.device import array_module
-from engine.ops.activations import ACTIVATIONS, activation_grad, from_output
-from engine.ops.arithmetic import mul
-from engine.ops.operands import (
+from tilegrad import dtypes, kernels
+from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.device import array_module
+from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
+from tilegrad.ops.arithmetic import mul
+from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
     cast,
@@ -22,9 +21,9 @@ from engine.ops.operands import (
     require_float,
     require_one_device,
 )
-from engine.ops.reduce import sum
-from engine.ops.shape import permute, reshape, t, unsqueeze
-from engine.tensor import Tensor, wrap
+from tilegrad.ops.reduce import sum
+from tilegrad.ops.shape import permute, reshape, t, unsqueeze
+from tilegrad.tensor import Tensor, wrap
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:

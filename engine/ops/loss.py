@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import recording
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.activations import softmax, softmax_grad
-from engine.ops.arithmetic import div, mul, sub
-from engine.ops.operands import require_float, require_one_device
-from engine.ops.reduce import sum
-from engine.ops.shape import expand, reshape
-from engine.tensor import Tensor, wrap
+from tilegrad import kernels
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.ops.activations import softmax, softmax_grad
+from tilegrad.ops.arithmetic import div, mul, sub
+from tilegrad.ops.operands import require_float, require_one_device
+from tilegrad.ops.reduce import sum
+from tilegrad.ops.shape import expand, reshape
+from tilegrad.tensor import Tensor, wrap
 
 
 def softmax_xent(

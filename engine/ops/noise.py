@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import kernels
-from engine.autograd import record
-from engine.ops.operands import require_float
-from engine.random import Generator, default_generator
-from engine.tensor import Tensor
+from tilegrad import kernels
+from tilegrad.autograd.backward import record
+from tilegrad.ops.operands import require_float
+from tilegrad.random import Generator, default_generator
+from tilegrad.tensor import Tensor
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:

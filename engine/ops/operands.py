@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes, recording
-from engine.autograd import record
-from engine.device import array_module, device_of, is_array
-from engine.tensor import Tensor, adopted, wrap
+from tilegrad import dtypes
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module, device_of, is_array
+from tilegrad.tensor import Tensor, adopted, wrap
 
 # Division by zero, overflow and invalid values give inf and nan without a word, as in PyTorch.
 quiet = np.errstate
@@ -103,7 +104,7 @@ def zeros_like(x: Tensor) -> Tensor:
 
 
 def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
-    """Both operands as tensors of their common dtype (engine.dtypes), on one device, of shapes that broadcast.
+    """Both operands as tensors of their common dtype (tilegrad.dtypes), on one device, of shapes that broadcast.
 
     Two numbers become tensors of xp.
     """

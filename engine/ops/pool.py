@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.index import getitem
-from engine.ops.operands import require_float
-from engine.ops.selection import where
-from engine.tensor import Tensor, wrap
+from tilegrad import kernels
+from tilegrad.autograd.backward import record
+from tilegrad.device import array_module
+from tilegrad.ops.index import getitem
+from tilegrad.ops.operands import require_float
+from tilegrad.ops.selection import where
+from tilegrad.tensor import Tensor, wrap
 
 Pair = tuple[int, int]
 Windows = tuple[Pair, Pair, Pair, Pair, bool]  # kernel_size, stride, padding, dilation, ceil_mode

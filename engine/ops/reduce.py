@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import dtypes
-from engine.autograd import is_grad_enabled, record
-from engine.device import array_module
-from engine.ops.arithmetic import abs as abs_
-from engine.ops.arithmetic import add, div, mul, square, sub
-from engine.ops.exponential import exp, log, pow, sqrt
-from engine.ops.index import _grid, pick
-from engine.ops.operands import (
+from tilegrad import dtypes, kernels
+from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.device import array_module
+from tilegrad.ops.arithmetic import abs as abs_
+from tilegrad.ops.arithmetic import add, div, mul, square, sub
+from tilegrad.ops.exponential import exp, log, pow, sqrt
+from tilegrad.ops.index import _grid, pick
+from tilegrad.ops.operands import (
     as_tensor,
     cast,
     float_operand,
@@ -26,9 +25,9 @@ from engine.ops.operands import (
     quiet,
     rounded_once,
 )
-from engine.ops.selection import where
-from engine.ops.shape import expand, flip, movedim, reshape
-from engine.tensor import Tensor, wrap
+from tilegrad.ops.selection import where
+from tilegrad.ops.shape import expand, flip, movedim, reshape
+from tilegrad.tensor import Tensor, wrap
 
 Dim = int | Sequence[int] | None
 
@@ -170,7 +169,7 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: expected a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
-        from engine.ops import selection
+        from tilegrad.ops import selection
 
         return getattr(selection, name + "imum")(input, dim)
     if dim is None:
@@ -302,7 +301,7 @@ def _product_of_others(x: Tensor, axis: int) -> Tensor:
 
 def _exclusive_product(rows: Tensor) -> Tensor:
     """out_i = prod_{j < i} x_j along the last dimension (Hillis and Steele's scan)."""
-    from engine.ops.shape import pad
+    from tilegrad.ops.shape import pad
 
     n = rows.shape[-1]
     out = pad(rows, (1, -1), value=1.0) if n else rows

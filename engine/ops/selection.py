@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.arithmetic import add, mul, sub
-from engine.ops.operands import as_tensor, binary, broadcast_shape, cast, number, ordered, require_one_device
-from engine.tensor import Tensor, wrap
+from tilegrad.autograd.backward import record
+from tilegrad.device import array_module
+from tilegrad.ops.arithmetic import add, mul, sub
+from tilegrad.ops.operands import as_tensor, binary, broadcast_shape, cast, number, ordered, require_one_device
+from tilegrad.tensor import Tensor, wrap
 
 
 def maximum(input: Any, other: Any) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes
-from engine.autograd import record
-from engine.device import array_module, on_host
-from engine.ops.operands import (
+from tilegrad import dtypes
+from tilegrad.autograd.backward import record
+from tilegrad.device import array_module, on_host
+from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
     cast,
@@ -22,7 +22,7 @@ from engine.ops.operands import (
     scalar,
     shape_argument,
 )
-from engine.tensor import Tensor, wrap
+from tilegrad.tensor import Tensor, wrap
 
 # --- views -----------------------------------------------------------------------------------------------------------
 

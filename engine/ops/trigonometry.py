@@ -1,13 +1,13 @@
-"""Trigonometric and hyperbolic functions, elementwise (tanh is an activation: engine.ops.activations)."""
+"""Trigonometric and hyperbolic functions, elementwise (tanh is an activation: tilegrad.ops.activations)."""
 
 from __future__ import annotations
 
-from engine.autograd import record
-from engine.device import array_module
-from engine.ops.arithmetic import add, div, mul, neg, sub
-from engine.ops.exponential import rsqrt
-from engine.ops.operands import float_operand, quiet
-from engine.tensor import Tensor
+from tilegrad.autograd.backward import record
+from tilegrad.device import array_module
+from tilegrad.ops.arithmetic import add, div, mul, neg, sub
+from tilegrad.ops.exponential import rsqrt
+from tilegrad.ops.operands import float_operand, quiet
+from tilegrad.tensor import Tensor
 
 
 def sin(input: Tensor) -> Tensor:

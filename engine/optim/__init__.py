@@ -1,8 +1,8 @@
 """Optimizers, and the schedules of their learning rates."""
 
-from engine.optim import lr_scheduler
-from engine.optim.adam import Adam, AdamW
-from engine.optim.optimizer import Optimizer
-from engine.optim.sgd import SGD
+from tilegrad.optim import lr_scheduler
+from tilegrad.optim.adam import Adam, AdamW
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.sgd import SGD
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from engine import recording
-from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
-from engine.optim.state_dict import follow, new_moment, new_step
-from engine.tensor import Tensor
-from kernels.optimizer_reference import adam_factors
+from tilegrad import kernels
+from tilegrad.captured import account as recording
+from tilegrad.kernels.optimizer.reference import adam_factors
+from tilegrad.optim.optimizer import Group, Optimizer, Params
+from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
+from tilegrad.optim.state_dict import follow, new_moment, new_step
+from tilegrad.tensor import Tensor
 
 
 class Adam(Optimizer):

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from engine import recording
-from engine.autograd import enable_grad
-from engine.optim.state_dict import pack, unpack
-from engine.tensor import Tensor
+from tilegrad.autograd.backward import enable_grad
+from tilegrad.captured import account as recording
+from tilegrad.optim.state_dict import pack, unpack
+from tilegrad.tensor import Tensor
 
 
 class Group(dict[str, Any]):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import recording
-from engine.tensor import Tensor
+from tilegrad.captured import account as recording
+from tilegrad.tensor import Tensor
 
 
 def require_number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> None:

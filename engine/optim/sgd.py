@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import kernels
-from engine import recording
-from engine.optim.optimizer import Group, Optimizer, Params
-from engine.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
-from engine.optim.state_dict import follow, new_moment
-from engine.tensor import Tensor
+from tilegrad import kernels
+from tilegrad.captured import account as recording
+from tilegrad.optim.optimizer import Group, Optimizer, Params
+from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
+from tilegrad.optim.state_dict import follow, new_moment
+from tilegrad.tensor import Tensor
 
 
 class SGD(Optimizer):

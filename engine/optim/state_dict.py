@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.device import array_module, is_array, move, on_host
-from engine.dtypes import is_number
-from engine.optim.options import refuse
-from engine.tensor import Tensor, wrap
-from kernels.checks import accumulator
+from tilegrad.device import array_module, is_array, move, on_host
+from tilegrad.dtypes import is_number
+from tilegrad.kernels.checks import accumulator
+from tilegrad.optim.options import refuse
+from tilegrad.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
-    from engine.optim.optimizer import Optimizer
+    from tilegrad.optim.optimizer import Optimizer
 
 # Options that PyTorch writes and that are no option here: how it computes, not what.
 _HOW = ("foreach", "fused", "capturable", "differentiable")

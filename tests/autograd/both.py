@@ -18,19 +18,19 @@ from typing import Any
 
 import torch
 
-import engine
+import tilegrad as tg
 
 ours = SimpleNamespace(
-    leaf=lambda x: engine.tensor(x, dtype="float64", requires_grad=True),
-    constant=lambda x: engine.tensor(x, dtype="float64"),
-    zeros=lambda *shape: engine.zeros(*shape, dtype="float64"),
-    grad=engine.grad,
-    no_grad=engine.no_grad,
-    enable_grad=engine.enable_grad,
-    set_grad_enabled=engine.set_grad_enabled,
-    is_grad_enabled=engine.is_grad_enabled,
-    where=engine.where,
-    cat=engine.cat,
+    leaf=lambda x: tg.tensor(x, dtype="float64", requires_grad=True),
+    constant=lambda x: tg.tensor(x, dtype="float64"),
+    zeros=lambda *shape: tg.zeros(*shape, dtype="float64"),
+    grad=tg.grad,
+    no_grad=tg.no_grad,
+    enable_grad=tg.enable_grad,
+    set_grad_enabled=tg.set_grad_enabled,
+    is_grad_enabled=tg.is_grad_enabled,
+    where=tg.where,
+    cat=tg.cat,
 )
 theirs = SimpleNamespace(
     leaf=lambda x: torch.tensor(x, dtype=torch.float64, requires_grad=True),
@@ -53,7 +53,7 @@ def assert_agree(scenario: Callable[[Any], Any]) -> None:
 
 
 def plain(x: Any) -> Any:
-    if isinstance(x, (engine.Tensor, torch.Tensor)):
+    if isinstance(x, (tg.Tensor, torch.Tensor)):
         return (x.tolist(), x.requires_grad)
     if isinstance(x, (list, tuple)):
         return [plain(e) for e in x]

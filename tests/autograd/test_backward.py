@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.autograd.both import assert_agree, refused
 
 
 def leaf(*values):
-    return engine.tensor(list(values), dtype="float64", requires_grad=True)
+    return tg.tensor(list(values), dtype="float64", requires_grad=True)
 
 
 # --- as torch has it -------------------------------------------------------------------------------------------------
@@ -60,8 +60,8 @@ def test_the_incoming_gradient():
 
 
 def test_the_incoming_gradient_takes_the_tensors_dtype():
-    x = engine.tensor([1.0, -2.0], requires_grad=True)
-    x.relu().backward(engine.tensor([3.0, 3.0], dtype="float64"))
+    x = tg.tensor([1.0, -2.0], requires_grad=True)
+    x.relu().backward(tg.tensor([3.0, 3.0], dtype="float64"))
     assert x.grad.dtype == np.float32 and x.grad.tolist() == [3.0, 0.0]
     x.exp().backward([0.0, 0.0])  # a list will do
 
@@ -133,13 +133,13 @@ def test_clone_passes():
 def test_integers_carry_no_gradient():
     x = leaf(1.5, 2.5)
     assert not x.long().requires_grad and not (x > 2).requires_grad and not x.argmax().requires_grad
-    index = engine.tensor([1, 0])
+    index = tg.tensor([1, 0])
     (x[index] * index).sum().backward()
     assert x.grad.tolist() == [0.0, 1.0] and index.grad is None
     with pytest.raises(RuntimeError, match="requires_grad: expected a floating-point tensor; got int64"):
         index.requires_grad = True
     with pytest.raises(RuntimeError, match="requires_grad"):
-        engine.ones(2, dtype="int32", requires_grad=True)
+        tg.ones(2, dtype="int32", requires_grad=True)
 
 
 def test_requires_grad_of_results_cannot_be_turned_off():
@@ -154,8 +154,8 @@ def test_requires_grad_of_results_cannot_be_turned_off():
 
 
 def test_gradients_come_in_the_leafs_dtype():
-    x = engine.ones(3, requires_grad=True)
-    (x * engine.ones(3, dtype="float64")).sum().backward()
+    x = tg.ones(3, requires_grad=True)
+    (x * tg.ones(3, dtype="float64")).sum().backward()
     assert x.grad.dtype == np.float32
 
 
@@ -174,7 +174,7 @@ def test_the_error_of_a_missing_gradient_names_the_shape():
     with pytest.raises(RuntimeError, match=r"backward: the tensor is \(2,\); expected a scalar"):
         (leaf(1.0, 2.0) * 2).backward()
     with pytest.raises(RuntimeError, match=r"backward: the gradient is \(3,\) but the tensor is \(2,\)"):
-        (leaf(1.0, 2.0) * 2).backward(engine.zeros(3))
+        (leaf(1.0, 2.0) * 2).backward(tg.zeros(3))
 
 
 # --- whose array a gradient is ---------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_the_gradients_of_two_leaves_do_not_share_memory():
 
 
 def test_a_gradient_shares_no_memory_with_the_one_passed_in():
-    x, v = leaf(1.0, 2.0), engine.tensor([1.0, 2.0], dtype="float64")
+    x, v = leaf(1.0, 2.0), tg.tensor([1.0, 2.0], dtype="float64")
     x.backward(v)
     spoil(x)
     x.grad = None
@@ -204,7 +204,7 @@ def test_a_gradient_shares_no_memory_with_the_one_passed_in():
 
 
 def test_a_gradient_shares_no_memory_with_what_a_rule_saved():
-    w = engine.tensor([3.0, 4.0], dtype="float64")
+    w = tg.tensor([3.0, 4.0], dtype="float64")
     x = leaf(1.0, 2.0)
     y = x * w  # for an incoming 1 the gradient of x equals w
     y.sum().backward(retain_graph=True)
@@ -216,9 +216,9 @@ def test_a_gradient_shares_no_memory_with_what_a_rule_saved():
 
 
 def test_a_rule_that_returns_what_it_saved_is_found_out():
-    from engine.autograd import record
+    from tilegrad.autograd.backward import record
 
-    kept = engine.tensor([3.0, 4.0], dtype="float64")
+    kept = tg.tensor([3.0, 4.0], dtype="float64")
     x = leaf(1.0, 2.0)
     record("mine", x.data * 2, (x,), lambda dy: (kept,)).sum().backward()
     spoil(x)
@@ -226,7 +226,7 @@ def test_a_rule_that_returns_what_it_saved_is_found_out():
 
 
 def test_a_rule_that_returns_one_array_twice_is_found_out():
-    from engine.autograd import record
+    from tilegrad.autograd.backward import record
 
     x, y, z = leaf(1.0, 2.0), leaf(1.0, 2.0), leaf(1.0, 2.0)
 

@@ -1,10 +1,10 @@
-"""engine.grad: inputs that are no leaves, unused ones, weights, higher orders."""
+"""tilegrad.grad: inputs that are no leaves, unused ones, weights, higher orders."""
 
 from __future__ import annotations
 
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.autograd.both import assert_agree, refused
 
 
@@ -90,15 +90,15 @@ def test_one_input_twice():
 
 
 def test_the_number_of_weights_must_fit():
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     with pytest.raises(RuntimeError, match="grad: 2 outputs but 1 grad_outputs"):
-        engine.grad([x * 1, x * 2], [x], [None])
+        tg.grad([x * 1, x * 2], [x], [None])
 
 
 def test_only_what_leads_to_the_inputs_is_run_and_freed():
-    from engine.autograd import record
+    from tilegrad.autograd.backward import record
 
-    x, y = engine.ones(2, requires_grad=True), engine.ones(2, requires_grad=True)
+    x, y = tg.ones(2, requires_grad=True), tg.ones(2, requires_grad=True)
     ran = []
 
     def spy(name, t):
@@ -107,7 +107,7 @@ def test_only_what_leads_to_the_inputs_is_run_and_freed():
     a, b = spy("a", x), spy("b", y)
     (a * b).sum().backward(inputs=[x])
     assert ran == ["a"]
-    engine.grad(b.sum(), [y])  # its graph is still there
+    tg.grad(b.sum(), [y])  # its graph is still there
     assert ran == ["a", "b"]
 
 
@@ -181,7 +181,7 @@ def test_second_derivatives_through_broadcasting_and_casts():
 
 
 def test_an_op_without_a_second_derivative_says_so_by_name():
-    from engine.autograd import once_only, record
+    from tilegrad.autograd.backward import once_only, record
 
     def once(x):
         def rule(dy):
@@ -190,8 +190,8 @@ def test_an_op_without_a_second_derivative_says_so_by_name():
 
         return record("once", x.data * 2, (x,), rule)
 
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     (once(x) * x).sum().backward()
     assert x.grad.tolist() == [4.0, 4.0]
     with pytest.raises(RuntimeError, match="once: this op has no second derivative"):
-        engine.grad((once(x) * x).sum(), [x], create_graph=True)
+        tg.grad((once(x) * x).sum(), [x], create_graph=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.autograd.both import assert_agree, refused
 
 
@@ -93,15 +93,15 @@ def test_a_hook_changes_the_gradient_that_grad_returns():
         return [lib.grad((y * y).sum(), [y]), lib.grad((y * y).sum(), [x])]
 
     assert_agree(scenario)
-    x = engine.tensor([1.0, 2.0], requires_grad=True)
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
     y = x * 2.0
     y.register_hook(lambda g: g * 5.0)
-    found = engine.grad((y * y).sum(), [y, x])  # for both at once, torch gives the one of y from before the hook
+    found = tg.grad((y * y).sum(), [y, x])  # for both at once, torch gives the one of y from before the hook
     assert [g.tolist() for g in found] == [[20.0, 40.0], [40.0, 80.0]]
 
 
 def test_a_gradient_that_a_hook_kept_is_not_the_leafs():
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     kept = []
     x.register_hook(kept.append)
     (x * 3.0).sum().backward()
@@ -110,7 +110,7 @@ def test_a_gradient_that_a_hook_kept_is_not_the_leafs():
 
 
 def test_a_gradient_that_a_hook_gave_is_not_the_leafs():
-    x, mine = engine.ones(2, requires_grad=True), engine.tensor([5.0, 6.0])
+    x, mine = tg.ones(2, requires_grad=True), tg.tensor([5.0, 6.0])
     x.register_hook(lambda g: mine)
     (x * 3.0).sum().backward()
     x.grad.mul_(100.0)
@@ -118,7 +118,7 @@ def test_a_gradient_that_a_hook_gave_is_not_the_leafs():
 
 
 def test_a_result_asked_for_as_input_does_not_share_its_gradient_with_a_hook():
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     y, kept = x * 2.0, []
     y.register_hook(kept.append)
     (y * y + y).sum().backward(inputs=[y])
@@ -138,7 +138,7 @@ def test_what_a_hook_may_not_give():
         return [shape, refused(z.sum().backward)]
 
     assert_agree(scenario)
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     x.register_hook(lambda g: 1.0)
     with pytest.raises(TypeError, match="hook: expected a Tensor or None; got float"):
         x.sum().backward()
@@ -207,7 +207,7 @@ def test_a_retained_gradient_is_of_the_value_after_an_in_place_write():
 
 
 def test_a_retained_gradient_is_its_own():
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     y = x + 1.0
     y.retain_grad()
     y.sum().backward()

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.autograd.both import assert_agree, refused
 from tests.compare import assert_same
 
@@ -158,8 +158,8 @@ def test_a_cast_between_float_types():
 
 
 def test_a_float64_that_overflows_the_tensor():
-    x = engine.ones(2)
-    x += engine.tensor([1e300, 1.0], dtype="float64")
+    x = tg.ones(2)
+    x += tg.tensor([1e300, 1.0], dtype="float64")
     assert x.tolist() == [np.inf, 2.0] and x.dtype == np.float32
 
 
@@ -216,18 +216,18 @@ SPOILED = {
     "maximum": lambda a, w: (a.maximum(w), w),
     "prod": lambda a, w: (w.prod(), w),
     "softmax": lambda a, w: (y := w.softmax(0), y),
-    "getitem": lambda a, w: (a[i := engine.tensor([1, 0])] * 1.0, i),
-    "where": lambda a, w: (engine.where(m := engine.tensor([True, False]), a, w), m),
+    "getitem": lambda a, w: (a[i := tg.tensor([1, 0])] * 1.0, i),
+    "where": lambda a, w: (tg.where(m := tg.tensor([True, False]), a, w), m),
 }
 
 
 @pytest.mark.parametrize("name", SPOILED)
 @pytest.mark.parametrize("write", ["itself", "a view", "detached", "under no_grad"])
 def test_spoiling_what_an_op_saved_is_an_error_that_names_it(name, write):
-    a, b = (engine.tensor(v, dtype="float64", requires_grad=True) for v in ([1.0, 2.0], [3.0, 4.0]))
+    a, b = (tg.tensor(v, dtype="float64", requires_grad=True) for v in ([1.0, 2.0], [3.0, 4.0]))
     w = b * 1.0
     y, saved = SPOILED[name](a * 1.0, w)
-    with engine.no_grad():
+    with tg.no_grad():
         if write == "itself" and saved.dtype.kind == "f":
             saved += 1.0
         else:
@@ -256,36 +256,36 @@ def test_writing_to_what_no_rule_needs_is_fine():
     assert_agree(scenario)
 
 
-@pytest.mark.parametrize("op", [engine.mul, engine.div, engine.matmul, engine.ops.linear, engine.ops.conv2d])
+@pytest.mark.parametrize("op", [tg.mul, tg.div, tg.matmul, tg.ops.linear, tg.ops.conv2d])
 def test_an_operand_is_only_guarded_where_the_others_gradient_needs_it(op):
     """With a constant weight, the input is free to change."""
-    shape = (1, 1, 2, 2) if op is engine.ops.conv2d else (2, 2)
-    x0 = engine.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
-    w = engine.tensor([2.0, 4.0, 8.0, 16.0]).reshape(shape)
+    shape = (1, 1, 2, 2) if op is tg.ops.conv2d else (2, 2)
+    x0 = tg.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    w = tg.tensor([2.0, 4.0, 8.0, 16.0]).reshape(shape)
     gradients = []
     for spoil in (False, True):
         x = x0.reshape(shape) * 1.0
         y = op(x, w)
         if spoil:
             x.zero_()
-        gradients += engine.grad(y.sum(), [x0])
+        gradients += tg.grad(y.sum(), [x0])
     assert_same(gradients[1].numpy(), gradients[0].numpy())
     assert gradients[0].numpy().all()
 
 
 def test_an_error_in_the_shape_or_dtype_changes_nothing():
-    x = engine.tensor([1.0, 2.0])
-    n = engine.tensor([1, 2])
+    x = tg.tensor([1.0, 2.0])
+    n = tg.tensor([1, 2])
     cases = [
-        (lambda: x.add_(engine.ones(2, 2)), ValueError, r"add_: the result is \(2, 2\) but x is \(2,\)"),
-        (lambda: x.add_(engine.ones(3)), ValueError, r"add: shapes \(2,\) and \(3,\)"),
+        (lambda: x.add_(tg.ones(2, 2)), ValueError, r"add_: the result is \(2, 2\) but x is \(2,\)"),
+        (lambda: x.add_(tg.ones(3)), ValueError, r"add: shapes \(2,\) and \(3,\)"),
         (lambda: n.add_(1.5), TypeError, "add_: the result is float32 but x is int64"),
         (lambda: n.div_(2), TypeError, "div_: the result is float32 but x is int64"),
         (lambda: n.exp_(), TypeError, "exp_"),
         (lambda: (n > 1).add_(1), TypeError, "add_: the result is int64 but x is bool"),
-        (lambda: x.copy_(engine.ones(3)), ValueError, r"copy_: shapes \(2,\) and \(3,\)"),
-        (lambda: x.copy_(engine.ones(2, 2)), ValueError, r"copy_: src is \(2, 2\)"),
-        (lambda: x.fill_(engine.ones(2)), ValueError, r"fill_: the value is \(2,\)"),
+        (lambda: x.copy_(tg.ones(3)), ValueError, r"copy_: shapes \(2,\) and \(3,\)"),
+        (lambda: x.copy_(tg.ones(2, 2)), ValueError, r"copy_: src is \(2, 2\)"),
+        (lambda: x.fill_(tg.ones(2)), ValueError, r"fill_: the value is \(2,\)"),
         (lambda: n.uniform_(), TypeError, "uniform_: x is int64"),
         (lambda: n.normal_(), TypeError, "normal_: x is int64"),
         (lambda: x.uniform_(2, 1), ValueError, "uniform_: expected a <= b"),
@@ -298,10 +298,10 @@ def test_an_error_in_the_shape_or_dtype_changes_nothing():
 
 
 def test_read_only_memory():
-    x = engine.ones(3, 1).expand(3, 2)
+    x = tg.ones(3, 1).expand(3, 2)
     frozen = np.ones(2, np.float32)
     frozen.flags.writeable = False
-    for t in (x, engine.from_numpy(frozen)):
+    for t in (x, tg.from_numpy(frozen)):
         for act in (lambda t=t: t.add_(1.0), lambda t=t: t.__setitem__(0, 1.0), lambda t=t: t.zero_()):
             with pytest.raises(RuntimeError, match="x is read-only.*expected a clone"):
                 act()
@@ -322,13 +322,13 @@ def test_integers_take_values_without_their_history():
 
 def test_a_write_that_a_living_view_would_miss_is_refused():
     """torch would rewrite the view's history; here it is an error, and not a wrong gradient."""
-    x0 = engine.tensor([1.0, 2.0], requires_grad=True)
+    x0 = tg.tensor([1.0, 2.0], requires_grad=True)
     x = x0 * 1.0
     view = x[:1]
     for act in (lambda: x.add_(1.0), lambda: view.add_(1.0), lambda: x.__setitem__(0, 1.0)):
         with pytest.raises(RuntimeError, match="shares its memory with a view"):
             act()
-    base = engine.zeros(2)
+    base = tg.zeros(2)
     part = base[0:1]
     with pytest.raises(RuntimeError, match="shares its memory with a view"):
         base += x0
@@ -354,7 +354,7 @@ def test_a_view_that_is_gone_is_no_obstacle():
 
 
 def test_versions_are_shared_by_views_and_detached_tensors():
-    x = engine.zeros(2, 3)
+    x = tg.zeros(2, 3)
     relatives = [x, x[0], x.T, x.reshape(6), x.detach(), x.expand(1, 2, 3), x.view(3, 2).T[1:]]
     for t in relatives[:5]:
         before = x._version
@@ -369,7 +369,7 @@ def test_versions_are_shared_by_views_and_detached_tensors():
 
 
 def test_numbers_are_rounded_once_to_the_tensors_dtype():
-    x = engine.zeros(2, dtype="float64")
+    x = tg.zeros(2, dtype="float64")
     x += 0.1
     assert_same(x.numpy(), np.full(2, 0.1))
     x.fill_(0.2)
@@ -380,8 +380,8 @@ def test_numbers_are_rounded_once_to_the_tensors_dtype():
 
 def test_writes_go_to_the_memory_that_is_there():
     array = np.zeros((2, 3))
-    x = engine.from_numpy(array).T
-    x += engine.tensor([[1.0, 2.0]], dtype="float64")
+    x = tg.from_numpy(array).T
+    x += tg.tensor([[1.0, 2.0]], dtype="float64")
     x[0, 0] = 5.0
     assert_same(array, np.array([[5.0, 1.0, 1.0], [2.0, 2.0, 2.0]]))
 
@@ -400,8 +400,8 @@ def test_copy_broadcasts_and_casts():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_uniform_stays_below_its_upper_end(dtype):
     """Rounding would bring 2 - 2^-25 to 2."""
-    x = engine.empty(200_000 if dtype == "float16" else 1000, dtype=dtype)
-    engine.manual_seed(0)
+    x = tg.empty(200_000 if dtype == "float16" else 1000, dtype=dtype)
+    tg.manual_seed(0)
     x.uniform_(1, 2)
     assert 1.0 <= x.min().item() and x.max().item() < 2.0
-    assert engine.empty(3, dtype=dtype).uniform_(1, 1).tolist() == [1.0] * 3
+    assert tg.empty(3, dtype=dtype).uniform_(1, 1).tolist() == [1.0] * 3

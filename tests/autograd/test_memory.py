@@ -8,10 +8,10 @@ import weakref
 import numpy as np
 import pytest
 
-import engine
-from engine import ops
-from engine.autograd import Node
+import tilegrad as tg
 from tests.ops.test_gradients import OPS, inputs_of, outputs_of
+from tilegrad import ops
+from tilegrad.autograd.backward import Node
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def living(kind):
 
 
 def test_backward_frees_the_graph():
-    x = engine.ones(3, requires_grad=True)
+    x = tg.ones(3, requires_grad=True)
     y = (x * 2.0).exp()
     held = weakref.ref(y)
     loss = (y * y).sum()
@@ -40,7 +40,7 @@ def test_backward_frees_the_graph():
 
 
 def test_an_unused_graph_goes_with_its_last_tensor():
-    x = engine.ones(3, requires_grad=True)
+    x = tg.ones(3, requires_grad=True)
     y = x * 2.0
     z = (y.exp() * y).sum()
     held = weakref.ref(y)
@@ -64,17 +64,17 @@ def test_every_op_leaves_no_cycle_behind(name):
 
 
 def test_a_second_order_graph_goes_with_its_gradients():
-    x = engine.ones(3, requires_grad=True)
+    x = tg.ones(3, requires_grad=True)
     before = living(Node)
-    (g,) = engine.grad((x.exp() * x).sum(), [x], create_graph=True)
-    engine.grad(g.sum(), [x])
+    (g,) = tg.grad((x.exp() * x).sum(), [x], create_graph=True)
+    tg.grad(g.sum(), [x])
     del g
     assert living(Node) == before
 
 
 def test_in_place_writes_hooks_and_views_leave_nothing_behind():
-    x = engine.ones(3, requires_grad=True)
-    before = living(Node), living(engine.Tensor)
+    x = tg.ones(3, requires_grad=True)
+    before = living(Node), living(tg.Tensor)
     y = x * 1.0
     y.retain_grad()
     y.register_hook(lambda g: g * 2.0)
@@ -83,13 +83,13 @@ def test_in_place_writes_hooks_and_views_leave_nothing_behind():
     y.reshape(3, 1)[1:].sum().backward()
     del y
     x.grad = None
-    assert (living(Node), living(engine.Tensor)) == before
+    assert (living(Node), living(tg.Tensor)) == before
 
 
 def test_an_operand_that_no_gradient_needs_is_let_go():
     """y = h * 2 and y = h @ w with a constant w need nothing of h."""
-    w = engine.ones(3, 2)
-    x = engine.ones(4, 3, requires_grad=True)
+    w = tg.ones(3, 2)
+    x = tg.ones(4, 3, requires_grad=True)
     for op in (
         lambda h: h * 2.0,
         lambda h: h / 3.0,
@@ -112,8 +112,8 @@ def test_an_operand_that_no_gradient_needs_is_let_go():
 
 
 def test_nothing_is_saved_without_grad():
-    x = engine.ones(3, requires_grad=True)
-    with engine.no_grad():
+    x = tg.ones(3, requires_grad=True)
+    with tg.no_grad():
         h = x * 1.0
         held = weakref.ref(h)
         y = h * h
@@ -123,14 +123,14 @@ def test_nothing_is_saved_without_grad():
 
 def test_the_graph_of_a_loop_does_not_grow():
     """One hundred steps, each with its own graph: the number of living nodes and arrays stays the same."""
-    w = engine.ones(3, 3, requires_grad=True)
-    data = engine.tensor(np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
+    w = tg.ones(3, 3, requires_grad=True)
+    data = tg.tensor(np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
     counts = []
     for _ in range(100):
         loss = ((data @ w.T).relu() ** 2).mean()
         loss.backward()
-        with engine.no_grad():
+        with tg.no_grad():
             w -= 0.01 * w.grad
         w.grad = None
-        counts.append((living(Node), living(engine.Tensor), len(w._storage._sharers or ())))
+        counts.append((living(Node), living(tg.Tensor), len(w._storage._sharers or ())))
     assert set(counts[1:]) == {counts[1]}

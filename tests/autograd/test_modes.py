@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.autograd.both import assert_agree
 
 
@@ -78,12 +78,12 @@ def test_set_grad_enabled():
 
 
 def test_one_object_in_itself():
-    off = engine.no_grad()
+    off = tg.no_grad()
     with off:
         with off:
-            assert not engine.is_grad_enabled()
-        assert not engine.is_grad_enabled()
-    assert engine.is_grad_enabled()
+            assert not tg.is_grad_enabled()
+        assert not tg.is_grad_enabled()
+    assert tg.is_grad_enabled()
 
 
 def test_an_exception_restores_the_mode():
@@ -110,23 +110,23 @@ def test_an_exception_restores_the_mode():
 
 
 def test_a_rule_that_fails_restores_the_mode():
-    from engine.autograd import record
+    from tilegrad.autograd.backward import record
 
     def failing(dy):
         raise KeyError("rule")
 
-    x = engine.ones(2, requires_grad=True)
+    x = tg.ones(2, requires_grad=True)
     with pytest.raises(KeyError):
         record("failing", x.data, (x,), failing).sum().backward()
-    assert engine.is_grad_enabled()
-    with engine.no_grad(), pytest.raises(KeyError):
-        engine.grad(record_with_grad(x, failing), [x], create_graph=True)
-    assert engine.is_grad_enabled()
+    assert tg.is_grad_enabled()
+    with tg.no_grad(), pytest.raises(KeyError):
+        tg.grad(record_with_grad(x, failing), [x], create_graph=True)
+    assert tg.is_grad_enabled()
 
 
-@engine.enable_grad()
+@tg.enable_grad()
 def record_with_grad(x, rule):
-    from engine.autograd import record
+    from tilegrad.autograd.backward import record
 
     return record("failing", x.data, (x,), rule).sum()
 
@@ -147,17 +147,17 @@ def test_each_thread_has_its_own_mode():
     entered, leave, seen = threading.Event(), threading.Event(), []
 
     def other():
-        seen.append(engine.is_grad_enabled())  # a new thread records
-        with engine.no_grad():
+        seen.append(tg.is_grad_enabled())  # a new thread records
+        with tg.no_grad():
             entered.set()
             leave.wait(10)
-        seen.append(engine.is_grad_enabled())
+        seen.append(tg.is_grad_enabled())
 
     thread = threading.Thread(target=other)
-    with engine.no_grad():
+    with tg.no_grad():
         thread.start()
         assert entered.wait(10)
-    assert engine.is_grad_enabled()
+    assert tg.is_grad_enabled()
     leave.set()
     thread.join()
     assert seen == [True, True]
@@ -168,16 +168,16 @@ def test_a_decorated_function_in_two_threads():
     inside, go_on = threading.Barrier(2, timeout=10), threading.Event()
     after = {}
 
-    @engine.no_grad()
+    @tg.no_grad()
     def function(last):
         inside.wait()
         if last:
             go_on.wait(10)
 
     def run(enabled, last):
-        with engine.set_grad_enabled(enabled):
+        with tg.set_grad_enabled(enabled):
             function(last)
-            after[enabled] = engine.is_grad_enabled()
+            after[enabled] = tg.is_grad_enabled()
         go_on.set()
 
     threads = [threading.Thread(target=run, args=arguments) for arguments in ((True, False), (False, True))]
@@ -192,7 +192,7 @@ def test_two_threads_may_run_backward_at_once():
     results = {}
 
     def run(k):
-        x = engine.full((50,), float(k), dtype="float64", requires_grad=True)
+        x = tg.full((50,), float(k), dtype="float64", requires_grad=True)
         y = x
         for _ in range(200):
             y = y * 1.0 + x
@@ -211,6 +211,6 @@ def test_generators_are_refused():
     """A decorator would set the mode while the generator is made, not while it runs."""
     with pytest.raises(TypeError, match="no_grad: a generator runs outside it"):
 
-        @engine.no_grad()
+        @tg.no_grad()
         def values():
             yield 1

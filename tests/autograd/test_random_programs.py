@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import torch
 
-import engine
+import tilegrad as tg
 
 SHAPE = (3, 4)
 STEPS = {
@@ -71,7 +71,7 @@ def run(seed, leaf, grad):
 def test_random_programs():
     outcomes = Counter()
     for seed in range(400):
-        got = run(seed, lambda v: engine.tensor(v, requires_grad=True), engine.grad)
+        got = run(seed, lambda v: tg.tensor(v, requires_grad=True), tg.grad)
         want = run(seed, lambda v: torch.tensor(v, requires_grad=True), torch.autograd.grad)
         outcomes[got is None, want is None] += 1
         if got is None:
@@ -92,8 +92,7 @@ def assert_slope(seed, gradients, h=1e-6):
     rng = np.random.default_rng(0)
     directions = [rng.standard_normal(SHAPE) for _ in gradients]
     ends = [
-        loss_of(seed, [engine.Tensor(v + step * u) for v, u in zip(values_of(seed), directions)]).item()
-        for step in (h, -h)
+        loss_of(seed, [tg.Tensor(v + step * u) for v, u in zip(values_of(seed), directions)]).item() for step in (h, -h)
     ]
     slope = (ends[0] - ends[1]) / (2 * h)
     found = sum((g * u).sum() for g, u in zip(gradients, directions))

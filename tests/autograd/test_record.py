@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import Tensor
-from engine.autograd import Node, record
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import Tensor
+from tilegrad.autograd.backward import Node, record
 
 
 def leaf(*shape):
-    return engine.ones(*shape, dtype="float64", requires_grad=True)
+    return tg.ones(*shape, dtype="float64", requires_grad=True)
 
 
 def mine(x, rule, data=None, **options):
@@ -40,15 +40,15 @@ def test_a_wrong_rule_is_an_error_that_names_the_op(rule, text):
 
 
 def test_gradients_are_summed_to_the_shape_and_cast_to_the_dtype_of_their_parent():
-    x = engine.ones(3, requires_grad=True)
-    y = engine.ones(2, 1, requires_grad=True)
+    x = tg.ones(3, requires_grad=True)
+    y = tg.ones(2, 1, requires_grad=True)
     record("mine", (x.data * y.data).astype(np.float64), (x, y), lambda dy: (dy, dy)).sum().backward()
     assert_same(x.grad.numpy(), np.full(3, 2, np.float32))
     assert_same(y.grad.numpy(), np.full((2, 1), 3, np.float32))
 
 
 def test_no_gradient_for_a_parent_that_needs_none():
-    x, y = leaf(3), engine.ones(3)
+    x, y = leaf(3), tg.ones(3)
     record("mine", x.data + y.data, (x, y), lambda dy: (dy, dy * np.nan)).sum().backward()
     assert x.grad.tolist() == [1.0] * 3 and y.grad is None
 
@@ -60,7 +60,7 @@ def test_a_rule_may_give_none():
 
 
 def test_nothing_is_recorded_where_nothing_requires_a_gradient():
-    for y in (mine(engine.ones(2), None), engine.no_grad()(lambda: mine(leaf(2), None))()):
+    for y in (mine(tg.ones(2), None), tg.no_grad()(lambda: mine(leaf(2), None))()):
         assert not y.requires_grad and y.grad_fn is None and y.is_leaf
     whole = mine(leaf(2), None, np.zeros(2, np.int64))
     assert not whole.requires_grad
@@ -75,14 +75,14 @@ def test_a_rule_in_terms_of_the_result():
     """The result is handed in, at its own place in the graph: a second derivative goes through it."""
     x = leaf(2)
     y = mine(x, lambda dy, y: (dy * y,), np.exp(x.data), output=True)
-    (first,) = engine.grad(y.sum(), [x], create_graph=True)
-    (second,) = engine.grad(first.sum(), [x])
+    (first,) = tg.grad(y.sum(), [x], create_graph=True)
+    (second,) = tg.grad(first.sum(), [x])
     np.testing.assert_allclose(first.detach().numpy(), np.exp(1), rtol=1e-15)
     np.testing.assert_allclose(second.numpy(), np.exp(1), rtol=1e-15)
 
 
 def test_tensors_named_in_tuples_are_guarded_too():
-    x, kept = leaf(2), (engine.ones(2), engine.ones(2))
+    x, kept = leaf(2), (tg.ones(2), tg.ones(2))
     y = mine(x, lambda dy: (dy * kept[0],))
     kept[1].zero_()
     with pytest.raises(RuntimeError, match="saved by 'mine'"):

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-import bench
-from bench import ceilings, measure, providers, run
-from bench.measure import Effort
+from tilegrad import bench
+from tilegrad.bench import ceilings, measure, providers, run
+from tilegrad.bench.measure import Effort
 
 CEILINGS = {
     "copy": {"value": 10.0, "unit": "GB/s", "how": "given"},

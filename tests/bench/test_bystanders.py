@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import bystanders
-from bench.bystanders import Bystanders
+from tilegrad.bench import bystanders
+from tilegrad.bench.bystanders import Bystanders
 
 TICK = bystanders.os.sysconf("SC_CLK_TCK")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import check
-from bench.check import complaint, expected, wrong
-from bench.inputs import DTYPES, drawn, to_tf32
-from bench.ops import OPS
-from bench.ops.op import Case
-from bench.providers import PROVIDERS, as_tuple
 from tests.bench.test_hand_counts import case
+from tilegrad.bench import check
+from tilegrad.bench.check import complaint, expected, wrong
+from tilegrad.bench.inputs import DTYPES, drawn, to_tf32
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.ops.op import Case
+from tilegrad.bench.providers import PROVIDERS, as_tuple
 
 SMALL = {
     "matmul": (24, 16, 40), "activations": (500,), "softmax": (7, 33), "softmax_xent": (7, 33), "adam": (200,),

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import measure
-from bench.clock import Events, capture, wall
-from bench.measure import Effort, interleaved, on_gpu, summary
+from tilegrad.bench import measure
+from tilegrad.bench.clock import Events, capture, wall
+from tilegrad.bench.measure import Effort, interleaved, on_gpu, summary
 
 
 class Cuda:

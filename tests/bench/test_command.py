@@ -1,4 +1,4 @@
-"""python -m bench: its results, its errors, its exit status."""
+"""python -m tilegrad.bench: its results, its errors, its exit status."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import stat
 import numpy as np
 import pytest
 
-import bench
-from bench import providers, results, rows
-from bench.results import Row
 from tests.bench.conftest import SOFTMAX
+from tilegrad import bench
+from tilegrad.bench import providers, results, rows
+from tilegrad.bench.results import Row
 
 
 def test_the_json_has_all_there_is_to_know(command, tmp_path):
@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_measured(command, monkeypatch):
-    from bench import run
+    from tilegrad.bench import run
 
     calls = []
 

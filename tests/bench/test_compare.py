@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import bench
-from bench.compare import against
-from bench.results import Results, Row, write
 from tests.bench.conftest import SOFTMAX
+from tilegrad import bench
+from tilegrad.bench.compare import against
+from tilegrad.bench.results import Results, Row, write
 
 
 def results(cpu="a", **medians):
@@ -77,7 +77,7 @@ def test_the_command_compares_and_fails_above(command, tmp_path, capsys):
         ("{", "not JSON"),
         ("[]", "schema is None; expected 1"),
         ('{"schema": 0}', "schema is 0; expected 1"),
-        ('{"schema": 1, "rows": [{"op": 1}]}', "not what python -m bench --json writes"),
+        ('{"schema": 1, "rows": [{"op": 1}]}', "not what python -m tilegrad.bench --json writes"),
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path, capsys, text, expected):

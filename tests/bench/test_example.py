@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from bench.readme import ROOT
+from tilegrad.bench.readme import ROOT
 
 
 def test_the_example_puts_its_kernel_into_the_table(tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.ops import OPS
-from bench.ops.op import MODES, Case
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.ops.op import MODES, Case
 
 # (op, variant, mode, shape): bytes in float32, FLOP
 COUNTS = {

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from bench import mnist
-from engine.data import write_idx
+from tilegrad.bench import mnist
+from tilegrad.data import write_idx
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from bench import on_gpu, results
-from bench.on_gpu import FIRST, GRACE, MORE, ROOT, Part
-from bench.results import Results, Row
-from engine.data import write_idx
+from tilegrad.bench import on_gpu, results
+from tilegrad.bench.on_gpu import FIRST, GRACE, MORE, ROOT, Part
+from tilegrad.bench.results import Results, Row
+from tilegrad.data import write_idx
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_every_part_runs_and_leaves_its_results(rounds, digits, tmp_path):
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"TILEGRAD_DATA": str(digits), "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "bench.on_gpu", "run", "--toy", "--out", str(out), *rounds]
+    command = [sys.executable, "-m", "tilegrad.bench.on_gpu", "run", "--toy", "--out", str(out), *rounds]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     logs = {path.stem: path.read_text()[-2000:] for path in out.glob("*.log")}
     assert done.returncode == 0, (done.stdout, done.stderr, logs)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import plot
-from bench.results import Results, Row
 from tests.bench.conftest import CEILINGS, SOFTMAX
+from tilegrad.bench import plot
+from tilegrad.bench.results import Results, Row
 
 
 def row(provider, ms, rival=False, variant="softmax", **more):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-import kernels
-from bench import launch, train
-from bench.measure import Effort
-from bench.nets import LAYERS, NETS
-from bench.overhead import call_rows, chain_rows, launch_rows
-from bench.providers import PROVIDERS
-from bench.session import Session
+from tilegrad import kernels
+from tilegrad.bench import launch, train
+from tilegrad.bench.measure import Effort
+from tilegrad.bench.nets import LAYERS, NETS
+from tilegrad.bench.overhead import call_rows, chain_rows, launch_rows
+from tilegrad.bench.providers import PROVIDERS
+from tilegrad.bench.session import Session
 
 
 def session(*names, simulated=False, device="cpu"):

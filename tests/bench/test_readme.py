@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import readme
-from bench.results import Results, Row
+from tilegrad.bench import readme
+from tilegrad.bench.results import Results, Row
 
 README = readme.ROOT / "README.md"
 
@@ -13,7 +13,7 @@ README = readme.ROOT / "README.md"
 def test_the_section_is_not_stale():
     text = README.read_text()
     fresh = readme.rewritten(text, readme.section(readme.ROOT / "bench" / "results"))
-    assert text == fresh, "stale: run python -m bench --readme"
+    assert text == fresh, "stale: run python -m tilegrad.bench --readme"
 
 
 def test_the_results_that_are_kept_were_measured_whole():

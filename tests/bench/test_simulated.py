@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import bench
-from bench import launch
-from bench.providers import PROVIDERS
-from kernels import gpu
 from tests.compare import assert_same
+from tilegrad import bench
+from tilegrad.bench import launch
+from tilegrad.bench.providers import PROVIDERS
+from tilegrad.kernels.device import gpu
 
 pytestmark = pytest.mark.skipif(not gpu.is_simulated(), reason="the device is a real one")
 

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench import ceilings, launch, mnist, overhead, rows, run
-from bench.clock import Events, wall
-from bench.inputs import copies
-from bench.measure import Effort, Measured, Times, interleaved
-from bench.ops import OPS
-from bench.results import Row
-from bench.session import Deadline, Session, compared, filled
-from kernels import threads
+from tilegrad.bench import ceilings, launch, mnist, overhead, rows, run
+from tilegrad.bench.clock import Events, wall
+from tilegrad.bench.inputs import copies
+from tilegrad.bench.measure import Effort, Measured, Times, interleaved
+from tilegrad.bench.ops import OPS
+from tilegrad.bench.results import Row
+from tilegrad.bench.session import Deadline, Session, compared, filled
+from tilegrad.kernels.cpu import threads
 
 OF_CPU = ceilings.of_cpu  # the other tests of this folder replace it
 

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import triton.language as tl
 
-from kernels import addresses, gpu, launch
-from kernels.checks import bfloat16
-from kernels.launch import kernel
+from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import addresses
+from tilegrad.kernels.launch import triton_kernel as launch
+from tilegrad.kernels.launch.triton_kernel import kernel
 
 
 class Driver:
@@ -187,7 +189,7 @@ def test_an_aligned_pointer_is_what_makes_loads_wide():
 
 def test_kernels_compile_with_offsets_of_64_bits(monkeypatch):
     """Where the interpreter takes any mixture of widths: what a branch or a loop changes must keep its type."""
-    from kernels import triton_backend
+    from tilegrad.kernels.backends import triton as triton_backend
 
     monkeypatch.setattr(addresses, "NARROW", 64)
     with gpu.simulate(), launch.recording() as specs:

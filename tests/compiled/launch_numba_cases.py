@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kernels import gpu
-from kernels.launch_numba import kernel, recording
-from kernels.simt import cuda
 from tests.compiled.launch_cases import Driver
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.numba_kernel import kernel, recording
+from tilegrad.kernels.launch.numba_target import cuda
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def run(tmp_path):
     (blocked / "__init__.py").write_text('raise ImportError("torch is blocked")\n')
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        path = os.pathsep.join([str(tmp_path), str(ROOT)])
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         env = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "0", "NUMBA_ENABLE_CUDASIM": "0"} | environment
         return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -45,7 +45,7 @@ def test_every_kernel_compiles(run, tmp_path, language, arch):
     """No spills in defaults, shared memory within the limit (the command's status), tensor cores where they belong."""
     table = tmp_path / "table.json"
     flags = ("--kernels", language, "--arch", str(arch), "--defaults", "--jobs", "1", "--json", str(table))
-    done = run("-m", "kernels.compile", *flags)
+    done = run("-m", "tilegrad.kernels.compile", *flags)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     rows = json.loads(table.read_text())
     assert {(row["backend"], row["arch"]) for row in rows} == {(language, arch)}
@@ -67,13 +67,13 @@ def test_every_kernel_compiles(run, tmp_path, language, arch):
     ],
 )
 def test_wrong_flags(run, arguments, message):
-    done = run("-m", "kernels.compile", *arguments)
+    done = run("-m", "tilegrad.kernels.compile", *arguments)
     assert done.returncode == 2 and message in done.stderr
 
 
 @pytest.mark.parametrize(("language", "variable"), [("triton", "TRITON_INTERPRET"), ("numba", "NUMBA_ENABLE_CUDASIM")])
 def test_what_is_simulated_cannot_be_compiled(run, language, variable):
-    done = run("-m", "kernels.compile", "--kernels", language, **{variable: "1"})
+    done = run("-m", "tilegrad.kernels.compile", "--kernels", language, **{variable: "1"})
     assert done.returncode == 2 and f"{variable} is set" in done.stderr
 
 
@@ -95,7 +95,7 @@ class Warns:
         return spec
 told = []
 sys.meta_path.insert(0, Warns())
-from kernels import simt
+from tilegrad.kernels.launch import numba_target as simt
 print(set(told), callable(simt.cuda.jit))
 """
     done = run("-W", "error", "-c", code)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-import engine
-from engine import Tensor
+import tilegrad as tg
 from tests.conformity.opinfos import our_function, our_inplace_form
 from tests.conformity.samples import Sample
 from tests.conformity.translate import NotTaken, call_arguments
 from tests.oracle import to_array, to_tensor
+from tilegrad import Tensor
 
 # Their values are random, or whatever lay in memory: shapes and dtypes alone are compared.
 RANDOM = set(
@@ -171,7 +171,7 @@ def _compare_gradients(sample: Sample, got: list, want: list, leaves: list[Tenso
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             seeds = [Tensor(to_array(s)) for s in seeds]
-            found = engine.grad([y for y, _ in pairs], leaves, seeds, allow_unused=True)
+            found = tg.grad([y for y, _ in pairs], leaves, seeds, allow_unused=True)
     except (Warning, Exception) as error:
         raise Difference("gradient", f"{type(error).__name__}: {error}") from error
     for i, (g, e) in enumerate(zip(found, expected, strict=True)):

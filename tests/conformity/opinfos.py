@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from hypothesis import settings
 
-import engine
-from engine.nn import functional as F
+import tilegrad as tg
+from tilegrad.nn import functional as F
 
 # Where torch's wrapper has its arguments in another order than the function that it wraps, or wraps an attribute.
 ADAPTERS: dict[str, Callable[..., Any]] = {
-    "where": lambda x, condition, other: engine.where(condition, x, other),
-    "einsum": lambda tensors, equation: engine.einsum(equation, *tensors),
+    "where": lambda x, condition, other: tg.where(condition, x, other),
+    "einsum": lambda tensors, equation: tg.einsum(equation, *tensors),
     "nn.functional.embedding": lambda weight, index, **options: F.embedding(index, weight, **options),
-    "broadcast_tensors": engine.broadcast_tensors,
-    "zero_": lambda x: engine.Tensor.zero_(x.clone()),
+    "broadcast_tensors": tg.broadcast_tensors,
+    "zero_": lambda x: tg.Tensor.zero_(x.clone()),
     "T": lambda x: x.T,
     "mT": lambda x: x.mT,
 }
@@ -60,7 +60,7 @@ def our_function(name: str) -> Callable[..., Any] | None:
         return ADAPTERS[name]
     if name.startswith("nn.functional."):
         return getattr(F, name.removeprefix("nn.functional."), None)
-    found = (getattr(place, name, None) for place in (engine, engine.Tensor))
+    found = (getattr(place, name, None) for place in (tg, tg.Tensor))
     return next((f for f in found if callable(f) and "." not in name), None)
 
 
@@ -71,4 +71,4 @@ def our_inplace_form(info: Any) -> Callable[..., Any] | None:
     if isinstance(info.inplace_variant, partial):
         function = our_function(info.name)
         return partial(function, inplace=True) if "inplace" in inspect.signature(function).parameters else None
-    return getattr(engine.Tensor, info.inplace_variant.__name__, None)
+    return getattr(tg.Tensor, info.inplace_variant.__name__, None)

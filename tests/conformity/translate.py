@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-import engine
-from engine import Tensor
+import tilegrad as tg
 from tests.oracle import to_array
+from tilegrad import Tensor
 
 # What design leaves out, by operator: keywords, and integers where a kernel takes floating-point arrays alone.
 REFUSED_KEYWORDS = {("scatter", "reduce")}
@@ -29,7 +29,7 @@ def ours(x: Any, leaves: list[Tensor]) -> Any:
         return tensor
     if isinstance(x, torch.dtype):
         name = str(x).removeprefix("torch.")
-        found = getattr(engine, name, None)
+        found = getattr(tg, name, None)
         if found is None:
             raise NotTaken(f"dtype {name}")
         return found
@@ -53,7 +53,7 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
         raise NotTaken("more dimensions than NumPy has")
     if x.layout != torch.strided:
         raise NotTaken("sparse")
-    if str(x.dtype).removeprefix("torch.") not in {d.name for d in engine.dtypes.DTYPES}:
+    if str(x.dtype).removeprefix("torch.") not in {d.name for d in tg.dtypes.DTYPES}:
         raise NotTaken(f"dtype {x.dtype}")
     return x
 

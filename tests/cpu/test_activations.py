@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from kernels import cpu, threads
-from kernels import reference as specification
 from tests.compare import assert_same
 from tests.layouts import untouched
+from tilegrad.kernels.backends import cpu
+from tilegrad.kernels.backends import reference as specification
+from tilegrad.kernels.cpu import threads
 
 ULP = {"sigmoid": 3, "silu": 3, "tanh": 3, "gelu": 5, "gelu_tanh": 3, "leaky_relu": 1, "relu": 0}
 ULP_GRAD = {"sigmoid": 3, "silu": 5, "tanh": 3, "gelu": 5, "gelu_tanh": 5, "leaky_relu": 0, "relu": 0}

@@ -12,9 +12,10 @@ import inspect
 import numpy as np
 import pytest
 
-import kernels
-from kernels import cpu, reference, threads
 from tests.compare import assert_same
+from tilegrad import kernels
+from tilegrad.kernels.backends import cpu, reference
+from tilegrad.kernels.cpu import threads
 
 LINE = 64
 
@@ -131,7 +132,7 @@ def results(name, call, monkeypatch, *where):
 
 def test_every_compiled_primitive_is_here():
     assert set(CALLS) == set(ELEMENTWISE)
-    assert all(inspect.getmodule(getattr(cpu, name)).__name__.endswith("_cpu") for name in CALLS)
+    assert all(inspect.getmodule(getattr(cpu, name)).__name__.endswith(".cpu") for name in CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)

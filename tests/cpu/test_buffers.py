@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
-from kernels import buffers
+import tilegrad as tg
+from tilegrad import nn, optim
+from tilegrad.kernels.cpu import buffers
+from tilegrad.nn import functional as F
 
 SHAPE = (300, 200)  # 240 kB
 
@@ -115,13 +115,13 @@ def test_many_threads_never_share_a_block():
 
 def test_held_outputs_survive_training():
     """Outputs of every step of a small CNN, held while the training goes on, keep their values."""
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.Flatten())
     head = nn.Linear(32 * 11 * 11, 10)
     optimizer = optim.Adam([*model.parameters(), *head.parameters()])
     held = []
     for _ in range(12):
-        x, t = engine.randn(8, 1, 28, 28), engine.randint(10, (8,))
+        x, t = tg.randn(8, 1, 28, 28), tg.randint(10, (8,))
         features = model(x)
         logits = head(features)
         loss = F.cross_entropy(logits, t)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import kernels
+import tilegrad
+from tilegrad import kernels
 
 # Prints whether the code came from disk, and a result of it.
 SUM = """
 import numpy as np
-from kernels.sum_cpu import sum, sum_rows
+from tilegrad.kernels.sum.cpu import sum, sum_rows
 y = sum(np.ones((3, 4), np.float32), (0,))
 print(len(sum_rows.stats.cache_hits), y.tolist())
 """
@@ -24,8 +25,9 @@ THREES = "[3.0, 3.0, 3.0, 3.0]"
 @pytest.fixture
 def package(tmp_path):
     """The kernels in a folder of their own, to be edited."""
-    copy = tmp_path / "kernels"
-    shutil.copytree(Path(kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = tmp_path / "tilegrad" / "kernels"
+    for source, target in ((tilegrad.__path__[0], copy.parent), (kernels.__path__[0], copy)):
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "kernels", "bench"))
     return copy
 
 
@@ -56,40 +58,41 @@ def test_code_of_other_sources_is_not_read(package, tmp_path):
     assert run(tmp_path) == f"1 {THREES}"
     mine = tmp_path / "cache" / "mine.nbi"
     mine.touch()
-    add(package / "gpu.py", "# no source of these")
-    os.utime(package / "share_cpu.py", (1, 1))  # says the same as before
+    add(package / "device" / "gpu.py", "# no source of these")
+    os.utime(package / "cpu" / "team.py", (1, 1))  # says the same as before
     assert run(tmp_path) == f"1 {THREES}"
-    add(package / "share_cpu.py", "# one that others are made of")
+    add(package / "cpu" / "team.py", "# one that others are made of")
     assert run(tmp_path) == f"0 {THREES}"
     assert run(tmp_path) == f"1 {THREES}"
     assert mine.exists()
 
 
 PART = """
-from kernels.code_cpu import njit
+from tilegrad.kernels.cpu.code import njit
 
 @njit(nogil=True)
 def part():
     return 1
 """
 WHOLE = """
-from kernels.code_cpu import njit
-from kernels.part_cpu import part
+from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.odd.cpu_part import part
 
 @njit(nogil=True, cache=True)
 def whole():
     return part()
 """
-CALL = "from kernels.whole_cpu import whole; print(whole(), len(whole.stats.cache_hits))"
+CALL = "from tilegrad.kernels.odd.cpu_whole import whole; print(whole(), len(whole.stats.cache_hits))"
 
 
 def test_what_is_compiled_after_an_edit_is_not_kept_as_code_of_the_new_source(package, tmp_path):
     """A process that was started before it computes by the old source, and leaves nothing to those that come later."""
-    part = package / "part_cpu.py"
+    part = package / "odd" / "cpu_part.py"
+    part.parent.mkdir()
     part.write_text(PART)
-    (package / "whole_cpu.py").write_text(WHOLE)
+    part.with_name("cpu_whole.py").write_text(WHOLE)
     before = subprocess.Popen(
-        [sys.executable, "-c", "import kernels.whole_cpu; print(flush=True); input()\n" + CALL],
+        [sys.executable, "-c", "import tilegrad.kernels.odd.cpu_whole; print(flush=True); input()\n" + CALL],
         env=environment(tmp_path),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -98,7 +101,9 @@ def test_what_is_compiled_after_an_edit_is_not_kept_as_code_of_the_new_source(pa
     )
     before.stdout.readline()
     part.write_text(PART.replace("return 1", "return 2  # edited"))
-    assert run(tmp_path, "import kernels.whole_cpu") == ""  # as what is new is used first, nothing is compiled yet
+    assert (
+        run(tmp_path, "import tilegrad.kernels.odd.cpu_whole") == ""
+    )  # as what is new is used first, nothing is compiled yet
     assert before.communicate("\n", timeout=300)[0].strip() == "1 0"
     assert run(tmp_path, CALL) == "2 0"
     assert run(tmp_path, CALL) == "2 1"
@@ -108,8 +113,8 @@ def test_what_is_compiled_after_an_edit_is_not_kept_as_code_of_the_new_source(pa
 
 AGAIN = """
 import numpy as np
-from kernels import code_cpu
-from kernels.sum_cpu import sum_rows
+from tilegrad.kernels.cpu import code as code_cpu
+from tilegrad.kernels.sum.cpu import sum_rows
 
 def served():
     \"\"\"Whether a function that was just defined has its code from disk; what it computes is right.\"\"\"
@@ -167,7 +172,7 @@ def test_without_a_place_for_it_the_kernels_are_compiled_all_the_same(package, t
     """As in a container: neither the folder that is asked for, nor the package, nor the home can be written to. What
     stands in the way is of another kind here, so that it does in the way of root too.
     """
-    (package / "__pycache__").touch()
+    (package / "cpu" / "__pycache__").touch()
     nowhere = {name: "/dev/null/here" for name in ("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME")}
     for variables in (nowhere, nowhere | {"NUMBA_CACHE_DIR": ""}):
         assert run(tmp_path, **variables) == f"0 {THREES}"
@@ -190,7 +195,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 
 
 def test_the_folders_of_other_sources_do_not_pile_up(tmp_path):
-    from kernels import code_cpu
+    from tilegrad.kernels.cpu import code as code_cpu
 
     folders = [tmp_path / f"tilegrad-cpu-{i}" for i in range(7)]
     for i, folder in enumerate(folders):
@@ -203,6 +208,7 @@ def test_the_folders_of_other_sources_do_not_pile_up(tmp_path):
 
 def test_every_kernel_of_the_cpu_is_compiled_with_this_cache():
     """Numba's own would bring back all that is tested here."""
-    for path in Path(kernels.__file__).parent.glob("*_cpu.py"):
-        if path.name != "code_cpu.py":
-            assert "import njit" not in path.read_text().replace("from kernels.code_cpu import njit", ""), path.name
+    ours = "from tilegrad.kernels.cpu.code import njit"
+    for path in (*Path(kernels.__path__[0]).glob("*/cpu*.py"), *Path(kernels.__path__[0], "cpu").glob("*.py")):
+        if path.name != "code.py":
+            assert "import njit" not in path.read_text().replace(ours, ""), path

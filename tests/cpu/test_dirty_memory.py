@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 
-import kernels
-from kernels import program
 from tests import dirty
 from tests.compare import assert_same
+from tilegrad import kernels
+from tilegrad.kernels.capture import program
 
 CPU, REFERENCE = kernels.load("cpu"), kernels.load("reference")
 _rng = np.random.default_rng(0)
@@ -139,7 +139,7 @@ def others():
 
 
 CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
-COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith("_cpu"))
+COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))
 
 
 def test_every_compiled_primitive_is_here():

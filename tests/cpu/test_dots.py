@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels.dots_cpu import COLUMNS, ROWS, dots, items
-from kernels.tile_cpu import BIAS, LANES, NO_BIAS, ZERO
 from tests.compare import assert_close, assert_same
+from tilegrad.kernels.cpu.tile import BIAS, LANES, NO_BIAS, ZERO
+from tilegrad.kernels.matmul.cpu_dots import COLUMNS, ROWS, dots, items
 
 LINE = 16  # floats of a cache line
 SHAPES = [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.exp_cpu import exp_in_place
+from tilegrad.kernels.cpu.exp import exp_in_place
 
 
 def test_within_two_units_in_the_last_place():

@@ -50,15 +50,16 @@ def test_while_another_thread_imports_the_backend():
     """The first op of a program, in a thread: Numba is imported, and takes a while."""
     code = """
         import importlib.abc
-        import engine
+        import tilegrad
         class Slow(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path=None, target=None):
-                if name == "kernels.elementwise_cpu" and threading.current_thread() is not threading.main_thread():
+                is_late = name == "tilegrad.kernels.activations.cpu_loops"
+                if is_late and threading.current_thread() is not threading.main_thread():
                     self.pause()
         slow = Slow()
         sys.meta_path.insert(0, slow)
         def compute():
-            assert engine.ones(3, 4).relu().sum().item() == 12
+            assert tilegrad.ones(3, 4).relu().sum().item() == 12
         def work(pause):
             slow.pause = pause
             compute()
@@ -69,16 +70,16 @@ def test_while_another_thread_imports_the_backend():
 
 def test_while_another_thread_compiles():
     code = """
-        import engine
+        import tilegrad
         from llvmlite.binding import ffi
         from numba import njit
         from numba.core.compiler_lock import global_compiler_lock
-        from kernels import buffers
-        engine.ones(3).relu()
+        from tilegrad.kernels.cpu import buffers
+        tilegrad.ones(3).relu()
         def compute():
             twice = njit(lambda x: 2 * x)  # what is in no cache
             assert twice(3) == 6
-            x = engine.rand(300, 200)
+            x = tilegrad.rand(300, 200)
             assert (x.relu() + x).sum().item() > 0
         def held(*locks):
             def work(pause):
@@ -93,7 +94,7 @@ def test_while_another_thread_compiles():
             [ffi.lib._lock],
             [global_compiler_lock, ffi.lib._lock],
             [buffers._common._lock],
-            [engine.random.default_generator._lock],
+            [tilegrad.random.default_generator._lock],
         ):
             print(forked(held(*locks), compute))
     """
@@ -103,8 +104,8 @@ def test_while_another_thread_compiles():
 def test_while_another_thread_logs_as_it_compiles():
     """logging holds a lock of its own over a fork. Numba asks for that one while it holds its compiler's."""
     code = """
-        import engine
-        engine.ones(3).relu()
+        import tilegrad
+        tilegrad.ones(3).relu()
         import logging
         from numba.core.compiler_lock import global_compiler_lock
         def work(pause):
@@ -112,17 +113,17 @@ def test_while_another_thread_logs_as_it_compiles():
                 pause()
                 logging.getLogger("another")
         signal.alarm(30)
-        print(forked(work, lambda: engine.ones(3).relu()))
+        print(forked(work, lambda: tilegrad.ones(3).relu()))
     """
     assert run(code) == ["0"]
 
 
 def test_what_is_held_over_a_fork_is_let_go_on_both_sides():
     code = """
-        import engine
+        import tilegrad
         from numba.core.compiler_lock import global_compiler_lock
-        from kernels import forks
-        engine.ones(3).relu()
+        from tilegrad.kernels.system import forks
+        tilegrad.ones(3).relu()
         def compute():
             free = []
             def look():

@@ -16,10 +16,14 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this s
 STORM = """
 import random, signal, sys, time
 import numpy as np
-import engine, kernels
-from engine import autograd, nn, recording
-from engine.nn import functional as F
-from kernels import buffers, graph, program, threads
+import tilegrad
+from tilegrad import kernels
+from tilegrad import nn
+from tilegrad.autograd import backward as autograd
+from tilegrad.captured import account as recording
+from tilegrad.nn import functional as F
+from tilegrad.kernels.capture import graph, program
+from tilegrad.kernels.cpu import buffers, threads
 
 random.seed(0)
 sys.unraisablehook = lambda lost: None  # what rises in a finalizer is printed by Python, and dropped
@@ -73,16 +77,16 @@ def test_modes():
     code = """
         pool = buffers.Pool()
 
-        @engine.no_grad()
+        @tilegrad.no_grad()
         def without():
-            return engine.is_grad_enabled()
+            return tilegrad.is_grad_enabled()
 
         def modes():
-            with engine.no_grad():
-                with engine.enable_grad(), engine.no_grad():
+            with tilegrad.no_grad():
+                with tilegrad.enable_grad(), tilegrad.no_grad():
                     pass
             without()
-            with engine.set_grad_enabled(False):
+            with tilegrad.set_grad_enabled(False):
                 pass
             with kernels.use("reference"):
                 with buffers.taken_from(pool):
@@ -97,8 +101,8 @@ def test_modes():
 
 def test_ops_and_the_team():
     code = """
-        x = engine.randn(256, 512)
-        w = engine.randn(64, 64, requires_grad=True)
+        x = tilegrad.randn(256, 512)
+        w = tilegrad.randn(64, 64, requires_grad=True)
 
         def forward():
             x.relu()
@@ -127,7 +131,7 @@ def test_a_step_that_is_captured():
     """Interrupted while it is recorded or launched; what was recorded before stays, or is recorded anew."""
     code = """
         net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-        x, t = engine.randn(64, 64), engine.randint(10, (64,))
+        x, t = tilegrad.randn(64, 64), tilegrad.randint(10, (64,))
 
         def loss(x, t):
             return F.cross_entropy(net(x), t)
@@ -135,7 +139,7 @@ def test_a_step_that_is_captured():
         want = loss(x, t).item()
 
         def captured():
-            step = engine.capture(loss, warmup=1)
+            step = tilegrad.capture(loss, warmup=1)
             assert [step(x, t).item() for _ in range(3)] == [want] * 3
 
         storm(captured, 100)
@@ -146,7 +150,7 @@ def test_a_step_that_is_captured():
 
 def test_a_program_that_is_interrupted_while_its_threads_start_ends():
     code = """
-        x = engine.randn(256, 512)
+        x = tilegrad.randn(256, 512)
         with kernels.use("reference"):
             want = x.relu().sum().item()
         x.relu()
@@ -164,11 +168,11 @@ def test_a_first_use_that_is_interrupted(tmp_path):
     code = f"""
         import os
         os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path)!r}
-        from kernels import share_cpu, sum_cpu
+        from tilegrad.kernels.sum import cpu as sum_cpu
         x = np.ones((3, 4), np.float32)
         for i in range(40):
             interrupted(lambda: sum_cpu.sum(x, (0,)), 1e-3 + random.random() * 0.03)
-        interrupted(lambda: engine.ones(512, 512).sum(0), 1e-3)
+        interrupted(lambda: tilegrad.ones(512, 512).sum(0), 1e-3)
         assert (sum_cpu.sum(x, (0,)) == 3).all()
         assert len(sum_cpu.sum_rows.signatures) == 1
         assert list(__import__("pathlib").Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*sum_rows*.code"))
@@ -180,17 +184,18 @@ def test_a_first_op_that_is_interrupted():
     """While Numba is imported."""
     code = """
         import random, signal, sys
-        import engine, kernels
+        import tilegrad
+        from tilegrad import kernels
         random.seed(int(sys.argv[1]))
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         for _ in range(6):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.01 + random.random() * 0.08)
-                engine.ones(3).relu()
+                tilegrad.ones(3).relu()
             except KeyboardInterrupt:
                 pass
             signal.setitimer(signal.ITIMER_REAL, 0)
-        print(kernels.name(), engine.ones(3).relu().sum().item())
+        print(kernels.name(), tilegrad.ones(3).relu().sum().item())
     """
     for seed in "1234":
         command = [sys.executable, "-c", textwrap.dedent(code), seed]

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from kernels import cpu, matmul_cpu, threads
-from kernels.tile_cpu import LANES
 from tests.compare import assert_close
+from tilegrad.kernels.backends import cpu
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.cpu.tile import LANES
+from tilegrad.kernels.matmul import cpu as matmul_cpu
 
 BLOCK = matmul_cpu._BLOCK
 

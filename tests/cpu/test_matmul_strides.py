@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kernels import cpu
 from tests.compare import assert_close
+from tilegrad.kernels.backends import cpu
 
 M, K, N = 80, 96, 112  # 860,160 multiply-adds, more than BLAS is asked for; whole vectors in M and N
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels import cpu, threads
 from tests.compare import assert_same
+from tilegrad.kernels.backends import cpu
+from tilegrad.kernels.cpu import threads
 
 PIECES = 5
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import kernels
-from kernels import program
 from tests.compare import assert_same
+from tilegrad import kernels
+from tilegrad.kernels.capture import program
 
 CPU = kernels.load("cpu")
 SHAPE = (3, 5, 4)

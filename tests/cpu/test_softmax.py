@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from kernels import cpu, threads
-from kernels import reference as specification
 from tests.compare import assert_same
 from tests.layouts import untouched
+from tilegrad.kernels.backends import cpu
+from tilegrad.kernels.backends import reference as specification
+from tilegrad.kernels.cpu import threads
 
 NAMES = "softmax", "log_softmax"
 

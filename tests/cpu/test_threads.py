@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from numba import njit
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.nn import functional as F
-from kernels import threads
-from kernels.share_cpu import share
+import tilegrad as tg
 from tests.compare import assert_close
+from tilegrad import kernels, nn, optim
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.cpu.team import share
+from tilegrad.nn import functional as F
 
 
 @pytest.fixture
@@ -97,8 +96,8 @@ def test_a_program_ends_while_its_team_is_awake_or_asleep():
     code = """
         import sys, time
         import numpy as np
-        from kernels import threads
-        from kernels.sum_cpu import sum_rows
+        from tilegrad.kernels.cpu import threads
+        from tilegrad.kernels.sum.cpu import sum_rows
         threads.set_num_threads(3)
         x, y = np.ones((3, 4, 5), np.float32), np.empty((3, 5), np.float32)
         threads.share(sum_rows, 3, 3, x, y)
@@ -114,7 +113,7 @@ def test_a_program_ends_while_its_team_is_awake_or_asleep():
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True])
 def test_set_num_threads_refuses(n):
     with pytest.raises(ValueError, match=r"set_num_threads: n is .*; expected an int >= 1"):
-        engine.set_num_threads(n)
+        tg.set_num_threads(n)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_set_num_threads_refuses(n):
 )
 def test_the_environment_sets_the_number(environment, expected):
     clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    code = "from kernels import threads; print(threads.num_threads())"
+    code = "from tilegrad.kernels.cpu import threads; print(threads.num_threads())"
     out = subprocess.run(
         [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, check=True
     )
@@ -141,9 +140,9 @@ def test_the_environment_sets_the_number(environment, expected):
 COUNT = """
 import sys, threading, _thread
 import numpy as np
-import engine
-from kernels import threads
-from kernels.sum_cpu import sum_rows
+import tilegrad
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.sum.cpu import sum_rows
 x, y = np.ones((2000, 4, 5), np.float32), np.empty((2000, 5), np.float32)
 threads.share(sum_rows, 2000, 2000, x, y)
 assert (y == 4).all()
@@ -180,7 +179,7 @@ def limited(*args):
     started.append(start(*args))
     return started[-1]
 _thread.start_new_thread = limited
-from kernels import threads
+from tilegrad.kernels.cpu import threads
 threads.set_num_threads(8)
 """
     assert count(limit + COUNT + "threads.share(sum_rows, 2000, 2000, x, y)") == (8, most)
@@ -195,10 +194,10 @@ def test_a_limit_of_the_systems_own():
     assert resource
     limit = """
 import resource
-from kernels import threads, share_cpu
+from tilegrad.kernels.cpu import team, threads
 import numpy as np
 threads.set_num_threads(3)
-from kernels.sum_cpu import sum_rows
+from tilegrad.kernels.sum.cpu import sum_rows
 threads.share(sum_rows, 2000, 2000, np.ones((2000, 4, 5), np.float32), np.empty((2000, 5), np.float32))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
@@ -215,13 +214,13 @@ def test_set_num_threads_of_very_many(four_threads):
 
 
 def losses_of_training(seed):
-    generator = engine.Generator(seed)
+    generator = tg.Generator(seed)
     engine_nets = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2704, 10))
-    with engine.no_grad():
+    with tg.no_grad():
         for p in engine_nets.parameters():
             p.normal_(0, 0.05, generator=generator)
     optimizer = optim.Adam(engine_nets.parameters())
-    x, t = engine.randn(32, 1, 28, 28, generator=generator), engine.randint(10, (32,), generator=generator)
+    x, t = tg.randn(32, 1, 28, 28, generator=generator), tg.randint(10, (32,), generator=generator)
     losses = []
     for _ in range(6):
         loss = F.cross_entropy(engine_nets(x), t)
@@ -263,7 +262,8 @@ def test_a_forked_child_computes_too():
         """
         import os, sys, warnings
         import numpy as np
-        from kernels import cpu, threads
+        from tilegrad.kernels.backends import cpu
+        from tilegrad.kernels.cpu import threads
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forking with threads: that is the test
         threads.set_num_threads(3)
         x = np.ones((6, 16, 8, 8), np.float32)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kernels.panels_cpu import lay_out
-from kernels.tile_cpu import (
+from tests.compare import assert_close
+from tilegrad.kernels.cpu.tile import (
     BIAS,
     HELD,
     LANES,
@@ -20,7 +20,7 @@ from kernels.tile_cpu import (
     tiles,
     walk_array,
 )
-from tests.compare import assert_close
+from tilegrad.kernels.matmul.cpu_panels import lay_out
 
 
 def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-import kernels
 from tests.compare import assert_same
+from tilegrad import kernels
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def served(monkeypatch, module, name):
     def refuse(*_, **__):
         raise AssertionError(f"{name} went to the reference")
 
-    monkeypatch.setattr(f"kernels.{module}.{name}", refuse)
+    monkeypatch.setattr(f"tilegrad.kernels.{module}.{name}", refuse)
 
 
 def test_matmul(cpu, rng, monkeypatch):
-    served(monkeypatch, "matmul_reference", "matmul")
+    served(monkeypatch, "matmul.reference", "matmul")
     a, b, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 300), (300, 96), (96,)))
     want = cpu.matmul(a, b, bias, "relu")
     assert_same(cpu.matmul(unpickled(a), unpickled(b), unpickled(bias), "relu"), want)
 
 
 def test_adam(cpu, rng, monkeypatch):
-    served(monkeypatch, "optimizer_reference", "adam_step")
+    served(monkeypatch, "optimizer.reference", "adam_step")
     arrays = [np.abs(rng.standard_normal((37, 5))).astype(np.float32) for _ in range(4)]
     twins = [unpickled(x) for x in arrays]
     for each in (arrays, twins):

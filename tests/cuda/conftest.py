@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,11 +7,11 @@ import weakref
 
 import pytest
 
-import engine
-import kernels
-from kernels import gpu
+import tilegrad as tg
 from tests.captured_steps import *  # noqa: F403
 from tests.captured_steps import ON, Program, batches, graphs, values
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +61,13 @@ def test_labels_out_of_range_are_reported_after_a_launch(rng):
 
 
 def test_the_number_of_graphs_is_bounded(monkeypatch):
-    monkeypatch.setattr("engine.captured.MOST", 2)
+    monkeypatch.setattr("tilegrad.captured.step.MOST", 2)
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def double(x, k):
         return x * k
 
-    x = engine.ones(2, device="cuda")
+    x = tg.ones(2, device="cuda")
     for k in (1, 2):
         double(x, k), double(x, k)
     with pytest.warns(RuntimeWarning, match="double: more than 2 graphs, and the oldest is forgotten") as caught:
@@ -79,15 +79,15 @@ def test_the_number_of_graphs_is_bounded(monkeypatch):
 
 
 def test_the_least_recently_used_graph_makes_room(monkeypatch):
-    monkeypatch.setattr("engine.captured.MOST", 2)
+    monkeypatch.setattr("tilegrad.captured.step.MOST", 2)
     calls = []
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def double(x):
         calls.append(len(x))
         return x * 2
 
-    one, two, three = (engine.ones(n, device="cuda") for n in (1, 2, 3))
+    one, two, three = (tg.ones(n, device="cuda") for n in (1, 2, 3))
     for x in (one, one, two, two, one):
         double(x)
     with pytest.warns(RuntimeWarning):
@@ -114,10 +114,10 @@ def test_the_summary_counts_kernels(rng):
 
 def test_host_tensors_are_read_where_they_are(rng):
     """Data that the function reads from around it is kept, and seen when it is written to in place."""
-    table = engine.arange(4, dtype=engine.float32, device="cuda")
+    table = tg.arange(4, dtype=tg.float32, device="cuda")
     holder = [table]
-    look = engine.capture(lambda i: holder[0] + i, warmup=1)
-    one = engine.ones(4, device="cuda")
+    look = tg.capture(lambda i: holder[0] + i, warmup=1)
+    one = tg.ones(4, device="cuda")
     look(one), look(one)
     table.mul_(10)
     assert look(one).tolist() == [1.0, 11.0, 21.0, 31.0]
@@ -132,13 +132,13 @@ def test_what_the_function_makes_is_not_kept(rng):
     """Its memory serves the next array of the graph."""
     inside = []
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def chain(x):
         inside.clear()
         y = x + 1
         inside.append(y.data.data.ptr)
         return (y * 2).sum()
 
-    x = engine.ones(3, device="cuda")
+    x = tg.ones(3, device="cuda")
     chain(x), chain(x)
     assert inside[0] not in {array.data.ptr for array in graphs(chain)[0].graph._kept}

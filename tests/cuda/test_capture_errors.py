@@ -7,25 +7,26 @@ import re
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
-from kernels import gpu, graph
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn, optim
+from tilegrad.kernels.capture import graph
+from tilegrad.kernels.device import gpu
+from tilegrad.nn import functional as F
 
 HERE = re.escape(__file__)
 
 
 def captured(fn, *args):
     """fn after its one plain call: the next is captured."""
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     step(*args)
     return step
 
 
 @pytest.fixture
 def x():
-    return engine.tensor([1.0, 2.0, 3.0], device="cuda")
+    return tg.tensor([1.0, 2.0, 3.0], device="cuda")
 
 
 WAITING = {
@@ -36,7 +37,7 @@ WAITING = {
     "bool": lambda x: 1 if x.sum() > 0 else 0,
     "float": lambda x: float(x[0]),
     "int": lambda x: int(x[0]),
-    "synchronize": lambda x: engine.cuda.synchronize(),
+    "synchronize": lambda x: tg.cuda.synchronize(),
     "nonzero": lambda x: x.nonzero(),
 }
 
@@ -51,7 +52,7 @@ def test_what_waits_for_the_gpu_is_named_with_its_line(op, x, capsys):
     step = captured(fn, x)
     line = WAITING[op].__code__.co_firstlineno
     # print calls __repr__, and nonzero's way to the wait is its own: the op is the engine's function that was called
-    with pytest.raises(engine.CaptureError, match=rf"^fn: \w*{op}\w* waits for the GPU.*\({HERE}:{line}\)$"):
+    with pytest.raises(tg.CaptureError, match=rf"^fn: \w*{op}\w* waits for the GPU.*\({HERE}:{line}\)$"):
         step(x)
     assert not hasattr(graph.capturing(), "launch")
     assert (x * 2).tolist() == [2.0, 4.0, 6.0]
@@ -64,28 +65,28 @@ def test_a_librarys_frame_is_not_the_programs_line(x, monkeypatch):
     exec(compile(code, "cupy/_core/core.pyx", "exec"), library)
     step = captured(lambda x: x.exp(), x)
     monkeypatch.setattr(gpu.xp(), "exp", library["waits"])
-    with pytest.raises(engine.CaptureError, match=rf"exp\w* waits for the GPU.*\({HERE}:\d+\)$"):
+    with pytest.raises(tg.CaptureError, match=rf"exp\w* waits for the GPU.*\({HERE}:\d+\)$"):
         step(x)
 
 
 def test_a_mask_waits_for_the_number_of_its_elements(x):
     step = captured(lambda x: x[x > 1], x)
-    with pytest.raises(engine.CaptureError, match=rf"getitem\w* waits for the GPU.*{HERE}"):
+    with pytest.raises(tg.CaptureError, match=rf"getitem\w* waits for the GPU.*{HERE}"):
         step(x)
 
 
 def test_what_comes_from_the_cpu_is_named(x):
     host = np.ones(3, np.float32)
-    step = captured(lambda x: x + engine.tensor(host, device="cuda"), x)
-    with pytest.raises(engine.CaptureError, match=rf"tensor copies from the CPU, once and for all.*{HERE}"):
+    step = captured(lambda x: x + tg.tensor(host, device="cuda"), x)
+    with pytest.raises(tg.CaptureError, match=rf"tensor copies from the CPU, once and for all.*{HERE}"):
         step(x)
-    step = captured(lambda x: x + engine.rand(3, device="cuda"), x)
-    with pytest.raises(engine.CaptureError, match=rf"rand\w* draws on the CPU, once and for all.*{HERE}"):
+    step = captured(lambda x: x + tg.rand(3, device="cuda"), x)
+    with pytest.raises(tg.CaptureError, match=rf"rand\w* draws on the CPU, once and for all.*{HERE}"):
         step(x)
 
 
 def test_a_function_of_tensors_on_the_cpu_that_works_on_the_gpu_runs_plainly(x):
-    total = engine.zeros(3, device="cuda")
+    total = tg.zeros(3, device="cuda")
 
     def fn(host):
         total.add_(x)
@@ -94,19 +95,19 @@ def test_a_function_of_tensors_on_the_cpu_that_works_on_the_gpu_runs_plainly(x):
     def moved(host):
         return (host.to("cuda") * 2).sum()
 
-    step, other = captured(fn, engine.ones(2)), captured(moved, engine.ones(2))
-    twice = captured(lambda host: x * 2, engine.ones(2))
+    step, other = captured(fn, tg.ones(2)), captured(moved, tg.ones(2))
+    twice = captured(lambda host: x * 2, tg.ones(2))
     with pytest.warns(RuntimeWarning, match="runs plainly") as told:
-        assert [step(engine.ones(2)).item() for _ in range(3)] == [24.0, 36.0, 48.0]
-        assert [other(engine.full((2,), i)).item() for i in (1.0, 2.0, 3.0)] == [4.0, 8.0, 12.0]
-        assert twice(engine.ones(2)).tolist() == [2.0, 4.0, 6.0]
+        assert [step(tg.ones(2)).item() for _ in range(3)] == [24.0, 36.0, 48.0]
+        assert [other(tg.full((2,), i)).item() for i in (1.0, 2.0, 3.0)] == [4.0, 8.0, 12.0]
+        assert twice(tg.ones(2)).tolist() == [2.0, 4.0, 6.0]
     assert len(told) == 3
     assert "mul works on a GPU, in a function whose arguments are on the CPU" in twice.summary()
     assert "runs plainly" in step.summary() and "runs plainly" in other.summary()
 
 
 def program():
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).to("cuda")
     optimizer = optim.Adam(model.parameters(), lr=0.1)
     schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -132,7 +133,7 @@ def test_an_exception_leaves_everything_where_it_was(x):
         state = [s for p in model.parameters() for s in optimizer.state[p].values()]
         tensors = [*model.parameters(), *[p.grad for p in model.parameters()], *state]
         arrays = [t.detach().cpu().numpy().copy() for t in tensors]
-        return arrays, (schedule.state_dict(), schedule.get_last_lr(), engine.random.default_generator.get_state())
+        return arrays, (schedule.state_dict(), schedule.get_last_lr(), tg.random.default_generator.get_state())
 
     step = captured(fn, x)
     arrays, numbers = everything()
@@ -176,7 +177,7 @@ def test_state_that_begins_in_every_step_is_refused(x):
     assert "_adam_kernel" in step.summary()
     kind[0] = "new"
     step = captured(fn, x)
-    with pytest.raises(engine.CaptureError, match="step would begin to remember a parameter at each step"):
+    with pytest.raises(tg.CaptureError, match="step would begin to remember a parameter at each step"):
         for _ in range(20):
             step(x)
 
@@ -189,11 +190,11 @@ def test_arguments_of_another_dtype_or_device(x):
     with pytest.raises(TypeError, match="tensor 0 of the arguments is float32 on cpu; expected float32 on cuda as bef"):
         step(x.cpu())
     with pytest.raises(TypeError, match="tensor 1 of the arguments is on cpu, tensor 0 on cuda; expected one device"):
-        engine.capture(lambda x, y: x)(x, x.cpu())
+        tg.capture(lambda x, y: x)(x, x.cpu())
     with pytest.raises(ValueError, match="tensor 0 of the arguments requires grad; expected detach"):
         step(x.clone().requires_grad_())
     with pytest.raises(TypeError, match="an argument is a set; expected tensors and hashable values"):
-        engine.capture(lambda x, y: x)(x, {1})
+        tg.capture(lambda x, y: x)(x, {1})
     assert step(x).tolist() == [2.0, 3.0, 4.0]
 
 
@@ -207,17 +208,17 @@ def test_arguments_of_another_dtype_or_device(x):
 )
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
-        engine.capture(lambda x: x, **options)
+        tg.capture(lambda x: x, **options)
 
 
 def test_what_is_no_function():
     with pytest.raises(TypeError, match="capture: got a Tensor; expected a function"):
-        engine.capture(engine.ones(2))
+        tg.capture(tg.ones(2))
 
 
 def test_a_schedule_of_a_rate_on_the_device(x):
     model = nn.Linear(3, 2).to("cuda")
-    optimizer = optim.SGD(model.parameters(), lr=engine.tensor(0.1, device="cuda"))
+    optimizer = optim.SGD(model.parameters(), lr=tg.tensor(0.1, device="cuda"))
     schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
 
     def fn(x):
@@ -229,7 +230,7 @@ def test_a_schedule_of_a_rate_on_the_device(x):
         return loss
 
     step = captured(fn, x)
-    with pytest.raises(engine.CaptureError, match="step would read a learning rate that is on the GPU"):
+    with pytest.raises(tg.CaptureError, match="step would read a learning rate that is on the GPU"):
         step(x)
 
 

@@ -1,4 +1,4 @@
-"""The device's memory: what engine.cuda tells of it, and what happens when an allocation fails."""
+"""The device's memory: what tilegrad.cuda tells of it, and what happens when an allocation fails."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import engine
-from engine import cuda
-from kernels import gpu, memory, simulated
+import tilegrad as tg
+from tilegrad import cuda
+from tilegrad.kernels.device import gpu, memory
+from tilegrad.kernels.simulate import arrays as simulated
 
-# --- engine.cuda -----------------------------------------------------------------------------------------------------
+# --- tilegrad.cuda ---------------------------------------------------------------------------------------------------
 
 
 def test_the_device():
@@ -23,7 +24,7 @@ def test_the_device():
 
 def test_memory_allocated():
     before = cuda.memory_allocated()
-    x = engine.zeros(1 << 16, device="cuda")
+    x = tg.zeros(1 << 16, device="cuda")
     view = x.reshape(256, 256).T
     assert cuda.memory_allocated() == before + (1 << 18), "a view takes no memory"
     del x
@@ -35,7 +36,7 @@ def test_memory_allocated():
 
 
 def test_memory_summary():
-    x = engine.zeros(1000, 1024, device="cuda")
+    x = tg.zeros(1000, 1024, device="cuda")
     y = x[1:]  # of one allocation the largest array is told
     lines = cuda.memory_summary().splitlines()
     assert lines[0].startswith("allocated ") and lines[1].startswith("reserved ")

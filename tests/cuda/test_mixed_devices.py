@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 OPS = {
     "add": lambda a, b: a + b,
@@ -20,18 +20,18 @@ OPS = {
     "lt": lambda a, b: a < b,
     "equal": lambda a, b: a.equal(b),
     "allclose": lambda a, b: a.allclose(b),
-    "maximum": lambda a, b: engine.maximum(a, b),
+    "maximum": lambda a, b: tg.maximum(a, b),
     "clamp": lambda a, b: a.clamp(b),
-    "where": lambda a, b: engine.where(a > 0, b, b),
+    "where": lambda a, b: tg.where(a > 0, b, b),
     "masked_fill": lambda a, b: a.masked_fill(b > 0, 0.0),
     "masked_select": lambda a, b: a.masked_select(b > 0),
     "matmul": lambda a, b: a @ b,
-    "bmm": lambda a, b: engine.bmm(a[None], b[None]),
+    "bmm": lambda a, b: tg.bmm(a[None], b[None]),
     "linear": lambda a, b: F.linear(a, b),
-    "einsum": lambda a, b: engine.einsum("ij,jk->ik", a, b),
+    "einsum": lambda a, b: tg.einsum("ij,jk->ik", a, b),
     "conv2d": lambda a, b: F.conv2d(a[None, None], b[None, None]),
-    "cat": lambda a, b: engine.cat([a, a, b]),
-    "stack": lambda a, b: engine.stack([a, b]),
+    "cat": lambda a, b: tg.cat([a, a, b]),
+    "stack": lambda a, b: tg.stack([a, b]),
     "getitem": lambda a, b: a[b.long()],
     "gather": lambda a, b: a.gather(0, b.long()),
     "scatter_add": lambda a, b: a.scatter_add(0, b.long(), a),
@@ -55,45 +55,45 @@ OPS = {
 @pytest.mark.parametrize("order", [("cuda", "cpu"), ("cpu", "cuda")], ids="-".join)
 @pytest.mark.parametrize("op", OPS)
 def test_the_op_and_both_devices_are_named(op, order):
-    a, b = (engine.ones(2, 2, device=device) for device in order)
+    a, b = (tg.ones(2, 2, device=device) for device in order)
     with pytest.raises(TypeError, match=r"^\w+: expected all tensors on one device; got cpu and cuda$"):
         OPS[op](a, b)
     assert a.tolist() == b.tolist() == [[1.0, 1.0]] * 2
 
 
 def test_the_messages_name_the_op():
-    a, b = engine.ones(2, 2), engine.ones(2, 2, device="cuda")
+    a, b = tg.ones(2, 2), tg.ones(2, 2, device="cuda")
     for op, name in (("add", "add"), ("eq", "eq"), ("matmul", "matmul"), ("linear", "linear"), ("getitem", "getitem")):
         with pytest.raises(TypeError, match=f"^{name}: expected all tensors on one device; got cpu and cuda$"):
             OPS[op](a, b)
 
 
 def test_copy_is_the_one_that_may():
-    x = engine.zeros(2, device="cuda").copy_(engine.tensor([1.0, 2.0]))
-    assert x.tolist() == engine.zeros(2).copy_(x).tolist() == [1.0, 2.0]
+    x = tg.zeros(2, device="cuda").copy_(tg.tensor([1.0, 2.0]))
+    assert x.tolist() == tg.zeros(2).copy_(x).tolist() == [1.0, 2.0]
 
 
 def test_a_model_and_its_input():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
     with pytest.raises(TypeError, match="conv2d: expected all tensors on one device; got cpu and cuda"):
-        model.cuda()(engine.ones(1, 1, 4, 4))
+        model.cuda()(tg.ones(1, 1, 4, 4))
 
 
 def test_clipping_gradients_of_two_devices():
-    params = [nn.Parameter(engine.ones(2, device=device)) for device in ("cpu", "cuda")]
+    params = [nn.Parameter(tg.ones(2, device=device)) for device in ("cpu", "cuda")]
     for p in params:
-        p.grad = engine.ones(2, device=p.device)
+        p.grad = tg.ones(2, device=p.device)
     with pytest.raises(TypeError, match="clip_grad_norm_: expected all tensors on one device"):
         nn.utils.clip_grad_norm_(params, 0.1)
     assert [p.grad.tolist() for p in params] == [[1.0, 1.0]] * 2
 
 
 def test_a_gradient_of_another_device():
-    p = nn.Parameter(engine.ones(2))
-    p.grad = engine.ones(2)
+    p = nn.Parameter(tg.ones(2))
+    p.grad = tg.ones(2)
     with pytest.raises(TypeError, match="grad: the gradient is on cuda but the tensor on cpu; expected one device"):
-        p.grad = engine.ones(2, device="cuda")
-    p.data = engine.ones(2, device="cuda")
+        p.grad = tg.ones(2, device="cuda")
+    p.data = tg.ones(2, device="cuda")
     for make in (optim.SGD, optim.Adam):
         with pytest.raises(TypeError, match="grad is on cpu, the parameter on cuda; expected one device"):
             make([("w", p)], lr=0.1).step()
@@ -102,11 +102,11 @@ def test_a_gradient_of_another_device():
 
 def test_a_learning_rate_of_another_device():
     for param, lr in (("cuda", "cpu"), ("cuda", "cuda"), ("cpu", "cpu")):
-        p = nn.Parameter(engine.ones(2, device=param))
-        p.grad = engine.ones(2, device=param)
-        optim.SGD([p], lr=engine.tensor(0.25, device=lr)).step()
+        p = nn.Parameter(tg.ones(2, device=param))
+        p.grad = tg.ones(2, device=param)
+        optim.SGD([p], lr=tg.tensor(0.25, device=lr)).step()
         np.testing.assert_allclose(p.detach().cpu().numpy(), 0.75)
-    p = nn.Parameter(engine.ones(2))
-    p.grad = engine.ones(2)
+    p = nn.Parameter(tg.ones(2))
+    p.grad = tg.ones(2)
     with pytest.raises(TypeError, match="SGD: lr is on cuda but a parameter on cpu"):
-        optim.SGD([p], lr=engine.tensor(0.25, device="cuda")).step()
+        optim.SGD([p], lr=tg.tensor(0.25, device="cuda")).step()

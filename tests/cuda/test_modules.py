@@ -8,9 +8,9 @@ import pickle
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn, optim
 
 
 def net():
@@ -22,13 +22,13 @@ def values(model):
 
 
 def backward(model):
-    (model(engine.ones(2, 3, device=next(model.parameters()).device)) ** 2).sum().backward()
+    (model(tg.ones(2, 3, device=next(model.parameters()).device)) ** 2).sum().backward()
 
 
 def test_parameters_gradients_and_buffers_move_in_place():
     model = net()
     parameters, before = list(model.parameters()), values(model)
-    parameters[0].grad = engine.ones(4, 3)
+    parameters[0].grad = tg.ones(4, 3)
     assert model.cuda() is model
     assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
     assert {x.device for x in model.state_dict().values()} == {"cuda"} == {parameters[0].grad.device}
@@ -40,7 +40,7 @@ def test_parameters_gradients_and_buffers_move_in_place():
 
 
 def test_dtype_and_device_at_once():
-    for to in (lambda m: m.to("cuda", engine.float16), lambda m: m.to(engine.zeros(1, dtype="float16", device="cuda"))):
+    for to in (lambda m: m.to("cuda", tg.float16), lambda m: m.to(tg.zeros(1, dtype="float16", device="cuda"))):
         model = to(net())
         found = {(x.device, str(x.dtype)) for x in model.state_dict().values()}
         assert found == {("cuda", "float16"), ("cuda", "int64")}
@@ -55,7 +55,7 @@ def test_tied_parameters_stay_tied():
 
 def test_moving_a_model_spoils_a_graph_that_saved_it():
     model = nn.Linear(3, 2)
-    y = model(engine.ones(1, 3, requires_grad=True)).sum()
+    y = model(tg.ones(1, 3, requires_grad=True)).sum()
     model.cuda()
     with pytest.raises(RuntimeError, match="a tensor saved by 'linear' was written to in place"):
         y.backward()
@@ -111,7 +111,7 @@ def test_state_is_made_on_the_parameters_device(make):
 @every_optimizer
 def test_state_follows_a_model_that_is_moved(make):
     """Three steps, with moves between them, are the three steps of a model that stays."""
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     moving = net()
     staying = copy.deepcopy(moving)
     optimizer, reference = make(moving.parameters()), make(staying.parameters())
@@ -126,7 +126,7 @@ def test_state_follows_a_model_that_is_moved(make):
 
 @every_optimizer
 def test_state_is_loaded_onto_the_parameters_device(make):
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     model = net()
     optimizer = make(model.parameters())
     step(model, optimizer)
@@ -152,7 +152,7 @@ def test_zero_grad_with_zeros():
 def test_clipping_gradients():
     model = nn.Linear(3, 2).cuda()
     for p in model.parameters():
-        p.grad = engine.full(p.shape, 3.0, device="cuda")
+        p.grad = tg.full(p.shape, 3.0, device="cuda")
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     assert norm.device == "cuda"
     np.testing.assert_allclose(norm.item(), 3 * 8**0.5, rtol=1e-6)
@@ -167,7 +167,7 @@ def test_clipping_gradients():
 def test_a_step_does_not_wait_for_the_device(monkeypatch):
     """No value of the device is asked for between the loss's forward and the end of the step."""
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)).cuda()
-    x, t = engine.randn(2, 3, device="cuda"), engine.tensor([0, 1], device="cuda")
+    x, t = tg.randn(2, 3, device="cuda"), tg.tensor([0, 1], device="cuda")
     optimizers = [make(model.parameters()) for make in OPTIMIZERS.values()]
     array = type(x.data)
 

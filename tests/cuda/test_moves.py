@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import Tensor
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import Tensor
 
 VALUES = np.array([[1.5, -2.0, 0.0], [np.inf, 3.25, 7.0]], np.float32)
 
 
 def there(**options):
-    return engine.tensor(VALUES, device="cuda", **options)
+    return tg.tensor(VALUES, device="cuda", **options)
 
 
 TO_CUDA = {
@@ -22,20 +22,20 @@ TO_CUDA = {
     "to a numbered name": lambda x: x.to("cuda:0"),
     "to a number": lambda x: x.to(0),
     "to torch's device": lambda x: x.to(torch.device("cuda", 0)),
-    "to a tensor": lambda x: x.to(engine.zeros(1, device="cuda")),
+    "to a tensor": lambda x: x.to(tg.zeros(1, device="cuda")),
     "to, by keyword": lambda x: x.to(device="cuda", non_blocking=True),
     "cuda": lambda x: x.cuda(),
     "cuda of a number": lambda x: x.cuda(0),
-    "type_as": lambda x: x.type_as(engine.zeros(1, device="cuda")),
-    "as_tensor": lambda x: engine.as_tensor(x, device="cuda"),
-    "tensor": lambda x: engine.tensor(x.detach(), device="cuda"),
-    "copy_": lambda x: engine.empty(2, 3, device="cuda").copy_(x),
+    "type_as": lambda x: x.type_as(tg.zeros(1, device="cuda")),
+    "as_tensor": lambda x: tg.as_tensor(x, device="cuda"),
+    "tensor": lambda x: tg.tensor(x.detach(), device="cuda"),
+    "copy_": lambda x: tg.empty(2, 3, device="cuda").copy_(x),
 }
 
 
 @pytest.mark.parametrize("move", TO_CUDA.values(), ids=TO_CUDA.keys())
 def test_to_the_device(move):
-    y = move(engine.tensor(VALUES))
+    y = move(tg.tensor(VALUES))
     assert (y.device, y.is_cuda, y.dtype, y.shape) == ("cuda", True, np.float32, (2, 3))
     assert not isinstance(y.data, np.ndarray)
     assert_same(y.cpu().numpy(), VALUES)
@@ -49,16 +49,16 @@ def test_to_the_host(move):
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (5, 1)])
-@pytest.mark.parametrize("dtype", [engine.bool, engine.uint8, engine.int64, engine.float16, engine.bfloat16])
+@pytest.mark.parametrize("dtype", [tg.bool, tg.uint8, tg.int64, tg.float16, tg.bfloat16])
 def test_every_shape_and_dtype(shape, dtype):
-    x = (10 * engine.rand(*shape)).to(dtype)
+    x = (10 * tg.rand(*shape)).to(dtype)
     y = x.cuda()
     assert (y.shape, y.dtype) == (shape, dtype)
     assert_same(y.cpu().numpy(), x.numpy())
 
 
 def test_views_are_moved_by_their_elements():
-    x = engine.arange(24).reshape(2, 3, 4)
+    x = tg.arange(24).reshape(2, 3, 4)
     for view in (x.permute(2, 0, 1), x[:, ::2], x.flip(1), x[:1].expand(5, 3, 4)):
         assert_same(view.cuda().cpu().numpy(), np.array(view.numpy()))
         assert_same(x.cuda().permute(2, 0, 1).cpu().numpy(), np.array(x.permute(2, 0, 1).numpy()))
@@ -66,28 +66,28 @@ def test_views_are_moved_by_their_elements():
 
 def test_dtype_and_device_at_once():
     for y in (
-        there().to("cpu", engine.float64),
-        there().to(engine.zeros(1, dtype="float64")),
+        there().to("cpu", tg.float64),
+        there().to(tg.zeros(1, dtype="float64")),
         there().to(dtype="float64", device="cpu"),
     ):
         assert (y.device, y.dtype) == ("cpu", np.float64)
         assert_same(y.numpy(), VALUES.astype(np.float64))
-    y = engine.tensor(VALUES).to("cuda", engine.float16)
+    y = tg.tensor(VALUES).to("cuda", tg.float16)
     assert (y.device, y.dtype) == ("cuda", np.float16)
-    assert there().to(engine.float64).device == there().half().device == "cuda"
+    assert there().to(tg.float64).device == there().half().device == "cuda"
 
 
 def test_nothing_to_do_is_the_tensor_itself_unless_a_copy_is_asked_for():
-    for x in (there(), engine.tensor(VALUES)):
+    for x in (there(), tg.tensor(VALUES)):
         assert x.to(x.device) is x and x.to(x) is x and x.to() is x and x.to(None) is x
         y = x.to(x.device, copy=True)
         y.zero_()
         assert y is not x and x[0, 0].item() == 1.5
-    assert there().cuda().is_cuda and engine.tensor(VALUES).cpu().numpy() is not VALUES
+    assert there().cuda().is_cuda and tg.tensor(VALUES).cpu().numpy() is not VALUES
 
 
 def test_a_moved_tensor_has_memory_of_its_own():
-    x = engine.tensor(VALUES)
+    x = tg.tensor(VALUES)
     y = x.cuda()
     y.zero_()
     assert x[0, 0].item() == 1.5
@@ -100,40 +100,40 @@ def test_a_moved_tensor_has_memory_of_its_own():
 
 
 def test_the_gradient_comes_back():
-    x = engine.ones(2, 3, requires_grad=True)
+    x = tg.ones(2, 3, requires_grad=True)
     y = x.cuda()
     assert y.requires_grad and not y.is_leaf
-    (y * engine.tensor(VALUES, device="cuda")).cpu().sum().backward()
+    (y * tg.tensor(VALUES, device="cuda")).cpu().sum().backward()
     assert x.grad.device == "cpu"
     assert_same(x.grad.numpy(), VALUES)
 
 
 def test_the_gradient_comes_back_through_a_change_of_dtype():
-    x = engine.tensor(VALUES, dtype="float64", requires_grad=True)
-    y = x.to("cuda", engine.float16)
+    x = tg.tensor(VALUES, dtype="float64", requires_grad=True)
+    y = x.to("cuda", tg.float16)
     (3 * y).sum().backward()
     assert (x.grad.device, x.grad.dtype) == ("cpu", np.float64)
     assert_same(x.grad.numpy(), np.full((2, 3), 3.0))
 
 
 def test_a_gradient_has_a_gradient():
-    x = engine.tensor([1.0, 2.0], requires_grad=True)
-    (slope,) = engine.grad((x.cuda() ** 3).sum(), x, create_graph=True)
-    (curvature,) = engine.grad(slope.cuda().sum(), x)
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    (slope,) = tg.grad((x.cuda() ** 3).sum(), x, create_graph=True)
+    (curvature,) = tg.grad(slope.cuda().sum(), x)
     assert (slope.device, curvature.device) == ("cpu", "cpu")
     np.testing.assert_allclose(curvature.numpy(), [6.0, 12.0], rtol=1e-6)
 
 
 def test_leaves_of_two_devices_get_gradients_on_their_own():
-    a, b = engine.ones(3, requires_grad=True), engine.ones(3, device="cuda", requires_grad=True)
+    a, b = tg.ones(3, requires_grad=True), tg.ones(3, device="cuda", requires_grad=True)
     (a.cuda() * b * 2).sum().backward()
     assert (a.grad.device, b.grad.device) == ("cpu", "cuda")
     assert a.grad.tolist() == b.grad.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_copy_passes_the_gradient_across():
-    x = engine.ones(3, requires_grad=True)
-    y = engine.zeros(3, device="cuda")
+    x = tg.ones(3, requires_grad=True)
+    y = tg.zeros(3, device="cuda")
     y.copy_(x)
     (y * 5).sum().backward()
     assert (x.grad.device, x.grad.tolist()) == ("cpu", [5.0, 5.0, 5.0])
@@ -149,19 +149,19 @@ def test_gradients_accumulate_and_hooks_see_them_there():
 
 
 def test_the_incoming_gradient_is_on_the_tensors_device():
-    x = engine.ones(2, device="cuda", requires_grad=True)
-    (x * 2).backward(engine.tensor([1.0, 3.0], device="cuda"))
+    x = tg.ones(2, device="cuda", requires_grad=True)
+    (x * 2).backward(tg.tensor([1.0, 3.0], device="cuda"))
     assert x.grad.tolist() == [2.0, 6.0]
     (x * 2).backward([1.0, 1.0])  # numbers have no device
     assert x.grad.tolist() == [4.0, 8.0]
     with pytest.raises(TypeError, match="backward: expected all tensors on one device; the gradient is on cpu, the te"):
-        (x * 2).backward(engine.ones(2))
+        (x * 2).backward(tg.ones(2))
 
 
 def test_gradcheck():
-    x = engine.randn(2, 3, dtype="float64", device="cuda", requires_grad=True)
-    assert engine.gradcheck(lambda x: (x * x).sin().sum(0), x)
-    assert engine.gradgradcheck(lambda x: x**3, x)
+    x = tg.randn(2, 3, dtype="float64", device="cuda", requires_grad=True)
+    assert tg.gradcheck(lambda x: (x * x).sin().sum(0), x)
+    assert tg.gradgradcheck(lambda x: x**3, x)
 
 
 # --- what no device is called ----------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_gradcheck():
 )
 def test_unknown_devices(device, message):
     with pytest.raises(ValueError, match=message):
-        engine.zeros(1, device=device)
+        tg.zeros(1, device=device)
 
 
 def test_what_is_neither_device_nor_dtype():
@@ -190,6 +190,6 @@ def test_what_is_neither_device_nor_dtype():
 def test_a_tensor_is_made_from_a_device_array_as_it_is():
     x = there()
     assert Tensor(x.data).data is x.data
-    assert engine.as_tensor(x.data).data is x.data
-    assert engine.tensor(x.data).data is not x.data and engine.tensor(x.data).is_cuda
-    assert engine.tensor([there()[0, 0], 2.0]).tolist() == [1.5, 2.0]
+    assert tg.as_tensor(x.data).data is x.data
+    assert tg.tensor(x.data).data is not x.data and tg.tensor(x.data).is_cuda
+    assert tg.tensor([there()[0, 0], 2.0]).tolist() == [1.5, 2.0]

@@ -8,23 +8,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import Tensor
+import tilegrad as tg
 from tests.compare import assert_close
 from tests.ops import test_gradients as table
+from tilegrad import Tensor
 
 CONSTANTS = ("LABELS", "INDEX", "MASK")  # tensors that the table's functions name
 
 
 def run(name, dtype, device, inputs):
     """The outputs, and the gradients along the same random directions, on the host."""
-    tensors = [engine.tensor(x.astype(dtype), device=device, requires_grad=True) for x in inputs]
+    tensors = [tg.tensor(x.astype(dtype), device=device, requires_grad=True) for x in inputs]
     rng = np.random.default_rng(7)
     outputs = [y for y in table.outputs_of(table.OPS[name][0](*tensors)) if y.is_floating_point()]
     assert all(y.device == device for y in outputs)
-    seeds = [engine.tensor(rng.integers(-4, 5, y.shape) / 2, dtype=dtype, device=device) for y in outputs]
+    seeds = [tg.tensor(rng.integers(-4, 5, y.shape) / 2, dtype=dtype, device=device) for y in outputs]
     linked = [(y, v) for y, v in zip(outputs, seeds, strict=True) if y.requires_grad]
-    grads = engine.grad([y for y, _ in linked], tensors, [v for _, v in linked], allow_unused=True)
+    grads = tg.grad([y for y, _ in linked], tensors, [v for _, v in linked], allow_unused=True)
     assert all(g is None or g.device == device for g in grads)
     return [x.detach().cpu().numpy() for x in (*outputs, *(g for g in grads if g is not None))]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-import engine
+import tilegrad as tg
 from tests.autograd.test_random_programs import SHAPE, loss_of, values_of
 from tests.compare import assert_close
 
@@ -16,9 +16,9 @@ PROGRAMS = 30
 def run(seed, dtype, device):
     """The gradients on the host, or None where the program is refused."""
     values = [v.astype(np.float32).astype(dtype) for v in values_of(seed)]
-    leaves = [engine.tensor(v, device=device, requires_grad=True) for v in values]
+    leaves = [tg.tensor(v, device=device, requires_grad=True) for v in values]
     try:
-        found = engine.grad(loss_of(seed, leaves), leaves, allow_unused=True)
+        found = tg.grad(loss_of(seed, leaves), leaves, allow_unused=True)
     except RuntimeError:
         return None
     return [np.zeros(SHAPE, dtype) if g is None else g.cpu().numpy() for g in found]

@@ -8,16 +8,16 @@ import pickle
 import numpy as np
 import pytest
 
-import engine
-from engine import nn
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn
+from tilegrad.nn import functional as F
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 
 
 def there(**options):
-    return engine.tensor(VALUES, device="cuda", **options)
+    return tg.tensor(VALUES, device="cuda", **options)
 
 
 def on_host(x):
@@ -31,7 +31,7 @@ def test_values_come_out_as_python_numbers():
     x = there()
     assert x.tolist() == VALUES.tolist()
     assert (x[1, 2].item(), float(x[1, 2]), int(x[1, 2]), bool(x[1, 2])) == (1.0, 1.0, 1, True)
-    assert f"{x[0, 0]:.2f}" == "-5.00" and [10, 20, 30][engine.tensor(2, device="cuda")] == 30
+    assert f"{x[0, 0]:.2f}" == "-5.00" and [10, 20, 30][tg.tensor(2, device="cuda")] == 30
     assert 6.0 in x and 7.5 not in x
     with pytest.raises(RuntimeError, match=r"item: the tensor is \(3, 4\)"):
         x.item()
@@ -44,8 +44,8 @@ def test_numpy_is_never_an_implicit_copy():
 
 
 def test_repr():
-    assert repr(engine.tensor([1.0, 2.5], device="cuda")) == "tensor([1. , 2.5], device='cuda')"
-    x = engine.ones(1, dtype="float64", device="cuda", requires_grad=True)
+    assert repr(tg.tensor([1.0, 2.5], device="cuda")) == "tensor([1. , 2.5], device='cuda')"
+    x = tg.ones(1, dtype="float64", device="cuda", requires_grad=True)
     assert repr(x) == "tensor([1.], dtype=float64, device='cuda', requires_grad=True)"
     assert repr(x * 1) == "tensor([1.], dtype=float64, device='cuda', grad_fn=<mul>)"
 
@@ -54,7 +54,7 @@ def test_pickle_and_copies():
     x = there(requires_grad=True)
     x.sum().backward()
     for y in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x), copy.copy(x)):
-        assert (y.device, y.requires_grad, type(y)) == ("cuda", True, engine.Tensor)
+        assert (y.device, y.requires_grad, type(y)) == ("cuda", True, tg.Tensor)
         assert_same(on_host(y), VALUES)
     assert copy.deepcopy(x).grad.device == "cuda"
     p = pickle.loads(pickle.dumps(nn.Parameter(there())))
@@ -71,12 +71,12 @@ def test_iteration_and_length():
 
 
 def test_faults_of_kernels_are_raised_where_the_program_waits():
-    waits = [lambda y: y.item(), lambda y: y.tolist(), lambda y: y.cpu(), repr, lambda y: engine.cuda.synchronize()]
+    waits = [lambda y: y.item(), lambda y: y.tolist(), lambda y: y.cpu(), repr, lambda y: tg.cuda.synchronize()]
     for wait in waits:
-        loss = F.cross_entropy(there(), engine.tensor([0, 4, 1], device="cuda"))
+        loss = F.cross_entropy(there(), tg.tensor([0, 4, 1], device="cuda"))
         with pytest.raises(ValueError, match=r"softmax_xent: t\[1\] is 4; expected 0 <= t < 4"):
             wait(loss)
-        engine.cuda.synchronize()  # it is told once
+        tg.cuda.synchronize()  # it is told once
 
 
 # --- indices ---------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ INDICES = {
 
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES.keys())
 def test_indexing(index):
-    x, y = there(requires_grad=True), engine.tensor(VALUES, requires_grad=True)
+    x, y = there(requires_grad=True), tg.tensor(VALUES, requires_grad=True)
     got, want = x[index], y[index]
     assert got.device == "cuda"
     assert_same(on_host(got), on_host(want))
@@ -106,19 +106,19 @@ def test_indexing(index):
     (want * want).sum().backward()
     assert_same(on_host(x.grad), on_host(y.grad))
 
-    a, b = there(), engine.tensor(VALUES)
+    a, b = there(), tg.tensor(VALUES)
     a[index], b[index] = 7.0, 7.0
     assert_same(on_host(a), on_host(b))
 
 
 def test_indexing_by_tensors():
-    x, rows = there(), engine.tensor([2, 0], device="cuda")
+    x, rows = there(), tg.tensor([2, 0], device="cuda")
     assert_same(on_host(x[rows]), VALUES[[2, 0]])
     assert_same(on_host(x[rows, rows + 1]), VALUES[[2, 0], [3, 1]])
     assert_same(on_host(x[..., rows]), VALUES[:, [2, 0]])
     assert_same(on_host(x[rows[0]]), VALUES[2])
     assert_same(on_host(x[x > 2]), VALUES[VALUES > 2])
-    x[rows] = engine.tensor([[1.0], [2.0]], device="cuda")
+    x[rows] = tg.tensor([[1.0], [2.0]], device="cuda")
     assert x[:, 0].tolist() == [2.0, -1.0, 1.0]
     x[x == 2.0] = 0
     assert x[0].tolist() == [0.0] * 4
@@ -126,7 +126,7 @@ def test_indexing_by_tensors():
 
 @pytest.mark.parametrize("wrong", [[3], [0, -4], np.array([5]), ([0], [4]), (slice(None), [-5]), (..., [4])])
 def test_an_index_out_of_range(wrong):
-    for form in (wrong, tuple(engine.tensor(i, device="cuda") if isinstance(i, list) else i for i in as_tuple(wrong))):
+    for form in (wrong, tuple(tg.tensor(i, device="cuda") if isinstance(i, list) else i for i in as_tuple(wrong))):
         with pytest.raises(IndexError, match="getitem: index .* is out of bounds for dim . of size"):
             there()[form]
         x = there()
@@ -141,13 +141,13 @@ def as_tuple(index):
 
 def test_rows_are_taken_without_a_wait_and_a_wrong_one_told_later():
     x = there().requires_grad_()
-    at = engine.tensor([[2, -3], [0, 2]], device="cuda")
+    at = tg.tensor([[2, -3], [0, 2]], device="cuda")
     y = x[at]
-    y.backward(engine.ones_like(y))
+    y.backward(tg.ones_like(y))
     assert_same(on_host(y.detach()), VALUES[[[2, -3], [0, 2]]])
     assert_same(on_host(x.grad), np.repeat(np.array([[2.0], [0.0], [2.0]], np.float32), 4, 1))
     assert_same(on_host(x.detach().index_select(0, at[1].int())), VALUES[[0, 2]])
-    wrong = there()[engine.tensor([1, 3], device="cuda")]
+    wrong = there()[tg.tensor([1, 3], device="cuda")]
     with pytest.raises(IndexError, match=r"take_rows: index\[1\] is 3; expected -3 <= index < 3"):
         wrong.tolist()
     assert np.isnan(on_host(wrong)[1]).all()
@@ -155,16 +155,16 @@ def test_rows_are_taken_without_a_wait_and_a_wrong_one_told_later():
 
 def test_indices_of_another_kind():
     with pytest.raises(IndexError, match="an index is float32; expected integers or bools"):
-        there()[engine.tensor([1.0], device="cuda")]
+        there()[tg.tensor([1.0], device="cuda")]
     with pytest.raises(IndexError, match="an index is float64"):
         there()[np.array([0.5])]
 
 
 def test_integers_scatter_and_add_up():
-    index = engine.tensor([0, 2, 0], device="cuda")
-    for dtype in (engine.int64, engine.int8, engine.float16):
-        x = engine.ones(3, dtype=dtype, device="cuda")
-        y = x.scatter_add(0, index, engine.tensor([5, 1, -2], dtype=dtype, device="cuda"))
+    index = tg.tensor([0, 2, 0], device="cuda")
+    for dtype in (tg.int64, tg.int8, tg.float16):
+        x = tg.ones(3, dtype=dtype, device="cuda")
+        y = x.scatter_add(0, index, tg.tensor([5, 1, -2], dtype=dtype, device="cuda"))
         assert (y.dtype, y.tolist()) == (dtype, [4, 1, 2])
 
 
@@ -182,7 +182,7 @@ def test_comparisons_with_numbers_and_tensors():
 
 
 def test_where_of_two_numbers_is_on_the_conditions_device():
-    y = engine.where(there() > 0, 1.0, 0.0)
+    y = tg.where(there() > 0, 1.0, 0.0)
     assert y.device == "cuda"
     assert_same(on_host(y), (VALUES > 0).astype(np.float32))
 
@@ -193,7 +193,7 @@ def test_numbers_of_every_kind():
         assert (x + number).device == (number - x).device == "cuda"
         np.testing.assert_allclose(on_host(x * number), VALUES * np.float32(number))
     with pytest.raises(ValueError, match="add: 300 does not fit uint8"):
-        engine.zeros(2, dtype="uint8", device="cuda") + 300
+        tg.zeros(2, dtype="uint8", device="cuda") + 300
 
 
 # --- in-place writes -------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_reshaped_views_share_memory_and_copies_do_not():
 
 
 def test_an_expanded_view_is_not_written_to():
-    x = engine.ones(1, 3, device="cuda")
+    x = tg.ones(1, 3, device="cuda")
     with pytest.raises(RuntimeError, match="add_: x is read-only"):
         x.expand(2, 3).add_(1)
     assert x.tolist() == [[1.0] * 3]
@@ -246,7 +246,7 @@ def test_an_expanded_view_is_not_written_to():
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0, 2)], ids=str)
 def test_in_place_writes_to_a_tensor_without_elements(shape):
-    for x in (engine.zeros(*shape, device="cuda"), engine.zeros(*shape, device="cuda") + 1):  # an op's strides may be 0
+    for x in (tg.zeros(*shape, device="cuda"), tg.zeros(*shape, device="cuda") + 1):  # an op's strides may be 0
         x.add_(1).mul_(x).zero_().relu_().copy_(x).normal_()
         x[...] = 2
         x += 1

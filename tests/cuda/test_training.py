@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_close
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 STEPS = 3
 
@@ -44,11 +44,11 @@ OPTIMIZERS = {
 def train(net, optimizer, dtype, device):
     """(the losses, the parameters at the end); weights and batches are float32 whatever the dtype."""
     make, shape = NETS[net]
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     model = make().to(device, dtype)
     stepper = OPTIMIZERS[optimizer](model.parameters())
-    images = engine.randn(STEPS, *shape).to(device, dtype)
-    labels = engine.randint(0, 10, (STEPS, shape[0])).to(device)
+    images = tg.randn(STEPS, *shape).to(device, dtype)
+    labels = tg.randint(0, 10, (STEPS, shape[0])).to(device)
     losses = []
     for x, t in zip(images, labels, strict=True):
         stepper.zero_grad()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.nn import functional as F
-from kernels import gpu
+import tilegrad as tg
 from tests.compare import assert_close
 from tests.cuda.test_training import mlp
+from tilegrad import kernels, nn, optim
+from tilegrad.kernels.device import gpu
+from tilegrad.nn import functional as F
 
 STEPS = 2
 
@@ -33,11 +32,11 @@ OPTIMIZERS = {
 def train(net, optimizer, dtype, device):
     """(the losses, the parameters at the end); weights and batches are float32 whatever the dtype."""
     make, shape = NETS[net]
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     model = make().to(device, dtype)
     stepper = OPTIMIZERS[optimizer](model.parameters())
-    images = engine.randn(STEPS, *shape).to(device, dtype)
-    labels = engine.randint(0, 5, (STEPS, shape[0])).to(device)
+    images = tg.randn(STEPS, *shape).to(device, dtype)
+    labels = tg.randint(0, 5, (STEPS, shape[0])).to(device)
     losses = []
     for x, t in zip(images, labels, strict=True):
         stepper.zero_grad()
@@ -51,7 +50,7 @@ def train(net, optimizer, dtype, device):
 @pytest.mark.parametrize(("net", "optimizer"), [("mlp", "sgd"), ("cnn", "sgd"), ("cnn", "adam")])
 def test_the_losses_are_those_of_the_cpu(net, optimizer):
     with kernels.use("numba"):
-        assert kernels.of(gpu.xp().zeros(1, np.float32)).__name__ == "kernels.numba_backend"
+        assert kernels.of(gpu.xp().zeros(1, np.float32)).__name__ == "tilegrad.kernels.backends.numba"
         got, got_params = train(net, optimizer, np.float32, "cuda")
     want, want_params = train(net, optimizer, np.float64, "cpu")
     baseline, baseline_params = train(net, optimizer, np.float32, "cpu")

@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
-ROOT = Path(gpu.__file__).parents[1]
 pytestmark = pytest.mark.skipif(gpu.is_available(), reason="there is a GPU")
 
 
 def python(code, simulated="0"):
-    environment = os.environ | {"TRITON_INTERPRET": simulated, "NUMBA_ENABLE_CUDASIM": "0", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"TRITON_INTERPRET": simulated, "NUMBA_ENABLE_CUDASIM": "0"}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_what_asks_for_nothing():
     done = python(
-        "from engine import cuda, device; import engine, sys\n"
+        "from tilegrad import cuda, device; import tilegrad, sys\n"
         "print(cuda.is_available(), cuda.is_simulated(), cuda.device_count(), device.as_device('auto'), "
-        "engine.zeros(1, device='auto').device, 'triton' in sys.modules)"
+        "tilegrad.zeros(1, device='auto').device, 'triton' in sys.modules)"
     )
     assert done.stdout.split() == ["False", "False", "0", "cpu", "cpu", "False"], done.stderr
 
@@ -32,25 +30,25 @@ def test_what_asks_for_nothing():
 @pytest.mark.parametrize(
     "code",
     [
-        "engine.zeros(2, device='cuda')",
-        "engine.ones(2).cuda()",
-        "engine.ones(2).to('cuda:0')",
-        "engine.nn.Linear(2, 2).cuda()",
-        "engine.cuda.synchronize()",
-        "engine.cuda.memory_allocated()",
-        "engine.cuda.memory_reserved()",
-        "engine.cuda.memory_summary()",
-        "engine.cuda.empty_cache()",
+        "tilegrad.zeros(2, device='cuda')",
+        "tilegrad.ones(2).cuda()",
+        "tilegrad.ones(2).to('cuda:0')",
+        "tilegrad.nn.Linear(2, 2).cuda()",
+        "tilegrad.cuda.synchronize()",
+        "tilegrad.cuda.memory_allocated()",
+        "tilegrad.cuda.memory_reserved()",
+        "tilegrad.cuda.memory_summary()",
+        "tilegrad.cuda.empty_cache()",
     ],
 )
 def test_what_needs_one_says_what_is_missing(code):
-    done = python(f"import engine, engine.nn\n{code}")
+    done = python(f"import tilegrad, tilegrad.nn\n{code}")
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith('RuntimeError: device "cuda": ') and "expected" in last, done.stderr
     assert "pip install" in last or "TRITON_INTERPRET=1" in last
 
 
 def test_a_pickle_from_a_gpu_says_it_needs_one():
-    made = python("import engine, pickle; print(pickle.dumps(engine.ones(2, device='cuda')))", simulated="1")
+    made = python("import tilegrad, pickle; print(pickle.dumps(tilegrad.ones(2, device='cuda')))", simulated="1")
     done = python(f"import pickle; pickle.loads({made.stdout.strip()})")
     assert 'RuntimeError: device "cuda": ' in done.stderr.strip().splitlines()[-1], done.stderr

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine.data import image_batch
-from kernels import gpu
+import tilegrad as tg
 from tests.compare import assert_close
+from tilegrad.data import image_batch
+from tilegrad.kernels.device import gpu
 
 CUDA = pytest.param("cuda", marks=[pytest.mark.gpu] if gpu.is_available() else [])
 
@@ -17,13 +17,13 @@ CUDA = pytest.param("cuda", marks=[pytest.mark.gpu] if gpu.is_available() else [
 def test_values(device):
     rng = np.random.default_rng(0)
     images, index = rng.integers(0, 256, (9, 1, 4, 5)).astype(np.uint8), np.array([8, 0, -1, 3])
-    y = image_batch(engine.tensor(images, device=device), engine.tensor(index, device=device), 0.13, 0.31)
+    y = image_batch(tg.tensor(images, device=device), tg.tensor(index, device=device), 0.13, 0.31)
     want = (images[index] / 255 - 0.13) / 0.31
     assert_close(y.cpu().numpy(), want, want.astype(np.float32), scale=1.0)
 
 
 def test_errors():
-    images, index = engine.zeros(2, 3, dtype=engine.uint8), engine.zeros(2, dtype=engine.int64)
+    images, index = tg.zeros(2, 3, dtype=tg.uint8), tg.zeros(2, dtype=tg.int64)
     with pytest.raises(ValueError, match="image_batch: std is 0; expected > 0"):
         image_batch(images, index, 0.5, 0)
     with pytest.raises(TypeError, match="take_rows: x is float32; expected uint8"):

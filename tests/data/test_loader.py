@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import engine
-from engine.data import DataLoader, Dataset, Subset, TensorDataset, default_collate, random_split
-from engine.random import Generator
-from engine.tensor import Tensor
+import tilegrad as tg
+from tilegrad.data import DataLoader, Dataset, Subset, TensorDataset, default_collate, random_split
+from tilegrad.random import Generator
+from tilegrad.tensor import Tensor
 
 Point = namedtuple("Point", "x y")
 
@@ -101,9 +101,9 @@ def test_shuffles_differ_between_epochs_and_repeat_with_the_seed():
 
 def test_manual_seed_fixes_shuffles():
     loader = DataLoader(TensorDataset(*pairs(50)), shuffle=True)
-    engine.manual_seed(11)
+    tg.manual_seed(11)
     epochs = [seen(loader), seen(loader)]
-    engine.manual_seed(11)
+    tg.manual_seed(11)
     assert [seen(loader), seen(loader)] == epochs
     assert epochs[0] != epochs[1]
 
@@ -377,7 +377,7 @@ def test_dataset_without_getitem():
         ({"sampler": [0], "shuffle": True}, ValueError, "got a sampler and shuffle=True; expected one of them"),
         ({"sampler": 3}, TypeError, "sampler is int; expected an iterable of indices"),
         ({"collate_fn": 3}, TypeError, "collate_fn is int; expected a function"),
-        ({"generator": 3}, TypeError, "generator is int; expected an engine.random.Generator"),
+        ({"generator": 3}, TypeError, "generator is int; expected an tilegrad.random.Generator"),
         ({"dataset": 3}, TypeError, "dataset is int; expected one with __getitem__"),
         ({"dataset": iter([1])}, TypeError, "dataset is list_iterator; expected one with __getitem__"),
         ({"dataset": Dataset()}, TypeError, "dataset is Dataset; expected one with __len__"),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data import fetch, mnist, mnist_sources, write_idx
-from engine.data.idx import encode_idx
 from tests.data.test_unpickle import python2_pickle
+from tilegrad.data import fetch, mnist, mnist_sources, write_idx
+from tilegrad.data.idx import encode_idx
 
 IMAGES = {
     "train": np.arange(5 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(5, 28, 28),
@@ -166,8 +166,8 @@ def test_a_given_folder_needs_no_package_for_downloads(folder):
         import sys
         for name in "pooch", "platformdirs", "tqdm", "requests", "pip":
             sys.modules[name] = None  # importing it fails
-        from engine.data import mnist
-        print(mnist(sys.argv[1])[1].tolist(), "engine.data.fetch" in sys.modules)
+        from tilegrad.data import mnist
+        print(mnist(sys.argv[1])[1].tolist(), "tilegrad.data.fetch" in sys.modules)
     """
     command = [sys.executable, "-c", program, str(folder)]
     ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)

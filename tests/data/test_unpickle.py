@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.unpickle import load_arrays
+from tilegrad.data.unpickle import load_arrays
 
 ARRAYS = {
     "float32": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data.idx import write_idx
-from kernels import gpu
+from tilegrad.data.idx import write_idx
+from tilegrad.kernels.device import gpu
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FIELDS = {
@@ -45,8 +45,7 @@ def digits(tmp_path_factory):
 
 def run(example, *flags, **variables):
     command = [sys.executable, EXAMPLES / example, *map(str, flags)]
-    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)} | variables  # installed or not
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | variables)
 
 
 @pytest.mark.parametrize("example", ["mnist_cnn.py", "mnist_mlp.py"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
 ROOT = Path(__file__).parents[2]
 

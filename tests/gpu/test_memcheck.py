@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import gpu
+from tilegrad.kernels.device import gpu
 
 ROOT = Path(__file__).parents[2]
 TOOL = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")

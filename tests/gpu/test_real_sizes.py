@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-import kernels
-from kernels import gpu
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
 
 REAL = gpu.is_available()
 pytestmark = [pytest.mark.gpu] if REAL else []

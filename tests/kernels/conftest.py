@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-import kernels
-from kernels import gpu
 from tests import dirty
 from tests.device import OnDevice
 from tests.layouts import LAYOUTS
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
 
 DTYPES = {
     "reference": (np.float16, bfloat16, np.float32, np.float64),

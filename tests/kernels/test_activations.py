@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import kernels
-from kernels import gpu
-from kernels.activations_reference import ACTIVATIONS, apply_activation
-from kernels.erf_reference import erf
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.kernels.epilogues import EPILOGUES
 from tests.layouts import assert_border, channels_last, inside_frame, untouched
+from tilegrad import kernels
+from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation
+from tilegrad.kernels.activations.reference_erf import erf
+from tilegrad.kernels.device import gpu
 
 SHAPES = [
     (),  # 0-d, as a loss is
@@ -246,7 +246,7 @@ def test_apply_activation_lists_its_names():
 def test_the_triton_epilogue_is_the_activation(name, rng):
     """What the accumulators of matmul and conv2d go through, for every name that those take."""
     kernels.load("triton")
-    from kernels.activations_triton import BLOCK, _activation_kernel
+    from tilegrad.kernels.activations.gpu_triton import BLOCK, _activation_kernel
 
     x = sample(rng, (33, 17), np.float32)
     x[0, :3] = np.nan, np.inf, 1e4

@@ -70,7 +70,7 @@ def _is_numba(backend):
 
 def test_more_blocks_than_the_sum_takes_at_once(backend, rng, monkeypatch):
     if hasattr(backend, "module") and not _is_numba(backend):
-        monkeypatch.setattr("kernels.clip_triton.PARTIALS", 32)
+        monkeypatch.setattr("tilegrad.kernels.clip_norm.gpu_triton.PARTIALS", 32)
         check(backend, lists(rng, shapes=[(3,)] * 70), 0.5)
     else:
         check(backend, lists(rng, shapes=[(3,)] * 7), 0.5)

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import conv2d_reference
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice
 from tests.kernels.epilogues import EPILOGUES
 from tests.layouts import untouched
+from tilegrad.kernels.conv2d import reference as conv2d_reference
 
 
 class Case(NamedTuple):

@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-import kernels
-from kernels import (
-    addresses,
-    conv2d_grad_input_triton,
-    conv2d_grad_weight_triton,
-    conv2d_triton,
-    conv2d_windows_triton,
-    gpu,
-    tuning,
-)
-from kernels import conv2d_reference as reference
-from kernels.conv2d_tuning_triton import PRODUCTS, WEIGHT
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice
 from tests.kernels.test_conv2d import CASES, Case, operands
+from tilegrad import kernels
+from tilegrad.kernels.conv2d import gpu_triton as conv2d_triton
+from tilegrad.kernels.conv2d import gpu_triton_grad_input as conv2d_grad_input_triton
+from tilegrad.kernels.conv2d import gpu_triton_grad_weight as conv2d_grad_weight_triton
+from tilegrad.kernels.conv2d import gpu_triton_windows as conv2d_windows_triton
+from tilegrad.kernels.conv2d import reference
+from tilegrad.kernels.conv2d.gpu_triton_configs import PRODUCTS, WEIGHT
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import addresses, tuning
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 LAUNCHERS = conv2d_triton, conv2d_grad_input_triton, conv2d_grad_weight_triton

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import kernels
-from kernels import dropout_reference, gpu, reference
-from kernels.dropout_reference import philox4x32
 from tests.compare import assert_close, assert_same
 from tests.layouts import untouched
+from tilegrad import kernels
+from tilegrad.kernels.backends import reference
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.dropout import reference as dropout_reference
+from tilegrad.kernels.dropout.reference import philox4x32
 
 SEED = 0x0123456789ABCDEF
 
@@ -94,7 +96,9 @@ def test_every_backend_has_the_same_stream(backend, offset, shape):
 @pytest.mark.parametrize("offset", [0, 1, 2, 3])
 def test_as_many_words_as_programs_hold(backend, offset, rng):
     """Begun within a Philox block they reach into one program more, by as many words as were passed over."""
-    held = 64 if getattr(getattr(backend, "module", None), "__name__", "") == "kernels.numba_backend" else 2048
+    held = (
+        64 if getattr(getattr(backend, "module", None), "__name__", "") == "tilegrad.kernels.backends.numba" else 2048
+    )
     for n in (held - offset, held - 1, held, held + 1, 2 * held - offset, 2 * held):
         want = reference.random_bits(SEED, offset, n)
         assert_same(backend.random_bits(SEED, offset, n), want)
@@ -274,7 +278,7 @@ def test_wrong_offsets_in_device_memory(case):
 
 @pytest.mark.parametrize("p", [pytest.param(p, marks=ON_DEVICE) for p in (0.0, 2**-32, 0.1, 0.5, 1.0)])
 def test_no_seed_offset_or_rate_is_compiled_for_anew(p):
-    from kernels import launch
+    from tilegrad.kernels.launch import triton_kernel as launch
 
     device, x = kernels.load("triton"), gpu.xp().ones((4, 4), np.float32)
     with launch.recording() as launches:

@@ -1,7 +1,7 @@
 """Where a program or a block of threads ends: arrays one element short of that, just as long, and one longer.
 
 What is updated in place lies between neighbours, which must stay; what is read has numbers around it, so that a result
-for an element too many is no NaN, and the guards behind fresh memory (kernels/simulated.py) see it.
+for an element too many is no NaN, and the guards behind fresh memory (kernels/simulate/arrays.py) see it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kernels
-from kernels import faults, gpu
 from tests.compare import assert_close, assert_same
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import faults
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 REFERENCE = kernels.load("reference")
@@ -34,7 +35,7 @@ def device(name: str) -> Any:
 
 def sizes(name: str, family: str) -> list[int]:
     """Around one block of that family's kernel, and around two."""
-    module = importlib.import_module(f"kernels.{family}_{name}")
+    module = importlib.import_module(f"tilegrad.kernels.{family}.gpu_{name}")
     if hasattr(module, "BLOCK"):
         block = module.BLOCK
     else:
@@ -96,7 +97,7 @@ def test_optimizers(name, device, op, shift):
 
 @pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "odd"])
 def test_clip(name, device, shift):
-    for n in sizes(name, "clip"):
+    for n in sizes(name, "clip_norm"):
         values = [normal(1, n), normal(2, 5)]
         placed = [Between(a, shift) for a in values]
         norm = device.clip_norm_step([b.inside for b in placed], 1.0)

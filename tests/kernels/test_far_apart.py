@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kernels
-from kernels import addresses, faults, gpu, simulated
 from tests.compare import assert_close, assert_same
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import addresses, faults
+from tilegrad.kernels.simulate import arrays as simulated
 
 ON_DEVICE = [] if gpu.is_available() else ["triton", "numba"]
 BACKENDS = ["reference", "cpu", *ON_DEVICE]

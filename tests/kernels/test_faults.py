@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import kernels
-from kernels import faults, gpu
 from tests.compare import assert_same
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import faults
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 CLASSES = 7

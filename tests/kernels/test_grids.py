@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kernels
-from kernels import driver, gpu, launch
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import driver
+from tilegrad.kernels.launch import triton_kernel as launch
 
 pytestmark = pytest.mark.skipif(not gpu.is_simulated(), reason="a real GPU is in use")
 MANY = driver.MOST_ALONG[1] + 1
@@ -60,7 +62,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_triton(triton, case, monkeypatch):
-    monkeypatch.setattr("kernels.rows_triton.BLOCK", 256)  # bytes: so that the row need not be 268 MB
+    monkeypatch.setattr("tilegrad.kernels.take_rows.gpu_triton.BLOCK", 256)  # bytes: so that the row need not be 268 MB
     with launch.recording() as specs:
         CASES[case](triton)
     assert specs
@@ -99,7 +101,7 @@ def test_what_does_not_fit_is_refused_before_it_is_launched(triton):
 
 @pytest.mark.parametrize("grid", [(2**31,), (1, 65536), (1, 1, 65536)], ids=str)
 def test_both_languages_refuse_the_same_grids(grid):
-    from kernels import launch_numba
+    from tilegrad.kernels.launch import numba_kernel as launch_numba
 
     def _some_kernel(x_ptr):
         pass

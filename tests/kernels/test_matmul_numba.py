@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import kernels
-from kernels import gpu
-from kernels import matmul_numba as numba_matmul
 from tests.compare import assert_same
 from tests.device import OnDevice, to_device
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.matmul import gpu_numba as numba_matmul
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
-import kernels
-from kernels import gpu, launch, simulated, tuning
-from kernels import matmul_triton as triton_matmul
-from kernels.matmul_configs_triton import CONFIGS, bucket_of, parts_of, sums_of
-from kernels.matmul_geometry import geometry
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice, to_device
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import triton_kernel as launch
+from tilegrad.kernels.launch import tuning
+from tilegrad.kernels.matmul import gpu_triton as triton_matmul
+from tilegrad.kernels.matmul.gpu_geometry import geometry
+from tilegrad.kernels.matmul.gpu_triton_configs import CONFIGS, bucket_of, parts_of, sums_of
+from tilegrad.kernels.simulate import arrays as simulated
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 

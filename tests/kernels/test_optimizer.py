@@ -7,9 +7,9 @@ import pytest
 import torch
 from ml_dtypes import bfloat16
 
-import kernels
 from tests.compare import assert_close, assert_same
 from tests.layouts import assert_border, inside_frame, untouched
+from tilegrad import kernels
 
 SHAPES = [(5, 10), (257,), (2, 3, 4, 5), (), (0, 3)]  # ragged, one past a tile, a convolution's, 0-d, empty
 STEPS = 50
@@ -286,7 +286,7 @@ ARRAY_ERRORS = [
     (
         {"grads": [*arrays()[:1], [1, 2]]},
         TypeError,
-        r"grads\[1\] is a list; expected a (numpy|cupy|kernels\.simulated)\.ndarray",
+        r"grads\[1\] is a list; expected a (numpy|cupy|tilegrad\.kernels\.simulate\.arrays)\.ndarray",
     ),
 ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import kernels
-from kernels import gpu
-from kernels.optimizer_reference import adam_factors
 from tests.compare import assert_close, assert_same
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.optimizer.reference import adam_factors
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 
@@ -23,8 +23,8 @@ def numba():
 @pytest.fixture
 def launched(monkeypatch, numba):
     """The names of the kernels launched, in order; no table is remembered from before."""
-    from kernels import table_numba
-    from kernels.launch_numba import Kernel
+    from tilegrad.kernels.launch.numba_kernel import Kernel
+    from tilegrad.kernels.multi_tensor import gpu_numba as table_numba
 
     names, call = [], Kernel.__call__
 
@@ -124,7 +124,7 @@ def test_gradients_at_other_addresses_are_found(numba, rng, launched):
 
 def test_nothing_is_remembered_while_a_stream_is_captured(numba, rng, launched, monkeypatch):
     """A graph that read a table of the memo would read freed memory once that is forgotten."""
-    monkeypatch.setattr("kernels.table_numba.TABLES._stream", lambda: None)
+    monkeypatch.setattr("tilegrad.kernels.multi_tensor.gpu_numba.TABLES._stream", lambda: None)
     device = to_device(lists(rng, [(5,)]))
     numba.adam_step(*device, 1, 0.1)
     numba.adam_step(*device, 2, 0.1)

@@ -6,14 +6,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-import kernels
-from kernels import gpu, table_triton
-from kernels.launch import Kernel
-from kernels.optimizer_reference import adam_factors
-from kernels.parameters import in_one_order
 from tests.compare import assert_close, assert_same
 from tests.device import to_device as moved
 from tests.layouts import backwards, channels_last, framed, transposed
+from tilegrad import kernels
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.triton_kernel import Kernel
+from tilegrad.kernels.multi_tensor import gpu_triton as table_triton
+from tilegrad.kernels.multi_tensor.arrays import in_one_order
+from tilegrad.kernels.optimizer.reference import adam_factors
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 
@@ -156,7 +157,7 @@ def test_70_tensors_are_one_launch(triton, rng, launched, tables):
 
 
 def test_more_tensors_than_one_launch_takes(triton, rng, launched, monkeypatch):
-    monkeypatch.setattr("kernels.optimizer_triton.MOST_TENSORS", 2)
+    monkeypatch.setattr("tilegrad.kernels.optimizer.gpu_triton.MOST_TENSORS", 2)
     host = lists(rng, [(3,), (2,), (1,)])
     device = to_device(host)
     triton.adam_step(*device, 3, 0.1)
@@ -212,7 +213,7 @@ def test_gradients_at_other_addresses_are_found(triton, rng, tables):
 
 
 def test_the_tables_remembered_are_bounded(triton, tables, monkeypatch):
-    monkeypatch.setattr("kernels.parameters._REMEMBERED", 3)
+    monkeypatch.setattr("tilegrad.kernels.multi_tensor.arrays._REMEMBERED", 3)
     xp = gpu.xp()
     kept = [(xp.zeros(2, np.float32), xp.ones(2, np.float32)) for _ in range(5)]
     for _ in range(2):
@@ -281,7 +282,7 @@ def test_float64_and_host_arrays_are_refused(triton, launched):
         triton.adam_step(double, double, double, double, 1, 0.1)
     with pytest.raises(TypeError, match="^sgd" + message):
         triton.sgd_step(double, double, None, 0.1)
-    message = r"^sgd_step: grads\[0\] is a ndarray; expected a (cupy|kernels\.simulated)\.ndarray$"
+    message = r"^sgd_step: grads\[0\] is a ndarray; expected a (cupy|tilegrad\.kernels\.simulate\.arrays)\.ndarray$"
     with pytest.raises(TypeError, match=message):
         triton.sgd_step(single, [np.zeros(2, np.float32)], None, 0.1)
     assert launched == []

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from ml_dtypes import bfloat16
 
-from kernels import gpu, pool_reference
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.device import OnDevice
 from tests.layouts import contiguous, untouched
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.pool import reference as pool_reference
 
 
 class Case(NamedTuple):

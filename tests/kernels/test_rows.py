@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kernels import faults, gpu
 from tests.compare import assert_close, assert_same
 from tests.layouts import untouched
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import faults
 
 DTYPES = [np.bool_, np.uint8, np.int16, np.int32, np.int64, np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 SHAPES = [
@@ -100,7 +101,7 @@ def test_a_table_without_rows(backend):
 
 @pytest.mark.parametrize("name", ["triton", "numba"])
 def test_what_is_not_there_is_nan_or_minus_1(name):
-    import kernels
+    from tilegrad import kernels
 
     if not gpu.runs(name):
         pytest.skip("not simulated")

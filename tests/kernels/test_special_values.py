@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kernels
 from tests.compare import assert_close
+from tilegrad import kernels
 
 REFERENCE = kernels.load("reference")
 SPECIAL = (np.nan, np.inf)

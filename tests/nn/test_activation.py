@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.nn.versus import assert_function
+from tilegrad import nn
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 # Where their pieces meet, where differences cancel, where exponentials are tiny or huge.
 CORNERS = [0.0, -0.0, 1.0, -1.0, 3.0, -3.0, 6.0, -6.0, 20.0, -20.0, 40.0, -40.0, 1e-8, -1e-8]
@@ -66,9 +66,9 @@ def test_corners(name, dtype):
     """One by one, so that no small error hides beside a large number."""
     scale = 1.0 if name in CANCEL else 0.0
     for value in CORNERS:
-        x = engine.tensor(np.array([value], dtype), requires_grad=True)
+        x = tg.tensor(np.array([value], dtype), requires_grad=True)
         y = getattr(F, name)(x, **FUNCTIONS[name])
-        (dx,) = engine.grad(y, x)
+        (dx,) = tg.grad(y, x)
         wide = torch.tensor([float(x.data[0])], dtype=torch.float64, requires_grad=True)
         want = THEIRS[name](wide, **FUNCTIONS[name])
         (want_dx,) = torch.autograd.grad(want, wide)
@@ -80,8 +80,8 @@ def test_corners(name, dtype):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_far_out_the_gradient_is_the_slope_of_the_asymptote(name):
     for value in (1e30, -1e30):
-        x = engine.tensor([value], requires_grad=True)
-        (dx,) = engine.grad(getattr(F, name)(x), x)
+        x = tg.tensor([value], requires_grad=True)
+        (dx,) = tg.grad(getattr(F, name)(x), x)
         assert dx.item() == SLOPES[name][value < 0], value
 
 
@@ -97,9 +97,9 @@ def test_infinity_and_nan(name):
 def test_small_results_keep_their_digits(x):
     """log sigmoid(-x) and softplus of very negative numbers are e^x: not rounded to 0."""
     want = np.log1p(np.exp(np.array([x])))
-    got = F.softplus(engine.tensor([x])).numpy()
+    got = F.softplus(tg.tensor([x])).numpy()
     assert_close(got, want, want.astype(np.float32), elementwise=True)
-    got = -F.logsigmoid(engine.tensor([-x])).numpy()
+    got = -F.logsigmoid(tg.tensor([-x])).numpy()
     assert_close(got, want, want.astype(np.float32), elementwise=True)
 
 
@@ -108,10 +108,10 @@ def test_in_place(name, dtype, rng):
     """The result lies in the input's memory, and gradients are those of the new tensor."""
     x = (3 * rng.standard_normal((4, 5))).astype(dtype)
     dy = rng.standard_normal((4, 5)).astype(dtype)
-    outside = engine.tensor(x, requires_grad=True)
+    outside = tg.tensor(x, requires_grad=True)
     getattr(F, name)(outside * 1.0).backward(Tensor(dy))
 
-    leaf = engine.tensor(x, requires_grad=True)
+    leaf = tg.tensor(x, requires_grad=True)
     z = leaf * 1.0
     y = getattr(F, name)(z, inplace=True)
     assert y is z
@@ -121,7 +121,7 @@ def test_in_place(name, dtype, rng):
 
 
 def test_in_place_where_it_would_spoil_a_gradient():
-    leaf = engine.randn(3, requires_grad=True)
+    leaf = tg.randn(3, requires_grad=True)
     with pytest.raises(RuntimeError, match="relu_: x is a leaf that requires grad"):
         F.relu(leaf, inplace=True)
     saved = leaf.sigmoid()  # its rule needs the result
@@ -166,7 +166,7 @@ def test_layer(name, rng):
 def test_layer_in_place(name):
     ours, theirs = getattr(nn, name)(inplace=True), getattr(torch.nn, name)(inplace=True)
     assert repr(ours) == repr(theirs)
-    x = engine.tensor([-2.0, 0.5, 7.0])
+    x = tg.tensor([-2.0, 0.5, 7.0])
     want = getattr(nn, name)()(x).numpy()
     assert ours(x) is x
     assert_same(x.numpy(), want)
@@ -176,15 +176,15 @@ def test_layer_in_place(name):
     ("call", "kind", "message"),
     [
         (
-            lambda: F.hardtanh(engine.ones(2), 1.0, 0.5),
+            lambda: F.hardtanh(tg.ones(2), 1.0, 0.5),
             ValueError,
             "hardtanh: min_val is 1.0 and max_val 0.5; expected",
         ),
         (lambda: nn.Hardtanh(2, 1), ValueError, "Hardtanh: min_val is 2 and max_val 1; expected min_val < max_val"),
         (lambda: nn.GELU("erf"), ValueError, "GELU: approximate is 'erf'; expected one of 'none', 'tanh'"),
-        (lambda: F.softplus(engine.ones(2), beta=0), ValueError, "softplus: beta is 0; expected"),
-        (lambda: F.glu(engine.ones(2, 3)), ValueError, "glu: input is (2, 3); expected an even size of dim -1"),
-        (lambda: F.softmax(engine.ones(2), 1), IndexError, "softmax: dim is 1; expected -1 <= dim < 1"),
+        (lambda: F.softplus(tg.ones(2), beta=0), ValueError, "softplus: beta is 0; expected"),
+        (lambda: F.glu(tg.ones(2, 3)), ValueError, "glu: input is (2, 3); expected an even size of dim -1"),
+        (lambda: F.softmax(tg.ones(2), 1), IndexError, "softmax: dim is 1; expected -1 <= dim < 1"),
         (lambda: F.relu("x"), TypeError, "relu: expected a tensor or a number; got str"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
@@ -211,23 +211,23 @@ def test_integers_keep_their_dtype(name):
             *([{}, {"min_val": -0.5}] if kind != "uint8" and name == "hardtanh" else []),
         ]:
             want = getattr(torch.nn.functional, name)(torch.tensor(x), **options).numpy()
-            assert_same(getattr(F, name)(engine.tensor(x), **options).numpy(), want)
-            assert_same(getattr(F, name)(engine.tensor(x), **options, inplace=True).numpy(), want)
+            assert_same(getattr(F, name)(tg.tensor(x), **options).numpy(), want)
+            assert_same(getattr(F, name)(tg.tensor(x), **options, inplace=True).numpy(), want)
     with pytest.raises(TypeError, match="the tensor is bool; expected numbers"):
-        getattr(F, name)(engine.tensor([True]), **INTEGER_CASES[name][0])
+        getattr(F, name)(tg.tensor([True]), **INTEGER_CASES[name][0])
 
 
 def test_unsigned_integers_have_no_negative_bound():
     with pytest.raises(ValueError, match="hardtanh: min_val is -1.0 for uint8; expected at least 0"):
-        F.hardtanh(engine.ones(2, dtype="uint8"))
+        F.hardtanh(tg.ones(2, dtype="uint8"))
 
 
 @pytest.mark.parametrize("name", ["hardsigmoid", "hardswish"])
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_hard_functions_round_once(name, kind):
-    x = engine.arange(-4, 4, 1 / 128).to(dtype=kind).requires_grad_()
+    x = tg.arange(-4, 4, 1 / 128).to(dtype=kind).requires_grad_()
     wide = x.detach().float().requires_grad_()
     found = [getattr(F, name)(x), getattr(F, name)(wide)]
-    grads = [engine.grad(y.sum(), leaf)[0] for y, leaf in zip(found, (x, wide))]
+    grads = [tg.grad(y.sum(), leaf)[0] for y, leaf in zip(found, (x, wide))]
     for got, want in (found, grads):
         assert_same(got.detach().numpy(), want.detach().numpy().astype(got.dtype))

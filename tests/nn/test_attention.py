@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_close
 from tests.nn.versus import assert_function
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 SHAPES = [
     ((3, 4), (5, 4), (5, 2)),  # matrices
@@ -69,21 +69,21 @@ def test_a_query_that_sees_nothing_gives_0(kind, rng):
 
 def test_dropout_takes_weights_away(rng):
     q, k, v = (Tensor(a) for a in qkv(rng, ((1, 4), (5000, 4), (5000, 1)), np.float64))
-    v = engine.ones(5000, 1, dtype="float64")
-    engine.manual_seed(0)
+    v = tg.ones(5000, 1, dtype="float64")
+    tg.manual_seed(0)
     # Weights that add up to 1, each dropped or doubled: the sum is 1 on average.
     y = F.scaled_dot_product_attention(q * 0, k, v, dropout_p=0.5).item()
     assert 0 < abs(y - 1) < 5 / math.sqrt(5000)
 
 
-Q = engine.ones(3, 4)
+Q = tg.ones(3, 4)
 
 
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: F.scaled_dot_product_attention(Q, engine.ones(3, 5), Q), ValueError, "query is (3, 4), key (3, 5)"),
-        (lambda: F.scaled_dot_product_attention(Q, Q, engine.ones(2, 4)), ValueError, "query is (3, 4), key (3, 4)"),
+        (lambda: F.scaled_dot_product_attention(Q, tg.ones(3, 5), Q), ValueError, "query is (3, 4), key (3, 5)"),
+        (lambda: F.scaled_dot_product_attention(Q, Q, tg.ones(2, 4)), ValueError, "query is (3, 4), key (3, 4)"),
         (
             lambda: F.scaled_dot_product_attention(Q[0], Q, Q),
             ValueError,
@@ -96,7 +96,7 @@ Q = engine.ones(3, 4)
             "got both attn_mask and",
         ),
         (
-            lambda: F.scaled_dot_product_attention(Q, Q, Q, engine.ones(2, 3, 3)),
+            lambda: F.scaled_dot_product_attention(Q, Q, Q, tg.ones(2, 3, 3)),
             ValueError,
             "attn_mask is (2, 3, 3); expected",
         ),
@@ -119,17 +119,17 @@ def test_errors(call, kind, message):
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"mask": "bool"}, {"mask": "added"}], ids=str)
 def test_half_precision_is_computed_in_float32_and_rounded_once(kind, options, rng):
     shapes = [(2, 33, 16), (2, 40, 16), (2, 40, 8)]
-    q, k, v = (engine.tensor(6 * rng.standard_normal(s), dtype=kind, requires_grad=True) for s in shapes)
-    mask = engine.tensor(rng.standard_normal((33, 40)) * 3)
+    q, k, v = (tg.tensor(6 * rng.standard_normal(s), dtype=kind, requires_grad=True) for s in shapes)
+    mask = tg.tensor(rng.standard_normal((33, 40)) * 3)
     mask = {"bool": mask > 0, "added": mask.to(dtype=kind)}.get(options.get("mask"))
     options = {"is_causal": options.get("is_causal", False)}
     found, wide = [], [x.detach().float() for x in (q, k, v)]
-    for inputs, m in (((q, k, v), mask), (wide, mask if mask is None or mask.dtype == engine.bool else mask.float())):
+    for inputs, m in (((q, k, v), mask), (wide, mask if mask is None or mask.dtype == tg.bool else mask.float())):
         for x in inputs:
             x.requires_grad = True
         y = F.scaled_dot_product_attention(*inputs, attn_mask=m, **options)
-        dy = engine.tensor(rng.bit_generator.__class__(7).random_raw(y.numel()) % 5, dtype="float32")
-        found.append([y, *engine.grad(y, inputs, dy.reshape(y.shape).to(dtype=y.dtype))])
+        dy = tg.tensor(rng.bit_generator.__class__(7).random_raw(y.numel()) % 5, dtype="float32")
+        found.append([y, *tg.grad(y, inputs, dy.reshape(y.shape).to(dtype=y.dtype))])
     for got, want in zip(*found):
         assert got.dtype == kind
         assert (got.detach().numpy() == want.detach().numpy().astype(got.dtype)).all()

@@ -7,9 +7,9 @@ from collections import OrderedDict
 import pytest
 import torch
 
-import engine
-from engine import nn
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn
 
 
 def layers(n):
@@ -70,7 +70,7 @@ def test_names():
 
 def test_sequential_calls_in_order():
     box = nn.Sequential(nn.Linear(2, 3), nn.Flatten(0), nn.Identity())
-    x = engine.randn(2, 2)
+    x = tg.randn(2, 2)
     assert_same(box(x).detach().numpy(), box[0](x).detach().numpy().reshape(-1))
     assert nn.Sequential()(x) is x
 
@@ -79,7 +79,7 @@ def test_members_that_are_no_modules():
     class Scaled(nn.Sequential):
         def __init__(self, *modules):
             super().__init__(*modules)
-            self.scale = nn.Parameter(engine.ones(1))
+            self.scale = nn.Parameter(tg.ones(1))
 
     box = Scaled(nn.ReLU(), nn.Tanh())
     assert len(box) == 2 and [type(m) for m in box] == [nn.ReLU, nn.Tanh]
@@ -122,7 +122,7 @@ def test_looks():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: nn.Sequential(nn.ReLU(), engine.relu), TypeError, "Sequential: expected a Module; got function"),
+        (lambda: nn.Sequential(nn.ReLU(), tg.relu), TypeError, "Sequential: expected a Module; got function"),
         (lambda: nn.Sequential({"a": 3}), TypeError, "Sequential: expected a Module; got int"),
         (lambda: nn.ModuleList([None]), TypeError, "ModuleList: expected a Module; got NoneType"),
         (lambda: nn.ModuleList(3), TypeError, "ModuleList: expected an iterable of modules; got int"),

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.nn.versus import assert_function, assert_module
+from tilegrad import nn
+from tilegrad.nn import functional as F
 
 # (input, weight, options), each with the reason it is there
 CASES = {
@@ -132,33 +132,33 @@ def test_float16(rng):
             "Conv2d: padding_mode is 'mirror'; expected one of 'zeros', 'reflect'",
         ),
         (
-            lambda: nn.Conv2d(3, 4, 3)(engine.ones(2, 5, 8, 8)),
+            lambda: nn.Conv2d(3, 4, 3)(tg.ones(2, 5, 8, 8)),
             ValueError,
             "conv2d: x is (2, 5, 8, 8) and w is (4, 3, 3, 3) with groups=1; expected w[1] * groups == 5",
         ),
         (
-            lambda: nn.Conv2d(3, 4, 3)(engine.ones(8, 8)),
+            lambda: nn.Conv2d(3, 4, 3)(tg.ones(8, 8)),
             ValueError,
             "conv2d: input is (8, 8); expected (N, C, H, W) or (C, H, W)",
         ),
         (
-            lambda: nn.Conv2d(3, 4, 3)(engine.ones(1, 3, 2, 8)),
+            lambda: nn.Conv2d(3, 4, 3)(tg.ones(1, 3, 2, 8)),
             ValueError,
             "conv2d: a (3, 3) window with dilation (1, 1) over (2, 8) images with padding (0, 0)",
         ),
         (
-            lambda: nn.Conv2d(3, 4, 3)(engine.ones(1, 3, 8, 8, dtype="float64")),
+            lambda: nn.Conv2d(3, 4, 3)(tg.ones(1, 3, 8, 8, dtype="float64")),
             TypeError,
             "conv2d: dtypes are float64 and float32; expected one for all",
         ),
         (lambda: nn.Conv2d(3, 4, 3)(np.ones((1, 3, 8, 8))), TypeError, "conv2d: input is ndarray; expected a tensor"),
         (
-            lambda: nn.Conv2d(1, 1, 3, padding=4, padding_mode="reflect")(engine.ones(1, 1, 4, 4)),
+            lambda: nn.Conv2d(1, 1, 3, padding=4, padding_mode="reflect")(tg.ones(1, 1, 4, 4)),
             ValueError,
             "pad: got (4, 4) for dim 2 of size 4; expected",
         ),
         (
-            lambda: F.conv2d(engine.ones(1, 1, 4, 4), engine.ones(1, 1, 3, 3), padding="full"),
+            lambda: F.conv2d(tg.ones(1, 1, 4, 4), tg.ones(1, 1, 3, 3), padding="full"),
             ValueError,
             "conv2d: padding is 'full'; expected",
         ),

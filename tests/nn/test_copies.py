@@ -8,10 +8,10 @@ import pickle
 import numpy as np
 import pytest
 
-import engine
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 
 class Net(nn.Module):
@@ -19,9 +19,9 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
         self.second.weight = self.first.weight
-        self.scale = nn.Parameter(engine.ones(3))
-        self.register_buffer("count", engine.zeros(1))
-        self.register_buffer("scratch", engine.zeros(1), persistent=False)
+        self.scale = nn.Parameter(tg.ones(3))
+        self.register_buffer("count", tg.zeros(1))
+        self.register_buffer("scratch", tg.zeros(1), persistent=False)
 
     def forward(self, x):
         return self.second(self.first(x)) * self.scale
@@ -54,10 +54,10 @@ def first(module: nn.Module) -> str:
 
 
 CHANGES = {
-    "register_buffer": lambda m: m.register_buffer("new", engine.ones(1)),
-    "transient buffer": lambda m: m.register_buffer("new", engine.ones(1), persistent=False),
-    "register_parameter": lambda m: m.register_parameter("new", nn.Parameter(engine.ones(1))),
-    "attribute": lambda m: setattr(m, "new", nn.Parameter(engine.ones(1))),
+    "register_buffer": lambda m: m.register_buffer("new", tg.ones(1)),
+    "transient buffer": lambda m: m.register_buffer("new", tg.ones(1), persistent=False),
+    "register_parameter": lambda m: m.register_parameter("new", nn.Parameter(tg.ones(1))),
+    "attribute": lambda m: setattr(m, "new", nn.Parameter(tg.ones(1))),
     "add_module": lambda m: m.add_module("new", nn.ReLU()),
     "replace": lambda m: setattr(m, first(m), nn.Tanh()),
     "delete": lambda m: delattr(m, first(m)),
@@ -102,7 +102,7 @@ def test_members_of_a_shallow_copy_are_shared_and_hooks_are_not():
     twin = copy.copy(net)
     twin.register_forward_hook(lambda *_: seen.append("twin"))
     twin.register_forward_pre_hook(lambda *_: seen.append("before"))
-    x = engine.ones(1, 3)
+    x = tg.ones(1, 3)
     net(x)
     assert seen == ["net"]
     twin(x)
@@ -110,7 +110,7 @@ def test_members_of_a_shallow_copy_are_shared_and_hooks_are_not():
     handle.remove()
     net(x)
     assert seen[4:] == []
-    with engine.no_grad():
+    with tg.no_grad():
         twin.scale.fill_(2.0)
     assert net.scale.tolist() == [2.0] * 3
 
@@ -132,7 +132,7 @@ def views(flat):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_views_of_one_buffer_are_views_of_one_in_the_copy(order):
-    flat = engine.arange(10).float()
+    flat = tg.arange(10).float()
     originals = views(flat)[::order]
     copies = copy.deepcopy(originals)
     again = copy.deepcopy(copies)
@@ -141,7 +141,7 @@ def test_views_of_one_buffer_are_views_of_one_in_the_copy(order):
         for x, y in zip(originals, made):
             assert type(y) is type(x) and y.stride() == x.stride() and y.requires_grad == x.requires_grad
             assert_same(y.detach().numpy(), x.detach().numpy())
-        with engine.no_grad():
+        with tg.no_grad():
             flat_of_copy.mul_(10.0)
         for x, y in zip(views(flat_of_copy), made[::order]):
             assert_same(x.detach().numpy(), y.detach().numpy())
@@ -151,10 +151,10 @@ def test_views_of_one_buffer_are_views_of_one_in_the_copy(order):
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "bfloat16", "float64"])
 def test_layouts_survive(dtype):
-    base = engine.tensor(np.arange(60).reshape(3, 4, 5) % 2, dtype=dtype)
-    fortran = engine.Tensor(np.asfortranarray(base.data))
-    permuted = engine.Tensor(base.data.transpose(1, 0, 2).copy(order="K"))
-    spread = engine.Tensor(np.lib.stride_tricks.as_strided(base.data, (2, 2), (40 * base.itemsize, 2 * base.itemsize)))
+    base = tg.tensor(np.arange(60).reshape(3, 4, 5) % 2, dtype=dtype)
+    fortran = tg.Tensor(np.asfortranarray(base.data))
+    permuted = tg.Tensor(base.data.transpose(1, 0, 2).copy(order="K"))
+    spread = tg.Tensor(np.lib.stride_tricks.as_strided(base.data, (2, 2), (40 * base.itemsize, 2 * base.itemsize)))
     for x in (base, base[1:, ::2], base.T[::2], fortran, fortran[:, 1:], permuted, permuted[1:, 0], spread, base[:0]):
         y = copy.deepcopy(x)
         assert y.tolist() == x.tolist() and y.dtype == x.dtype and not np.shares_memory(x.data, y.data)
@@ -162,7 +162,7 @@ def test_layouts_survive(dtype):
 
 
 def test_an_expanded_view_stays_one():
-    x = engine.ones(1, 3).expand(4, 3)
+    x = tg.ones(1, 3).expand(4, 3)
     y = copy.deepcopy(x)
     assert y.stride() == (0, 1) and y.shape == (4, 3)
     with pytest.raises(RuntimeError, match="read-only"):
@@ -171,8 +171,8 @@ def test_an_expanded_view_stays_one():
 
 def test_an_array_beside_its_tensor():
     array = np.zeros(3, np.float32)
-    for pair in ([array, engine.from_numpy(array)], [engine.from_numpy(array), array]):
-        found = sorted(copy.deepcopy(pair), key=lambda x: isinstance(x, engine.Tensor))
+    for pair in ([array, tg.from_numpy(array)], [tg.from_numpy(array), array]):
+        found = sorted(copy.deepcopy(pair), key=lambda x: isinstance(x, tg.Tensor))
         found[0][0] = 7.0
         assert found[1].tolist() == [7.0, 0.0, 0.0] and array[0] == 0.0
 
@@ -183,7 +183,7 @@ class Tagged(nn.Parameter):
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_attributes_of_a_subclass_are_copied(duplicate):
-    x = Tagged(engine.ones(2))
+    x = Tagged(tg.ones(2))
     x.tag = ["a"]
     y = duplicate(x)
     assert type(y) is Tagged and y.tag == ["a"] and (y.tag is x.tag) == (duplicate is copy.copy)
@@ -191,7 +191,7 @@ def test_attributes_of_a_subclass_are_copied(duplicate):
 
 def trained(net, optimizer, schedule):
     for _ in range(3):
-        loss = F.mse_loss(net(engine.ones(2, 3)), engine.zeros(2, 3))
+        loss = F.mse_loss(net(tg.ones(2, 3)), tg.zeros(2, 3))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -218,7 +218,7 @@ def test_a_training_goes_on_in_the_copy(cls, duplicate):
 
 def test_a_deep_copy_keeps_the_gradients_and_their_sharing():
     net = Net()
-    net(engine.ones(1, 3)).sum().backward(create_graph=True)
+    net(tg.ones(1, 3)).sum().backward(create_graph=True)
     twin, kept = copy.deepcopy((net, net.scale.grad.detach()))
     assert_same(twin.scale.grad.numpy(), net.scale.grad.detach().numpy())
     kept.fill_(5.0)
@@ -230,5 +230,5 @@ def test_a_deep_copy_takes_its_hooks_along():
     seen = []
     net.register_forward_hook(lambda *_: seen.append(1))
     twin = copy.deepcopy(net)
-    twin(engine.ones(1, 3))
+    twin(tg.ones(1, 3))
     assert seen == [1]

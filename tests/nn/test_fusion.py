@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import kernels, nn
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -75,7 +74,7 @@ def test_not_one_bit_changes(layer, activation, dtype, rng):
     x = rng.standard_normal(shape).astype(dtype)
     for got, want in zip(run(fused, x), run(apart, x), strict=True):
         assert_same(got, want)
-    with engine.no_grad():
+    with tg.no_grad():
         assert_same(fused(Tensor(x)).numpy(), apart(Tensor(x)).numpy())
 
 
@@ -85,7 +84,7 @@ def test_it_is_one_primitive(layer, primitive, activation, calls, rng):
     make, shape = LAYERS[layer]
     model = nn.Sequential(make(), ACTIVATIONS[activation]())
     x = Tensor(rng.standard_normal(shape).astype(np.float32))
-    with engine.no_grad():
+    with tg.no_grad():
         model(x)
     assert calls == [(primitive, activation)]
     calls.clear()
@@ -102,7 +101,7 @@ def test_a_whole_net(calls):
     model = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
     )
-    model(engine.randn(2, 1, 14, 14))
+    model(tg.randn(2, 1, 14, 14))
     assert calls == [("conv2d", None), ("max_pool2d", "relu"), ("conv2d", "relu"), ("matmul", None)]
 
 
@@ -158,10 +157,10 @@ def test_hooks_see_both_results(rng):
     seen = []
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     handle = model[0].register_forward_hook(lambda m, args, y: seen.append(y.detach().numpy().copy()))
-    model(engine.randn(3, 5))
+    model(tg.randn(3, 5))
     assert (seen[0] < 0).any()
     handle.remove()
-    model(engine.randn(3, 5))
+    model(tg.randn(3, 5))
     assert len(seen) == 1
 
 
@@ -179,7 +178,7 @@ def conv_relu_pool(pool, dtype, inplace=False):
     """The three modules fused, and with something between each two."""
     fused = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace), POOLS[pool]()).to(dtype)
     conv, relu, pool = fused
-    with engine.no_grad():
+    with tg.no_grad():
         conv.bias.copy_(Tensor(np.array([-9, 0, 0, 0.1], dtype)))  # of the first channel, no window has a gradient
     return fused, nn.Sequential(conv, nn.Identity(), relu, nn.Identity(), pool)
 
@@ -190,7 +189,7 @@ half_too = pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64]
 def assert_alike(fused, apart, x):
     for got, want in zip(run(fused, x), run(apart, x), strict=True):
         assert_same(got, want)
-    with engine.no_grad():
+    with tg.no_grad():
         assert_same(fused(Tensor(x)).numpy(), apart(Tensor(x)).numpy())
 
 
@@ -209,7 +208,7 @@ def test_relu_of_the_maximum_changes_no_bit(pool, inplace, dtype, rng):
 def test_relu_of_the_maximum_of_equals(pool, dtype, rng):
     """Small integers: many maxima are equal, many are 0."""
     fused, apart = conv_relu_pool(pool, dtype)
-    with engine.no_grad():
+    with tg.no_grad():
         fused[0].weight.copy_(Tensor(rng.integers(-1, 2, fused[0].weight.shape).astype(dtype)))
     assert_alike(fused, apart, rng.integers(-1, 2, (3, 2, 9, 8)).astype(dtype))
 
@@ -246,7 +245,7 @@ def test_gradients_of_gradients_through_relu_of_the_maximum(rng):
     for model in conv_relu_pool("overlapping, padded", np.float64):
         x, dy = Tensor(image, requires_grad=True), Tensor(gradient, requires_grad=True)
         y = model(x)
-        (dx,) = engine.grad(y, x, dy * y, create_graph=True)
+        (dx,) = tg.grad(y, x, dy * y, create_graph=True)
         model.zero_grad()
         dx.square().sum().backward()
         penalties.append([x.grad.numpy(), dy.grad.numpy(), model[0].weight.grad.numpy()])
@@ -265,7 +264,7 @@ def test_the_gradient_of_the_maximum_is_linear(options, rng):
     x = Tensor(rng.standard_normal((2, 3, 5, 4)) - 0.5, requires_grad=True)
     y = F.max_pool2d(x, 2, **options)
     dy = Tensor(rng.standard_normal(y.shape), requires_grad=True)
-    (dx,) = engine.grad(y, x, dy, create_graph=True)
+    (dx,) = tg.grad(y, x, dy, create_graph=True)
     weight = rng.standard_normal(x.shape)
     (dx * Tensor(weight)).sum().backward()
     y, dx, dy, transpose = y.detach().numpy(), dx.detach().numpy(), dy.detach().numpy(), dy.grad.numpy()
@@ -327,7 +326,7 @@ def test_the_maximum_stays_alone(first, second, calls, rng):
 
 def test_a_window_of_padding_alone_keeps_its_infinity(rng):
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 1, 1, 2))
-    assert model(engine.randn(1, 1, 1, 1)).item() == -np.inf
+    assert model(tg.randn(1, 1, 1, 1)).item() == -np.inf
 
 
 def test_a_recording_hears_of_all_modules(monkeypatch):
@@ -344,8 +343,8 @@ def test_a_recording_hears_of_all_modules(monkeypatch):
             return lambda *args: None
 
     fused, _ = conv_relu_pool("2 x 2", np.float32)
-    x = engine.randn(1, 2, 8, 8)
-    monkeypatch.setattr("engine.recording.current", Recording)
+    x = tg.randn(1, 2, 8, 8)
+    monkeypatch.setattr("tilegrad.captured.account.current", Recording)
     fused(x)
     assert heard == [fused, *fused]
 
@@ -363,5 +362,5 @@ def test_a_recording_hears_of_all_modules(monkeypatch):
 )
 def test_errors_of_the_activated_maximum(options, message):
     with pytest.raises(ValueError) as error:
-        F.max_pool2d(engine.ones(1, 1, 4, 4), 2, **options)
+        F.max_pool2d(tg.ones(1, 1, 4, 4), 2, **options)
     assert str(error.value) == message

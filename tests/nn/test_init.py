@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import nn
-from engine.nn import init
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn
+from tilegrad.nn import init
 
 SHAPES = [(400, 300), (40, 30, 10, 12), (2, 60000)]
 FANS = {(400, 300): (300, 400), (40, 30, 10, 12): (3600, 4800), (2, 60000): (60000, 2)}
@@ -39,8 +39,8 @@ def assert_normal(x, mean, std):
 
 
 def filled(function, shape, *args, dtype=None, **kwargs):
-    engine.manual_seed(0)
-    x = engine.empty(shape, dtype=dtype)
+    tg.manual_seed(0)
+    x = tg.empty(shape, dtype=dtype)
     assert function(x, *args, **kwargs) is x
     return x.numpy()
 
@@ -105,8 +105,8 @@ def test_orthogonal(shape):
 
 def test_orthogonal_is_uniformly_distributed():
     """Without the signs of R, the first entry of a 2 x 2 matrix would always be negative."""
-    engine.manual_seed(0)
-    first = [init.orthogonal_(engine.empty(2, 2)).numpy()[0, 0] for _ in range(400)]
+    tg.manual_seed(0)
+    first = [init.orthogonal_(tg.empty(2, 2)).numpy()[0, 0] for _ in range(400)]
     assert abs(np.mean(np.array(first) > 0) - 0.5) < 5 * 0.5 / math.sqrt(400)
 
 
@@ -125,17 +125,17 @@ def test_gain(name):
 )
 def test_default_of_linear_and_conv(make):
     """kaiming_uniform(a = sqrt 5) is uniform within 1 / sqrt(fan_in), and so is the bias."""
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     layer = make()
     assert_uniform(layer.weight.detach().numpy(), -1 / math.sqrt(300), 1 / math.sqrt(300))
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     biases = np.concatenate([make().bias.detach().numpy() for _ in range(20)])
     assert_uniform(biases, -1 / math.sqrt(300), 1 / math.sqrt(300))
 
 
 def test_one_seed_one_start():
     def start(seed):
-        engine.manual_seed(seed)
+        tg.manual_seed(seed)
         return [p.detach().numpy() for p in nn.Sequential(nn.Linear(3, 4), nn.Conv2d(1, 2, 3)).parameters()]
 
     for a, b in zip(start(1), start(1), strict=True):
@@ -145,17 +145,17 @@ def test_one_seed_one_start():
 
 def test_a_generator_of_ones_own():
     def fill(seed):
-        return init.kaiming_normal_(engine.empty(3, 4), generator=engine.Generator(seed)).numpy()
+        return init.kaiming_normal_(tg.empty(3, 4), generator=tg.Generator(seed)).numpy()
 
-    engine.manual_seed(0)
-    before = engine.random.default_generator.get_state()
+    tg.manual_seed(0)
+    before = tg.random.default_generator.get_state()
     assert_same(fill(5), fill(5))
     assert (fill(5) != fill(6)).any()
-    assert engine.random.default_generator.get_state() == before
+    assert tg.random.default_generator.get_state() == before
 
 
 def test_leaves_stay_leaves():
-    p = nn.Parameter(engine.empty(3, 4))
+    p = nn.Parameter(tg.empty(3, 4))
     for function in (
         init.xavier_uniform_,
         init.kaiming_normal_,
@@ -169,9 +169,9 @@ def test_leaves_stay_leaves():
 
 def test_nothing_to_fill():
     for shape in [(0, 3), (3, 0)]:
-        assert init.kaiming_uniform_(engine.empty(shape)).shape == shape
-        assert init.xavier_normal_(engine.empty(shape)).shape == shape
-        assert init.orthogonal_(engine.empty(shape)).shape == shape
+        assert init.kaiming_uniform_(tg.empty(shape)).shape == shape
+        assert init.xavier_normal_(tg.empty(shape)).shape == shape
+        assert init.orthogonal_(tg.empty(shape)).shape == shape
     nn.Linear(0, 3)
 
 
@@ -179,36 +179,36 @@ def test_nothing_to_fill():
     ("call", "kind", "message"),
     [
         (
-            lambda: init.xavier_uniform_(engine.empty(3)),
+            lambda: init.xavier_uniform_(tg.empty(3)),
             ValueError,
             "xavier_uniform_: the tensor is (3,); expected at least",
         ),
         (
-            lambda: init.kaiming_normal_(engine.empty(3)),
+            lambda: init.kaiming_normal_(tg.empty(3)),
             ValueError,
             "kaiming_normal_: the tensor is (3,); expected at least",
         ),
         (
-            lambda: init.kaiming_uniform_(engine.empty(3, 2), mode="fan"),
+            lambda: init.kaiming_uniform_(tg.empty(3, 2), mode="fan"),
             ValueError,
             "kaiming_uniform_: mode is 'fan'; expected 'fan_in' or 'fan_out'",
         ),
         (
-            lambda: init.kaiming_uniform_(engine.empty(3, 2), nonlinearity="swish"),
+            lambda: init.kaiming_uniform_(tg.empty(3, 2), nonlinearity="swish"),
             ValueError,
             "calculate_gain: nonlinearity is 'swish'; expected one of 'leaky_relu', 'linear'",
         ),
         (lambda: init.calculate_gain("leaky_relu", "0.1"), TypeError, "calculate_gain: the negative slope is '0.1'"),
-        (lambda: init.eye_(engine.empty(3)), ValueError, "eye_: the tensor is (3,); expected a matrix"),
-        (lambda: init.orthogonal_(engine.empty(3)), ValueError, "orthogonal_: the tensor is (3,); expected at least 2"),
-        (lambda: init.uniform_(engine.empty(3), 1.0, 0.0), ValueError, "uniform_: expected a <= b; got a=1.0, b=0.0"),
-        (lambda: init.normal_(engine.empty(3), 0.0, -1.0), ValueError, "normal_: expected std >= 0; got -1.0"),
+        (lambda: init.eye_(tg.empty(3)), ValueError, "eye_: the tensor is (3,); expected a matrix"),
+        (lambda: init.orthogonal_(tg.empty(3)), ValueError, "orthogonal_: the tensor is (3,); expected at least 2"),
+        (lambda: init.uniform_(tg.empty(3), 1.0, 0.0), ValueError, "uniform_: expected a <= b; got a=1.0, b=0.0"),
+        (lambda: init.normal_(tg.empty(3), 0.0, -1.0), ValueError, "normal_: expected std >= 0; got -1.0"),
         (
-            lambda: init.trunc_normal_(engine.empty(3), 0, 1, 5, 6),
+            lambda: init.trunc_normal_(tg.empty(3), 0, 1, 5, 6),
             ValueError,
             "trunc_normal_: [5, 6] holds 2.9e-07 of N(",
         ),
-        (lambda: init.trunc_normal_(engine.empty(3), b=-3.0), ValueError, "trunc_normal_: [-2.0, -3.0] holds"),
+        (lambda: init.trunc_normal_(tg.empty(3), b=-3.0), ValueError, "trunc_normal_: [-2.0, -3.0] holds"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.nn.versus import assert_function, assert_module
+from tilegrad import nn
+from tilegrad.nn import functional as F
 
 SHAPES = [
     (1, 1),  # degenerate
@@ -43,7 +43,7 @@ def test_layer(shape, bias, dtype, rng):
 @pytest.mark.parametrize("shape", [(0, 7), (2, 0, 7)], ids=str)
 def test_no_rows(shape):
     layer = nn.Linear(7, 4)
-    y = layer(engine.zeros(shape, requires_grad=True))
+    y = layer(tg.zeros(shape, requires_grad=True))
     assert y.shape == (*shape[:-1], 4)
     y.sum().backward()
     assert_same(layer.weight.grad.numpy(), np.zeros((4, 7), np.float32))
@@ -54,7 +54,7 @@ def test_no_inputs():
     """An empty sum: what is left is the bias."""
     layer = nn.Linear(0, 3)
     nn.init.constant_(layer.bias, 2.0)
-    assert_same(layer(engine.zeros(2, 0)).detach().numpy(), np.full((2, 3), 2, np.float32))
+    assert_same(layer(tg.zeros(2, 0)).detach().numpy(), np.full((2, 3), 2, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -94,33 +94,33 @@ def test_dtype():
         (lambda: nn.Linear(3, True), TypeError, "Linear: out_features is True; expected an int"),
         (lambda: nn.Linear(3, 2, device="tpu"), ValueError, 'device: expected "cpu", "cuda" or "auto"; got \'tpu\''),
         (
-            lambda: nn.Linear(3, 2)(engine.ones(4, 5)),
+            lambda: nn.Linear(3, 2)(tg.ones(4, 5)),
             ValueError,
             "linear: input is (4, 5) but weight is (2, 3); expected input.shape[-1] == weight.shape[1]",
         ),
         (
-            lambda: nn.Linear(3, 2)(engine.ones(4, 3, dtype="float64")),
+            lambda: nn.Linear(3, 2)(tg.ones(4, 3, dtype="float64")),
             TypeError,
             "linear: dtypes are float64 and float32; expected one for all",
         ),
         (
-            lambda: nn.Linear(3, 2)(engine.ones(4, 3, dtype="int64")),
+            lambda: nn.Linear(3, 2)(tg.ones(4, 3, dtype="int64")),
             TypeError,
             "linear: expected a floating-point tensor; got int64",
         ),
         (lambda: nn.Linear(3, 2)(np.ones((4, 3))), TypeError, "linear: expected tensors; got ndarray"),
         (
-            lambda: F.linear(engine.ones(4, 3), engine.ones(2, 3), engine.ones(3)),
+            lambda: F.linear(tg.ones(4, 3), tg.ones(2, 3), tg.ones(3)),
             ValueError,
             "linear: weight is (2, 3) but bias is (3,); expected (2,)",
         ),
         (
-            lambda: nn.Unflatten(1, (2, 4))(engine.ones(3, 6)),
+            lambda: nn.Unflatten(1, (2, 4))(tg.ones(3, 6)),
             ValueError,
             "unflatten: (6,) has 6 elements; expected a shape for them, got (2, 4)",
         ),
         (lambda: nn.Unflatten(1, 6), TypeError, "Unflatten: unflattened_size is 6; expected a tuple of ints"),
-        (lambda: nn.Flatten(5)(engine.ones(3, 6)), IndexError, "flatten: dim is 5; expected -2 <= dim < 2"),
+        (lambda: nn.Flatten(5)(tg.ones(3, 6)), IndexError, "flatten: dim is 5; expected -2 <= dim < 2"),
     ],
     ids=lambda v: v if isinstance(v, str) else None,
 )

@@ -10,12 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.nn.versus import assert_function
+from tilegrad import nn
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 REDUCTIONS = ["mean", "sum", "none"]
 CLASS_SHAPES = [
@@ -93,8 +93,8 @@ def test_labels_of_any_integer_dtype(name, kind, rng):
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_nothing_counts(name):
     """The mean over no label is nan, the sum 0; gradients of the sum are 0."""
-    x = engine.randn(3, 4, requires_grad=True)
-    t = engine.full((3,), -100)
+    x = tg.randn(3, 4, requires_grad=True)
+    t = tg.full((3,), -100)
     assert math.isnan(getattr(F, name)(x, t).item())
     total = getattr(F, name)(x, t, reduction="sum")
     assert total.item() == 0
@@ -103,8 +103,8 @@ def test_nothing_counts(name):
 
 
 def test_nll_ignores_even_infinity():
-    x = engine.tensor([[-math.inf, 0.0], [-0.5, -1.0]], requires_grad=True)
-    loss = F.nll_loss(x, engine.tensor([0, 1]), ignore_index=0)
+    x = tg.tensor([[-math.inf, 0.0], [-0.5, -1.0]], requires_grad=True)
+    loss = F.nll_loss(x, tg.tensor([0, 1]), ignore_index=0)
     loss.backward()
     assert loss.item() == 1.0
     assert_same(x.grad.numpy(), np.array([[0, 0], [0, -1]], np.float32))
@@ -112,9 +112,9 @@ def test_nll_ignores_even_infinity():
 
 def test_huge_logits_keep_their_digits():
     """Shifted before subtracting: at 1e4 a loss of 0.125 is not rounded away."""
-    z = engine.tensor([[10000.0, 10000.125]])
+    z = tg.tensor([[10000.0, 10000.125]])
     want = np.array(math.log1p(math.exp(0.125)))
-    assert_close(F.cross_entropy(z, engine.tensor([0])).numpy(), want, want.astype(np.float32))
+    assert_close(F.cross_entropy(z, tg.tensor([0])).numpy(), want, want.astype(np.float32))
 
 
 def test_the_three_ways_to_cross_entropy(rng):
@@ -179,8 +179,8 @@ def test_weighted_regression(name, reduction, dtype, rng):
 
 @pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
 def test_where_input_equals_target_the_gradient_is_0(name):
-    x = engine.ones(3, requires_grad=True)
-    loss = getattr(F, name)(x, engine.ones(3))
+    x = tg.ones(3, requires_grad=True)
+    loss = getattr(F, name)(x, tg.ones(3))
     loss.backward()
     assert loss.item() == 0
     assert_same(x.grad.numpy(), np.zeros(3, np.float32))
@@ -208,9 +208,9 @@ def test_bce(weight_shape, reduction, dtype, rng):
 @pytest.mark.parametrize(("x", "t"), list(itertools.product([0.0, 1.0], [0.0, 1.0, 0.5])))
 def test_bce_at_the_ends(x, t, dtype):
     """Logarithms are cut at -100, the denominator at 1e-12: large, but finite."""
-    p, q = (engine.tensor(np.array(v, dtype), requires_grad=True) for v in (x, t))
+    p, q = (tg.tensor(np.array(v, dtype), requires_grad=True) for v in (x, t))
     loss = F.binary_cross_entropy(p, q)
-    dp, dq = engine.grad(loss, (p, q))
+    dp, dq = tg.grad(loss, (p, q))
     assert loss.item() == 100 * abs(x - t)
     assert_close(dp.numpy(), np.array((x - t) / 1e-12), np.array((x - t) / 1e-12, dtype))
     assert dq.item() == (-100 if x else 100)
@@ -239,7 +239,7 @@ def test_bce_with_extreme_logits(x, t):
         return max(v, 0.0) + math.log1p(math.exp(-abs(v)))
 
     want = np.array(t * softplus(-x) + (1 - t) * softplus(x))
-    got = F.binary_cross_entropy_with_logits(engine.tensor(x), engine.tensor(t)).numpy()
+    got = F.binary_cross_entropy_with_logits(tg.tensor(x), tg.tensor(t)).numpy()
     assert_close(got, want, want.astype(np.float32))
 
 
@@ -257,7 +257,7 @@ def test_kl_div(reduction, log_target, dtype, rng):
 
 
 def test_kl_div_of_impossible_events():
-    x, t = engine.tensor([[-1.0, -2.0]], requires_grad=True), engine.tensor([[0.0, 1.0]])
+    x, t = tg.tensor([[-1.0, -2.0]], requires_grad=True), tg.tensor([[0.0, 1.0]])
     loss = F.kl_div(x, t, reduction="batchmean")
     loss.backward()
     assert loss.item() == 2.0
@@ -300,21 +300,21 @@ def test_layer(name, rng):
 
 # --- errors
 
-X, T = engine.ones(4, 5), engine.tensor([0, 1, 2, 3])
-P = engine.full((4, 5), 0.5)
+X, T = tg.ones(4, 5), tg.tensor([0, 1, 2, 3])
+P = tg.full((4, 5), 0.5)
 ERRORS = {
     "label too large": (
-        lambda: F.cross_entropy(X, engine.tensor([0, 1, 5, 0])),
+        lambda: F.cross_entropy(X, tg.tensor([0, 1, 5, 0])),
         ValueError,
         "softmax_xent: t[2] is 5; expected 0 <= t < 5, or ignore_index -100",
     ),
     "label negative": (
-        lambda: F.nll_loss(X, engine.tensor([0, 1, -1, 0])),
+        lambda: F.nll_loss(X, tg.tensor([0, 1, -1, 0])),
         ValueError,
         "nll_loss: target holds -1; expected 0 <= t < 5, or ignore_index -100",
     ),
     "labels of another batch": (
-        lambda: F.cross_entropy(X, engine.tensor([0, 1])),
+        lambda: F.cross_entropy(X, tg.tensor([0, 1])),
         ValueError,
         "cross_entropy: input is (4, 5) but target is (2,); expected (4,)",
     ),
@@ -324,7 +324,7 @@ ERRORS = {
         "nll_loss: input is (4, 5) but target is (4, 1); expected (4,)",
     ),
     "labels of images": (
-        lambda: F.cross_entropy(engine.ones(2, 5, 3, 3), engine.zeros(2, 3, 2, dtype="int64")),
+        lambda: F.cross_entropy(tg.ones(2, 5, 3, 3), tg.zeros(2, 3, 2, dtype="int64")),
         ValueError,
         "cross_entropy: input is (2, 5, 3, 3) but target is (2, 3, 2); expected (2, 3, 3)",
     ),
@@ -334,7 +334,7 @@ ERRORS = {
         "cross_entropy: target is bool; expected integers (class indices)",
     ),
     "no classes": (
-        lambda: F.cross_entropy(engine.tensor(1.0), engine.tensor(0)),
+        lambda: F.cross_entropy(tg.tensor(1.0), tg.tensor(0)),
         ValueError,
         "cross_entropy: input is ()",
     ),
@@ -349,17 +349,17 @@ ERRORS = {
         "cross_entropy: target is list; expected",
     ),
     "class weight": (
-        lambda: F.cross_entropy(X, T, engine.ones(4)),
+        lambda: F.cross_entropy(X, T, tg.ones(4)),
         ValueError,
         "cross_entropy: weight is (4,); expected (5,), one a class",
     ),
     "class weight's dtype": (
-        lambda: F.nll_loss(X, T, engine.ones(5, dtype="float64")),
+        lambda: F.nll_loss(X, T, tg.ones(5, dtype="float64")),
         TypeError,
         "nll_loss: dtypes are float32 and float64; expected one for all",
     ),
     "class weight requires grad": (
-        lambda: F.cross_entropy(X, T, engine.ones(5, requires_grad=True)),
+        lambda: F.cross_entropy(X, T, tg.ones(5, requires_grad=True)),
         RuntimeError,
         "cross_entropy: weight requires grad, but the loss has no gradient for it; expected a constant",
     ),
@@ -384,23 +384,23 @@ ERRORS = {
         "cross_entropy: input is (4, 5) but target is (4, 4); expected one shape",
     ),
     "mse broadcast": (
-        lambda: F.mse_loss(engine.ones(4, 1), engine.ones(4)),
+        lambda: F.mse_loss(tg.ones(4, 1), tg.ones(4)),
         ValueError,
         "mse_loss: input is (4, 1) but target is (4,); expected one shape",
     ),
-    "l1 broadcast": (lambda: nn.L1Loss()(X, engine.ones(5)), ValueError, "l1_loss: input is (4, 5) but target is (5,)"),
+    "l1 broadcast": (lambda: nn.L1Loss()(X, tg.ones(5)), ValueError, "l1_loss: input is (4, 5) but target is (5,)"),
     "huber broadcast": (
-        lambda: F.huber_loss(X, engine.ones(4, 1)),
+        lambda: F.huber_loss(X, tg.ones(4, 1)),
         ValueError,
         "huber_loss: input is (4, 5) but target",
     ),
     "bce broadcast": (
-        lambda: F.binary_cross_entropy(P, engine.ones(4, 1)),
+        lambda: F.binary_cross_entropy(P, tg.ones(4, 1)),
         ValueError,
         "binary_cross_entropy: input is (4, 5) but target is (4, 1); expected one shape",
     ),
     "bce dtype": (
-        lambda: F.binary_cross_entropy(P, engine.ones(4, 5, dtype="int64")),
+        lambda: F.binary_cross_entropy(P, tg.ones(4, 5, dtype="int64")),
         TypeError,
         "binary_cross_entropy: expected a floating-point tensor; got int64",
     ),
@@ -415,23 +415,23 @@ ERRORS = {
         "binary_cross_entropy: input holds values",
     ),
     "bce weight": (
-        lambda: F.binary_cross_entropy(P, P, engine.ones(4)),
+        lambda: F.binary_cross_entropy(P, P, tg.ones(4)),
         ValueError,
         "binary_cross_entropy: shapes (4, 5) and (4,) do not broadcast",
     ),
     "pos_weight": (
-        lambda: F.binary_cross_entropy_with_logits(P[0], P[0], pos_weight=engine.ones(2, 5)),
+        lambda: F.binary_cross_entropy_with_logits(P[0], P[0], pos_weight=tg.ones(2, 5)),
         ValueError,
         "binary_cross_entropy_with_logits: input is (5,) but pos_weight is (2, 5); expected it to broadcast to input",
     ),
     "kl broadcast": (lambda: F.kl_div(X, P[0]), ValueError, "kl_div: input is (4, 5) but target is (5,)"),
     "kl batchmean": (
-        lambda: F.kl_div(engine.tensor(0.5), engine.tensor(0.5), reduction="batchmean"),
+        lambda: F.kl_div(tg.tensor(0.5), tg.tensor(0.5), reduction="batchmean"),
         ValueError,
         "kl_div: input is (); expected a batch for reduction 'batchmean'",
     ),
     "mse weight": (
-        lambda: F.mse_loss(X, X, weight=engine.ones(5)),
+        lambda: F.mse_loss(X, X, weight=tg.ones(5)),
         ValueError,
         "mse_loss: input is (4, 5) but weight is (5,); expected one shape",
     ),

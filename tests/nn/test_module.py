@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import nn
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import nn
+from tilegrad.tensor import Tensor
 
 
 class Block(nn.Module):
     def __init__(self, n=3):
         super().__init__()
         self.fc = nn.Linear(n, n)
-        self.scale = nn.Parameter(engine.ones(n))
-        self.register_buffer("offset", engine.full((n,), 2.0))
-        self.register_buffer("scratch", engine.zeros(n), persistent=False)
+        self.scale = nn.Parameter(tg.ones(n))
+        self.register_buffer("offset", tg.full((n,), 2.0))
+        self.register_buffer("scratch", tg.zeros(n), persistent=False)
         self.note = "plain"
 
     def forward(self, x):
@@ -39,7 +39,7 @@ class Net(nn.Module):
         self.second.fc.weight = self.first.fc.weight
         self.act = nn.ReLU()
         self.register_parameter("gain", None)
-        self.tail = nn.Parameter(engine.zeros(1))
+        self.tail = nn.Parameter(tg.zeros(1))
 
     def forward(self, x):
         return self.act(self.second(self.first(x))) + self.tail
@@ -121,17 +121,17 @@ def test_lookup_by_path():
 def test_assignment_registers_and_replaces():
     net = Net()
     names = [name for name, _ in net.named_parameters()]
-    net.tail = nn.Parameter(engine.ones(4))  # same kind: same place
+    net.tail = nn.Parameter(tg.ones(4))  # same kind: same place
     assert [name for name, _ in net.named_parameters()] == names
     net.act = nn.Tanh()
     assert isinstance(net.get_submodule("act"), nn.Tanh)
-    net.act = nn.Parameter(engine.ones(1))  # another kind
+    net.act = nn.Parameter(tg.ones(1))  # another kind
     assert "act" in dict(net.named_parameters()) and "act" not in dict(net.named_children())
-    net.first.offset = engine.zeros(3)  # a buffer stays one
+    net.first.offset = tg.zeros(3)  # a buffer stays one
     assert net.get_buffer("first.offset") is net.first.offset
     net.tail = None
     assert "tail" not in dict(net.named_parameters()) and net.tail is None
-    net.tail = nn.Parameter(engine.ones(2))
+    net.tail = nn.Parameter(tg.ones(2))
     assert "tail" in dict(net.named_parameters())
     net.note = 1
     net.note = nn.Linear(1, 1)  # what was a plain attribute becomes a module
@@ -141,8 +141,8 @@ def test_assignment_registers_and_replaces():
 def test_wrong_kinds_are_refused():
     net = Net()
     for name, value, text in [
-        ("tail", engine.ones(1), "Net: cannot assign Tensor as parameter 'tail'; expected a Parameter or None"),
-        ("act", engine.relu, "Net: cannot assign function as module 'act'; expected a Module or None"),
+        ("tail", tg.ones(1), "Net: cannot assign Tensor as parameter 'tail'; expected a Parameter or None"),
+        ("act", tg.relu, "Net: cannot assign function as module 'act'; expected a Module or None"),
     ]:
         with pytest.raises(TypeError) as error:
             setattr(net, name, value)
@@ -172,8 +172,8 @@ def test_dir_lists_members():
 
 def test_registration_errors():
     net = Net()
-    leafless = engine.ones(2, requires_grad=True) * 2
-    result = nn.Parameter(engine.ones(2))
+    leafless = tg.ones(2, requires_grad=True) * 2
+    result = nn.Parameter(tg.ones(2))
     result._node = leafless._node
     for call, kind, text in [
         (lambda: net.register_parameter("a.b", None), KeyError, "register_parameter: name is 'a.b'; expected one that"),
@@ -185,13 +185,13 @@ def test_registration_errors():
         (lambda: net.register_module(3, None), TypeError, "register_module: name is 3; expected a str"),
         (lambda: net.register_module("forward", nn.ReLU()), KeyError, "register_module: Net already has an attribute"),
         (
-            lambda: net.register_buffer("tail", engine.ones(1)),
+            lambda: net.register_buffer("tail", tg.ones(1)),
             KeyError,
             "register_buffer: Net already has an attribute",
         ),
-        (lambda: net.register_parameter("p", engine.ones(1)), TypeError, "register_parameter: 'p' is Tensor; expected"),
+        (lambda: net.register_parameter("p", tg.ones(1)), TypeError, "register_parameter: 'p' is Tensor; expected"),
         (lambda: net.register_buffer("b", np.ones(1)), TypeError, "register_buffer: 'b' is ndarray; expected a Tensor"),
-        (lambda: net.add_module("m", engine.relu), TypeError, "register_module: 'm' is function; expected a Module"),
+        (lambda: net.add_module("m", tg.relu), TypeError, "register_module: 'm' is function; expected a Module"),
         (lambda: net.register_parameter("p", result), ValueError, "register_parameter: 'p' is the result of an op"),
     ]:
         with pytest.raises(kind) as error:
@@ -208,7 +208,7 @@ class Forgetful(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("member", [nn.ReLU(), nn.Parameter(engine.ones(1))], ids=["module", "parameter"])
+@pytest.mark.parametrize("member", [nn.ReLU(), nn.Parameter(tg.ones(1))], ids=["module", "parameter"])
 def test_super_init_was_forgotten(member):
     with pytest.raises(AttributeError) as error:
         Forgetful(member)
@@ -221,7 +221,7 @@ def test_super_init_was_forgotten_and_nothing_assigned():
         with pytest.raises(AttributeError, match="Module.__init__\\(\\) was not called; expected super"):
             use()
     with pytest.raises(AttributeError, match="before Module.__init__\\(\\) call"):
-        module.register_buffer("b", engine.ones(1))
+        module.register_buffer("b", tg.ones(1))
 
 
 def test_forward_is_missing():
@@ -272,7 +272,7 @@ def test_apply_visits_inner_before_outer():
 
 def test_requires_grad_and_zero_grad():
     net = Net()
-    net(engine.randn(2, 3)).sum().backward()
+    net(tg.randn(2, 3)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
     held = net.tail.grad
     net.zero_grad(set_to_none=False)
@@ -281,12 +281,12 @@ def test_requires_grad_and_zero_grad():
     net.zero_grad()
     assert all(p.grad is None for p in net.parameters())
     assert net.requires_grad_(False) is net
-    assert not net(engine.randn(2, 3)).requires_grad
+    assert not net(tg.randn(2, 3)).requires_grad
 
 
 def test_dtypes_move_but_objects_stay():
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    net(engine.randn(4, 3)).sum().backward()
+    net(tg.randn(4, 3)).sum().backward()
     before = list(net.parameters()) + list(net.buffers())
     values = [x.detach().numpy().copy() for x in before]
     assert net.double() is net
@@ -297,13 +297,13 @@ def test_dtypes_move_but_objects_stay():
         assert_same(x.detach().numpy(), value.astype(np.float64) if floating else value)
         assert x.grad is None or x.grad.dtype == np.float64
     assert net[1].num_batches_tracked.dtype == np.int64
-    assert net(engine.randn(4, 3, dtype="float64")).dtype == np.float64
+    assert net(tg.randn(4, 3, dtype="float64")).dtype == np.float64
     for convert, dtype in [
         (lambda: net.float(), np.float32),
         (lambda: net.half(), np.float16),
         (lambda: net.to("float64"), np.float64),
-        (lambda: net.to(engine.ones(1)), np.float32),
-        (lambda: net.to("cpu", engine.float64), np.float64),
+        (lambda: net.to(tg.ones(1)), np.float32),
+        (lambda: net.to("cpu", tg.float64), np.float64),
         (lambda: net.to(dtype=np.float32, device="cpu"), np.float32),
     ]:
         assert convert() is net and all(p.dtype == dtype for p in net.parameters())
@@ -312,7 +312,7 @@ def test_dtypes_move_but_objects_stay():
 
 def test_a_graph_from_before_the_conversion_is_refused():
     net = nn.Linear(3, 2)
-    y = net(engine.randn(4, 3, requires_grad=True)).sum()
+    y = net(tg.randn(4, 3, requires_grad=True)).sum()
     net.double()
     with pytest.raises(RuntimeError, match="written to in place"):
         y.backward()
@@ -322,7 +322,7 @@ def test_memory_from_before_the_conversion_is_no_longer_the_modules():
     net = nn.Linear(3, 2)
     before = net.weight.detach()
     net.double()
-    y = net(engine.randn(4, 3, dtype="float64", requires_grad=True)).sum()
+    y = net(tg.randn(4, 3, dtype="float64", requires_grad=True)).sum()
     before.fill_(0.0)
     y.backward()
     assert (net.weight != 0).all()
@@ -335,9 +335,9 @@ def test_shared_parameters_stay_shared():
         assert twin.second.fc.weight is twin.first.fc.weight and twin.again is twin.first
         assert [n for n, _ in twin.named_parameters()] == [n for n, _ in net.named_parameters()]
         assert "first.scratch" not in twin.state_dict()
-        x = engine.randn(2, 3, dtype="float64")
+        x = tg.randn(2, 3, dtype="float64")
         assert_same(twin(x).detach().numpy(), net(x).detach().numpy())
-        with engine.no_grad():
+        with tg.no_grad():
             twin.tail.fill_(9.0)
         assert net.tail.item() == 0
 
@@ -356,7 +356,7 @@ def test_conversion_errors():
 
 def test_hooks_see_and_change():
     layer = nn.Linear(2, 2)
-    x = engine.ones(1, 2)
+    x = tg.ones(1, 2)
     plain = layer(x).detach().numpy()
     seen = []
     pre = layer.register_forward_pre_hook(lambda m, args: seen.append(("before", m, args)))
@@ -379,9 +379,9 @@ def test_keyword_arguments_reach_forward():
             return x * by
 
     module = Scaled()
-    assert module(engine.ones(1), by=3).item() == 3
+    assert module(tg.ones(1), by=3).item() == 3
     module.register_forward_hook(lambda m, args, y: y + 1)
-    assert module(engine.ones(1), by=3).item() == 4
+    assert module(tg.ones(1), by=3).item() == 4
 
 
 # --- looks

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.nn.versus import assert_function, assert_module, load_from_torch, randomize
+from tilegrad import nn
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 BATCH_SHAPES = {
     "BatchNorm1d": [(5, 3), (4, 3, 6), (2, 3)],
@@ -64,7 +64,7 @@ def test_running_statistics_over_steps(momentum, dtype, rng):
 
 def test_running_statistics_take_part_in_no_gradient(rng):
     layer = nn.BatchNorm1d(3)
-    x = engine.randn(5, 3, requires_grad=True)
+    x = tg.randn(5, 3, requires_grad=True)
     first = layer(x)
     layer(x * 2)  # moves the running statistics
     first.sum().backward()  # the first graph is still good
@@ -72,16 +72,16 @@ def test_running_statistics_take_part_in_no_gradient(rng):
 
 
 def test_evaluation_uses_the_statistics_as_constants(rng):
-    x = engine.randn(4, 3, requires_grad=True)
+    x = tg.randn(4, 3, requires_grad=True)
     layer = nn.BatchNorm1d(3).eval()
     layer.running_var.fill_(4.0)
-    layer(x).backward(engine.ones(4, 3))
+    layer(x).backward(tg.ones(4, 3))
     assert_close(x.grad.numpy(), np.full((4, 3), 1 / np.sqrt(4 + 1e-5)), np.full((4, 3), 0.5, np.float32))
 
 
 def test_reset(rng):
     layer = nn.BatchNorm2d(3)
-    layer(engine.randn(2, 3, 4, 4))
+    layer(tg.randn(2, 3, 4, 4))
     nn.init.constant_(layer.weight, 5.0)
     layer.reset_parameters()
     fresh = nn.BatchNorm2d(3)
@@ -153,70 +153,70 @@ def test_normalize(p, dim, dtype, rng):
 
 
 def test_normalize_leaves_zero_alone():
-    x = engine.zeros(2, 3, requires_grad=True)
+    x = tg.zeros(2, 3, requires_grad=True)
     y = F.normalize(x)
     y.sum().backward()
     assert_same(y.detach().numpy(), np.zeros((2, 3), np.float32))
     assert np.isfinite(x.grad.numpy()).all()
 
 
-C = engine.ones(3)
+C = tg.ones(3)
 
 
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
         (
-            lambda: nn.BatchNorm2d(3)(engine.ones(2, 4, 5, 5)),
+            lambda: nn.BatchNorm2d(3)(tg.ones(2, 4, 5, 5)),
             ValueError,
             "BatchNorm2d: input is (2, 4, 5, 5); expected (N, C, H, W) with C = 3",
         ),
         (
-            lambda: nn.BatchNorm2d(3)(engine.ones(2, 3)),
+            lambda: nn.BatchNorm2d(3)(tg.ones(2, 3)),
             ValueError,
             "BatchNorm2d: input is (2, 3); expected (N, C, H, W) with C = 3",
         ),
         (
-            lambda: nn.BatchNorm1d(3)(engine.ones(2, 3, 4, 5)),
+            lambda: nn.BatchNorm1d(3)(tg.ones(2, 3, 4, 5)),
             ValueError,
             "BatchNorm1d: input is (2, 3, 4, 5); expected (N, C) or (N, C, L) with C = 3",
         ),
         (
-            lambda: nn.BatchNorm1d(3)(engine.ones(1, 3)),
+            lambda: nn.BatchNorm1d(3)(tg.ones(1, 3)),
             ValueError,
             "batch_norm: input is (1, 3); expected more than 1 value a channel in training",
         ),
         (lambda: nn.BatchNorm1d(-1), ValueError, "BatchNorm1d: num_features is -1; expected >= 0"),
         (
-            lambda: nn.BatchNorm1d(3)(engine.ones(2, 3, dtype="float64")),
+            lambda: nn.BatchNorm1d(3)(tg.ones(2, 3, dtype="float64")),
             TypeError,
             "batch_norm: input is float64 but weight is float32; expected one dtype",
         ),
         (
-            lambda: nn.BatchNorm1d(3)(engine.ones(2, 3, dtype="int64")),
+            lambda: nn.BatchNorm1d(3)(tg.ones(2, 3, dtype="int64")),
             TypeError,
             "batch_norm: expected a floating-point tensor; got int64",
         ),
         (
-            lambda: F.batch_norm(engine.ones(4, 3), None, C),
+            lambda: F.batch_norm(tg.ones(4, 3), None, C),
             ValueError,
             "batch_norm: training=False needs running_mean and running_var; got None",
         ),
         (
-            lambda: F.batch_norm(engine.ones(4, 3), engine.ones(4), C),
+            lambda: F.batch_norm(tg.ones(4, 3), tg.ones(4), C),
             ValueError,
             "batch_norm: input is (4, 3) but running_mean is (4,); expected (3,)",
         ),
         (lambda: F.batch_norm(C, C, C), ValueError, "batch_norm: input is (3,); expected (N, C) or (N, C, ...)"),
         (lambda: F.batch_norm([1.0], C, C), TypeError, "batch_norm: input is list; expected a tensor"),
         (
-            lambda: nn.LayerNorm((4, 5))(engine.ones(2, 5, 4)),
+            lambda: nn.LayerNorm((4, 5))(tg.ones(2, 5, 4)),
             ValueError,
             "layer_norm: input is (2, 5, 4); expected its last dimensions to be (4, 5)",
         ),
         (lambda: F.layer_norm(C, ()), ValueError, "layer_norm: input is (3,); expected its last dimensions to be ()"),
         (
-            lambda: F.layer_norm(C, 3, engine.ones(2)),
+            lambda: F.layer_norm(C, 3, tg.ones(2)),
             ValueError,
             "layer_norm: input is (3,) but weight is (2,); expected (3,)",
         ),
@@ -224,7 +224,7 @@ C = engine.ones(3)
         (lambda: nn.GroupNorm(4, 6), ValueError, "GroupNorm: num_channels is 6; expected a multiple of num_groups, 4"),
         (lambda: nn.GroupNorm(0, 6), ValueError, "GroupNorm: num_groups is 0; expected >= 1"),
         (
-            lambda: F.group_norm(engine.ones(2, 6), 4),
+            lambda: F.group_norm(tg.ones(2, 6), 4),
             ValueError,
             "group_norm: input is (2, 6); expected (N, C, ...) with C a multiple of 4 groups",
         ),
@@ -240,7 +240,7 @@ def test_errors(call, kind, message):
 def test_an_error_leaves_the_statistics_alone():
     layer = nn.BatchNorm1d(3)
     with pytest.raises(ValueError):
-        layer(engine.ones(1, 3))
+        layer(tg.ones(1, 3))
     assert layer.num_batches_tracked.item() == 0
     assert_same(layer.running_mean.numpy(), np.zeros(3, np.float32))
 
@@ -252,7 +252,7 @@ def test_an_empty_batch_is_normalised_and_moves_nothing(shape, training):
     x = np.zeros(shape, np.float32)
     mean, var, w, b = (np.full(channels, n, np.float32) for n in (0.5, 2.0, 3.0, 4.0))
     results = []
-    for function, make in ((F, engine.tensor), (TF, torch.tensor)):
+    for function, make in ((F, tg.tensor), (TF, torch.tensor)):
         x_, w_, b_ = (make(a, requires_grad=True) for a in (x, w, b))
         running = make(mean), make(var)
         y = function.batch_norm(x_, *running, w_, b_, training=training)
@@ -265,14 +265,14 @@ def test_an_empty_batch_is_normalised_and_moves_nothing(shape, training):
 def test_no_channels_at_all():
     for shape in ((2, 0), (2, 0, 3), (0,)):  # torch has no gradients here
         for training in (True, False):
-            y = F.batch_norm(engine.zeros(*shape), engine.zeros(0), engine.zeros(0), training=training)
+            y = F.batch_norm(tg.zeros(*shape), tg.zeros(0), tg.zeros(0), training=training)
             assert_same(y.numpy(), np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match=r"batch_norm: input is \(5,\)"):
-        F.batch_norm(engine.zeros(5), engine.zeros(5), engine.zeros(5), training=True)
+        F.batch_norm(tg.zeros(5), tg.zeros(5), tg.zeros(5), training=True)
 
 
 def test_a_layer_counts_an_empty_batch():
     ours, theirs = nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
-    assert ours(engine.zeros(0, 3)).shape == tuple(theirs(torch.zeros(0, 3)).shape)
+    assert ours(tg.zeros(0, 3)).shape == tuple(theirs(torch.zeros(0, 3)).shape)
     assert ours.num_batches_tracked.item() == theirs.num_batches_tracked.item()
     assert_same(ours.running_var.numpy(), theirs.running_var.numpy())

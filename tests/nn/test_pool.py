@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-import engine
-from engine import nn
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.nn.versus import assert_function
+from tilegrad import nn
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 MAX_CASES = {
     "2": ((2, 3, 6, 4), (2,), {}),
@@ -140,33 +140,33 @@ def test_layer_returns_indices(name, rng):
             "AdaptiveMaxPool2d: output_size is (1, 2, 3); expected an int, None, or two of them",
         ),
         (
-            lambda: F.max_pool2d(engine.ones(4, 4), 2),
+            lambda: F.max_pool2d(tg.ones(4, 4), 2),
             ValueError,
             "max_pool2d: input is (4, 4); expected (N, C, H, W) or (C, H, W)",
         ),
         (
-            lambda: F.max_pool2d(engine.ones(1, 4, 4), 2, padding=2),
+            lambda: F.max_pool2d(tg.ones(1, 4, 4), 2, padding=2),
             ValueError,
             "max_pool2d: padding is (2, 2); expected at most half of",
         ),
-        (lambda: F.max_pool2d(engine.ones(1, 4, 4), 5), ValueError, "max_pool2d: a (5, 5) window with dilation (1, 1)"),
+        (lambda: F.max_pool2d(tg.ones(1, 4, 4), 5), ValueError, "max_pool2d: a (5, 5) window with dilation (1, 1)"),
         (
-            lambda: F.max_pool2d(engine.ones(1, 4, 4, dtype="int64"), 2),
+            lambda: F.max_pool2d(tg.ones(1, 4, 4, dtype="int64"), 2),
             TypeError,
             "max_pool2d: expected a floating-point tensor; got int64",
         ),
         (
-            lambda: F.avg_pool2d(engine.ones(1, 4, 4), 2, divisor_override=0),
+            lambda: F.avg_pool2d(tg.ones(1, 4, 4), 2, divisor_override=0),
             ValueError,
             "avg_pool2d: divisor_override is 0; expected another int",
         ),
         (
-            lambda: F.adaptive_avg_pool2d(engine.ones(1, 0, 4), 2),
+            lambda: F.adaptive_avg_pool2d(tg.ones(1, 0, 4), 2),
             ValueError,
             "adaptive_avg_pool2d: input is (1, 0, 4); expected images of at least one pixel",
         ),
         (
-            lambda: F.adaptive_avg_pool2d(engine.ones(1, 4, 4), (1,)),
+            lambda: F.adaptive_avg_pool2d(tg.ones(1, 4, 4), (1,)),
             TypeError,
             "adaptive_avg_pool2d: output_size is (1,); expected an int, None, or two of them",
         ),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-from engine import nn
-from engine.gradcheck import GradcheckError
-from engine.nn import functional as F
-from engine.tensor import Tensor
+import tilegrad as tg
+from tilegrad import nn
+from tilegrad.gradcheck import GradcheckError
+from tilegrad.nn import functional as F
+from tilegrad.tensor import Tensor
 
 RNG = np.random.default_rng(0)
 
@@ -44,7 +44,7 @@ CASES = {
     "batch_norm, images": (lambda x, w: F.batch_norm(x, None, None, w, None, True), [IMAGE, leaf(2)]),
     "batch_norm, bias alone": (lambda x, b: F.batch_norm(x, None, None, None, b, True), [IMAGE, leaf(2)]),
     "batch_norm, frozen": (
-        lambda x, w: F.batch_norm(x, engine.ones(5, dtype="float64"), engine.ones(5, dtype="float64"), w),
+        lambda x, w: F.batch_norm(x, tg.ones(5, dtype="float64"), tg.ones(5, dtype="float64"), w),
         [ROWS, leaf(5)],
     ),
     "layer_norm": (lambda x, w, b: F.layer_norm(x, 5, w, b), [ROWS, leaf(5), leaf(5)]),
@@ -79,7 +79,7 @@ CASES = {
         [ROWS],
     ),
     "cross_entropy, none": (lambda x: F.cross_entropy(x, LABELS, CLASS_WEIGHT, reduction="none"), [ROWS]),
-    "cross_entropy, images": (lambda x: F.cross_entropy(x, engine.tensor([[0, 1, 1], [1, 0, 1]])), [leaf(2, 2, 3)]),
+    "cross_entropy, images": (lambda x: F.cross_entropy(x, tg.tensor([[0, 1, 1], [1, 0, 1]])), [leaf(2, 2, 3)]),
     "cross_entropy, probabilities": (
         lambda x, t: F.cross_entropy(x, t, CLASS_WEIGHT, label_smoothing=0.2),
         [ROWS, UNIT],
@@ -106,38 +106,38 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_first_and_second_order(name):
     function, inputs = CASES[name]
-    assert engine.gradcheck(function, inputs)
-    assert engine.gradgradcheck(function, inputs)
+    assert tg.gradcheck(function, inputs)
+    assert tg.gradgradcheck(function, inputs)
 
 
 def test_the_gradient_of_a_padded_embedding_is_a_function_of_dy():
-    scale = engine.tensor(RNG.standard_normal((5, 3)))
+    scale = tg.tensor(RNG.standard_normal((5, 3)))
 
     def gradient(dy):
-        dw = engine.grad(F.embedding(LABELS, TABLE, padding_idx=2), TABLE, dy, create_graph=True)[0]
+        dw = tg.grad(F.embedding(LABELS, TABLE, padding_idx=2), TABLE, dy, create_graph=True)[0]
         return dw.square() + dw * scale  # the square alone has no slope at the row that is 0
 
-    assert engine.gradcheck(gradient, [leaf(4, 3)])
+    assert tg.gradcheck(gradient, [leaf(4, 3)])
 
 
 def dropped(x):
-    engine.manual_seed(0)  # the same mask at every evaluation
+    tg.manual_seed(0)  # the same mask at every evaluation
     return F.dropout2d(F.dropout(x, 0.4), 0.3)
 
 
 def test_dropout():
-    assert engine.gradcheck(dropped, [IMAGE])
-    assert engine.gradgradcheck(lambda x: dropped(x * x), [IMAGE])
+    assert tg.gradcheck(dropped, [IMAGE])
+    assert tg.gradgradcheck(lambda x: dropped(x * x), [IMAGE])
 
 
 def test_a_whole_model():
     """Second order through modules, fused and not."""
-    engine.manual_seed(1)
+    tg.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(2, 3, 2), nn.Tanh(), nn.BatchNorm2d(3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(6, 4), nn.GELU()
     ).double()
-    assert engine.gradcheck(model, [IMAGE])
-    assert engine.gradgradcheck(model, [IMAGE])
+    assert tg.gradcheck(model, [IMAGE])
+    assert tg.gradgradcheck(model, [IMAGE])
 
 
 def test_the_check_would_notice():
@@ -148,4 +148,4 @@ def test_the_check_would_notice():
         return (x - mean) / (var + 1e-5).sqrt()
 
     with pytest.raises(GradcheckError):
-        engine.gradcheck(forgetful, [ROWS])
+        tg.gradcheck(forgetful, [ROWS])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import nn
-from engine.tensor import Tensor
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.nn.versus import load_from_torch, randomize
+from tilegrad import nn
+from tilegrad.tensor import Tensor
 
 
 def everything(nn):
@@ -41,7 +41,7 @@ class OurText(nn.Module):
         self.embed = nn.Embedding(7, 4, padding_idx=0)
         self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         self.heads = nn.ModuleDict({"a": nn.Linear(4, 2), "b": nn.LayerNorm(4)})
-        self.loss = nn.CrossEntropyLoss(weight=engine.ones(2))
+        self.loss = nn.CrossEntropyLoss(weight=tg.ones(2))
 
 
 class TorchText(torch.nn.Module):
@@ -87,7 +87,7 @@ def test_entries_are_detached_and_on_the_modules_own_memory():
     state = layer.state_dict()
     assert type(state) is OrderedDict and type(state["weight"]) is Tensor
     assert not state["weight"].requires_grad and np.shares_memory(state["weight"].numpy(), layer.weight.data)
-    with engine.no_grad():
+    with tg.no_grad():
         layer.weight.fill_(4.0)
     assert (state["weight"] == 4.0).all()
 
@@ -96,7 +96,7 @@ def test_values_are_copied_in_place_and_cast():
     layer = nn.Linear(2, 1)
     weight, memory = layer.weight, layer.weight.data
     source = np.array([[1.5, 2.5]])
-    layer.load_state_dict({"weight": source, "bias": engine.tensor([3])})
+    layer.load_state_dict({"weight": source, "bias": tg.tensor([3])})
     assert layer.weight is weight and layer.weight.data is memory and weight.dtype == np.float32
     source[...] = 0
     assert_same(memory, np.array([[1.5, 2.5]], np.float32))
@@ -106,7 +106,7 @@ def test_values_are_copied_in_place_and_cast():
 
 def test_a_graph_from_before_is_refused():
     layer = nn.Linear(2, 1)
-    loss = layer(engine.ones(1, 2, requires_grad=True)).sum()
+    loss = layer(tg.ones(1, 2, requires_grad=True)).sum()
     layer.load_state_dict(layer.state_dict())
     with pytest.raises(RuntimeError, match="saved by 'linear' was written to in place"):
         loss.backward()
@@ -166,17 +166,17 @@ def test_not_a_mapping():
 
 def test_buffers_that_are_not_persistent():
     module = nn.Module()
-    module.register_buffer("kept", engine.zeros(2))
-    module.register_buffer("scratch", engine.zeros(2), persistent=False)
+    module.register_buffer("kept", tg.zeros(2))
+    module.register_buffer("scratch", tg.zeros(2), persistent=False)
     module.register_buffer("empty", None)
     assert list(module.state_dict()) == ["kept"]
     assert module.load_state_dict({"kept": np.ones(2)}) == ([], [])
     with pytest.raises(RuntimeError, match="Unexpected key\\(s\\): 'scratch'"):
         module.load_state_dict({"kept": np.ones(2), "scratch": np.ones(2)})
-    module.register_buffer("scratch", engine.zeros(2))
+    module.register_buffer("scratch", tg.zeros(2))
     assert list(module.state_dict()) == ["kept", "scratch"]
-    module.register_buffer("scratch", engine.zeros(2), persistent=False)
-    module.scratch = nn.Parameter(engine.zeros(2))
+    module.register_buffer("scratch", tg.zeros(2), persistent=False)
+    module.scratch = nn.Parameter(tg.zeros(2))
     assert list(module.state_dict()) == ["scratch", "kept"]
 
 

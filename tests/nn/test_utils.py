@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import nn
-from engine.nn import utils
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
+from tilegrad import nn
+from tilegrad.nn import utils
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2), (0, 3)]
 
@@ -25,7 +25,7 @@ def parameters(rng, dtype):
         wide.append(torch.nn.Parameter(torch.tensor(p, dtype=torch.float64)))
         narrow.append(torch.nn.Parameter(torch.tensor(p)))
         if shape != (2,):
-            ours[-1].grad = engine.tensor(g)
+            ours[-1].grad = tg.tensor(g)
             wide[-1].grad = torch.tensor(g, dtype=torch.float64)
             narrow[-1].grad = torch.tensor(g)
     return ours, wide, narrow
@@ -49,18 +49,18 @@ def test_clip_grad_norm(norm_type, max_norm, dtype, rng):
 
 
 def test_clip_grad_norm_of_one_parameter_and_of_none():
-    p = nn.Parameter(engine.ones(4))
+    p = nn.Parameter(tg.ones(4))
     assert utils.clip_grad_norm_(p, 1.0).item() == 0
     assert utils.clip_grad_norm_([], 1.0).item() == 0
-    p.grad = engine.full((4,), 2.0)
+    p.grad = tg.full((4,), 2.0)
     assert utils.clip_grad_norm_(iter([p]), 100.0).item() == 4
     assert_same(p.grad.numpy(), np.full(4, 2, np.float32))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nonfinite_gradients(bad):
-    p = nn.Parameter(engine.ones(2))
-    p.grad = engine.tensor([bad, 1.0])
+    p = nn.Parameter(tg.ones(2))
+    p.grad = tg.tensor([bad, 1.0])
     with pytest.raises(RuntimeError, match=f"clip_grad_norm_: the norm of the gradients is {bad}; expected it to be"):
         utils.clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
     np.testing.assert_array_equal(p.grad.numpy(), np.array([bad, 1.0], np.float32))
@@ -72,8 +72,8 @@ def test_nonfinite_gradients(bad):
 
 
 def test_float16_norms_do_not_overflow():
-    p = nn.Parameter(engine.zeros(1000, dtype="float16"))
-    p.grad = engine.full((1000,), 100.0, dtype="float16")
+    p = nn.Parameter(tg.zeros(1000, dtype="float16"))
+    p.grad = tg.full((1000,), 100.0, dtype="float16")
     total = utils.clip_grad_norm_(p, 1.0)
     assert total.dtype == np.float32 and abs(total.item() - 100 * math.sqrt(1000)) < 1e-2
     want = np.full(1000, 1 / math.sqrt(1000))
@@ -81,14 +81,14 @@ def test_float16_norms_do_not_overflow():
 
 
 def test_a_transposed_gradient():
-    p = nn.Parameter(engine.zeros(3, 2))
-    p.grad = engine.tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3)).T
+    p = nn.Parameter(tg.zeros(3, 2))
+    p.grad = tg.tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3)).T
     assert_close(utils.clip_grad_norm_(p, 1.0).numpy(), np.array(math.sqrt(55)), np.array(math.sqrt(55), np.float32))
 
 
 def test_clipped_gradients_are_written_to(rng):
     """A graph that saved a gradient notices."""
-    x = nn.Parameter(engine.ones(2))
+    x = nn.Parameter(tg.ones(2))
     (x * x * x).sum().backward(create_graph=True)
     penalty = (x.grad * x.grad).sum()
     x.grad = x.grad.detach()
@@ -117,13 +117,13 @@ def test_vector_and_back(rng, dtype):
 
 
 def test_vectors_carry_gradients():
-    ps = [nn.Parameter(engine.ones(2, 2)), nn.Parameter(engine.ones(3))]
-    (utils.parameters_to_vector(ps) * engine.arange(7.0)).sum().backward()
+    ps = [nn.Parameter(tg.ones(2, 2)), nn.Parameter(tg.ones(3))]
+    (utils.parameters_to_vector(ps) * tg.arange(7.0)).sum().backward()
     assert_same(ps[0].grad.numpy(), np.array([[0, 1], [2, 3]], np.float32))
     assert_same(ps[1].grad.numpy(), np.array([4, 5, 6], np.float32))
 
 
-P = nn.Parameter(engine.ones(2))
+P = nn.Parameter(tg.ones(2))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ P = nn.Parameter(engine.ones(2))
         (lambda: utils.clip_grad_norm_([P, 3], 1.0), TypeError, "clip_grad_norm_: expected tensors; got int"),
         (lambda: utils.clip_grad_value_(P, -1.0), ValueError, "clip_grad_value_: clip_value is -1.0; expected >= 0"),
         (
-            lambda: utils.vector_to_parameters(engine.ones(3), [P]),
+            lambda: utils.vector_to_parameters(tg.ones(3), [P]),
             ValueError,
             "vector_to_parameters: vec is (3,); expected (2,)",
         ),

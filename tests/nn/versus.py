@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from engine import nn
-from engine.tensor import Tensor
 from tests import oracle
 from tests.compare import assert_close, assert_same
 from tests.layouts import LAYOUTS, untouched
+from tilegrad import nn
+from tilegrad.tensor import Tensor
 
 DTYPES = [np.float32, np.float64]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import engine
-from engine import Tensor
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.layouts import LAYOUTS, untouched
+from tilegrad import Tensor
 
 FLOATS = (np.float64, np.float32)
 
@@ -102,7 +102,7 @@ def _assert_run(ours, arrays, wide, narrow, gradients, scale) -> None:
     for stretched, wants, baselines in zip((False, True), wide[1], narrow[1]):
         seeds = [Tensor(_rounded(s, y.dtype)) for s, y in zip(_seeds(linked, stretched), linked)]
         with untouched(*(s.data for s in seeds)):
-            grads = engine.grad(linked, leaves, seeds, retain_graph=True, allow_unused=True)
+            grads = tg.grad(linked, leaves, seeds, retain_graph=True, allow_unused=True)
         for g, want, baseline in zip(grads, wants, baselines, strict=True):
             assert (g is None) == (want is None), "one library says that the input was not used"
             if g is not None:

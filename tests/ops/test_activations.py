@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import engine
-from engine import ops
+import tilegrad as tg
 from tests.compare import assert_close
 from tests.ops.same import assert_same_op, random
+from tilegrad import ops
 
 SHAPES = [(1, 1), (5, 10), (0, 10), (), (2, 3, 4)]  # degenerate, ragged, empty, no dimensions, three
 
@@ -37,7 +37,7 @@ def test_second_derivatives(name):
     """d/dx <v, d/dx <u, f(x)>>: the rules of the gradient primitives themselves."""
     ours, theirs = ACTIVATIONS[name]
     assert_same_op(
-        lambda x, u, v: twice(engine, ours, x, u, v),
+        lambda x, u, v: twice(tg, ours, x, u, v),
         lambda x, u, v: twice(torch.autograd, theirs, x, u, v),
         *(random(5, 10, seed=i) for i in range(3)),
         gradients=False,
@@ -66,8 +66,8 @@ def test_softmax(name, shape, dim):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_takes_integers_and_a_dtype(name):
     x = np.array([[1, 2, 3], [0, 0, 5]])
-    for ours, theirs in ((engine.float32, torch.float32), (engine.float64, torch.float64)):
-        got = getattr(engine, name)(engine.tensor(x), 1, dtype=ours)
+    for ours, theirs in ((tg.float32, torch.float32), (tg.float64, torch.float64)):
+        got = getattr(tg, name)(tg.tensor(x), 1, dtype=ours)
         want = getattr(torch, name)(torch.from_numpy(x), 1, dtype=torch.float64)
         assert_close(got.numpy(), want.numpy(), want.to(theirs).numpy())
 
@@ -104,15 +104,15 @@ def test_softmax_xent(reduction):
 
 
 def test_dropout_draws_its_bits_again_for_the_gradient():
-    x = engine.ones(64, 33, dtype="float64", requires_grad=True)
-    engine.manual_seed(3)
-    y = engine.dropout(x, 0.25)
+    x = tg.ones(64, 33, dtype="float64", requires_grad=True)
+    tg.manual_seed(3)
+    y = tg.dropout(x, 0.25)
     kept = y.detach().numpy() != 0
     assert set(np.unique(y.detach().numpy())) == {0.0, 1 / 0.75}
     # Of 2112 elements 1584 are kept on average, with a standard deviation of 19.9: 6 of them make one failure in 10^9.
     assert abs(kept.sum() - 1584) < 120
     dy = random(64, 33)
-    y.backward(engine.Tensor(dy))
+    y.backward(tg.Tensor(dy))
     assert_close(x.grad.numpy(), np.where(kept, dy / 0.75, 0.0))
-    assert engine.dropout(x, 0.5, training=False) is x and engine.dropout(x, 0.0) is x
-    assert not engine.dropout(x, 1.0).detach().numpy().any()
+    assert tg.dropout(x, 0.5, training=False) is x and tg.dropout(x, 0.0) is x
+    assert not tg.dropout(x, 1.0).detach().numpy().any()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine.nn import functional
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad.nn import functional
 
-F = {torch: torch.nn.functional, engine: functional}
+F = {torch: torch.nn.functional, tg: functional}
 
 # name of the argument's op, and the call with a wrong integer at its place
 INTEGERS = [
@@ -99,12 +99,12 @@ def assert_refused(name, act, *args):
     """Both libraries raise; ours names the op, leaves the tensor as it is, and draws no random numbers."""
     with pytest.raises((TypeError, RuntimeError, ValueError, IndexError)):
         act(torch, torch.ones(2, 3), *[torch.tensor(a) if isinstance(a, np.ndarray) else a for a in args])
-    x = engine.ones(2, 3)
-    before = engine.random.default_generator.get_state()
+    x = tg.ones(2, 3)
+    before = tg.random.default_generator.get_state()
     with pytest.raises((TypeError, ValueError, IndexError), match=f"^{name}: .*expected") as caught:
-        act(engine, x, *[engine.tensor(a) if isinstance(a, np.ndarray) else a for a in args])
+        act(tg, x, *[tg.tensor(a) if isinstance(a, np.ndarray) else a for a in args])
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 160
-    assert x.tolist() == [[1.0] * 3] * 2 and engine.random.default_generator.get_state() == before
+    assert x.tolist() == [[1.0] * 3] * 2 and tg.random.default_generator.get_state() == before
 
 
 @pytest.mark.parametrize("wrong", [True, False, 1.0, 1.5, np.bool_(True)], ids=repr)
@@ -124,11 +124,11 @@ def test_other_wrong_arguments(name, act):
     assert_refused(name, act)
 
 
-@pytest.mark.parametrize("one", [1, np.int64(1), np.uint8(1), engine.tensor(1)], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("one", [1, np.int64(1), np.uint8(1), tg.tensor(1)], ids=lambda one: type(one).__name__)
 def test_what_stands_for_an_int(one):
     """Integers of NumPy and tensors without dimensions."""
-    for _, act in INTEGERS if isinstance(one, engine.Tensor) else INTEGERS + DIMENSIONS:
-        got, want = act(engine, engine.ones(2, 3), one), act(torch, torch.ones(2, 3), 1)
+    for _, act in INTEGERS if isinstance(one, tg.Tensor) else INTEGERS + DIMENSIONS:
+        got, want = act(tg, tg.ones(2, 3), one), act(torch, torch.ones(2, 3), 1)
         first, second = (y[0] if isinstance(y, (tuple, list)) else y for y in (got, want))
         assert first.shape == tuple(second.shape)
 
@@ -136,39 +136,39 @@ def test_what_stands_for_an_int(one):
 def test_roll_of_listed_dims_as_in_torch():
     x = np.arange(12.0).reshape(3, 4)
     for args in ((1,), ((5,),), (1, ()), ((1, 2), (0, 1)), ((1, 1), (0, 0)), ((2, -1), (0, -2)), (7, -1)):
-        a = engine.tensor(x, requires_grad=True)
+        a = tg.tensor(x, requires_grad=True)
         b = torch.tensor(x, requires_grad=True)
         assert_same(a.roll(*args).detach().numpy(), b.roll(*args).detach().numpy())
         weights = np.arange(12.0).reshape(3, 4) ** 2
-        (a.roll(*args) * engine.tensor(weights)).sum().backward()
+        (a.roll(*args) * tg.tensor(weights)).sum().backward()
         (b.roll(*args) * torch.tensor(weights)).sum().backward()
         assert_same(a.grad.numpy(), b.grad.numpy())
-    assert engine.tensor(1.0).roll(3).item() == 1.0
+    assert tg.tensor(1.0).roll(3).item() == 1.0
 
 
 def test_alpha():
     x, y = np.array([True, False, True]), np.array([True, True, False])
     for alpha in (True, 0, 1, 2, np.int64(3)):
-        got, want = (lib.tensor(x).add(lib.tensor(y), alpha=alpha) for lib in (engine, torch))
+        got, want = (lib.tensor(x).add(lib.tensor(y), alpha=alpha) for lib in (tg, torch))
         assert_same(got.numpy(), want.numpy())
     for alpha in (2, 1.5, 1.0, np.float32(0.5)):
-        got, want = (lib.tensor([1.0, 2.0]).sub(lib.tensor([3, 4]), alpha=alpha) for lib in (engine, torch))
+        got, want = (lib.tensor([1.0, 2.0]).sub(lib.tensor([3, 4]), alpha=alpha) for lib in (tg, torch))
         assert_same(got.numpy(), want.numpy())
-    assert engine.ones(2).add(1.0, alpha=engine.tensor(3.0)).tolist() == [4.0, 4.0]
+    assert tg.ones(2).add(1.0, alpha=tg.tensor(3.0)).tolist() == [4.0, 4.0]
 
 
 def test_squeeze_of_a_dimension_that_numpy_counted():
-    assert engine.ones(2, 1).squeeze(np.int64(1)).shape == (2,)
-    assert engine.ones(2, 1).squeeze(()).shape == (2, 1)
+    assert tg.ones(2, 1).squeeze(np.int64(1)).shape == (2,)
+    assert tg.ones(2, 1).squeeze(()).shape == (2, 1)
 
 
 def test_numbers_may_be_tensors_without_dimensions():
-    one, two = engine.tensor(1.0), engine.tensor(2.0)
-    assert engine.full((2,), two).tolist() == engine.full_like(engine.ones(2), two).tolist() == [2.0, 2.0]
-    for draw in (lambda a, b: engine.zeros(4).uniform_(a, b), lambda a, b: engine.zeros(4).normal_(a, b)):
-        engine.manual_seed(0)
+    one, two = tg.tensor(1.0), tg.tensor(2.0)
+    assert tg.full((2,), two).tolist() == tg.full_like(tg.ones(2), two).tolist() == [2.0, 2.0]
+    for draw in (lambda a, b: tg.zeros(4).uniform_(a, b), lambda a, b: tg.zeros(4).normal_(a, b)):
+        tg.manual_seed(0)
         want = draw(1.0, 2.0)
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         got = draw(one, two)
         assert type(got.data) is np.ndarray
         assert got.tolist() == want.tolist()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import engine
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.ops.same import random
 
@@ -41,10 +41,10 @@ def test_any_two_shapes_broadcast_as_in_numpy_or_are_refused_by_name(left, right
         want = OPS[name](a, b)
     except ValueError:
         with pytest.raises(ValueError, match=f"^{name}: ") as caught:
-            getattr(engine, name)(engine.Tensor(a), engine.Tensor(b))
+            getattr(tg, name)(tg.Tensor(a), tg.Tensor(b))
         assert str(left) in str(caught.value) and str(right) in str(caught.value)
         return
-    assert_same(getattr(engine, name)(engine.Tensor(a), engine.Tensor(b)).numpy(), np.asarray(want))
+    assert_same(getattr(tg, name)(tg.Tensor(a), tg.Tensor(b)).numpy(), np.asarray(want))
 
 
 @quick
@@ -52,9 +52,9 @@ def test_any_two_shapes_broadcast_as_in_numpy_or_are_refused_by_name(left, right
 def test_the_gradient_of_what_was_stretched_is_the_sum(shapes):
     """f = <a * b + c, w>, so df/dc is w summed over the stretched dimensions, and df/da is that of w * b."""
     (left, right, other), out = shapes.input_shapes, shapes.result_shape
-    a, b, c = (engine.Tensor(whole(*s, seed=i), requires_grad=True) for i, s in enumerate((left, right, other)))
+    a, b, c = (tg.Tensor(whole(*s, seed=i), requires_grad=True) for i, s in enumerate((left, right, other)))
     w = whole(*out, seed=3)
-    ((a * b + c) * engine.Tensor(w)).sum().backward()
+    ((a * b + c) * tg.Tensor(w)).sum().backward()
     assert_same(c.grad.numpy(), unstretched(w, other))
     assert_same(a.grad.numpy(), unstretched(w * b.detach().numpy(), left))
     assert_same(b.grad.numpy(), unstretched(w * a.detach().numpy(), right))
@@ -69,7 +69,7 @@ def unstretched(x, shape):
 @given(shapes=hnp.mutually_broadcastable_shapes(signature="(m,k),(k,n)->(m,n)", max_dims=3, max_side=3))
 def test_matmul_broadcasts_batches(shapes):
     a, b = (whole(*s, seed=i) for i, s in enumerate(shapes.input_shapes))
-    assert_same((engine.Tensor(a) @ engine.Tensor(b)).numpy(), np.asarray(a @ b))
+    assert_same((tg.Tensor(a) @ tg.Tensor(b)).numpy(), np.asarray(a @ b))
 
 
 @quick
@@ -77,7 +77,7 @@ def test_matmul_broadcasts_batches(shapes):
 def test_permute_and_back(shape, data):
     order = data.draw(st.permutations(range(len(shape))))
     x = random(*shape)
-    y = engine.Tensor(x).permute(tuple(order))
+    y = tg.Tensor(x).permute(tuple(order))
     assert_same(y.numpy(), x.transpose(order))
     assert_same(y.permute(tuple(int(i) for i in np.argsort(order))).numpy(), x)
 
@@ -87,10 +87,10 @@ def test_permute_and_back(shape, data):
 def test_reshape_and_back(shape, data):
     x = random(*shape)
     wanted = data.draw(st.sampled_from(factorings(x.size)))
-    y = engine.Tensor(x, requires_grad=True)
+    y = tg.Tensor(x, requires_grad=True)
     there = y.reshape(wanted)
     assert_same(there.detach().numpy(), x.reshape(wanted))
-    (there * engine.Tensor(x.reshape(wanted))).sum().backward()
+    (there * tg.Tensor(x.reshape(wanted))).sum().backward()
     assert_same(y.grad.numpy(), x)
 
 
@@ -104,19 +104,19 @@ def factorings(n: int) -> list[tuple[int, ...]]:
 def test_any_basic_index_reads_views_and_writes_as_numpy(shape, data):
     index = data.draw(hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
     x = random(*shape)
-    leaf = engine.Tensor(x, requires_grad=True)
+    leaf = tg.Tensor(x, requires_grad=True)
     y = leaf[index]
     want = np.asarray(x[index])
     assert_same(y.detach().numpy(), want)
     assert want.size == 0 or np.shares_memory(y.data, x)
     w = random(*want.shape, seed=1)
-    (y * engine.Tensor(w)).sum().backward()
+    (y * tg.Tensor(w)).sum().backward()
     gradient = np.zeros(shape)
     gradient[index] = w
     assert_same(leaf.grad.numpy(), gradient)
 
-    written, expected = engine.tensor(x), x.copy()
-    written[index] = engine.Tensor(w)
+    written, expected = tg.tensor(x), x.copy()
+    written[index] = tg.Tensor(w)
     expected[index] = w
     assert_same(written.numpy(), expected)
 
@@ -126,11 +126,11 @@ def test_any_basic_index_reads_views_and_writes_as_numpy(shape, data):
 def test_any_integer_index_reads_and_adds_gradients_as_numpy(shape, data):
     index = data.draw(hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(max_dims=2, max_side=3)))
     x = random(*shape)
-    leaf = engine.Tensor(x, requires_grad=True)
-    y = leaf[tuple(engine.tensor(i) for i in index)]
+    leaf = tg.Tensor(x, requires_grad=True)
+    y = leaf[tuple(tg.tensor(i) for i in index)]
     assert_same(y.detach().numpy(), np.asarray(x[index]))
     w = whole(*y.shape, seed=1)
-    (y * engine.Tensor(w)).sum().backward()
+    (y * tg.Tensor(w)).sum().backward()
     want = np.zeros(shape)
     np.add.at(want, index, w)
     assert_same(leaf.grad.numpy(), want)
@@ -143,4 +143,4 @@ def test_cat_undoes_split(shape, sizes, dim):
     dim %= len(shape)
     shape[dim] = math.fsum(sizes)
     x = random(*map(int, shape))
-    assert_same(engine.cat(engine.Tensor(x).split(sizes, dim), dim).numpy(), x)
+    assert_same(tg.cat(tg.Tensor(x).split(sizes, dim), dim).numpy(), x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import engine
+import tilegrad as tg
 from tests.ops.same import assert_same_op, random
 
 SHAPES = [
@@ -74,8 +74,8 @@ UNARY = {
 def test_unary(name, shape):
     x = np.asarray((UNARY[name] or np.asarray)(random(*shape)))
     assert_same_op(lambda x: getattr(x, name)(), None, x)
-    if name in dir(engine):
-        assert_same_op(getattr(engine, name), getattr(torch, name), x, layouts=["contiguous"])
+    if name in dir(tg):
+        assert_same_op(getattr(tg, name), getattr(torch, name), x, layouts=["contiguous"])
 
 
 @pytest.mark.parametrize("name", [n for n in UNARY if n not in ("isnan", "isinf", "isfinite", "relu", "neg", "square")])
@@ -143,9 +143,9 @@ def test_pow_by_a_number(exponent):
 
 def test_derivatives_of_the_power_0_at_0():
     """Constant 1: no derivative of any order is nan."""
-    x = engine.tensor([0.0, 2.0], requires_grad=True)
-    (first,) = engine.grad((x ** engine.zeros(2)).sum(), [x], create_graph=True)
-    (second,) = engine.grad(first.sum(), [x])
+    x = tg.tensor([0.0, 2.0], requires_grad=True)
+    (first,) = tg.grad((x ** tg.zeros(2)).sum(), [x], create_graph=True)
+    (second,) = tg.grad(first.sum(), [x])
     assert first.tolist() == second.tolist() == [0.0, 0.0]
 
 
@@ -192,7 +192,7 @@ def test_integer_division_is_exact_and_rounds_as_named():
 
 
 def test_floored_division_passes_a_zero_gradient():
-    a, b = engine.tensor([3.5, -3.5], requires_grad=True), engine.tensor([2.0, 2.0], requires_grad=True)
+    a, b = tg.tensor([3.5, -3.5], requires_grad=True), tg.tensor([2.0, 2.0], requires_grad=True)
     (a // b).sum().backward()
     assert a.grad.tolist() == b.grad.tolist() == [0.0, 0.0]
 
@@ -270,15 +270,15 @@ def test_clamp_promotes_integers_beside_floats():
 def test_where(shapes):
     a, b = random(*shapes[0], seed=1), random(*shapes[1], seed=2)
     mask = random(*np.broadcast_shapes(*shapes), seed=3) > 0
-    assert_same_op(lambda a, b, m: engine.where(m, a, b), lambda a, b, m: torch.where(m, a, b), a, b, mask)
+    assert_same_op(lambda a, b, m: tg.where(m, a, b), lambda a, b, m: torch.where(m, a, b), a, b, mask)
 
 
 def test_where_broadcasts_the_condition_and_takes_numbers():
     a, mask = random(5, 10), random(5, 1) > 0
-    assert_same_op(lambda a, m: engine.where(m, a, 0.1), lambda a, m: torch.where(m, a, 0.1), a, mask)
-    assert_same_op(lambda a, m: engine.where(m, 0.1, a), lambda a, m: torch.where(m, 0.1, a), a, mask)
-    assert_same_op(lambda m: engine.where(m, 1.0, 0.0), lambda m: torch.where(m, 1.0, 0.0), mask)
-    assert_same_op(lambda m: engine.where(m, 1, 0), lambda m: torch.where(m, 1, 0), mask)
+    assert_same_op(lambda a, m: tg.where(m, a, 0.1), lambda a, m: torch.where(m, a, 0.1), a, mask)
+    assert_same_op(lambda a, m: tg.where(m, 0.1, a), lambda a, m: torch.where(m, 0.1, a), a, mask)
+    assert_same_op(lambda m: tg.where(m, 1.0, 0.0), lambda m: torch.where(m, 1.0, 0.0), mask)
+    assert_same_op(lambda m: tg.where(m, 1, 0), lambda m: torch.where(m, 1, 0), mask)
 
 
 @pytest.mark.parametrize("mask_shape", [(5, 10), (10,), (5, 1), ()], ids=str)
@@ -293,7 +293,7 @@ def test_masked_fill_broadcasts_x_to_the_mask(shape, mask_shape):
     x, mask = np.asarray(random(*shape)), random(*mask_shape, seed=3) > 0
     assert_same_op(lambda x, m: x.masked_fill(m, 0.1), None, x, mask)
     with pytest.raises(ValueError, match="masked_fill_: the result is"):
-        engine.tensor(x).masked_fill_(engine.tensor(mask), 0.1)
+        tg.tensor(x).masked_fill_(tg.tensor(mask), 0.1)
 
 
 # --- numbers beside integers -----------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_a_negative_number_beside_uint8_is_its_twos_complement(n):
     ):
         assert_same_op(op, None, x)
     with pytest.raises(ValueError, match="-256 does not fit uint8"):
-        engine.tensor(x) + -256
+        tg.tensor(x) + -256
 
 
 def test_square_counts_bools():
@@ -344,7 +344,7 @@ def test_allclose_and_equal_answer_as_torch():
     variants = [x, x + 1e-9, x * (1 + 1e-4), np.where(x > 1, np.nan, x), x[:, :1]]
     for a in variants[:4]:
         for b in variants:
-            ours, theirs = [engine.Tensor(v) for v in (a, b)], [torch.from_numpy(v.copy()) for v in (a, b)]
+            ours, theirs = [tg.Tensor(v) for v in (a, b)], [torch.from_numpy(v.copy()) for v in (a, b)]
             for options in ({}, {"rtol": 0.0, "atol": 1e-8}, {"equal_nan": True}):
-                assert engine.allclose(*ours, **options) is torch.allclose(*theirs, **options)
-            assert engine.equal(*ours) is torch.equal(*theirs)
+                assert tg.allclose(*ours, **options) is torch.allclose(*theirs, **options)
+            assert tg.equal(*ours) is torch.equal(*theirs)

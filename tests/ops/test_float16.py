@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import engine
-from engine import ops
+import tilegrad as tg
 from tests import oracle
 from tests.compare import assert_close
 from tests.ops.same import random
+from tilegrad import ops
 
 OPS = {
     "add": (lambda a, b: a + b, None, (5, 10), (10,)),
@@ -53,32 +53,32 @@ def test_float16(name):
     ours, theirs, *shapes = OPS[name]
     arrays = [random(*s, seed=i).astype(np.float16) for i, s in enumerate(shapes)]
     want = oracle.value(theirs or ours, *arrays)
-    leaves = [engine.Tensor(a, requires_grad=True) for a in arrays]
+    leaves = [tg.Tensor(a, requires_grad=True) for a in arrays]
     y = ours(*leaves)
     assert_close(y.detach().numpy(), *want)
     dy = np.asarray(random(*y.shape, seed=9)).astype(np.float16)
-    y.backward(engine.Tensor(dy))
+    y.backward(tg.Tensor(dy))
     for leaf, pair in zip(leaves, oracle.gradients(theirs or ours, dy, *arrays), strict=True):
         assert_close(leaf.grad.numpy(), *pair)
 
 
 def test_the_gradient_of_repeated_indices_adds_up_in_float32():
     """4096 gradients of 1 to one element: in float16, 2048 + 1 is 2048."""
-    x = engine.zeros(2, dtype="float16", requires_grad=True)
+    x = tg.zeros(2, dtype="float16", requires_grad=True)
     x[[0] * 4096].sum().backward()
     assert x.grad.tolist() == [4096.0, 0.0]
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_gradients_of_powers_round_once(kind):
-    a, b = (engine.tensor(np.linspace(low, high, 200), dtype=kind) for low, high in ((0.1, 3.0), (2.5, -2.0)))
+    a, b = (tg.tensor(np.linspace(low, high, 200), dtype=kind) for low, high in ((0.1, 3.0), (2.5, -2.0)))
     for op, inputs in ((lambda a: a.rsqrt(), [a]), (lambda a, b: a**b, [a, b])):
         found = []
         for leaves in ([x.detach().clone() for x in inputs], [x.float() for x in inputs]):
             for x in leaves:
                 x.requires_grad = True
             y = op(*leaves)
-            found.append((y, engine.grad(y, leaves, engine.ones_like(y))))
+            found.append((y, tg.grad(y, leaves, tg.ones_like(y))))
         (y, got), (_, want) = found
         for g, w in zip(got, want):
             relative = np.abs(g.float().numpy() - w.numpy()) / np.abs(w.numpy()).clip(1e-3)

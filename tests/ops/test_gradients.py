@@ -11,12 +11,12 @@ import types
 import numpy as np
 import pytest
 
-import engine
-from engine import Tensor, gradcheck, gradgradcheck, ops
+import tilegrad as tg
+from tilegrad import Tensor, gradcheck, gradgradcheck, ops
 
-LABELS = engine.tensor([1, 0, 3])
-INDEX = engine.tensor([[2, 0, 0, 1], [1, 1, 2, 0]])
-MASK = engine.tensor([[True, False, True, False], [False, False, True, True], [True, True, False, False]])
+LABELS = tg.tensor([1, 0, 3])
+INDEX = tg.tensor([[2, 0, 0, 1], [1, 1, 2, 0]])
+MASK = tg.tensor([[True, False, True, False], [False, False, True, True], [True, True, False, False]])
 
 
 def normal(*shape):
@@ -90,7 +90,7 @@ OPS = {
     "diagonal": (lambda x: ops.diagonal(x, 1), X),
     "div": (ops.div, X, ROW),
     "dot": (ops.dot, ROW, ROW),
-    "dropout": (lambda x: ops.dropout(x, 0.4, generator=engine.Generator(1)), X),
+    "dropout": (lambda x: ops.dropout(x, 0.4, generator=tg.Generator(1)), X),
     "einsum": (lambda x, y, z: ops.einsum("ij,kj,j->ki", x, y, z), X, (normal, (2, 4)), ROW),
     "exp": (ops.exp, X),
     "expand": (lambda x: ops.expand(x, 2, 3, 4), X),
@@ -162,7 +162,7 @@ OPS = {
     "softmax": (lambda x: ops.softmax(x, 0), X),
     "softmax_xent": (lambda z: ops.softmax_xent(z, LABELS, None, 0.1, 0), X),
     "softmax_xent of each": (
-        lambda z: ops.softmax_xent(z, LABELS, engine.tensor([1.0, 2.0, 3.0, 0.5]).to(z), 0.1, 0, "none"),
+        lambda z: ops.softmax_xent(z, LABELS, tg.tensor([1.0, 2.0, 3.0, 0.5]).to(z), 0.1, 0, "none"),
         X,
     ),
     "sort": (lambda x: ops.sort(x, 1, descending=True)[0], X),
@@ -264,7 +264,7 @@ SCALARS = """
 OTHERWISE = {  # what the table's function does not do without dimensions, or not for two equal numbers
     "maximum": lambda x, y: ops.maximum(x, 0.5 * y),
     "remainder": lambda x, y: ops.remainder(x, 0.7 * y),
-    "where": lambda x, y: ops.where(engine.tensor(True), x, y),
+    "where": lambda x, y: ops.where(tg.tensor(True), x, y),
     "unsqueeze": lambda x: ops.unsqueeze(x, 0),
     "logsumexp": lambda x: ops.logsumexp(x, 0),
     "reshape": lambda x: ops.reshape(x, 1, 1),
@@ -313,6 +313,6 @@ def test_third_order(name):
     f = OPS[name][0]
 
     def gradient(*xs):
-        return engine.grad(squared(f)(*xs)[0].sum(), xs, create_graph=True)
+        return tg.grad(squared(f)(*xs)[0].sum(), xs, create_graph=True)
 
     assert gradgradcheck(gradient, inputs_of(name), directions=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import engine
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.ops.same import assert_same_op, random
 
@@ -70,7 +70,7 @@ def tensors(index, make):
 
 def of(x):
     """What makes x's library's index tensors."""
-    return engine.tensor if isinstance(x, engine.Tensor) else lambda a: torch.from_numpy(np.array(a))
+    return tg.tensor if isinstance(x, tg.Tensor) else lambda a: torch.from_numpy(np.array(a))
 
 
 @pytest.mark.parametrize("index", [*BASIC, *ADVANCED, *MASKS], ids=repr)
@@ -87,11 +87,11 @@ def test_getitem(index):
 def test_negative_steps_are_numpys(index):
     """torch refuses them."""
     x = random(*X)
-    leaf = engine.Tensor(x, requires_grad=True)
+    leaf = tg.Tensor(x, requires_grad=True)
     y = leaf[index]
     assert_same(y.detach().numpy(), x[index])
     dy = random(*y.shape, seed=1)
-    y.backward(engine.Tensor(dy))
+    y.backward(tg.Tensor(dy))
     want = np.zeros(X)
     np.add.at(want, index, dy)
     assert_same(leaf.grad.numpy(), want)
@@ -109,7 +109,7 @@ def test_getitem_of_a_vector(index):
 
 @pytest.mark.parametrize("index", BASIC, ids=repr)
 def test_basic_indexing_is_a_view(index):
-    x = engine.tensor(random(*X))
+    x = tg.tensor(random(*X))
     y = x[index]
     if y.numel():
         assert np.shares_memory(x.data, y.data)
@@ -118,9 +118,9 @@ def test_basic_indexing_is_a_view(index):
 
 
 def test_an_element_is_a_view_too():
-    x = engine.zeros(3)
+    x = tg.zeros(3)
     x[1].fill_(2.0)
-    x[engine.tensor(2)].fill_(3.0)
+    x[tg.tensor(2)].fill_(3.0)
     x[0] += 1.0
     assert x.tolist() == [1.0, 2.0, 3.0]
 
@@ -129,7 +129,7 @@ def test_an_element_is_a_view_too():
 def test_advanced_indexing_is_a_copy(index):
     if isinstance(index, np.ndarray) and index.ndim == 0:
         return  # an integer
-    x = engine.tensor(random(*X))
+    x = tg.tensor(random(*X))
     assert not np.shares_memory(x.data, x[index].data)
 
 
@@ -170,7 +170,7 @@ def test_setitem_broadcasts_the_value(index, shape):
 
 def test_setitem_into_zeros_carries_the_gradient_of_the_value():
     def filled(a, b):
-        y = (engine if isinstance(a, engine.Tensor) else torch).zeros(4, dtype=a.dtype)
+        y = (tg if isinstance(a, tg.Tensor) else torch).zeros(4, dtype=a.dtype)
         y[:2] = a
         y[2] = b
         y[0] = 5.0  # overwritten: no gradient to a[0]
@@ -180,23 +180,23 @@ def test_setitem_into_zeros_carries_the_gradient_of_the_value():
 
 
 def test_setitem_casts_to_the_tensor():
-    x = engine.zeros(3, dtype="int64")
-    x[0], x[1], x[2] = 1.7, True, engine.tensor(2.9)
+    x = tg.zeros(3, dtype="int64")
+    x[0], x[1], x[2] = 1.7, True, tg.tensor(2.9)
     assert x.tolist() == [1, 1, 2] and x.dtype == np.int64
-    y = engine.zeros(2, dtype="float64")
+    y = tg.zeros(2, dtype="float64")
     y[0] = 0.1
     y[1] = np.float64(0.1)
     assert y.tolist() == [0.1, 0.1]
 
 
 def test_setitem_from_an_overlapping_view():
-    x = engine.arange(6)
+    x = tg.arange(6)
     x[1:] = x[:-1]
     assert x.tolist() == [0, 0, 1, 2, 3, 4]
 
 
 def test_augmented_assignment_to_an_item():
-    x = engine.zeros(2, 3)
+    x = tg.zeros(2, 3)
     x[0] += 1.0
     x[:, 1] *= 5.0
     x[[1], 0] -= 2.0
@@ -238,8 +238,8 @@ def test_scatter_add(dim):
     assert_same_op(lambda x, i, s: x.scatter_add(dim, i, s), None, x, index, src)
     # src may be larger than the index; torch has no gradient then
     assert_same_op(lambda x, i, s: x.scatter_add(dim, i[:2], s), None, x, index, src, gradients=False)
-    larger = engine.tensor(src, requires_grad=True)
-    engine.tensor(x).scatter_add(dim, engine.tensor(index[:2]), larger).sum().backward()
+    larger = tg.tensor(src, requires_grad=True)
+    tg.tensor(x).scatter_add(dim, tg.tensor(index[:2]), larger).sum().backward()
     assert_same(larger.grad.numpy(), np.concatenate([np.ones((2, 3, 2)), np.zeros((2, 3, 2))]))
 
 
@@ -301,14 +301,14 @@ def test_topk(k, largest):
 
 
 def test_topk_takes_the_first_of_equals():
-    values, at = engine.tensor([1.0, 2.0, 2.0, 0.0, 2.0]).topk(2)
+    values, at = tg.tensor([1.0, 2.0, 2.0, 0.0, 2.0]).topk(2)
     assert values.tolist() == [2.0, 2.0] and at.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("classes", [-1, 5])
 def test_one_hot(classes):
     x = np.array([[0, 3, 1], [2, 2, 0]])
-    assert_same_op(lambda x: engine.ops.one_hot(x, classes), lambda x: torch.nn.functional.one_hot(x, classes), x)
+    assert_same_op(lambda x: tg.ops.one_hot(x, classes), lambda x: torch.nn.functional.one_hot(x, classes), x)
 
 
 @pytest.mark.parametrize("at", [0, [0], [0, 0]], ids=str)
@@ -324,11 +324,11 @@ def test_a_scalar_counts_as_a_vector_of_one(at):
 
 
 def test_a_scalar_has_no_second_element_to_select():
-    x = engine.tensor(1.5)
+    x = tg.tensor(1.5)
     with pytest.raises(ValueError, match=r"index_select: the index is \(2,\) and x \(\)"):
-        x.index_select(0, engine.tensor([0, 0]))
+        x.index_select(0, tg.tensor([0, 0]))
     with pytest.raises(IndexError, match="gather: the index runs from 1 to 1"):
-        x.gather(0, engine.tensor(1))
+        x.gather(0, tg.tensor(1))
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 7), (2, 0), (3, 0, 5)], ids=str)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import engine
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 
 KINDS = "int number slice none ellipsis rows list mask bytes bool".split()
@@ -74,12 +74,12 @@ def test_random_tuples():
         rng = np.random.default_rng(seed)
         shape, index = indices(rng)
         theirs = tuple(torch.from_numpy(i) if isinstance(i, np.ndarray) else i for i in index)
-        ours = tuple(engine.tensor(i) if isinstance(i, np.ndarray) else i for i in index)
+        ours = tuple(tg.tensor(i) if isinstance(i, np.ndarray) else i for i in index)
         if len(index) == 1 and seed % 2:
             theirs, ours = theirs[0], ours[0]
         values = np.asarray(rng.standard_normal(shape))
         t = torch.tensor(values, requires_grad=True)
-        x = engine.tensor(values, requires_grad=True)
+        x = tg.tensor(values, requires_grad=True)
         want, got = tried(getitem, t, theirs), tried(getitem, x, ours)
         if isinstance(want, Exception):
             assert isinstance(got, IndexError), (shape, index, got)
@@ -91,7 +91,7 @@ def test_random_tuples():
         if want.numel():
             assert (got._storage is x._storage) == want._is_view(), (shape, index)
         dy = np.asarray(rng.standard_normal(got.shape))
-        gradients = engine.grad(got, x, engine.tensor(dy)), torch.autograd.grad(want, t, torch.from_numpy(dy))
+        gradients = tg.grad(got, x, tg.tensor(dy)), torch.autograd.grad(want, t, torch.from_numpy(dy))
         assert_close(gradients[0][0].numpy(), gradients[1][0].numpy(), gradients[1][0].numpy())
         read += 1
 
@@ -101,7 +101,7 @@ def test_random_tuples():
         value = rng.standard_normal((1, *got.shape) if rng.random() < 0.3 else got.shape)
         if value.ndim and rng.random() < 0.3:
             value = value[..., :1]
-        tv, xv = torch.tensor(value, requires_grad=True), engine.tensor(value, requires_grad=True)
+        tv, xv = torch.tensor(value, requires_grad=True), tg.tensor(value, requires_grad=True)
         want, got = tried(written, t, theirs, tv), tried(written, x, ours, xv)
         if isinstance(want, RuntimeError) and "masked_fill_ only supports boolean" in str(want):
             continue  # torch has this for a single value at a uint8 mask alone
@@ -111,7 +111,7 @@ def test_random_tuples():
         assert_same(got.detach().numpy(), want.detach().numpy())
         dy = np.asarray(rng.standard_normal(shape))
         wants = torch.autograd.grad(want, (t, tv), torch.from_numpy(dy), allow_unused=True)
-        for g, w in zip(engine.grad(got, (x, xv), engine.tensor(dy), allow_unused=True), wants):
+        for g, w in zip(tg.grad(got, (x, xv), tg.tensor(dy), allow_unused=True), wants):
             if w is not None or g is not None and g.numel():
                 assert_close(g.numpy(), w.numpy(), w.numpy())
         wrote += 1
@@ -133,11 +133,11 @@ def test_random_tuples():
 def test_order_of_dimensions(index, shape):
     x = np.arange(120.0).reshape(2, 3, 4, 5)
     assert tuple(torch.tensor(x)[index].shape) == shape
-    assert_same(engine.tensor(x)[index].numpy(), torch.tensor(x)[index].numpy())
+    assert_same(tg.tensor(x)[index].numpy(), torch.tensor(x)[index].numpy())
 
 
 def test_second_order():
-    x = engine.tensor(np.arange(24.0).reshape(2, 3, 4) / 10, requires_grad=True)
+    x = tg.tensor(np.arange(24.0).reshape(2, 3, 4) / 10, requires_grad=True)
 
     def read(x):
         return (x[0, :, [0, 2, 2]] ** 3).sum()
@@ -147,28 +147,28 @@ def test_second_order():
         y[1, :, [0, 3]] = x[0, :, [1, 1]] ** 3
         return y
 
-    assert engine.gradcheck(read, (x,)) and engine.gradgradcheck(read, (x,))
-    assert engine.gradcheck(wrote, (x,)) and engine.gradgradcheck(wrote, (x,))
+    assert tg.gradcheck(read, (x,)) and tg.gradgradcheck(read, (x,))
+    assert tg.gradcheck(wrote, (x,)) and tg.gradgradcheck(wrote, (x,))
 
 
-@pytest.mark.parametrize("make", [engine.tensor, np.asarray], ids=["tensor", "array"])
+@pytest.mark.parametrize("make", [tg.tensor, np.asarray], ids=["tensor", "array"])
 def test_uint8_is_a_mask_and_a_number_only_where_numbers_are_asked_for(make):
-    x = engine.tensor([10.0, 20.0, 30.0])
+    x = tg.tensor([10.0, 20.0, 30.0])
     mask = make(np.array([1, 0, 2], np.uint8))
     assert x[mask].tolist() == [10.0, 30.0]
     x[mask] = 0.0
     assert x.tolist() == [0.0, 20.0, 0.0]
     assert x[make(np.array(1, np.uint8))].shape == (1, 3)
-    at = engine.tensor([1, 0, 1], dtype="uint8")
+    at = tg.tensor([1, 0, 1], dtype="uint8")
     assert x.index_select(0, at).tolist() == x.gather(0, at).tolist() == x.take_along_dim(at, 0).tolist() == [20, 0, 20]
     with pytest.raises(IndexError, match=r"getitem: .*\(the tensor is \(3,\)\)"):
-        x[engine.tensor([1, 1], dtype="uint8")]
+        x[tg.tensor([1, 1], dtype="uint8")]
 
 
 def test_several_ellipses():
     for index in ((..., 0, ...), (..., [0], ...)):
         with pytest.raises(IndexError, match="getitem: .* ellips"):
-            engine.ones(2, 2)[index]
+            tg.ones(2, 2)[index]
 
 
 # --- diagonal --------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_several_ellipses():
 )
 def test_a_diagonal_is_a_view_one_can_write_through(options):
     values = np.arange(24.0).reshape(3, 4, 2)
-    x, t = engine.tensor(values), torch.tensor(values)
+    x, t = tg.tensor(values), torch.tensor(values)
     d = x.diagonal(**options)
     assert_same(d.numpy(), t.diagonal(**options).numpy())
     d += 100.0
@@ -189,9 +189,9 @@ def test_a_diagonal_is_a_view_one_can_write_through(options):
 
 
 def test_writes_to_a_diagonal_and_the_graph():
-    x = engine.ones(3, 3, requires_grad=True)
+    x = tg.ones(3, 3, requires_grad=True)
     y = (x * x).sum()
-    with engine.no_grad():
+    with tg.no_grad():
         x.diagonal().fill_(2.0)
     with pytest.raises(RuntimeError, match="a tensor saved by 'mul' was written to in place"):
         y.backward()
@@ -202,14 +202,14 @@ def test_writes_to_a_diagonal_and_the_graph():
     with pytest.raises(RuntimeError, match="fill_: x shares its memory with a view"):
         d.fill_(0.0)  # must be differentiated
     with pytest.raises(RuntimeError, match="is read-only"):
-        engine.ones(1).expand(3, 3).diagonal().fill_(0.0)
+        tg.ones(1).expand(3, 3).diagonal().fill_(0.0)
 
 
 def test_errors_of_diagonal():
     for act, text in (
-        (lambda: engine.ones(3).diagonal(), r"diagonal: the tensor is \(3,\); expected at least 2 dimensions"),
-        (lambda: engine.ones(3, 3).diagonal(0, 0, 2), "diagonal: dim is 2"),
-        (lambda: engine.ones(3, 3).diagonal(0, 1, -1), "diagonal: dim is .*expected each dimension once"),
+        (lambda: tg.ones(3).diagonal(), r"diagonal: the tensor is \(3,\); expected at least 2 dimensions"),
+        (lambda: tg.ones(3, 3).diagonal(0, 0, 2), "diagonal: dim is 2"),
+        (lambda: tg.ones(3, 3).diagonal(0, 1, -1), "diagonal: dim is .*expected each dimension once"),
     ):
         with pytest.raises((IndexError, ValueError), match=text):
             act()

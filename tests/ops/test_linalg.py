@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine.ops.activations import ACTIVATIONS
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.kernels.epilogues import EPILOGUES
 from tests.ops.same import assert_same_op, random
+from tilegrad.ops.activations import ACTIVATIONS
 
 MATMULS = [
     ((1, 1), (1, 1)),  # degenerate
@@ -53,7 +53,7 @@ def test_matmul_of_integers(dtype):
 def test_named_products(name, shapes):
     a, b = random(*shapes[0], seed=1), random(*shapes[1], seed=2)
     assert_same_op(lambda a, b: getattr(a, name)(b), None, a, b, scale=1.0)
-    assert_same_op(getattr(engine, name), getattr(torch, name), a, b, layouts=["contiguous"], scale=1.0)
+    assert_same_op(getattr(tg, name), getattr(torch, name), a, b, layouts=["contiguous"], scale=1.0)
 
 
 def test_matmul_with_a_stretched_operand():
@@ -69,28 +69,28 @@ def test_matmul_with_a_stretched_operand():
 @pytest.mark.parametrize("biased", [True, False])
 def test_linear(shape, biased):
     arrays = [random(*shape), random(4, 7, seed=1), random(4, seed=2)][: 2 + biased]
-    assert_same_op(engine.ops.linear, torch.nn.functional.linear, *arrays, scale=1.0)
+    assert_same_op(tg.ops.linear, torch.nn.functional.linear, *arrays, scale=1.0)
 
 
 def test_linear_without_features():
-    assert_same_op(engine.ops.linear, torch.nn.functional.linear, random(2, 3, 0), random(4, 0), random(4))
+    assert_same_op(tg.ops.linear, torch.nn.functional.linear, random(2, 3, 0), random(4, 0), random(4))
 
 
 def test_linear_with_one_output_and_a_vector_as_weight():
-    assert_same_op(engine.ops.linear, torch.nn.functional.linear, random(3, 5), random(5, seed=1), scale=1.0)
+    assert_same_op(tg.ops.linear, torch.nn.functional.linear, random(3, 5), random(5, seed=1), scale=1.0)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_linear_with_its_activation(name):
     def ours(x, w, b):
-        return engine.ops.linear(x, w, b, activation=name)
+        return tg.ops.linear(x, w, b, activation=name)
 
     def theirs(x, w, b):
         return EPILOGUES[name](torch.nn.functional.linear(x, w, b))
 
     arrays = random(2, 3, 7), random(4, 7, seed=1), random(4, seed=2)
     assert_same_op(ours, theirs, *arrays, scale=1.0)
-    with engine.no_grad():
+    with tg.no_grad():
         assert_same_op(ours, theirs, *arrays, gradients=False, scale=1.0)  # all in one primitive
 
 
@@ -148,7 +148,7 @@ EQUATIONS = [
 def test_einsum(equation, shapes):
     arrays = [random(*s, seed=i) for i, s in enumerate(shapes)]
     assert_same_op(
-        lambda *x: engine.einsum(equation, *x),
+        lambda *x: tg.einsum(equation, *x),
         lambda *x: torch.einsum(equation, *x),
         *arrays,
         scale=1.0,
@@ -158,8 +158,8 @@ def test_einsum(equation, shapes):
 
 def test_einsum_takes_a_list_and_integers():
     a, b = np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4)
-    assert_same_op(lambda *x: engine.einsum("ij,jk", x), lambda *x: torch.einsum("ij,jk", x), a, b)
+    assert_same_op(lambda *x: tg.einsum("ij,jk", x), lambda *x: torch.einsum("ij,jk", x), a, b)
     a, b = a.astype(np.int32), b.astype(np.int32)
     for equation in ("ij,jk", "ij,kl->", "ij,kl->il"):  # torch widens what it sums, but not what it multiplies
-        got = engine.einsum(equation, engine.tensor(a), engine.tensor(b))
+        got = tg.einsum(equation, tg.tensor(a), tg.tensor(b))
         assert_same(got.numpy(), torch.einsum(equation, torch.tensor(a), torch.tensor(b)).numpy())

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine.dtypes import DTYPES, FLOATS
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.oracle import to_array, to_tensor
+from tilegrad.dtypes import DTYPES, FLOATS
 
 ARITHMETIC = {
     "add": operator.add,
@@ -36,7 +36,7 @@ def make(kind: str):
         return value, value
     shape, name = kind.split()
     array = np.full(() if shape == "scalar" else (2,), 1 if name == "bool" else 4, name)
-    return engine.Tensor(array.copy()), to_tensor(array)
+    return tg.Tensor(array.copy()), to_tensor(array)
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
@@ -77,8 +77,8 @@ def test_to_converts_as_torch(source, target):
     x = x.astype(source)
     if source in FLOATS and target.kind == "u":
         x = np.abs(x)  # negative to unsigned is undefined
-    assert_same(engine.tensor(x).to(target).numpy(), to_array(to_tensor(x).to(getattr(torch, target.name))))
-    assert_same(engine.tensor(x).to(target.name).numpy(), engine.tensor(x, dtype=target).numpy())
+    assert_same(tg.tensor(x).to(target).numpy(), to_array(to_tensor(x).to(getattr(torch, target.name))))
+    assert_same(tg.tensor(x).to(target.name).numpy(), tg.tensor(x, dtype=target).numpy())
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_to_converts_as_torch(source, target):
     ],
 )
 def test_casting_methods(method, dtype):
-    x = engine.tensor([0.0, 1.5, -2.0], dtype="float64", requires_grad=True)
+    x = tg.tensor([0.0, 1.5, -2.0], dtype="float64", requires_grad=True)
     y = getattr(x, method)()
     assert_same(y.detach().numpy(), x.detach().numpy().astype(dtype))
     if y.is_floating_point():
-        (y * engine.tensor([1.0, 2.0, 3.0])).sum().backward()
+        (y * tg.tensor([1.0, 2.0, 3.0])).sum().backward()
         assert_same(x.grad.numpy(), np.array([1.0, 2.0, 3.0]))
     else:
         assert not y.requires_grad
 
 
 def test_to_returns_the_tensor_itself_where_nothing_changes():
-    x = engine.ones(3, requires_grad=True)
-    other = engine.ones(1, dtype="float64")
+    x = tg.ones(3, requires_grad=True)
+    other = tg.ones(1, dtype="float64")
     assert x.to("float32") is x and x.float() is x and x.to("cpu") is x and x.cpu() is x and x.type_as(x) is x
     assert x.to("cpu", "float64").dtype == x.to(other).dtype == x.type_as(other).dtype == np.float64
 
@@ -117,10 +117,10 @@ def test_joins_promote_as_torch(op):
         for right in DTYPES:
             a, b = np.ones((2,), left), np.ones((2,), right)
             if op == "where":
-                got = engine.where(engine.tensor([True, False]), engine.tensor(a), engine.tensor(b))
+                got = tg.where(tg.tensor([True, False]), tg.tensor(a), tg.tensor(b))
                 want = torch.where(torch.tensor([True, False]), to_tensor(a), to_tensor(b))
             else:
-                got = getattr(engine, op)([engine.tensor(a), engine.tensor(b)])
+                got = getattr(tg, op)([tg.tensor(a), tg.tensor(b)])
                 want = getattr(torch, op)([to_tensor(a), to_tensor(b)])
             assert_same(got.numpy(), to_array(want))
 
@@ -133,7 +133,7 @@ def test_reductions_widen_as_torch(name):
     for dtype in DTYPES:
         arguments = (0,) if name.startswith("cum") else ()
         x = np.ones((3,), dtype)
-        got = outcome(lambda x, options: getattr(x, name)(*options), engine.tensor(x), arguments)
+        got = outcome(lambda x, options: getattr(x, name)(*options), tg.tensor(x), arguments)
         want = outcome(lambda x, options: getattr(x, name)(*options), to_tensor(x), arguments)
         if name == "argmax" and dtype.kind == "b":
             want = "int64 0"  # refused by torch
@@ -145,6 +145,6 @@ def test_reductions_widen_as_torch(name):
 def test_reductions_take_a_dtype(name, dtype):
     x = np.array([1, 2, 3])
     arguments = (0,) if name.startswith("cum") else ()
-    got = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), engine.tensor(x), dtype)
+    got = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), tg.tensor(x), dtype)
     want = outcome(lambda x, d: getattr(x, name)(*arguments, dtype=d), to_tensor(x), getattr(torch, dtype))
     assert got == want

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import engine
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.ops.same import assert_same_op, random
 
@@ -85,8 +85,8 @@ def test_variance_takes_the_old_unbiased_flag():
 
 
 def test_variance_of_too_few_elements_is_nan():
-    assert math.isnan(engine.ones(1).var().item()) and math.isnan(engine.ones(0).var().item())
-    assert np.isnan(engine.ones(3, 1).std(1).numpy()).all()
+    assert math.isnan(tg.ones(1).var().item()) and math.isnan(tg.ones(0).var().item())
+    assert np.isnan(tg.ones(3, 1).std(1).numpy()).all()
 
 
 def test_the_gradient_of_a_standard_deviation_of_0_is_0():
@@ -189,28 +189,28 @@ def test_logsumexp_of_large_and_infinite_numbers():
     x = np.array([[1000.0, 1000.0], [-1000.0, -1001.0], [-np.inf, 0.0]])
     assert_same_op(lambda x: x.logsumexp(1), None, x, scale=1000.0)  # torch's gradient is exp(x - y)
     assert_same_op(lambda x: x.logsumexp((0, 1)), None, x, scale=1000.0)
-    infinite = engine.tensor([[-np.inf, -np.inf], [np.inf, 1.0]]).logsumexp(1)
+    infinite = tg.tensor([[-np.inf, -np.inf], [np.inf, 1.0]]).logsumexp(1)
     assert infinite.tolist() == [-np.inf, np.inf]
 
 
 def test_logsumexp_of_nothing_is_minus_infinity():
-    assert engine.zeros(0, 3).logsumexp(0).tolist() == [-math.inf] * 3
+    assert tg.zeros(0, 3).logsumexp(0).tolist() == [-math.inf] * 3
 
 
 def test_float16_accumulates_in_float32():
     """A float16 sum of 4096 halves, element by element, would stop at 1024, where 0.5 is half an ulp."""
-    x = engine.tensor(np.full((4096, 2), 0.5, np.float16))
+    x = tg.tensor(np.full((4096, 2), 0.5, np.float16))
     for name, want in (("sum", 2048.0), ("mean", 0.5), ("var", 0.0), ("std", 0.0)):
         assert_same(getattr(x, name)(0).numpy(), np.full(2, want, np.float16))
     assert x.norm(2, 0).tolist() == [32.0, 32.0] and x.cumsum(0)[-1].tolist() == [2048.0, 2048.0]
     assert (x * 0.0 + 1.0)[:2048].cumsum(0)[-1].tolist() == [2048.0, 2048.0]
-    big = engine.tensor(np.full(100, 60000.0, np.float16))  # the sum, and every square, is beyond float16
+    big = tg.tensor(np.full(100, 60000.0, np.float16))  # the sum, and every square, is beyond float16
     assert big.mean().item() == 60000.0 and big.var().item() == 0.0
 
 
 def test_sums_of_many_float32_numbers_keep_their_digits():
     x = random(200_003).astype(np.float32)
-    assert_close(engine.tensor(x).sum().numpy(), np.asarray(x.sum(dtype=np.float64)), torch.from_numpy(x).sum().numpy())
+    assert_close(tg.tensor(x).sum().numpy(), np.asarray(x.sum(dtype=np.float64)), torch.from_numpy(x).sum().numpy())
 
 
 @pytest.mark.parametrize("correction", [3, 4, 3.5])
@@ -241,13 +241,13 @@ def test_matrix_norms(p, dim):
 
 
 def test_the_nuclear_norm_has_no_second_gradient():
-    x = engine.tensor(random(3, 3), requires_grad=True)
+    x = tg.tensor(random(3, 3), requires_grad=True)
     with pytest.raises(RuntimeError, match="norm: the gradient of p='nuc' has no gradient"):
         x.norm("nuc").backward(create_graph=True)
 
 
 def test_the_norm_that_counts_has_a_graph_but_no_gradient():
-    x = engine.tensor([0.0, 2.0], requires_grad=True)
+    x = tg.tensor([0.0, 2.0], requires_grad=True)
     y = x.norm(0)
     assert y.requires_grad and y.item() == 1
     (y + (3 * x).sum()).backward()
@@ -257,4 +257,4 @@ def test_the_norm_that_counts_has_a_graph_but_no_gradient():
 def test_cumprod_takes_a_dtype():
     for dtype in ("float64", "int32"):
         want = torch.arange(1, 5).cumprod(0, dtype=getattr(torch, dtype)).numpy()
-        assert_same(engine.arange(1, 5).cumprod(0, dtype=dtype).numpy(), want)
+        assert_same(tg.arange(1, 5).cumprod(0, dtype=dtype).numpy(), want)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.ops.same import assert_same_op, outputs_of, random
+from tilegrad.nn import functional as F
 
 VIEWS = {
     # name: (op, shape)
@@ -116,13 +116,13 @@ def test_movedim_of_any_dimensions_to_any_places(several):
     for source in itertools.permutations(range(4), several):
         for destination in itertools.permutations(range(-4, 0), several):
             want = torch.from_numpy(x).movedim(source, destination).numpy()
-            assert_same(engine.tensor(x).movedim(source, destination).numpy(), want)
+            assert_same(tg.tensor(x).movedim(source, destination).numpy(), want)
 
 
 @pytest.mark.parametrize("name", [n for n in VIEWS if n != "reshape of nothing"])
 def test_a_view_shares_memory_and_writes_go_both_ways(name):
     op, shape = VIEWS[name]
-    x = engine.tensor(random(*shape))
+    x = tg.tensor(random(*shape))
     for i, y in enumerate(outputs_of(op(x))):
         if y.numel() == 0:
             continue
@@ -137,12 +137,12 @@ def test_a_view_shares_memory_and_writes_go_both_ways(name):
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_does_not_share_memory(name):
     op, shape = COPIES[name]
-    x = engine.tensor(random(*shape))
+    x = tg.tensor(random(*shape))
     assert not np.shares_memory(op(x).data, x.data)
 
 
 def test_reshape_copies_only_where_it_must():
-    x = engine.tensor(random(2, 3, 4))
+    x = tg.tensor(random(2, 3, 4))
     assert np.shares_memory(x.reshape(6, 4).data, x.data)
     assert not np.shares_memory(x.permute(2, 1, 0).reshape(4, 6).data, x.data)
     assert np.shares_memory(x.view(-1).data, x.data)
@@ -151,17 +151,17 @@ def test_reshape_copies_only_where_it_must():
 
 
 def test_contiguous_is_the_tensor_itself_where_it_can_be():
-    x = engine.tensor(random(2, 3))
+    x = tg.tensor(random(2, 3))
     assert x.contiguous() is x and not x.T.is_contiguous() and x.T.contiguous().is_contiguous()
 
 
 def test_the_clone_of_an_expanded_tensor_is_dense():
-    assert engine.ones(1, 4).expand(3, 4).clone().is_contiguous()
-    assert engine.ones(3, 4).T.clone().stride() == (1, 4)  # any other keeps its order
+    assert tg.ones(1, 4).expand(3, 4).clone().is_contiguous()
+    assert tg.ones(3, 4).T.clone().stride() == (1, 4)  # any other keeps its order
 
 
 def test_size_and_stride():
-    x = engine.tensor(random(2, 3, 4))
+    x = tg.tensor(random(2, 3, 4))
     y = x.transpose(0, 2)
     assert y.size() == (4, 3, 2) and y.size(-1) == 2 and y.stride() == (1, 4, 12) and y.stride(0) == 1
     assert x.dim() == x.ndim == 3 and x.numel() == 24 and x.nbytes == 24 * x.itemsize == 192
@@ -170,23 +170,23 @@ def test_size_and_stride():
 def test_expand_as_and_broadcast_tensors():
     a, b = random(5, 1), random(4)
     assert_same_op(lambda a, b: a.expand_as((a + b).detach()), None, a, b)
-    assert_same_op(engine.broadcast_tensors, torch.broadcast_tensors, a, b)
+    assert_same_op(tg.broadcast_tensors, torch.broadcast_tensors, a, b)
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1, -2])
 def test_cat_and_stack(dim):
     a, b, c = random(5, 10), random(5, 10, seed=1), random(5, 10, seed=2)
     for name in ("cat", "stack", "concat", "concatenate"):
-        ours, theirs = getattr(engine, name), getattr(torch, name)
+        ours, theirs = getattr(tg, name), getattr(torch, name)
         assert_same_op(lambda *x, f=ours: f(x, dim), lambda *x, f=theirs: f(x, dim), a, b, c)
 
 
 def test_cat_of_different_sizes():
     parts = [random(5, n, seed=n) for n in (1, 0, 3)]
-    assert_same_op(lambda *x: engine.cat(x, -1), lambda *x: torch.cat(x, -1), *parts)
+    assert_same_op(lambda *x: tg.cat(x, -1), lambda *x: torch.cat(x, -1), *parts)
     a = random(3)
-    assert_same_op(lambda x: engine.cat([x, x, x]), lambda x: torch.cat([x, x, x]), a)  # one parent thrice
-    assert_same_op(lambda x: engine.stack([x, x], 0), lambda x: torch.stack([x, x], 0), random())
+    assert_same_op(lambda x: tg.cat([x, x, x]), lambda x: torch.cat([x, x, x]), a)  # one parent thrice
+    assert_same_op(lambda x: tg.stack([x, x], 0), lambda x: torch.stack([x, x], 0), random())
 
 
 PADDINGS = {
@@ -202,14 +202,14 @@ def test_pad(mode, pad):
     x = random(4, 5, 10)
     more = {"value": 1.5} if mode == "constant" else {}
     assert_same_op(
-        lambda x: engine.ops.pad(x, pad, mode, **more), lambda x: torch.nn.functional.pad(x, pad, mode, **more), x
+        lambda x: tg.ops.pad(x, pad, mode, **more), lambda x: torch.nn.functional.pad(x, pad, mode, **more), x
     )
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 def test_pad_of_two_dimensions(mode):
     assert_same_op(
-        lambda x: engine.ops.pad(x, (1, 2, 3, 0), mode),
+        lambda x: tg.ops.pad(x, (1, 2, 3, 0), mode),
         lambda x: torch.nn.functional.pad(x, (1, 2, 3, 0), mode),
         random(2, 3, 4, 5),
     )
@@ -218,12 +218,12 @@ def test_pad_of_two_dimensions(mode):
 def test_pad_of_nothing():
     pad = (1, 2, 2, 0)
     assert_same_op(
-        lambda x: engine.ops.pad(x, pad, value=2.0), lambda x: torch.nn.functional.pad(x, pad, value=2.0), random(0, 3)
+        lambda x: tg.ops.pad(x, pad, value=2.0), lambda x: torch.nn.functional.pad(x, pad, value=2.0), random(0, 3)
     )
 
 
 def test_detach_shares_memory_and_the_version_but_no_history():
-    x = engine.tensor(random(3), requires_grad=True)
+    x = tg.tensor(random(3), requires_grad=True)
     y = (x * 2).detach()
     z = x.detach()
     assert not y.requires_grad and y.is_leaf and not z.requires_grad
@@ -238,20 +238,20 @@ def test_sizes_and_dimensions_by_keyword():
     assert_same_op(lambda x: x.tile(dims=(2, 1)), None, x)
     assert_same_op(lambda x: x.reshape(shape=(6, 4)), None, x)
     with pytest.raises(TypeError, match=r"flip: got \(0,\) and, by keyword, \(1,\); expected one of the two"):
-        engine.tensor(x).flip(0, dims=(1,))
+        tg.tensor(x).flip(0, dims=(1,))
 
 
 def test_cat_passes_over_what_has_shape_0():
     x, y, nothing = random(3, 2, 2), random(3, 4, 2), random(0)
     for dim in (0, 1, -1):
         for order in ((nothing, x), (x, nothing), (nothing, x, nothing, x)):
-            assert_same_op(lambda *x, d=dim: engine.cat(x, d), lambda *x, d=dim: torch.cat(x, d), *order)
-    assert_same_op(lambda *x: engine.cat(x, 1), lambda *x: torch.cat(x, 1), x, nothing, y)
-    assert_same_op(lambda *x: engine.cat(x), lambda *x: torch.cat(x), nothing, nothing)
-    long = engine.zeros(0, dtype="int64")
-    assert engine.cat([long, engine.ones(2, dtype="uint8")]).dtype == engine.int64  # its dtype still counts
+            assert_same_op(lambda *x, d=dim: tg.cat(x, d), lambda *x, d=dim: torch.cat(x, d), *order)
+    assert_same_op(lambda *x: tg.cat(x, 1), lambda *x: torch.cat(x, 1), x, nothing, y)
+    assert_same_op(lambda *x: tg.cat(x), lambda *x: torch.cat(x), nothing, nothing)
+    long = tg.zeros(0, dtype="int64")
+    assert tg.cat([long, tg.ones(2, dtype="uint8")]).dtype == tg.int64  # its dtype still counts
     with pytest.raises(ValueError, match=r"cat: tensor 0 is \(3, 2, 2\) but tensor 1 is \(0, 3\)"):
-        engine.cat([engine.tensor(x), engine.zeros(0, 3)])
+        tg.cat([tg.tensor(x), tg.zeros(0, 3)])
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 1), (-5, 2), (-5, 5), (-1, 0), (5, 0)])
@@ -262,7 +262,7 @@ def test_narrow_counts_a_negative_start_from_the_end(start, length):
 @pytest.mark.parametrize("start", [-6, -4])
 def test_narrow_refuses_what_is_outside(start):
     with pytest.raises(IndexError, match=f"narrow: start is {start} and length 5"):
-        engine.zeros(5).narrow(0, start, 5)
+        tg.zeros(5).narrow(0, start, 5)
 
 
 @pytest.mark.parametrize("pads", [(-4, 5), (5, -4), (6, -5), (-3, 3), (-1, 2), (3, -1), (2, -4)], ids=str)
@@ -270,7 +270,7 @@ def test_narrow_refuses_what_is_outside(start):
 def test_padding_with_a_negative_side_sees_what_is_cut(mode, pads):
     if mode == "reflect" and max(pads) > 3:
         with pytest.raises(ValueError, match="expected no more than there is to reflect"):
-            F.pad(engine.zeros(1, 1, 4), pads, mode)
+            F.pad(tg.zeros(1, 1, 4), pads, mode)
         return
     theirs = torch.nn.functional.pad
     assert_same_op(lambda x: F.pad(x, pads, mode), lambda x: theirs(x, pads, mode), random(2, 3, 4))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import ops
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.ops.same import assert_same_op
 from tests.ops.test_elementwise import BINARY, COMPARISONS, UNARY
+from tilegrad import ops
+from tilegrad.nn import functional as F
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 1000.0, -1000.0, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-40])
 LEFT, RIGHT = (a.ravel() for a in np.meshgrid(SPECIAL, SPECIAL))
@@ -48,7 +48,7 @@ def test_gradients_at_nan_are_those_of_torch():
     for name, repeat in {"elu": 1, "selu": 1, "leaky_relu": 1, "hardtanh": 16, "relu6": 16}.items():
         ours, theirs = getattr(F, name), getattr(torch.nn.functional, name)
         assert_same_op(ours, theirs, np.tile(x, repeat), layouts=["contiguous"])
-    x = engine.tensor(x, requires_grad=True)  # torch's 1/6 of hardsigmoid is a float32, in float64 too
+    x = tg.tensor(x, requires_grad=True)  # torch's 1/6 of hardsigmoid is a float32, in float64 too
     F.hardsigmoid(x).sum().backward()
     assert_same(x.grad.numpy(), np.array([0.0, 0.0, 1 / 6, 1 / 6, 1 / 6, 0.0]))
 
@@ -76,7 +76,7 @@ def test_along_a_dimension(name):
 def test_matmul():
     a = np.array([[np.inf, 1.0], [1e200, 1e200], [np.nan, 0.0]])
     b = np.array([[0.0, 1.0], [1.0, 1e200]])
-    got = engine.Tensor(a) @ engine.Tensor(b)
+    got = tg.Tensor(a) @ tg.Tensor(b)
     want = torch.from_numpy(a) @ torch.from_numpy(b)
     np.testing.assert_array_equal(got.numpy(), want.numpy())
 
@@ -105,20 +105,20 @@ def test_gradients_at_the_edges(op):
 
 
 def test_casts():
-    x = engine.tensor([1e300, -1e300, np.nan, np.inf], dtype="float64")
+    x = tg.tensor([1e300, -1e300, np.nan, np.inf], dtype="float64")
     assert str(x.float().tolist()) == "[inf, -inf, nan, inf]"
     assert str(x.half().tolist()) == "[inf, -inf, nan, inf]"
     x.int(), x.long(), x.to("uint8")  # undefined in value, like in C, but quiet
     assert x.bool().tolist() == [True] * 4
-    assert engine.tensor([1e300]).item() == engine.full((1,), 1e300).item() == np.inf
-    assert engine.full((1,), 1e6, dtype="float16").item() == np.inf
+    assert tg.tensor([1e300]).item() == tg.full((1,), 1e300).item() == np.inf
+    assert tg.full((1,), 1e6, dtype="float16").item() == np.inf
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_numbers_that_overflow_the_dtype(dtype):
-    x = engine.ones(1, dtype=dtype)
+    x = tg.ones(1, dtype=dtype)
     assert (x * 1e300).item() == (x + 1e300).item() == np.inf
-    y = engine.zeros(1, dtype=dtype)
+    y = tg.zeros(1, dtype=dtype)
     y[0] = -1e300
     assert y.item() == -np.inf and y.masked_fill(y < 0, 1e300).item() == np.inf
     assert y.fill_(1e300).item() == np.inf
@@ -132,6 +132,6 @@ def test_integers_wrap_around():
 
 
 def test_nan_spoils_a_matmul_row_only_and_relu_passes_it():
-    x = engine.tensor([[np.nan, 1.0], [2.0, 3.0]])
-    y = ops.relu(x @ engine.ones(2, 2))
+    x = tg.tensor([[np.nan, 1.0], [2.0, 3.0]])
+    y = ops.relu(x @ tg.ones(2, 2))
     assert np.isnan(y.numpy()).tolist() == [[True, True], [False, False]]

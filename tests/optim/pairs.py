@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-import engine
-from engine import optim
+import tilegrad as tg
+from tilegrad import optim
 
 SHAPES = [(5, 10), (), (33, 7), (1, 1)]  # ragged; a scalar; one past a tile; degenerate
 
@@ -28,8 +28,8 @@ def gradients(steps: int, seed: int = 1, missing: Sequence[tuple[int, int]] = ()
     return [[None if (s, p) in missing else g for p, g in enumerate(grads)] for s, grads in enumerate(made)]
 
 
-def ours(values: Sequence[np.ndarray]) -> list[engine.Tensor]:
-    return [engine.tensor(v, requires_grad=True) for v in values]
+def ours(values: Sequence[np.ndarray]) -> list[tg.Tensor]:
+    return [tg.tensor(v, requires_grad=True) for v in values]
 
 
 def torchs(values: Sequence[np.ndarray]) -> list[torch.Tensor]:
@@ -42,7 +42,7 @@ def assign(params: Sequence[Any], grads: Sequence[np.ndarray | None]) -> None:
         if isinstance(param, torch.Tensor):
             param.grad = None if grad is None else torch.from_numpy(np.array(grad)).to(param.dtype)
         else:
-            param.grad = None if grad is None else engine.tensor(grad.astype(param.dtype))
+            param.grad = None if grad is None else tg.tensor(grad.astype(param.dtype))
 
 
 def history(optimizer: Any, params: Sequence[Any], grads: Gradients) -> np.ndarray:
@@ -57,7 +57,7 @@ def history(optimizer: Any, params: Sequence[Any], grads: Gradients) -> np.ndarr
 
 def to_torch(value: Any) -> Any:
     """A state dict with our tensors as torch's."""
-    if isinstance(value, engine.Tensor):
+    if isinstance(value, tg.Tensor):
         return torch.from_numpy(value.numpy().copy())
     return _mapped(to_torch, value)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import optim
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.optim.pairs import arrays, assign, gradients, history, ours, torchs
+from tilegrad import optim
 
 STEPS = 50
 
@@ -102,7 +102,7 @@ def test_options_may_change_between_steps():
 def test_lr_may_be_a_tensor_that_is_changed_in_place(name):
     grads = gradients(10)
     with_tensor, with_float = ours(arrays()), ours(arrays())
-    lr = engine.tensor(0.5, dtype=engine.float64)
+    lr = tg.tensor(0.5, dtype=tg.float64)
     a = getattr(optim, name)(with_tensor, lr=lr)
     b = getattr(optim, name)(with_float, lr=0.5)
     assert_same(history(a, with_tensor, grads[:5]), history(b, with_float, grads[:5]))
@@ -148,7 +148,7 @@ def test_float16_parameters_have_float32_memories(name, options):
 def test_parameters_of_any_layout(name, options):
     """A transposed parameter, as a convolution's weight in channels-last memory is, with a gradient that is not."""
     grads = gradients(10)
-    params = [engine.from_numpy(np.array(a, order="F")).requires_grad_() for a in arrays()]
+    params = [tg.from_numpy(np.array(a, order="F")).requires_grad_() for a in arrays()]
     got = history(getattr(optim, name)(params, **options), params, grads)
     want, baseline = (
         history(getattr(torch.optim, name)(oracles, **options), oracles, grads)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import optim
+import tilegrad as tg
 from tests.compare import assert_close
+from tilegrad import optim
 
 STEPS = 70
 
@@ -76,7 +76,7 @@ CASES = [("SGD", name) for name in SCHEDULES] + [("Adam", name) for name in ADAM
 
 def make_optimizer(library, kind):
     """An optimizer of one parameter in each of two groups, which step() leaves as they are: they have no gradients."""
-    params = [torch.ones(1) if library is torch.optim else engine.ones(1) for _ in range(2)]
+    params = [torch.ones(1) if library is torch.optim else tg.ones(1) for _ in range(2)]
     return getattr(library, kind)([{"params": params[0]}, {"params": params[1], "lr": 0.02}], lr=0.1)
 
 
@@ -126,7 +126,7 @@ def test_schedules_chained_on_one_optimizer_multiply_as_torchs_do(names):
 def test_a_rate_in_a_tensor_is_written_in_place(name):
     plain = rates(*schedule(optim, "SGD", name))
     optimizer = make_optimizer(optim, "SGD")
-    tensors = [engine.tensor(group["lr"], dtype=engine.float64) for group in optimizer.param_groups]
+    tensors = [tg.tensor(group["lr"], dtype=tg.float64) for group in optimizer.param_groups]
     for group, lr in zip(optimizer.param_groups, tensors):
         group["lr"] = lr
     got = rates(optimizer, SCHEDULES[name](optim.lr_scheduler, optimizer))

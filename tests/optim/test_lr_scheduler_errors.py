@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 
-import engine
-from engine import optim
-from engine.optim import lr_scheduler as lr
+import tilegrad as tg
+from tilegrad import optim
+from tilegrad.optim import lr_scheduler as lr
 
 
 def make_optimizer(**options):
-    return optim.SGD([{"params": [engine.ones(1)]}, {"params": [engine.ones(1)], "lr": 0.02}], lr=0.1, **options)
+    return optim.SGD([{"params": [tg.ones(1)]}, {"params": [tg.ones(1)], "lr": 0.02}], lr=0.1, **options)
 
 
 def other():
@@ -96,7 +96,7 @@ def test_momentum_can_be_cycled_only_where_there_is_one():
         def __init__(self, params):
             super().__init__(params, {"lr": 0.1})
 
-    optimizer = Plain([engine.ones(1)])
+    optimizer = Plain([tg.ones(1)])
     with pytest.raises(ValueError, match="OneCycleLR: Plain has no momentum and no betas"):
         lr.OneCycleLR(optimizer, 0.5, 10)
     lr.OneCycleLR(optimizer, 0.5, 10, cycle_momentum=False)
@@ -120,7 +120,7 @@ def test_a_group_added_later_is_an_error():
     optimizer = make_optimizer()
     scheduler = lr.ExponentialLR(optimizer, 0.5)
     lambda_ = lr.LambdaLR(optimizer, abs)
-    optimizer.add_param_group({"params": [engine.ones(1)]})
+    optimizer.add_param_group({"params": [tg.ones(1)]})
     optimizer.step()
     with pytest.raises(RuntimeError, match="LambdaLR: 2 learning rates for 3 groups"):
         lambda_.step()

@@ -8,21 +8,21 @@ import pickle
 import numpy as np
 import pytest
 
-import engine
-from engine import optim
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.optim.pairs import arrays, assign, gradients, history, ours
+from tilegrad import optim
 
 CLASSES = [optim.SGD, optim.Adam, optim.AdamW]
 
 
 def leaf(*shape, dtype=np.float32):
-    return engine.tensor(np.ones(shape, dtype), requires_grad=True)
+    return tg.tensor(np.ones(shape, dtype), requires_grad=True)
 
 
 def with_grad(*shape):
     param = leaf(*shape)
-    param.grad = engine.tensor(np.full(shape, 2.0, np.float32))
+    param.grad = tg.tensor(np.full(shape, 2.0, np.float32))
     return param
 
 
@@ -38,7 +38,7 @@ def with_grad(*shape):
         (lambda: {"params": [leaf(2)]}, TypeError, "params is a dict; expected a list"),
         (lambda: 3, TypeError, "params is a int; expected a list"),
         (lambda: [np.ones(2)], TypeError, r"params\[0\] is a ndarray; expected a Tensor"),
-        (lambda: [engine.arange(3)], TypeError, r"params\[0\] is int64; expected a floating-point tensor"),
+        (lambda: [tg.arange(3)], TypeError, r"params\[0\] is int64; expected a floating-point tensor"),
         (lambda: [leaf(2) * 2], ValueError, r"params\[0\] is the result of <mul>; expected a leaf"),
         (lambda: [leaf(2)] * 2, ValueError, r"params\[1\], of shape \(2,\), is given twice"),
         (lambda: [{"params": {leaf(2)}}], TypeError, "params is a set, whose order changes"),
@@ -76,7 +76,7 @@ def test_named_parameters_keep_their_names_and_errors_use_them():
     optimizer = optim.Adam([("fc.weight", w), ("fc.bias", leaf(1))])
     assert optimizer.param_groups[0]["param_names"] == ["fc.weight", "fc.bias"]
     assert optimizer.state_dict()["param_groups"][0]["param_names"] == ["fc.weight", "fc.bias"]
-    w.data = engine.zeros(3)
+    w.data = tg.zeros(3)
     with pytest.raises(ValueError, match=r"^Adam: fc.weight: grad is \(2,\); expected \(3,\)"):
         optimizer.step()
     with pytest.raises(ValueError, match="one group has names"):
@@ -106,9 +106,9 @@ def test_named_parameters_keep_their_names_and_errors_use_them():
         (lambda p: optim.SGD(p, maximize=1), TypeError, "SGD: maximize is 1; expected True or False"),
         (lambda p: optim.SGD(p, foreach=True), TypeError, "SGD: foreach=True is not supported"),
         (lambda p: optim.SGD(p, rate=1), TypeError, "SGD: got an unexpected argument 'rate'"),
-        (lambda p: optim.Adam(p, lr=engine.ones(1)), ValueError, r"Adam: lr is a tensor of shape \(1,\)"),
+        (lambda p: optim.Adam(p, lr=tg.ones(1)), ValueError, r"Adam: lr is a tensor of shape \(1,\)"),
         (lambda p: optim.Adam(p, lr=leaf()), ValueError, "Adam: lr requires grad"),
-        (lambda p: optim.Adam(p, lr=engine.tensor(-1.0)), ValueError, "Adam: lr is -1.0"),
+        (lambda p: optim.Adam(p, lr=tg.tensor(-1.0)), ValueError, "Adam: lr is -1.0"),
         (lambda p: optim.Adam(p, betas=0.9), TypeError, "Adam: betas is 0.9; expected a pair"),
         (lambda p: optim.Adam(p, betas=(0.9,)), TypeError, "Adam: betas is"),
         (
@@ -154,9 +154,9 @@ def test_an_option_out_of_range_is_found_before_any_parameter_changes(cls):
 @pytest.mark.parametrize(
     "data, error, text",
     [
-        (engine.ones(3), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(3,\)"),
-        (engine.ones(()), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(\)"),
-        (engine.ones(2, dtype=engine.float64), TypeError, r"\['params'\]\[0\]: grad is float32; expected float64"),
+        (tg.ones(3), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(3,\)"),
+        (tg.ones(()), ValueError, r"param_groups\[1\]\['params'\]\[0\]: grad is \(2,\); expected \(\)"),
+        (tg.ones(2, dtype=tg.float64), TypeError, r"\['params'\]\[0\]: grad is float32; expected float64"),
     ],
     ids=["shape", "scalar", "dtype"],
 )
@@ -172,7 +172,7 @@ def test_a_gradient_that_does_not_fit_is_found_before_any_parameter_changes(cls,
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_without_gradients_nothing_happens(cls):
-    params = [leaf(2), engine.ones(3)]  # one that wants a gradient and has none, one that wants none
+    params = [leaf(2), tg.ones(3)]  # one that wants a gradient and has none, one that wants none
     optimizer = cls(params, weight_decay=0.5)
     optimizer.step()
     for param in params:
@@ -223,9 +223,9 @@ def test_the_closure_runs_with_gradients_recorded_and_its_loss_is_returned():
         loss.backward()
         return loss
 
-    with engine.no_grad():
+    with tg.no_grad():
         loss = optimizer.step(closure)
-        assert not engine.is_grad_enabled()
+        assert not tg.is_grad_enabled()
     assert loss.item() == 2.0
     assert_same(w.detach().numpy(), np.full(2, 0.5, np.float32))
 
@@ -285,7 +285,7 @@ def test_a_subclass_may_define_its_own_step():
             super().__init__(params, {"lr": lr})
 
         def step(self, closure=None):
-            with engine.no_grad():
+            with tg.no_grad():
                 for group in self.param_groups:
                     for p in group["params"]:
                         p.sub_(p.grad.sign() * group["lr"])

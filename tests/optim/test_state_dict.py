@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import engine
-from engine import optim
+import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.optim.pairs import arrays, gradients, history, ours, to_numpy, to_torch, torchs
+from tilegrad import optim
 
 CASES = [
     ("SGD", {"lr": 0.1}),
@@ -136,7 +136,7 @@ def test_a_learning_rate_in_an_array_becomes_a_tensor():
     saved["param_groups"][0]["lr"] = np.array(0.125)
     optimizer.load_state_dict(saved)
     lr = optimizer.param_groups[0]["lr"]
-    assert isinstance(lr, engine.Tensor)
+    assert isinstance(lr, tg.Tensor)
     assert lr.item() == 0.125
     assert lr.data is not saved["param_groups"][0]["lr"]
 

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import cuda
-from kernels import gpu, graph, memory, simulated, tape
 from tests.compare import assert_same
+from tilegrad import cuda
+from tilegrad.kernels.capture import graph
+from tilegrad.kernels.device import gpu, memory
+from tilegrad.kernels.simulate import arrays as simulated
+from tilegrad.kernels.simulate import tape
 
 
 def array(*values):

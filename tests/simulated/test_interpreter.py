@@ -1,4 +1,4 @@
-"""What kernels/interpreter.py puts right: rounding to bfloat16, products of bfloat16, TF32."""
+"""What kernels/simulate/triton_interpreter.py puts right: rounding to bfloat16, products of bfloat16, TF32."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 import triton.language as tl
 from ml_dtypes import bfloat16
 
-from kernels import simulated
-from kernels.launch import INTERPRETED, kernel
+from tilegrad.kernels.launch.triton_kernel import INTERPRETED, kernel
+from tilegrad.kernels.simulate import arrays as simulated
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a real GPU is in use")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import triton.language as tl
 
-from kernels import gpu, simulated
-from kernels.launch import INTERPRETED, kernel
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.triton_kernel import INTERPRETED, kernel
+from tilegrad.kernels.simulate import arrays as simulated
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a real GPU is in use")
 

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kernels import gpu, launch, tuning, tuning_cache
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import triton_kernel as launch
+from tilegrad.kernels.launch import tuning, tuning_cache
 
 CONFIGS = {
     80: [{"BLOCK": 32, "num_warps": 4}, {"BLOCK": 64, "num_warps": 4}],
@@ -193,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(card, monkeypatch, tmp_path
 def test_processes_do_not_lose_each_others_entries(tmp_path):
     code = """
 import sys
-from kernels import tuning_cache
+from tilegrad.kernels.launch import tuning_cache
 for i in range(20):
     tuning_cache.store(f"{sys.argv[1]} {i}", {"BLOCK": i})
 """

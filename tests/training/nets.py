@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import engine
-from engine import nn, optim
+import tilegrad as tg
+from tilegrad import nn, optim
 
-OURS = SimpleNamespace(nn=nn, optim=optim, tensor=engine.tensor)
+OURS = SimpleNamespace(nn=nn, optim=optim, tensor=tg.tensor)
 TORCH = SimpleNamespace(nn=torch.nn, optim=torch.optim, tensor=torch.tensor)
 
 STEPS = 50

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.data import image_batch
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_steps import graphs
 from tests.compare import assert_same
+from tilegrad import kernels, nn, optim
+from tilegrad.data import image_batch
+from tilegrad.nn import functional as F
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
@@ -38,7 +37,7 @@ def training(model, batches, *, loss=F.cross_entropy):
     """(the captured step after all batches, its losses, the plain one's)."""
     found = []
     for is_captured in (False, True):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         net = model()
         optimizer = optim.Adam(net.parameters(), lr=0.01)
 
@@ -49,7 +48,7 @@ def training(model, batches, *, loss=F.cross_entropy):
             optimizer.step()
             return value
 
-        step = engine.capture(plain, warmup=1) if is_captured else plain
+        step = tg.capture(plain, warmup=1) if is_captured else plain
         found.append([step(*batch).item() for batch in batches])
     return step, found[1], found[0]
 
@@ -58,7 +57,7 @@ def images(n=5, batch=8, size=12):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, batch, 1, size, size)).astype(np.float32)
     t = rng.integers(0, 10, (n, batch))
-    return [(engine.tensor(a), engine.tensor(b)) for a, b in zip(x, t, strict=True)]
+    return [(tg.tensor(a), tg.tensor(b)) for a, b in zip(x, t, strict=True)]
 
 
 def net(*layers, features):
@@ -85,9 +84,9 @@ def test_images_and_labels_are_not_copied(model, backend):
 
 def test_an_index_is_not_copied():
     rng = np.random.default_rng(0)
-    pixels = engine.tensor(rng.integers(0, 256, (40, 1, 12, 12)).astype(np.uint8))
-    labels = engine.tensor(rng.integers(0, 10, 40))
-    floats = engine.tensor(rng.standard_normal((40, 1, 12, 12)).astype(np.float32))
+    pixels = tg.tensor(rng.integers(0, 256, (40, 1, 12, 12)).astype(np.uint8))
+    labels = tg.tensor(rng.integers(0, 10, 40))
+    floats = tg.tensor(rng.standard_normal((40, 1, 12, 12)).astype(np.float32))
 
     def loss(y, index):
         return F.cross_entropy(y, labels[index])
@@ -100,7 +99,7 @@ def test_an_index_is_not_copied():
         def forward(self, index):
             return self.net(image_batch(pixels, index, 0.1, 0.3) + floats[index])
 
-    batches = [(index, index) for index in engine.randperm(40).split(8)]
+    batches = [(index, index) for index in tg.randperm(40).split(8)]
     step, losses, want = training(Taken, batches, loss=loss)
     assert losses == want
     assert_read_where_they_lie(step)
@@ -108,7 +107,7 @@ def test_an_index_is_not_copied():
 
 def test_targets_are_not_copied():
     rng = np.random.default_rng(0)
-    batches = [(x, engine.tensor(rng.standard_normal((8, 10)).astype(np.float32))) for x, _ in images()]
+    batches = [(x, tg.tensor(rng.standard_normal((8, 10)).astype(np.float32))) for x, _ in images()]
     step, losses, want = training(MODELS["linear"], batches, loss=F.mse_loss)
     assert losses == want
     assert_read_where_they_lie(step)
@@ -167,21 +166,19 @@ READERS = {
 def test_any_layout_gives_the_bits_of_a_plain_call(layout, reader):
     """Also those that an order in memory decides: a sum, or a product. Each layout has a graph of its own."""
     rng = np.random.default_rng(0)
-    w = engine.tensor(rng.standard_normal((8, 40)).astype(np.float32))
+    w = tg.tensor(rng.standard_normal((8, 40)).astype(np.float32))
     fn = READERS[reader](w)
-    step = engine.capture(fn, warmup=1)
-    with engine.no_grad():
+    step = tg.capture(fn, warmup=1)
+    with tg.no_grad():
         for _ in range(4):
             a = LAYOUTS[layout](rng.standard_normal((24, 40)).astype(np.float32))
             before = a.copy()
-            x = engine.from_numpy(a)
+            x = tg.from_numpy(a)
             assert x.data.strides == a.strides
             assert_same(step(x).numpy(), fn(x).numpy())
             assert_same(a, before)
         assert_read_where_they_lie(step)
-        other = engine.from_numpy(
-            LAYOUTS["in columns" if layout in ("in rows", "behind an offset") else "in rows"](before)
-        )
+        other = tg.from_numpy(LAYOUTS["in columns" if layout in ("in rows", "behind an offset") else "in rows"](before))
         for _ in range(3):
             assert_same(step(other).numpy(), fn(other).numpy())
     assert_read_where_they_lie(step, 2)
@@ -189,14 +186,14 @@ def test_any_layout_gives_the_bits_of_a_plain_call(layout, reader):
 
 @pytest.mark.parametrize("shape", [(0, 40), (24, 0), (0, 0)])
 def test_empty_arguments(shape):
-    w = engine.ones(40)
+    w = tg.ones(40)
 
     def fn(x, y):
         return x.sum() + F.relu(y) + w.sum()
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for i in range(4):
-        x, y = engine.zeros(*shape), engine.full((3,), float(i))
+        x, y = tg.zeros(*shape), tg.full((3,), float(i))
         assert_same(step(x, y).numpy(), fn(x, y).numpy())
     assert_read_where_they_lie(step)
 
@@ -206,12 +203,12 @@ def test_arguments_that_end_where_a_page_does():
     mmap = pytest.importorskip("mmap")
     page = mmap.PAGESIZE
     memory = np.frombuffer(mmap.mmap(-1, page), np.float32)
-    w = engine.ones(8, 16)
-    step = engine.capture(lambda x: F.linear(x, w).exp(), warmup=1)
+    w = tg.ones(8, 16)
+    step = tg.capture(lambda x: F.linear(x, w).exp(), warmup=1)
     for _ in range(3):
         memory[:] = 0.5
         assert_same(
-            step(engine.from_numpy(memory.reshape(-1, 16))).numpy(), np.full((page // 64, 8), np.exp(np.float32(8)))
+            step(tg.from_numpy(memory.reshape(-1, 16))).numpy(), np.full((page // 64, 8), np.exp(np.float32(8)))
         )
     assert_read_where_they_lie(step)
 
@@ -223,7 +220,7 @@ def test_an_argument_that_the_step_writes_to_by_another_name():
     """A view of a weight: what is read behind the optimizer's step is the new weight, as in the plain function."""
 
     def run(is_captured, layout):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         layer = nn.Linear(8, 8, bias=False)
         optimizer = optim.SGD(layer.parameters(), lr=0.1)
 
@@ -235,7 +232,7 @@ def test_an_argument_that_the_step_writes_to_by_another_name():
             optimizer.step()
             return early + x
 
-        step = engine.capture(fn, warmup=1) if is_captured else fn
+        step = tg.capture(fn, warmup=1) if is_captured else fn
         seen = [step(layout(layer.weight.detach())).detach().numpy().copy() for _ in range(5)]
         return step, [*seen, layer.weight.detach().numpy()]
 
@@ -251,19 +248,19 @@ def test_an_argument_on_the_programs_own_memory():
     """The gradient that the last launch left is an argument of the next, which writes there: it is copied."""
 
     def run(is_captured):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         layer = nn.Linear(8, 8, bias=False)
-        x = engine.randn(4, 8)
+        x = tg.randn(4, 8)
 
         def fn(last):
             layer.zero_grad()
             layer(x * (1 + last.sum())).square().mean().backward()
-            with engine.no_grad():
+            with tg.no_grad():
                 layer.weight.sub_(0.1 * layer.weight.grad)
             return (last * layer.weight).sum() + last.exp().sum()
 
-        step = engine.capture(fn, warmup=1) if is_captured else fn
-        last, seen = engine.zeros(8, 8), []
+        step = tg.capture(fn, warmup=1) if is_captured else fn
+        last, seen = tg.zeros(8, 8), []
         for i in range(8):
             seen.append(step(last).item())
             last = layer.weight.grad if i % 2 else layer.weight.grad.T  # its own memory, or a view of it
@@ -280,9 +277,9 @@ def test_two_arguments_on_one_memory():
         x.mul_(3)
         return early + y
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for _ in range(4):
-        a, b = engine.ones(4, 4), engine.ones(4, 4)
+        a, b = tg.ones(4, 4), tg.ones(4, 4)
         assert_same(step(a, a).numpy(), fn(b, b).numpy())
         assert_same(a.numpy(), b.numpy())
         assert_same(step(a, a[1:2].expand(4, 4)).numpy(), fn(b, b[1:2].expand(4, 4)).numpy())
@@ -298,10 +295,10 @@ def test_an_argument_that_is_kept_is_copied():
         kept.x = x[1:]
         return x[:1], x * 2
 
-    step = engine.capture(fn, warmup=1)
-    step(engine.zeros(3))
+    step = tg.capture(fn, warmup=1)
+    step(tg.zeros(3))
     for i in range(4):
-        x = engine.full((3,), float(i))
+        x = tg.full((3,), float(i))
         first, twice = step(x)
         x.fill_(9.0)
         assert (first.tolist(), twice.tolist()) == ([i], [2.0 * i] * 3)
@@ -314,7 +311,7 @@ def test_what_is_kept_shares_memory_with_what_is_written():
     """A copy would miss what the step writes in between: such a call runs plainly, others do not."""
 
     def run(is_captured):
-        buffer, kept, calls = engine.zeros(4), SimpleNamespace(x=None), []
+        buffer, kept, calls = tg.zeros(4), SimpleNamespace(x=None), []
 
         def fn(x):
             calls.append(1)
@@ -322,10 +319,10 @@ def test_what_is_kept_shares_memory_with_what_is_written():
             buffer.add_(1)
             return x * 2
 
-        step = engine.capture(fn, warmup=1) if is_captured else fn
+        step = tg.capture(fn, warmup=1) if is_captured else fn
         seen = []
         for i in range(8):
-            seen.append(step(buffer[:2] if i in (4, 5) else engine.full((2,), float(i))).tolist())
+            seen.append(step(buffer[:2] if i in (4, 5) else tg.full((2,), float(i))).tolist())
         return seen, buffer.tolist(), len(calls)
 
     (got, buffer, calls), (want, expected, _) = run(True), run(False)
@@ -335,11 +332,11 @@ def test_what_is_kept_shares_memory_with_what_is_written():
 
 def test_arguments_belong_to_the_caller_after_the_call():
     """They may be freed or overwritten: results are not theirs, and the next launch reads its own arguments."""
-    w = engine.ones(64, 64)
-    step = engine.capture(lambda x, i: (F.linear(x, w), x[i], x.sum(1)), warmup=1)
+    w = tg.ones(64, 64)
+    step = tg.capture(lambda x, i: (F.linear(x, w), x[i], x.sum(1)), warmup=1)
     held = []
     for k in range(6):
-        x, i = engine.full((64, 64), float(k)), engine.tensor([k % 3, 5])
+        x, i = tg.full((64, 64), float(k)), tg.tensor([k % 3, 5])
         held.append((k, step(x, i)))
         x.fill_(-1.0)
         i.fill_(63)
@@ -353,20 +350,20 @@ def test_arguments_belong_to_the_caller_after_the_call():
 
 def test_a_bad_label_is_told_of_the_caller_s_own():
     layer = nn.Linear(4, 3)
-    step = engine.capture(lambda x, t: F.cross_entropy(layer(x), t), warmup=1)
-    x = engine.ones(5, 4)
+    step = tg.capture(lambda x, t: F.cross_entropy(layer(x), t), warmup=1)
+    x = tg.ones(5, 4)
     for _ in range(3):
-        step(x, engine.zeros(5, dtype=engine.int64))
+        step(x, tg.zeros(5, dtype=tg.int64))
     with pytest.raises(ValueError, match=r"softmax_xent: t\[3\] is 7; expected 0 <= t < 3"):
-        step(x, engine.tensor([0, 1, 2, 7, 0]))
+        step(x, tg.tensor([0, 1, 2, 7, 0]))
     assert_read_where_they_lie(step)
 
 
 def test_an_index_out_of_range_is_told():
-    table = engine.ones(4, 2)
-    step = engine.capture(lambda i: table[i] * 2, warmup=1)
+    table = tg.ones(4, 2)
+    step = tg.capture(lambda i: table[i] * 2, warmup=1)
     for _ in range(3):
-        step(engine.tensor([0, 3]))
+        step(tg.tensor([0, 3]))
     with pytest.raises(IndexError, match=r"index\[1\] is 4; expected -4 <= index < 4"):
-        step(engine.tensor([0, 4]))
+        step(tg.tensor([0, 4]))
     assert_read_where_they_lie(step)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import kernels
 from tests.captured_changes import *  # noqa: F403
+from tilegrad import kernels
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_gradients import *  # noqa: F403
 from tests.captured_gradients import CASES, ORDERS, check_a_call_that_fails
 from tests.captured_updates import assert_same_run, everything, parametrize
+from tilegrad import kernels, nn, optim
+from tilegrad.nn import functional as F
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
@@ -39,7 +38,7 @@ def test_gradients_outlive_calls_that_fail_though_memory_is_used_again(rows):
     """Activations are as large as weights: what dies in the forward pass could serve a gradient, and be overwritten."""
 
     def run(capture):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(4)])
         updates = optim.SGD(model.parameters(), lr=0.1)
 
@@ -53,7 +52,7 @@ def test_gradients_outlive_calls_that_fail_though_memory_is_used_again(rows):
 
         seen = []
         for i in range(5):
-            x, t = engine.randn(rows, 256), engine.randint(0, 256, (rows,))
+            x, t = tg.randn(rows, 256), tg.randint(0, 256, (rows,))
             if i == 3:
                 t[0] = 256
                 with pytest.raises(ValueError, match=r"t\[0\] is 256"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_steps import graphs
 from tests.compare import assert_same
+from tilegrad import kernels, nn, optim
+from tilegrad.nn import functional as F
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
@@ -25,14 +24,14 @@ def _compiled_kernels():
 def arguments(n=6):
     """n calls' arguments."""
     rng = np.random.default_rng(0)
-    return [engine.tensor(rng.standard_normal((4, 6)).astype(np.float32)) for _ in range(n)]
+    return [tg.tensor(rng.standard_normal((4, 6)).astype(np.float32)) for _ in range(n)]
 
 
 def trace(make, is_captured, calls):
     """The bits of results, arguments and state after each call, and which of the latter the call has written to."""
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     fn, *state = make()
-    step = engine.capture(fn, warmup=1) if is_captured else fn
+    step = tg.capture(fn, warmup=1) if is_captured else fn
     seen, written = [], []
     for x in calls:
         versions = [t._version for t in (x, *state)]
@@ -56,7 +55,7 @@ def assert_as_plain(make, is_captured=True, calls=arguments):
 
 
 def table():
-    return engine.tensor(np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32))
+    return tg.tensor(np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32))
 
 
 WRITES = {
@@ -122,12 +121,12 @@ def test_an_argument_is_written_to(write):
 @pytest.mark.parametrize("write", [w for w in WRITES if "mask" not in w])
 def test_a_result_is_written_to(write):
     def make():
-        w = engine.ones(6, requires_grad=True)
+        w = tg.ones(6, requires_grad=True)
 
         def fn(x):
             w.grad = None
             y = x * w
-            with engine.no_grad():
+            with tg.no_grad():
                 z = x * 2
                 WRITES[write](z, x)
             (y * z).sum().backward()
@@ -140,7 +139,7 @@ def test_a_result_is_written_to(write):
 
 def test_a_write_that_is_differentiated():
     def make():
-        w = engine.ones(6, requires_grad=True)
+        w = tg.ones(6, requires_grad=True)
 
         def fn(x):
             w.grad = None
@@ -164,7 +163,7 @@ def test_an_optimizer_by_hand():
             loss = model(x).square().mean()
             model.zero_grad()
             loss.backward()
-            with engine.no_grad():
+            with tg.no_grad():
                 for p in model.parameters():
                     p -= 0.1 * p.grad
             return loss
@@ -185,7 +184,7 @@ def test_an_average_of_the_weights():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            with engine.no_grad():
+            with tg.no_grad():
                 for a, p in zip(average, model.parameters(), strict=True):
                     a.mul_(0.9).add_(p * 0.1)
             return loss
@@ -230,9 +229,7 @@ def test_batch_norm_of_images():
         return fn, *model.parameters(), *model.buffers()
 
     def images():
-        return [
-            engine.tensor(np.random.default_rng(i).standard_normal((3, 1, 4, 4)).astype(np.float32)) for i in range(5)
-        ]
+        return [tg.tensor(np.random.default_rng(i).standard_normal((3, 1, 4, 4)).astype(np.float32)) for i in range(5)]
 
     assert_as_plain(make, calls=images)
 
@@ -243,29 +240,29 @@ def test_batch_norm_of_images():
 HOST = np.arange(6, dtype=np.float32)
 CONSTANTS = {
     "a number": lambda x: x * 2 + 1 - x / 3,
-    "tensor": lambda x: x + engine.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
-    "tensor of an array": lambda x: x + engine.tensor(HOST),
-    "tensor of an array, in another dtype": lambda x: x + engine.tensor(HOST, dtype=engine.float64),
-    "from_numpy": lambda x: x + engine.from_numpy(HOST),
-    "as_tensor": lambda x: x + engine.as_tensor(HOST),
+    "tensor": lambda x: x + tg.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+    "tensor of an array": lambda x: x + tg.tensor(HOST),
+    "tensor of an array, in another dtype": lambda x: x + tg.tensor(HOST, dtype=tg.float64),
+    "from_numpy": lambda x: x + tg.from_numpy(HOST),
+    "as_tensor": lambda x: x + tg.as_tensor(HOST),
     "an array as operand": lambda x: x + HOST,
-    "zeros": lambda x: x + engine.zeros(4, 6),
-    "ones": lambda x: x @ engine.ones(6, 3),
-    "full": lambda x: x + engine.full((6,), 0.5),
-    "arange": lambda x: x * engine.arange(6),
-    "linspace": lambda x: x * engine.linspace(0, 1, 6),
-    "eye": lambda x: x @ engine.eye(6),
-    "ones_like": lambda x: engine.ones_like(x) + x,
-    "one_hot": lambda x: x[:, :3] * F.one_hot(engine.tensor([0, 2, 1, 2]), 3),
-    "made by NumPy": lambda x: x + engine.tensor(np.tri(4, 6, dtype=np.float32)),
-    "labels": lambda x: F.cross_entropy(x, engine.tensor([0, 1, 2, 3])),
-    "of constants alone": lambda x: x + engine.ones(6) * 2,
-    "a mask": lambda x: x.masked_fill(engine.ones(4, 6).tril() == 0, -1.0),
-    "empty, then filled": lambda x: x + engine.empty(4, 6).fill_(3.0),
-    "an index": lambda x: x[[2, 0]] + x[engine.tensor([1, 1])],
-    "written to": lambda x: engine.zeros(4, 6).add_(x).mul_(2),
-    "written to in part": lambda x: _filled(engine.zeros(4, 6), x),
-    "of the same memory": lambda x: _filled(engine.ones(4, 6).transpose(0, 1), x.transpose(0, 1)),
+    "zeros": lambda x: x + tg.zeros(4, 6),
+    "ones": lambda x: x @ tg.ones(6, 3),
+    "full": lambda x: x + tg.full((6,), 0.5),
+    "arange": lambda x: x * tg.arange(6),
+    "linspace": lambda x: x * tg.linspace(0, 1, 6),
+    "eye": lambda x: x @ tg.eye(6),
+    "ones_like": lambda x: tg.ones_like(x) + x,
+    "one_hot": lambda x: x[:, :3] * F.one_hot(tg.tensor([0, 2, 1, 2]), 3),
+    "made by NumPy": lambda x: x + tg.tensor(np.tri(4, 6, dtype=np.float32)),
+    "labels": lambda x: F.cross_entropy(x, tg.tensor([0, 1, 2, 3])),
+    "of constants alone": lambda x: x + tg.ones(6) * 2,
+    "a mask": lambda x: x.masked_fill(tg.ones(4, 6).tril() == 0, -1.0),
+    "empty, then filled": lambda x: x + tg.empty(4, 6).fill_(3.0),
+    "an index": lambda x: x[[2, 0]] + x[tg.tensor([1, 1])],
+    "written to": lambda x: tg.zeros(4, 6).add_(x).mul_(2),
+    "written to in part": lambda x: _filled(tg.zeros(4, 6), x),
+    "of the same memory": lambda x: _filled(tg.ones(4, 6).transpose(0, 1), x.transpose(0, 1)),
 }
 
 
@@ -284,9 +281,9 @@ def test_an_array_of_the_host_is_read_at_each_launch():
     host = np.zeros(6, np.float32)
 
     def fn(x):
-        return x + engine.tensor(host) + host
+        return x + tg.tensor(host) + host
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for i, x in enumerate(arguments()):
         assert_same(step(x).numpy(), fn(x).numpy())
         if i:
@@ -302,7 +299,7 @@ def test_constants_that_change_at_each_call_are_none(numbers):
         def fn(x):
             count.append(1)
             made = {"random": lambda: rng.random(6, np.float32), "counted": lambda: [float(len(count))] * 6}
-            return x + (engine.rand(6) if numbers == "the engine's" else engine.tensor(made[numbers]()))
+            return x + (tg.rand(6) if numbers == "the engine's" else tg.tensor(made[numbers]()))
 
         return (fn,)
 
@@ -320,7 +317,7 @@ def test_constants_that_change_at_each_call_are_none(numbers):
 
 def test_a_number_that_changes_once_is_none_of_the_first_step(rng=None):
     """Where the first call makes more, or other, constants than the later ones, those are captured."""
-    w = engine.ones(6, requires_grad=True)
+    w = tg.ones(6, requires_grad=True)
 
     def fn(x):
         if w.grad is not None:
@@ -328,7 +325,7 @@ def test_a_number_that_changes_once_is_none_of_the_first_step(rng=None):
         (x * w).sum().backward()
         return w.grad
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for x in arguments():
         assert_same(step(x).numpy(), np.add.reduce(x.numpy(), axis=0))
     assert graphs(step)
@@ -338,7 +335,7 @@ def test_a_number_that_changes_once_is_none_of_the_first_step(rng=None):
 
 
 def test_a_gradient_that_flows_into_memory_from_outside():
-    w = engine.ones(6, requires_grad=True)
+    w = tg.ones(6, requires_grad=True)
 
     def make():
         def fn(x):
@@ -361,7 +358,7 @@ def test_an_attempt_that_fails_has_not_written():
     """Writes of the attempt come about once, in the plain call."""
 
     def make():
-        buffer = engine.zeros(4, 6)
+        buffer = tg.zeros(4, 6)
 
         def fn(x):
             buffer.add_(x)
@@ -376,11 +373,11 @@ def test_an_attempt_that_fails_has_not_written():
 
 def test_values_computed_beside_the_program_are_found():
     """The program's own NumPy on arrays from outside is done by the time anybody notices."""
-    w = engine.ones(6)
+    w = tg.ones(6)
 
     def make():
         def fn(x):
-            y = engine.Tensor(w.data * w.data)
+            y = tg.Tensor(w.data * w.data)
             y.add_(x[0])
             return x + y[None]
 
@@ -392,8 +389,8 @@ def test_values_computed_beside_the_program_are_found():
 @pytest.mark.parametrize(
     "check",
     [
-        lambda w, x: engine.allclose(w, w),
-        lambda w, x: engine.equal(w, w),
+        lambda w, x: tg.allclose(w, w),
+        lambda w, x: tg.equal(w, w),
         lambda w, x: F.one_hot(w.long()).sum(),
         lambda w, x: x.gather(0, (w * 0).long()),
         lambda w, x: F.embedding((w[:, 0] * 0).long(), x),
@@ -401,7 +398,7 @@ def test_values_computed_beside_the_program_are_found():
     ],
 )
 def test_values_of_tensors_from_outside_are_not_read_once_and_for_all(check):
-    w = engine.ones(4, 6)
+    w = tg.ones(4, 6)
 
     def make():
         return lambda x: x + check(w, x), w
@@ -415,13 +412,13 @@ def test_values_of_tensors_from_outside_are_not_read_once_and_for_all(check):
 NUMPY = {
     "ufuncs": lambda x: (x.exp() + x.sin()) / (x.abs() + 1),
     "comparisons": lambda x: (x > 0).float() * (x != x[0]).float(),
-    "where": lambda x: engine.where(x > 0, x, x * 2),
+    "where": lambda x: tg.where(x > 0, x, x * 2),
     "reductions": lambda x: x.mean(1) + x.var(1) + x.amax(1) + x.argmax(1),
-    "cat and stack": lambda x: engine.cat([x, engine.stack([x[0], x[1]])]),
+    "cat and stack": lambda x: tg.cat([x, tg.stack([x[0], x[1]])]),
     "cumsum": lambda x: x.cumsum(1),
     "an index": lambda x: x[[2, 0]] + x[1:3, [3]],
     "transposed": lambda x: x.T.exp() + (x.T * 2).contiguous(),
-    "of the program's own": lambda x: engine.from_numpy(np.exp(x.data) * 2).relu(),
+    "of the program's own": lambda x: tg.from_numpy(np.exp(x.data) * 2).relu(),
     "norms": lambda x: F.layer_norm(x, (6,)) + F.group_norm(x, 2) + F.normalize(x),
 }
 
@@ -450,9 +447,9 @@ def test_numpy_s_results_in_given_memory_are_written_at_launches_only(call, kept
     def fn(x):
         y = outside if kept else (x * 0).data
         INTO[call](x.data, y)
-        return x + engine.from_numpy(y)
+        return x + tg.from_numpy(y)
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     xs = arguments()
     seen = []
     for x in xs:
@@ -475,8 +472,8 @@ def test_gradients_through_ops_of_numpy():
         def fn(x):
             w.grad = v.grad = None
             y = (x * w).tanh() + (w - v).exp() * x[:, :1]
-            y = engine.where(y > 0, y, y * 0.1)
-            y = engine.cat([y[:2], y[[3, 1]].clamp(-1, 1)])
+            y = tg.where(y > 0, y, y * 0.1)
+            y = tg.cat([y[:2], y[[3, 1]].clamp(-1, 1)])
             F.layer_norm(y, (6,)).square().mean().backward()
             return y
 
@@ -487,7 +484,7 @@ def test_gradients_through_ops_of_numpy():
 
 def test_gradients_of_two_leaves_do_not_share_memory():
     def make():
-        a, b = engine.ones(6, requires_grad=True), engine.ones(6, requires_grad=True)
+        a, b = tg.ones(6, requires_grad=True), tg.ones(6, requires_grad=True)
 
         def fn(x):
             a.grad = b.grad = None
@@ -502,14 +499,14 @@ def test_gradients_of_two_leaves_do_not_share_memory():
 
 def test_large_results_share_memory():
     """As kernels' results do: what dies is used again within the program."""
-    x = engine.ones(256, 256)
+    x = tg.ones(256, 256)
 
     def fn(x):
         for _ in range(20):
             x = (x * 1.5).exp().sqrt()
         return x
 
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     for _ in range(3):
         assert_same(step(x).numpy(), fn(x).numpy())
     (recorded,) = graphs(step)

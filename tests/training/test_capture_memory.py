@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-import kernels
 from tests.captured_memory import *  # noqa: F403
+from tilegrad import kernels
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
@@ -24,12 +24,13 @@ def _compiled_kernels():
 _GROWTH = """
 import gc
 import numpy as np
-import engine, kernels
-from engine import nn, optim
-from engine.nn import functional as F
+import tilegrad
+from tilegrad import kernels
+from tilegrad import nn, optim
+from tilegrad.nn import functional as F
 
 kernels.use("cpu")
-x, t = engine.randn(256, 256), engine.zeros(256, dtype=engine.int64)
+x, t = tilegrad.randn(256, 256), tilegrad.zeros(256, dtype=tilegrad.int64)
 
 
 def resident():
@@ -42,7 +43,7 @@ def once():
     model = nn.Sequential(nn.Linear(256, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 256))
     optimizer = optim.Adam(model.parameters())
 
-    @engine.capture(warmup=1)
+    @tilegrad.capture(warmup=1)
     def step(x, t):
         loss = F.cross_entropy(model(x), t)
         optimizer.zero_grad()

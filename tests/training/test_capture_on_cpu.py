@@ -1,4 +1,4 @@
-"""engine.capture on the CPU: what any captured step does (tests/captured_steps.py), and what is a program's alone."""
+"""tilegrad.capture on the CPU: what any captured step does (tests/captured_steps.py), and what is a program's alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-import engine
-import kernels
-from engine import nn, optim
-from engine.data import image_batch
-from engine.nn import functional as F
-from kernels import threads
+import tilegrad as tg
 from tests.captured_steps import *  # noqa: F403
 from tests.captured_steps import Program, batches, graphs, values
 from tests.compare import assert_same
+from tilegrad import kernels, nn, optim
+from tilegrad.data import image_batch
+from tilegrad.kernels.cpu import threads
+from tilegrad.nn import functional as F
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +28,7 @@ def _compiled_kernels():
 
 def captured(fn, *args):
     """fn after its one plain call: the next is captured."""
-    step = engine.capture(fn, warmup=1)
+    step = tg.capture(fn, warmup=1)
     step(*args)
     return step
 
@@ -43,7 +42,7 @@ def refusal(fn, *args):
     step(*args)
     assert [each.filename for each in told] == [__file__]
     assert str(told[0].message).partition(";")[0] in step.summary()
-    if isinstance(fn_gives, engine.Tensor):
+    if isinstance(fn_gives, tg.Tensor):
         assert_same(gives.numpy(), fn_gives.detach().numpy())
     assert not graphs(step)
     return step.summary()
@@ -72,7 +71,7 @@ def strided():
 
 
 def train(make, capture, batch, steps=6, classes=10, **options):
-    engine.manual_seed(0)
+    tg.manual_seed(0)
     model = make()
     optimizer = optim.Adam(model.parameters(), lr=1e-3, **options)
     rng = np.random.default_rng(0)
@@ -85,11 +84,11 @@ def train(make, capture, batch, steps=6, classes=10, **options):
         optimizer.step()
         return loss
 
-    call = engine.capture(step, warmup=1) if capture else step
+    call = tg.capture(step, warmup=1) if capture else step
     losses = []
     for _ in range(steps):
-        x = engine.tensor(rng.standard_normal((batch, 1, 28, 28), np.float32))
-        t = engine.tensor(rng.integers(0, classes, batch))
+        x = tg.tensor(rng.standard_normal((batch, 1, 28, 28), np.float32))
+        t = tg.tensor(rng.integers(0, classes, batch))
         losses.append(call(x, t).item())
     if capture:
         assert len(graphs(call)) == 1, call.summary()
@@ -138,11 +137,11 @@ def test_two_trainings_at_once_are_as_if_alone():
 def test_batches_taken_by_their_index_in_the_step():
     """As the examples train: the data stays where it is, a step gets numbers of images; a schedule goes on in it."""
     rng = np.random.default_rng(0)
-    images = engine.tensor(rng.integers(0, 256, (50, 1, 28, 28)).astype(np.uint8))
-    labels = engine.tensor(rng.integers(0, 10, 50))
+    images = tg.tensor(rng.integers(0, 256, (50, 1, 28, 28)).astype(np.uint8))
+    labels = tg.tensor(rng.integers(0, 10, 50))
     losses = {}
     for is_captured in (False, True):
-        engine.manual_seed(0)
+        tg.manual_seed(0)
         model = cnn()
         optimizer = optim.Adam(model.parameters())
         schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=20)
@@ -156,19 +155,19 @@ def test_batches_taken_by_their_index_in_the_step():
             schedule.step()
             return loss
 
-        call = engine.capture(step) if is_captured else step
-        losses[is_captured] = values([call(index) for index in engine.randperm(50).split(7)])
+        call = tg.capture(step) if is_captured else step
+        losses[is_captured] = values([call(index) for index in tg.randperm(50).split(7)])
     assert losses[True] == losses[False]
     assert len(graphs(call)) == 1, call.summary()
     with pytest.raises(IndexError, match=r"index\[1\] is 50; expected -50 <= index < 50"):
-        call(engine.tensor([1, 50, 2, 3, 4, 5, 6]))
+        call(tg.tensor([1, 50, 2, 3, 4, 5, 6]))
 
 
 # --- what is captured anew
 
 
 def test_the_backend_and_the_threads_are_part_of_it():
-    x = engine.ones(64, 128)
+    x = tg.ones(64, 128)
     layer = nn.Linear(128, 64)
     step = captured(lambda x: layer(x), x)
     step(x)
@@ -198,7 +197,7 @@ def test_results_are_the_callers():
     losses = program.run(data[:5])
     before = values(losses)
     own = [p._grad.array for p in program.model.parameters()]
-    made = [kernels.buffers.empty((4096, 8), np.float32) for _ in range(20)]
+    made = [kernels.cpu.buffers.empty((4096, 8), np.float32) for _ in range(20)]
     for x in made:
         x.fill(7)
     gc.collect()
@@ -211,9 +210,9 @@ def test_results_are_the_callers():
 def test_what_dies_in_it_serves_again_in_it():
     """A chain of ten layers needs the memory of a few, not of ten."""
     layers = nn.Sequential(*[nn.Linear(256, 256) for _ in range(10)])
-    x = engine.ones(256, 256)
+    x = tg.ones(256, 256)
     step = captured(lambda x: layers(x), x)
-    with engine.no_grad():
+    with tg.no_grad():
         step(x), step(x)
     (recorded,) = graphs(step)
     assert recorded.graph.nbytes < 6 * x.nbytes
@@ -221,7 +220,7 @@ def test_what_dies_in_it_serves_again_in_it():
 
 def test_arguments_of_any_layout_and_results_that_are_views():
     layer = nn.Conv2d(16, 16, 3)
-    x = engine.randn(2, 16, 8, 8)
+    x = tg.randn(2, 16, 8, 8)
     step = captured(lambda x: layer(x)[:, 3:5].transpose(0, 1), x)
     for y in (x, x + 1, x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)):
         want = layer(y)[:, 3:5].transpose(0, 1)
@@ -233,24 +232,24 @@ def test_arguments_of_any_layout_and_results_that_are_views():
 
 
 HOST = np.ones(3, np.float32)
-WEIGHT = engine.ones(3, requires_grad=True)
+WEIGHT = tg.ones(3, requires_grad=True)
 REASONS = {
-    "item reads values": lambda x: engine.relu(x).sum().item(),
-    "tolist reads values": lambda x: engine.relu(x).tolist(),
-    "bool reads values": lambda x: 1 if engine.relu(x).sum() else 0,
+    "item reads values": lambda x: tg.relu(x).sum().item(),
+    "tolist reads values": lambda x: tg.relu(x).tolist(),
+    "bool reads values": lambda x: 1 if tg.relu(x).sum() else 0,
     "repr reads values": lambda x: repr(x),
-    "rand draws on the CPU": lambda x: engine.rand(3) * 0 + x,
-    "asks for __int__": lambda x: int(engine.relu(x).data.argmax()),
-    "computes numpy.unique": lambda x: engine.tensor(np.unique(engine.relu(x).data)),
-    "takes elements by a mask": lambda x: engine.relu(x)[x > 0],
-    "uses an array that was made beside it, with NumPy": lambda x: x + engine.Tensor(HOST),
-    "relu uses an array that was made beside it": lambda x: engine.relu(engine.Tensor(WEIGHT.data * 2)),
+    "rand draws on the CPU": lambda x: tg.rand(3) * 0 + x,
+    "asks for __int__": lambda x: int(tg.relu(x).data.argmax()),
+    "computes numpy.unique": lambda x: tg.tensor(np.unique(tg.relu(x).data)),
+    "takes elements by a mask": lambda x: tg.relu(x)[x > 0],
+    "uses an array that was made beside it, with NumPy": lambda x: x + tg.Tensor(HOST),
+    "relu uses an array that was made beside it": lambda x: tg.relu(tg.Tensor(WEIGHT.data * 2)),
 }
 
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_the_reason_is_told(reason):
-    told = refusal(REASONS[reason], engine.ones(3))
+    told = refusal(REASONS[reason], tg.ones(3))
     op, _, what = reason.partition(" reads")
     assert told.startswith("<lambda>(float32[3]) runs plainly: <lambda>: ")
     assert op in told and what in told
@@ -265,7 +264,7 @@ def test_numpy_that_writes_to_a_parameter_is_found_and_undone():
         layer.weight.data *= 0.5
         return y
 
-    x = engine.ones(2, 4)
+    x = tg.ones(2, 4)
     before = layer.weight.detach().numpy().copy()
     step = captured(fn, x)
     for i in range(2, 5):
@@ -276,15 +275,15 @@ def test_numpy_that_writes_to_a_parameter_is_found_and_undone():
 
 
 def test_a_function_that_gives_a_tensor_other_memory_runs_plainly():
-    w = engine.zeros(3)
+    w = tg.zeros(3)
 
     def fn(x):
-        y = engine.relu(x)
+        y = tg.relu(x)
         w.data = x
         return y
 
-    step = captured(fn, engine.zeros(3))
-    for gives, told in ((engine.ones(3), "gives a tensor other memory"), (engine.full((3,), 2.0), None)):
+    step = captured(fn, tg.zeros(3))
+    for gives, told in ((tg.ones(3), "gives a tensor other memory"), (tg.full((3,), 2.0), None)):
         with pytest.warns(RuntimeWarning, match=told) if told else nullcontext():
             step(gives)
         assert w.data is gives.data
@@ -293,16 +292,16 @@ def test_a_function_that_gives_a_tensor_other_memory_runs_plainly():
 
 def test_random_numbers_of_the_program_go_on_as_in_plain_calls():
     """An attempt that fails leaves the engine's stream where it was."""
-    x = engine.ones(8)
+    x = tg.ones(8)
 
     def fn(x):
-        y = F.dropout(engine.relu(x), 0.5)
+        y = F.dropout(tg.relu(x), 0.5)
         return y + y.sum().item()
 
-    engine.manual_seed(3)
+    tg.manual_seed(3)
     want = [fn(x).numpy() for _ in range(4)]
-    engine.manual_seed(3)
-    step = engine.capture(fn, warmup=1)
+    tg.manual_seed(3)
+    step = tg.capture(fn, warmup=1)
     with pytest.warns(RuntimeWarning, match="reads values"):
         found = [step(x).numpy() for _ in want]
     for x, y in zip(found, want, strict=True):
@@ -327,14 +326,14 @@ def test_labels_out_of_range_are_told_at_the_launch_and_no_parameter_changes():
 
 
 def test_an_exception_of_the_function_is_raised_as_it_is():
-    x = engine.ones(3)
+    x = tg.ones(3)
     calls = []
 
     def fn(x):
         calls.append(1)
         if len(calls) > 1:
             raise KeyError("mine")
-        return engine.relu(x)
+        return tg.relu(x)
 
     step = captured(fn, x)
     with pytest.raises(KeyError, match="mine"):
@@ -347,12 +346,12 @@ def test_an_exception_of_the_function_is_raised_as_it_is():
 def test_the_function_runs_when_it_is_captured_and_not_again():
     calls = []
 
-    @engine.capture(warmup=1)
+    @tg.capture(warmup=1)
     def rectified(x, twice=False):
         calls.append(twice)
-        return engine.relu(x)
+        return tg.relu(x)
 
-    x = engine.ones(3)
+    x = tg.ones(3)
     assert rectified.summary() == "rectified: no graph was captured"
     assert [rectified(x).tolist() for _ in range(4)] == [[1.0] * 3] * 4
     assert [rectified(x, twice=True).tolist() for _ in range(4)] == [[1.0] * 3] * 4
@@ -361,35 +360,35 @@ def test_the_function_runs_when_it_is_captured_and_not_again():
 
 
 def test_results_have_no_graph_of_gradients():
-    w = engine.ones(2, requires_grad=True)
-    step = captured(lambda x: {"y": engine.relu(w)}, engine.ones(2))
+    w = tg.ones(2, requires_grad=True)
+    step = captured(lambda x: {"y": tg.relu(w)}, tg.ones(2))
     for _ in range(2):
-        y = step(engine.ones(2))["y"]
+        y = step(tg.ones(2))["y"]
         assert not y.requires_grad
         assert y.tolist() == [1.0, 1.0]
     assert len(graphs(step)) == 1
 
 
 def test_several_steps_that_run_plainly():
-    step = engine.capture(lambda x: (x[x > 0].sum(), {"twice": x * 2}), steps=2)
+    step = tg.capture(lambda x: (x[x > 0].sum(), {"twice": x * 2}), steps=2)
     for i in range(4):
         with pytest.warns(RuntimeWarning, match="runs plainly") if i == 2 else nullcontext():
-            total, more = step(engine.tensor([[1.0, 2.0], [3.0, 4.0]]))
+            total, more = step(tg.tensor([[1.0, 2.0], [3.0, 4.0]]))
         assert total.tolist() == [3.0, 7.0]
         assert more["twice"].tolist() == [[2.0, 4.0], [6.0, 8.0]]
     with pytest.raises(ValueError, match=r"tensor 0 of the arguments is \(3,\); expected \(2, ...\), one entry a step"):
-        step(engine.ones(3))
+        step(tg.ones(3))
 
 
 def test_arguments_of_another_dtype():
-    step = engine.capture(lambda x: x)
-    step(engine.ones(2))
+    step = tg.capture(lambda x: x)
+    step(tg.ones(2))
     with pytest.raises(TypeError, match="tensor 0 of the arguments is int64 on cpu; expected float32 on cpu as before"):
-        step(engine.ones(2, dtype=engine.int64))
+        step(tg.ones(2, dtype=tg.int64))
     with pytest.raises(ValueError, match="requires grad; expected detach"):
-        step(engine.ones(2, requires_grad=True))
+        step(tg.ones(2, requires_grad=True))
 
 
 def test_a_function_that_nothing_says_the_device_of():
     with pytest.raises(TypeError, match="no tensor among its arguments or results, .*; expected one, such as the loss"):
-        engine.capture(lambda: 3)()
+        tg.capture(lambda: 3)()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import engine as tg
-import kernels
-from engine.nn import functional as F
+import tilegrad as tg
 from tests.captured_steps import graphs
 from tests.compare import assert_same
+from tilegrad import kernels
+from tilegrad.nn import functional as F
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import engine
-import kernels
-from engine import optim
+import tilegrad as tg
 from tests.captured_updates import *  # noqa: F403
 from tests.captured_updates import CASES, assert_same_run, host, parameters, parametrize, times
+from tilegrad import kernels, optim
 
 # Steps run plainly here on purpose; that each says so, once, is tested in tests/captured_changes.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*it runs plainly, as summary:RuntimeWarning")
@@ -28,16 +27,16 @@ def test_a_rate_that_the_step_reads_as_a_tensor_is_that_of_its_place():
     """Before and behind the schedule: the program reads it in memory that the host has written to by then."""
 
     def run(capture):
-        lr = engine.tensor(1.0)
+        lr = tg.tensor(1.0)
         updates = optim.SGD(parameters(), lr=lr)
         updates.step()
         rates = optim.lr_scheduler.ExponentialLR(updates, 0.5)
 
         @capture
         def step(x):
-            before = engine.relu(lr)
+            before = tg.relu(lr)
             rates.step()
-            return before, engine.relu(lr)
+            return before, tg.relu(lr)
 
         return [([*map(host, step(x))], None) for x in times(5)]
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-import engine
-from engine import ops, optim
+import tilegrad as tg
 from tests.compare import assert_same
+from tilegrad import ops, optim
 
 
 def run(seed):
     """(losses, parameters) of 30 steps, all of whose randomness is the engine's."""
-    engine.manual_seed(seed)
-    w1 = (engine.randn(16, 20) * 0.3).requires_grad_()
-    w2 = (engine.randn(4, 16) * 0.3).requires_grad_()
-    inputs = engine.tensor(np.random.default_rng(0).standard_normal((40, 20)).astype(np.float32))
-    labels = engine.tensor(np.random.default_rng(1).integers(0, 4, 40))
+    tg.manual_seed(seed)
+    w1 = (tg.randn(16, 20) * 0.3).requires_grad_()
+    w2 = (tg.randn(4, 16) * 0.3).requires_grad_()
+    inputs = tg.tensor(np.random.default_rng(0).standard_normal((40, 20)).astype(np.float32))
+    labels = tg.tensor(np.random.default_rng(1).integers(0, 4, 40))
     optimizer = optim.AdamW([w1, w2], lr=0.01)
     losses = []
     for _ in range(30):
-        batch = engine.randperm(40)[:8]
+        batch = tg.randperm(40)[:8]
         optimizer.zero_grad()
         h = ops.dropout(ops.linear(inputs[batch], w1, activation="relu"), 0.3)
         loss = ops.softmax_xent(ops.linear(h, w2), labels[batch])

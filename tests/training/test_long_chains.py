@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-import engine
-from engine.autograd import Node
+import tilegrad as tg
+from tilegrad.autograd.backward import Node
 
 DEPTH = 10_000
 
@@ -36,8 +36,8 @@ def depth_of(y):
 
 def test_backward_through_10_000_ops_is_exact():
     """y = sum_i (-1)^i c_i x of 5,000 leaves' uses: the gradient counts them, in integers below 2^53."""
-    x = engine.tensor([1.0, -3.0, 0.5], dtype=engine.float64, requires_grad=True)
-    w = engine.tensor([2.0, 2.0, 2.0], dtype=engine.float64, requires_grad=True)
+    x = tg.tensor([1.0, -3.0, 0.5], dtype=tg.float64, requires_grad=True)
+    w = tg.tensor([2.0, 2.0, 2.0], dtype=tg.float64, requires_grad=True)
     y = x
     for _ in range(DEPTH // 2):
         y = -y + w * 1.0
@@ -50,7 +50,7 @@ def test_backward_through_10_000_ops_is_exact():
 
 
 def test_every_op_of_the_chain_counts():
-    x = engine.tensor([1.0, -3.0], dtype=engine.float64, requires_grad=True)
+    x = tg.tensor([1.0, -3.0], dtype=tg.float64, requires_grad=True)
     y = x
     for _ in range(DEPTH):
         y = y + x
@@ -61,24 +61,24 @@ def test_every_op_of_the_chain_counts():
 
 def test_a_chain_has_a_second_derivative():
     """y = x^2 added up 3,000 times by a chain of x * x / 1: d2y/dx2 = 2 * 3,000."""
-    x = engine.tensor(3.0, dtype=engine.float64, requires_grad=True)
+    x = tg.tensor(3.0, dtype=tg.float64, requires_grad=True)
     y = x * 0.0
     for _ in range(3_000):
         y = y + x * x
-    (first,) = engine.grad(y, x, create_graph=True)
+    (first,) = tg.grad(y, x, create_graph=True)
     assert first.item() == 2 * 3_000 * 3.0
-    (second,) = engine.grad(first, x)
+    (second,) = tg.grad(first, x)
     assert second.item() == 2 * 3_000
 
 
 def test_a_graph_that_is_never_walked_is_let_go_without_recursion():
-    y = chain(engine.tensor([1.0, 2.0], requires_grad=True), 5 * DEPTH)
+    y = chain(tg.tensor([1.0, 2.0], requires_grad=True), 5 * DEPTH)
     assert depth_of(y) == 5 * DEPTH
     del y  # a recursive release of 50,000 nodes would overflow the C stack
 
 
 def test_a_freed_chain_says_so():
-    y = chain(engine.tensor([1.0, 2.0], requires_grad=True)).sum()
+    y = chain(tg.tensor([1.0, 2.0], requires_grad=True)).sum()
     y.backward()
     with pytest.raises(RuntimeError, match="was freed by an earlier backward"):
         y.backward()

@@ -8,12 +8,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-import engine
-from engine import ops, optim
-from engine.autograd import Node
-from engine.tensor import Storage
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.training.nets import OURS, RECIPES, batches, build
+from tilegrad import ops, optim
+from tilegrad.autograd.backward import Node
+from tilegrad.tensor import Storage
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def no_collector():
 
 
 def parameters(rng, *shapes):
-    return [engine.tensor(0.3 * rng.standard_normal(s).astype(np.float32), requires_grad=True) for s in shapes]
+    return [tg.tensor(0.3 * rng.standard_normal(s).astype(np.float32), requires_grad=True) for s in shapes]
 
 
 def dense_net(rng):
@@ -54,7 +54,7 @@ def conv_net(rng):
 
 def live():
     """How many tensors, storages and graph nodes there are."""
-    return sum(issubclass(type(o), (engine.Tensor, Storage, Node)) for o in gc.get_objects())
+    return sum(issubclass(type(o), (tg.Tensor, Storage, Node)) for o in gc.get_objects())
 
 
 def traced(step, times=20):
@@ -89,8 +89,8 @@ def test_many_steps_leave_nothing_behind(make_net, name, steps, no_collector):
     params, forward = make_net(rng)
     optimizer = getattr(optim, name)(params, lr=0.01, weight_decay=0.01)
     scheduler = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.03, total_steps=steps + 50)
-    x = engine.tensor(rng.standard_normal((5, 1, 6, 6)).astype(np.float32))
-    t = engine.tensor(rng.integers(0, 4, 5))
+    x = tg.tensor(rng.standard_normal((5, 1, 6, 6)).astype(np.float32))
+    t = tg.tensor(rng.integers(0, 4, 5))
 
     def step():
         optimizer.zero_grad()
@@ -115,10 +115,10 @@ def test_many_steps_leave_nothing_behind(make_net, name, steps, no_collector):
 
 def test_second_derivatives_leave_nothing_behind(no_collector):
     params, forward = conv_net(np.random.default_rng(0))
-    x = engine.tensor(np.random.default_rng(1).standard_normal((5, 1, 6, 6)).astype(np.float32), requires_grad=True)
+    x = tg.tensor(np.random.default_rng(1).standard_normal((5, 1, 6, 6)).astype(np.float32), requires_grad=True)
 
     def step():
-        (slope,) = engine.grad(forward(x).sum(), x, create_graph=True)
+        (slope,) = tg.grad(forward(x).sum(), x, create_graph=True)
         (slope * slope).sum().backward(inputs=params)
         optim.SGD(params).zero_grad()
 
@@ -131,7 +131,7 @@ def test_second_derivatives_leave_nothing_behind(no_collector):
 
 def test_a_forward_without_a_backward_leaves_nothing_behind(no_collector):
     params, forward = conv_net(np.random.default_rng(0))
-    x = engine.tensor(np.ones((5, 1, 6, 6), np.float32))
+    x = tg.tensor(np.ones((5, 1, 6, 6), np.float32))
     forward(x)
     objects = live()
     held = forward(x)
@@ -150,8 +150,8 @@ def test_what_is_held_is_not_changed_by_later_steps(recipe):
     held, bits = [], []
     for step, (x, t) in zip(range(12), batches("cnn")):
         optimizer.zero_grad()
-        logits = model(engine.tensor(x))
-        loss = ops.softmax_xent(logits, engine.tensor(t))
+        logits = model(tg.tensor(x))
+        loss = ops.softmax_xent(logits, tg.tensor(t))
         loss.backward()
         optimizer.step()
         scheduler.step()

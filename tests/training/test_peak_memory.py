@@ -4,11 +4,10 @@ import tracemalloc
 
 import pytest
 
-import engine
-import kernels
-from engine import nn
-from engine.nn import functional as F
-from kernels import buffers
+import tilegrad as tg
+from tilegrad import kernels, nn
+from tilegrad.kernels.cpu import buffers
+from tilegrad.nn import functional as F
 
 
 @pytest.mark.parametrize("backend", list(kernels.BACKENDS))
@@ -17,7 +16,7 @@ def test_forward_and_backward_at_batch_128_stay_below_400_mb(backend):
         *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 64), nn.ReLU(), nn.Linear(64, 10)),
     )
-    images, labels = engine.randn(128, 1, 28, 28), engine.randint(10, (128,))
+    images, labels = tg.randn(128, 1, 28, 28), tg.randint(10, (128,))
     with kernels.use(backend):
         F.cross_entropy(model(images[:2]), labels[:2]).backward()  # compiled code is no array
         buffers.free()

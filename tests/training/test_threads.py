@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import engine
+import tilegrad as tg
 from tests.compare import assert_same
 from tests.training.nets import OURS, train
 
@@ -46,8 +46,8 @@ def test_one_thread_trains_while_another_records_nothing():
     inside, trained = threading.Event(), threading.Event()
 
     def evaluate():
-        w = engine.ones(2, requires_grad=True)
-        with engine.no_grad():
+        w = tg.ones(2, requires_grad=True)
+        with tg.no_grad():
             inside.set()
             assert trained.wait(60)
             recorded_inside = (w * 2).requires_grad

@@ -1,10 +1,10 @@
-"""Layers and losses as functions, with PyTorch's names: `from engine.nn import functional as F`.
+"""Layers and losses as functions, with PyTorch's names: `from tilegrad.nn import functional as F`.
 
 Where PyTorch's signature has deprecated arguments in the middle (size_average, reduce), they are left out, and what
 follows them is keyword-only.
 """
 
-from engine.nn.functional.activation import (
+from tilegrad.nn.functional.activation import (
     elu,
     gelu,
     glu,
@@ -25,16 +25,16 @@ from engine.nn.functional.activation import (
     softsign,
     tanh,
 )
-from engine.nn.functional.attention import scaled_dot_product_attention
-from engine.nn.functional.conv import conv2d, pad
-from engine.nn.functional.cross_entropy import cross_entropy, nll_loss
-from engine.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
-from engine.nn.functional.dropout import dropout, dropout2d
-from engine.nn.functional.embedding import embedding, one_hot
-from engine.nn.functional.linear import linear
-from engine.nn.functional.norm import batch_norm, group_norm, layer_norm, normalize
-from engine.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
-from engine.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from tilegrad.nn.functional.attention import scaled_dot_product_attention
+from tilegrad.nn.functional.conv import conv2d, pad
+from tilegrad.nn.functional.cross_entropy import cross_entropy, nll_loss
+from tilegrad.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
+from tilegrad.nn.functional.dropout import dropout, dropout2d
+from tilegrad.nn.functional.embedding import embedding, one_hot
+from tilegrad.nn.functional.linear import linear
+from tilegrad.nn.functional.norm import batch_norm, group_norm, layer_norm, normalize
+from tilegrad.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from tilegrad.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 
 __all__ = [
     "adaptive_avg_pool2d",

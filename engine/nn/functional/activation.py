@@ -1,7 +1,7 @@
-"""Activations: those with kernels come from engine.ops, the others are composed of elementwise ops.
+"""Activations: those with kernels come from tilegrad.ops, the others are composed of elementwise ops.
 
 `inplace=True` writes the result over the input, in memory and in the graph, and raises where that would spoil a
-gradient (see engine.inplace); the returned tensor is then the input itself.
+gradient (see tilegrad.ops.inplace); the returned tensor is then the input itself.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine import ops
-from engine.autograd import record
-from engine.device import array_module
-from engine.inplace import inplace_form
-from engine.ops.operands import as_tensor, float_operand, quiet, rounded_once
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.autograd.backward import record
+from tilegrad.device import array_module
+from tilegrad.ops.inplace import inplace_form
+from tilegrad.ops.operands import as_tensor, float_operand, quiet, rounded_once
+from tilegrad.tensor import Tensor
 
 gelu = ops.gelu
 log_softmax = ops.log_softmax

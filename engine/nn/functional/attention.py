@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from engine import ops
-from engine.device import array_module
-from engine.nn.arguments import probability
-from engine.ops.operands import broadcast_shape, require_float, require_one_device, rounded_once
-from engine.tensor import Tensor, wrap
+from tilegrad import ops
+from tilegrad.device import array_module
+from tilegrad.nn.arguments import probability
+from tilegrad.ops.operands import broadcast_shape, require_float, require_one_device, rounded_once
+from tilegrad.tensor import Tensor, wrap
 
 
 def scaled_dot_product_attention(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import ops
-from engine.nn.arguments import pair, require_images, require_tensor
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.nn.arguments import pair, require_images, require_tensor
+from tilegrad.tensor import Tensor
 
 pad = ops.pad
 
@@ -27,7 +27,7 @@ def conv2d(
     weight      (O, C / groups, KH, KW) of input's dtype, bias (O,) or None
     stride      an int or a pair; likewise padding and dilation. padding may also be "valid" (none) or "same" (the
                 output is as large as the input; stride must be 1, an odd pixel goes to the end)
-    activation  as in engine.ops.conv2d: computed in the primitive's epilogue
+    activation  as in tilegrad.ops.conv2d: computed in the primitive's epilogue
     ->          (N, O, OH, OW), OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1
 
     Raises ValueError for shapes and geometry, TypeError for dtypes.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine import dtypes, ops, recording
-from engine.autograd import is_grad_enabled
-from engine.device import array_module
-from engine.nn.arguments import one_of, require_tensor
-from engine.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
-from engine.ops.operands import cast, require_float, require_one_device
-from engine.tensor import Tensor, wrap
+from tilegrad import dtypes, ops
+from tilegrad.autograd.backward import is_grad_enabled
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.nn.arguments import one_of, require_tensor
+from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
+from tilegrad.ops.operands import cast, require_float, require_one_device
+from tilegrad.tensor import Tensor, wrap
 
 
 def cross_entropy(

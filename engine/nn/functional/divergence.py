@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine import ops, recording
-from engine.autograd import no_grad, record
-from engine.nn.arguments import one_of
-from engine.nn.functional.activation import logsigmoid
-from engine.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
-from engine.ops.operands import require_float
-from engine.tensor import Tensor, wrap
+from tilegrad import ops
+from tilegrad.autograd.backward import no_grad, record
+from tilegrad.captured import account as recording
+from tilegrad.nn.arguments import one_of
+from tilegrad.nn.functional.activation import logsigmoid
+from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
+from tilegrad.ops.operands import require_float
+from tilegrad.tensor import Tensor, wrap
 
 
 def binary_cross_entropy(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from engine import ops
-from engine.device import array_module
-from engine.inplace import inplace_form
-from engine.nn.arguments import probability, require_tensor
-from engine.ops.operands import require_float
-from engine.tensor import Tensor, wrap
+from tilegrad import ops
+from tilegrad.device import array_module
+from tilegrad.nn.arguments import probability, require_tensor
+from tilegrad.ops.inplace import inplace_form
+from tilegrad.ops.operands import require_float
+from tilegrad.tensor import Tensor, wrap
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import ops, recording
-from engine.autograd import record
-from engine.device import array_module
-from engine.dtypes import accumulator
-from engine.nn.arguments import is_int, require_tensor
-from engine.ops.index import scatter_add_at, taken_rows
-from engine.ops.operands import quiet, require_float, require_one_device, wide
-from engine.tensor import Tensor, wrap
+from tilegrad import ops
+from tilegrad.autograd.backward import record
+from tilegrad.captured import account as recording
+from tilegrad.device import array_module
+from tilegrad.dtypes import accumulator
+from tilegrad.nn.arguments import is_int, require_tensor
+from tilegrad.ops.index import scatter_add_at, taken_rows
+from tilegrad.ops.operands import quiet, require_float, require_one_device, wide
+from tilegrad.tensor import Tensor, wrap
 
 one_hot = ops.one_hot
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from engine import ops
+from tilegrad import ops
 
 linear = ops.linear

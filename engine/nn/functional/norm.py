@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine import dtypes, ops
-from engine.autograd import is_grad_enabled, no_grad, record
-from engine.device import array_module
-from engine.nn.arguments import is_int, require_tensor, size
-from engine.ops.operands import cast, require_float, require_one_device, rounded_once
-from engine.tensor import Tensor, wrap
+from tilegrad import dtypes, ops
+from tilegrad.autograd.backward import is_grad_enabled, no_grad, record
+from tilegrad.device import array_module
+from tilegrad.nn.arguments import is_int, require_tensor, size
+from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
+from tilegrad.tensor import Tensor, wrap
 
 Axes = tuple[int, ...]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import ops
-from engine.device import array_module
-from engine.nn.arguments import pair, require_images, size
-from engine.tensor import Tensor, wrap
+from tilegrad import ops
+from tilegrad.device import array_module
+from tilegrad.nn.arguments import pair, require_images, size
+from tilegrad.tensor import Tensor, wrap
 
 
 def max_pool2d(
@@ -23,7 +23,7 @@ def max_pool2d(
     """The maximum over each window of input (N, C, H, W) or (C, H, W); stride defaults to kernel_size.
 
     ceil_mode also takes windows that start inside the image and reach beyond it. return_indices gives also the place
-    h * W + w of each maximum, int64. The gradient goes to the first maximum. activation as in engine.ops.max_pool2d.
+    h * W + w of each maximum, int64. The gradient goes to the first maximum. activation as in tilegrad.ops.max_pool2d.
     Raises ValueError for shapes, geometry and activation, TypeError for dtypes.
     """
     kernel_size, stride, padding = _windows("max_pool2d", input, kernel_size, stride, padding)

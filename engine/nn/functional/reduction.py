@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine import ops
-from engine.ops.operands import broadcast_shape
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.ops.operands import broadcast_shape
+from tilegrad.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 

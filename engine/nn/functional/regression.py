@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import ops
-from engine.nn.arguments import one_of, require_tensor
-from engine.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
-from engine.tensor import Tensor
+from tilegrad import ops
+from tilegrad.nn.arguments import one_of, require_tensor
+from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
+from tilegrad.tensor import Tensor
 
 
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:

@@ -7,11 +7,11 @@ for x, y in loader:
     scheduler.step()
 """
 
-from engine.optim.lr_scheduler.base import LRScheduler
-from engine.optim.lr_scheduler.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
-from engine.optim.lr_scheduler.factor import ConstantLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
-from engine.optim.lr_scheduler.one_cycle import OneCycleLR
-from engine.optim.lr_scheduler.sequential import SequentialLR
+from tilegrad.optim.lr_scheduler.base import LRScheduler
+from tilegrad.optim.lr_scheduler.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from tilegrad.optim.lr_scheduler.factor import ConstantLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
+from tilegrad.optim.lr_scheduler.one_cycle import OneCycleLR
+from tilegrad.optim.lr_scheduler.sequential import SequentialLR
 
 __all__ = [
     "ConstantLR",

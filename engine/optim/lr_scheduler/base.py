@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from engine import recording
-from engine.optim.optimizer import Optimizer
-from engine.optim.options import require_int
-from engine.tensor import Tensor
+from tilegrad.captured import account as recording
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.options import require_int
+from tilegrad.tensor import Tensor
 
 
 def also_when_launched(plain: Callable[..., None]) -> Callable[..., None]:
-    """A schedule's `step` that a captured step (engine.capture) does again, on the host, at each launch."""
+    """A schedule's `step` that a captured step (tilegrad.capture) does again, on the host, at each launch."""
 
     @functools.wraps(plain)
     def step(self: LRScheduler, *args: Any, **kwargs: Any) -> None:

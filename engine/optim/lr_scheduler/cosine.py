@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched
-from engine.optim.optimizer import Optimizer
-from engine.optim.options import require_int, require_number
+from tilegrad.optim.lr_scheduler.base import LRScheduler, also_when_launched
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.options import require_int, require_number
 
 
 class CosineAnnealingLR(LRScheduler):

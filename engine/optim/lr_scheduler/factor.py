@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from engine.optim.lr_scheduler.base import LRScheduler, one_per_group, require_optimizer
-from engine.optim.optimizer import Optimizer
-from engine.optim.options import require_int, require_number
+from tilegrad.optim.lr_scheduler.base import LRScheduler, one_per_group, require_optimizer
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.options import require_int, require_number
 
 
 class _FactorLR(LRScheduler):

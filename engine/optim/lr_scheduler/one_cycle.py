@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched, one_per_group, require_optimizer
-from engine.optim.optimizer import Optimizer
-from engine.optim.options import require_flag, require_int, require_number
+from tilegrad.optim.lr_scheduler.base import LRScheduler, also_when_launched, one_per_group, require_optimizer
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.options import require_flag, require_int, require_number
 
 
 class OneCycleLR(LRScheduler):

@@ -7,9 +7,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from engine.optim.lr_scheduler.base import LRScheduler, also_when_launched, require_optimizer
-from engine.optim.optimizer import Optimizer
-from engine.optim.options import require_int
+from tilegrad.optim.lr_scheduler.base import LRScheduler, also_when_launched, require_optimizer
+from tilegrad.optim.optimizer import Optimizer
+from tilegrad.optim.options import require_int
 
 
 class SequentialLR(LRScheduler):

@@ -1,0 +1,484 @@
+"""The captured step: a function of tensors recorded as one CUDA graph, and launched again instead of called.
+
+A small net's step is dozens of launches, each of which costs the host more time than the work costs the GPU. As a
+graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs"). On the CPU it is the same with the kernels of the
+CPU and a program of their calls (kernels/capture/program.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+import tilegrad
+from tilegrad import device as devices
+from tilegrad import kernels
+from tilegrad.autograd.backward import is_grad_enabled, set_grad_enabled
+from tilegrad.captured import account as recording
+from tilegrad.captured.account import CaptureError, NotYet, Recording, recorded_in, watched
+from tilegrad.kernels.capture import graph
+from tilegrad.kernels.capture.planned import PlannedError
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.memory import amount
+from tilegrad.kernels.system import forks
+from tilegrad.tensor import Tensor, wrap
+
+_TRIES = 2  # with constants that differ from those of the call before
+MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
+
+
+def capture(
+    fn: Callable[..., Any] | None = None, *, warmup: int = 2, steps: int = 1
+) -> CapturedStep | Callable[[Callable[..., Any]], CapturedStep]:
+    """fn, recorded and launched as a whole: on a GPU as one CUDA graph, on the CPU as a program. Also a decorator.
+
+        @tilegrad.capture
+        def step(images, labels):
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        for images, labels in batches:
+            losses.append(step(images, labels))
+
+    fn      any function of tensors (also in tuples, lists and dicts), and of other hashable values, each of which is
+            captured apart. Nothing in it may wait for the GPU or bring anything to it from the CPU
+    warmup  calls of each new shape that run fn plainly before one is captured: kernels are compiled, optimizers begin
+            to remember. They are steps like any other
+    steps   calls of fn in one graph: every tensor argument has them along a new first dimension, every result too
+
+    On a GPU arguments are copied to memory of the graph; on the CPU they are read, and written to, where they lie.
+    Results are copies: they are the caller's, without a graph of gradients, and nothing waits until they are read. What
+    changes on the host from step to step is taken along: the learning rate
+    and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
+    So are gradients that fn finds (an update may be captured alone); those that it leaves are the caller's as well.
+    A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
+    what there is; 16 graphs are kept. So is what fn finds changed of all that it reads of the program around it: what
+    modules have (hyperparameters, members, hooks), hooks of tensors and whether they require grad, and what names in
+    the code stand for (engine/captured/closure.py says what is found): numbers, strings, tensors, functions, and
+    objects with their attributes. A tensor that keeps its memory may be written to in place.
+
+    Python code in fn runs when it is captured, and not again. Where fn itself changes what it reads, such as a count of
+    its calls, where it takes the next of an iterator or of Python's or NumPy's random numbers, or sets a seed, it
+    cannot be captured.
+
+    On the CPU fn runs plainly wherever it does what a program cannot have: these, reads a value, draws random numbers,
+    or has NumPy do what no program knows. A RuntimeWarning says so once, with the op and the line, and `summary` for
+    each signature; it costs nothing but the attempt, in which fn's Python code runs once more. In-place writes, and
+    functions of NumPy's whose results have a shape that no value decides, are part of the step; so are tensors that fn
+    makes from numbers, if they are the same as at the call before. NumPy that fn itself calls on the `data` of tensors
+    from around it is Python code like any other: that it writes to a parameter which fn has read by then is noticed,
+    and undone, but not everything is.
+
+    As a method of a class each instance has a captured step of its own, which goes when the instance does.
+
+    Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
+    tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
+    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
+    while fn is captured the program is where it was before the call, on the CPU where fn has left it. A launch that
+    raises leaves on the CPU what fn would leave; on a GPU the error comes when the program next waits, as fn's own.
+    """
+    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
+        raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"capture: steps is {steps!r}; expected an int >= 1")
+    if fn is None:
+        return lambda function: CapturedStep(function, warmup, steps)
+    return CapturedStep(fn, warmup, steps)
+
+
+class _Shape:
+    """What was captured of the calls with one signature.
+
+    eager      how many calls are still to be plain
+    begun      how many since the last capture were, because an optimizer began to remember a parameter in them
+    refused    why all are: on the CPU, what a program cannot have
+    constants  on the CPU, what the call before, a plain one, made of numbers of the host's
+    unlike     how often that was not what an attempt to capture made
+    """
+
+    def __init__(self, eager: int) -> None:
+        self.recordings: list[Recording] = []
+        self.eager = eager
+        self.begun = 0
+        self.refused: str | None = None
+        self.constants: list[Any] | None = None
+        self.unlike = 0
+
+
+class _OfInstance:
+    """The step of one instance. Copied or pickled with it, it is nobody's: the copy captures its own."""
+
+    def __init__(self, of: CapturedStep | None = None, instance: Any = None) -> None:
+        self.of = of
+        self.step = of and CapturedStep(types.MethodType(of._fn, instance), of._warmup, of._steps)
+
+    def __reduce__(self) -> Any:
+        return _OfInstance, ()
+
+
+class CapturedStep:
+    """A function that `capture` was given; called like it."""
+
+    def __init__(self, fn: Callable[..., Any], warmup: int, steps: int) -> None:
+        if not callable(fn):
+            raise TypeError(f"capture: got a {type(fn).__name__}; expected a function")
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._name = getattr(fn, "__name__", type(fn).__name__)
+        self._warmup = warmup
+        self._steps = steps
+        self._shapes: dict[Any, _Shape] = {}  # by signature, the least recently used first
+        self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
+        self._results_on: str | None = None
+        self._warned: set[str] = set()
+        forks.give_lock(self)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method: a captured step for each instance, in its __dict__, so that it goes when the instance does.
+
+        An instance without a __dict__ is an argument like any other.
+        """
+        if instance is None:
+            return self
+        if not hasattr(instance, "__dict__"):
+            return functools.partial(self, instance)
+        key = f"captured {getattr(self._fn, '__qualname__', self._name)}"
+        held = instance.__dict__.get(key)
+        if held is None or held.of is not self or held.step._fn.__self__ is not instance:  # of what this is a copy of
+            held = instance.__dict__[key] = _OfInstance(self, instance)
+        return held.step
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recording.current() is not None or recording.is_watched():  # within a larger step: part of it
+            return self._plain(args, kwargs)
+        with self._lock:
+            tensors: list[Tensor] = []
+            if not kwargs and all([type(x) is Tensor for x in args]):
+                tensors += args
+                structure: Any = len(args)  # costs a call less than it would otherwise
+            else:
+                structure = _structure((args, kwargs), tensors)
+            arrays = [t.data for t in tensors]
+            layouts = [(a.strides, a.flags.behaved) if type(a) is np.ndarray else None for a in arrays]
+            specs = [(a.shape, a.dtype, type(a), t._requires_grad, x) for t, a, x in zip(tensors, arrays, layouts)]
+            signature = (structure, is_grad_enabled(), *specs)
+            shape = self._shapes.get(signature)
+            if shape is None:
+                self._check(structure, tensors)
+                if self._device(tensors) is None:
+                    results = self._plain(args, kwargs)
+                    if self._results_on is None:
+                        raise TypeError(
+                            f"{self._name}: there is no tensor among its arguments or results, which would say on what "
+                            "device it runs; expected one, such as the loss as result"
+                        )
+                    return results
+                shape = self._shapes[signature] = _Shape(self._warmup)
+                self._make_room()
+            is_warm = False
+            for recorded in shape.recordings:
+                if recorded.is_valid():
+                    is_warm = True
+                    if recorded.finds_gradients():
+                        break
+            else:
+                if shape.refused is not None:
+                    return self._plain(args, kwargs)
+                if shape.eager > 0 and not is_warm:
+                    shape.eager -= 1
+                    return self._watched(shape, args, kwargs)
+                try:
+                    recorded = self._captured(shape, args, kwargs, tensors)
+                except Exception as error:
+                    recorded = refused = None
+                    if isinstance(error, NotYet) and shape.begun < MOST:
+                        shape.begun += 1
+                    elif self._device(tensors) == "cuda":
+                        raise
+                    elif (
+                        isinstance(error, _Unlike) and shape.unlike < _TRIES
+                    ):  # there may have been a first step between
+                        shape.unlike += 1
+                    else:
+                        is_told = isinstance(error, (CaptureError, _Unlike))
+                        refused = str(error) if is_told else f"{self._name}: {_told(error)}"
+                if recorded is None:  # the exception is gone, and with it all that its frames held
+                    if refused is None:
+                        return self._watched(shape, args, kwargs)
+                    results = self._plain(args, kwargs)  # may raise as well, which is no reason to give up
+                    shape.refused = refused
+                    self._warn("plain", f"{refused}; it runs plainly, as summary() says too")
+                    return results
+                shape.recordings.append(recorded)
+                shape.eager, shape.begun = self._warmup, 0
+                shape.constants, shape.unlike = None, 0
+                self._make_room()
+                return self._launched(recorded, args, kwargs, tensors)
+            if len(self._shapes) > 1:
+                self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
+            return self._launched(recorded, args, kwargs, tensors)
+
+    def summary(self) -> str:
+        """What was captured, as a text: for each graph its arguments, nodes, bytes, and kernels by name."""
+        lines = []
+        for (_, _, *specs), shape in self._shapes.items():
+            arguments = ", ".join(f"{dtype}{list(dims)}" for dims, dtype, *_ in specs) or "no tensors"
+            if shape.refused is not None:
+                lines.append(f"{self._name}({arguments}) runs plainly: {shape.refused}")
+            for recorded in shape.recordings:
+                nodes = recorded.graph.nodes()
+                kernels = sum(n for name, n in nodes.items() if name.endswith("_kernel"))
+                memory = sum(x.nbytes for x in recorded.inputs) + recorded.graph.nbytes
+                simulated = recorded.device == "cuda" and gpu.is_simulated()
+                known = "of arguments (simulated)" if simulated else "of its own"
+                lines.append(
+                    f"{self._name}({arguments}): {nodes.total()} nodes, {kernels} kernels of tilegrad's, "
+                    f"{amount(memory)} {known}"
+                )
+                lines += [f"    {n:>4}  {name}" for name, n in nodes.most_common()]
+        return "\n".join(lines) if lines else f"{self._name}: no graph was captured"
+
+    # --- inside
+
+    def _plain(self, args: Any, kwargs: Any) -> Any:
+        """fn, called."""
+        if self._steps == 1:
+            results = _map(self._fn(*args, **kwargs), Tensor.detach)
+        else:
+            calls = [_map((args, kwargs), lambda t, k=k: t[k]) for k in range(self._steps)]
+            results = _stacked([_map(self._fn(*a, **k), Tensor.detach) for a, k in calls])
+        self._results_on = next((t.device for t in _tensors(results)), None)
+        return results
+
+    def _watched(self, shape: _Shape, args: Any, kwargs: Any) -> Any:
+        """fn, called; what it makes of numbers is noted."""
+        with watched() as shape.constants:
+            return self._plain(args, kwargs)
+
+    def _captured(self, shape: _Shape, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
+        """fn as a graph, not launched yet."""
+        on_cpu = self._device(tensors) == "cpu"
+        if on_cpu and not kernels.can_compile():
+            raise CaptureError(f"{self._name}: a program is played by compiled code, which needs Numba")
+        inputs = None if on_cpu else [gpu.xp().empty(t.data.shape, t.data.dtype) for t in tensors]
+        recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
+        modes = _modes(on_cpu)
+        try:
+            with graph.capture_cpu() if on_cpu else graph.capture() as captured:
+                recorded = Recording(captured)
+                if not on_cpu:
+                    recorded.inputs = inputs
+                with recorded_in(recorded):
+                    if on_cpu:
+                        inputs = captured.program.inputs([t.data for t in tensors])
+                        recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
+                    else:
+                        recorded.holds(lambda: kernels.name("cuda") == modes[1])
+                    recorded.enter(self._fn, args, kwargs)
+                    with watched() as constants:
+                        recorded.outputs = self._of_inputs(inputs, args, kwargs)
+                    if _modes(on_cpu) != modes:
+                        raise CaptureError("leaves another grad mode, backend, or number of threads")
+                    if on_cpu:
+                        _require_same_constants(shape.constants, constants)
+                    recorded.returned()
+                    recorded.settle(_tensors(recorded.outputs))
+            if on_cpu and not captured.program.take([t.data for t in tensors]):
+                raise CaptureError("has a copy of an argument that shares memory with what is written")
+        except BaseException as error:
+            if recorded is not None:
+                recorded.roll_back()
+                recorded.guard.restore()
+            _set_modes(on_cpu, modes)
+            if isinstance(error, _Unlike):
+                raise _Unlike(f"{self._name}: it {error}") from None
+            if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
+                kind = NotYet if isinstance(error, NotYet) else CaptureError
+                raise kind(f"{self._name}: {_told(error)}") from error
+            raise
+        recorded.close()
+        return recorded
+
+    def _of_inputs(self, inputs: list[Any], args: Any, kwargs: Any) -> Any:
+        """fn, called with these arrays for the tensors among its arguments. Nothing here keeps them."""
+        buffers = iter([wrap(x) for x in inputs])
+        return self._plain(*_map((args, kwargs), lambda _: next(buffers)))
+
+    def _launched(self, recorded: Recording, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        if recorded.device == "cpu":
+            program = recorded.graph.program
+            if not program.take([tensor.data for tensor in tensors]):
+                return self._plain(args, kwargs)
+            for i in program.written_inputs:
+                tensors[i]._storage.version += 1
+        else:
+            for buffer, tensor in zip(recorded.inputs, tensors):
+                buffer[...] = tensor.data
+        recorded.launch()
+        return _map(recorded.outputs, _copied)
+
+    def _device(self, tensors: list[Tensor]) -> str | None:
+        """Where it runs, as far as is known."""
+        return tensors[0].device if tensors else self._results_on
+
+    def _check(self, structure: Any, tensors: list[Tensor]) -> None:
+        """Raise for arguments that no graph, or none of this function's, can take."""
+        for i, t in enumerate(tensors):
+            if t.requires_grad:
+                raise ValueError(f"{self._name}: tensor {i} of the arguments requires grad; expected detach()")
+            if t.device != tensors[0].device:
+                found = f"tensor {i} of the arguments is on {t.device}, tensor 0 on {tensors[0].device}"
+                raise TypeError(f"{self._name}: {found}; expected one device")
+            if self._steps > 1 and (t.ndim == 0 or t.shape[0] != self._steps):
+                found = f"tensor {i} of the arguments is {t.shape}"
+                raise ValueError(f"{self._name}: {found}; expected ({self._steps}, ...), one entry a step")
+        kinds = [(t.dtype, t.device) for t in tensors]
+        before = self._kinds.setdefault(structure, kinds)
+        while len(self._kinds) > 2 * MOST:
+            del self._kinds[next(iter(self._kinds))]
+        for i, (kind, expected) in enumerate(zip(kinds, before)):
+            if kind != expected:
+                found, wanted = (f"{dtype} on {device}" for dtype, device in (kind, expected))
+                raise TypeError(f"{self._name}: tensor {i} of the arguments is {found}; expected {wanted} as before")
+
+    def _make_room(self) -> None:
+        """Let go of what was unused for longest, beyond MOST graphs or signatures."""
+        while sum([max(1, len(shape.recordings)) for shape in self._shapes.values()]) > MOST:
+            oldest = next(iter(self._shapes))
+            recordings = self._shapes[oldest].recordings
+            if len(recordings) > 1:
+                recordings.pop(0)
+            else:
+                del self._shapes[oldest]
+                self._kinds.pop(oldest[0], None)
+            self._warn(
+                "room",
+                f"{self._name}: more than {MOST} graphs, and the oldest is forgotten: each shape, and each value of an "
+                "argument that is no tensor or of what fn reads around it, has its own. A number that changes at every "
+                "call should be a tensor",
+                4,
+            )
+
+    def _warn(self, kind: str, text: str, stacklevel: int = 3) -> None:
+        """Warn the caller, once of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
+
+
+def _modes(on_cpu: bool) -> tuple[bool, str, int]:
+    """What a program may set for all that follows."""
+    return is_grad_enabled(), kernels.name("cpu" if on_cpu else "cuda"), threads.num_threads()
+
+
+def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
+    for mode, now, set_mode in zip(modes, _modes(on_cpu), (set_grad_enabled, kernels.use, threads.set_num_threads)):
+        if mode != now:
+            set_mode(mode)
+
+
+class _Unlike(Exception):
+    """What fn makes of numbers is not what the call before made, as far as is known."""
+
+
+def _require_same_constants(before: list[Any] | None, now: list[Any]) -> None:
+    """Raise unless what is made of numbers now was made by the call before too, in this order.
+
+    That may have made more: it is where optimizers begin to remember.
+    """
+    rest = iter(before or ())
+    if not all(any(constant == each for each in rest) for constant in now):
+        raise _Unlike("makes a tensor of other numbers at each call")
+
+
+# --- nested arguments and results
+
+
+def _structure(x: Any, tensors: list[Tensor]) -> Any:
+    """x with None for each tensor, hashable; the tensors are appended to the list."""
+    if isinstance(x, Tensor):
+        tensors.append(x)
+        return None
+    if type(x) in (tuple, list):
+        return (type(x), *[_structure(item, tensors) for item in x])
+    if type(x) is dict:
+        return (dict, *[(key, _structure(item, tensors)) for key, item in x.items()])
+    try:
+        hash(x)
+    except TypeError:
+        raise TypeError(f"capture: an argument is a {type(x).__name__}; expected tensors and hashable values") from None
+    return type(x), x
+
+
+def _map(x: Any, function: Callable[[Tensor], Any]) -> Any:
+    """x with function(tensor) in place of each tensor."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if type(x) in (tuple, list):
+        return type(x)([_map(item, function) for item in x])
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*[_map(item, function) for item in x])
+    if type(x) is dict:
+        return {key: _map(item, function) for key, item in x.items()}
+    return x
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(x, lambda t: found.append(t))
+    return found
+
+
+def _stacked(results: list[Any]) -> Any:
+    """The results of several calls as one, whose tensors have the calls along a new first dimension."""
+    columns = zip(*map(_tensors, results))
+    stacked = iter([tilegrad.stack(list(column)) for column in columns])
+    return _map(results[0], lambda _: next(stacked))
+
+
+def _copied(x: Tensor) -> Tensor:
+    return wrap(x.data.copy())
+
+
+# --- errors
+
+
+def _is_of_capture(error: BaseException) -> bool:
+    """Whether this is CUDA's refusal of what a captured stream cannot do, or the simulated device's."""
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("StreamCapture", "stream is capturing")
+    )
+
+
+def _told(error: BaseException) -> str:
+    """The error with the op that raised it and the program's line that called the op."""
+    root = tilegrad.__path__[0], kernels.__path__[0]
+    libraries = "cupy", "cupy_backends", "numpy"  # whose frames, compiled ones too, may lie below an op
+    op, place = "a captured step", "?"
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        name, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in libraries:
+            pass
+        elif not name.startswith(root):
+            op, place = "", f"{name}:{line}"
+        elif not op:
+            op = trace.tb_frame.f_code.co_name.strip("_")
+        trace = trace.tb_next
+    if isinstance(error, (CaptureError, PlannedError)):
+        what = str(error)
+    else:
+        what = devices.WAITS if _is_of_capture(error) else f"raises {type(error).__name__}: {error}"
+    if isinstance(error, PlannedError) and error.op:
+        op, place = error.op, error.place
+    return f"{op or 'it'} {what} ({place})"

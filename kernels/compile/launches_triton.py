@@ -1,0 +1,156 @@
+"""The launches that are compiled ahead of time: for every launcher, what it is called with where it matters.
+
+Each function makes arrays (kernels/simulate/arrays.py) and calls the launchers as a user would;
+`tilegrad.kernels.compile` records what would have been launched. Shapes are of the kind that the kernel is for: the
+seed CNN and MLP, a ResNet layer, a large square. Every function is called once for each dtype that the backend serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.backends import triton as backend
+from tilegrad.kernels.device import gpu
+
+Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
+
+
+def activations(empty: Empty) -> None:
+    x = empty(1024, 1024)
+    for name in ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"):
+        getattr(backend, name)(x)
+        getattr(backend, f"{name}_grad")(x, x)
+    backend.gelu(x, "tanh")
+    backend.gelu_grad(x, x, "tanh")
+
+
+def dropout(empty: Empty) -> None:
+    offset = gpu.xp().zeros((), np.int64)
+    for x in (empty(1024, 1024), empty(64, 28, 28, 128).transpose(0, 3, 1, 2)):
+        backend.dropout(x, 0.1, 0, 0)
+        backend.dropout(x, 0.1, 0, offset)
+    backend.random_bits(0, 0, 1 << 20)
+
+
+def softmax(empty: Empty) -> None:
+    """A classifier's 10 classes, attention's rows, the longest one-pass rows, looped ones, the channels of images."""
+    for shape in ((1024, 10), (4096, 1024), (512, 16384), (512, 32768), (128, 131072), (16, 1000, 32, 32)):
+        x = empty(*shape)
+        backend.softmax(x, 1)
+        backend.softmax_grad(x, x, 1)
+    for shape in ((4096, 1024), (512, 32768)):
+        x = empty(*shape)
+        backend.log_softmax(x, 1)
+        backend.log_softmax_grad(x, x, 1)
+
+
+def softmax_xent(empty: Empty) -> None:
+    """The seed nets' 10 classes, vocabularies of 32k and (odd) 50257; with every option once."""
+    one, index = empty(dtype=np.float32), np.int64
+    for rows, classes in ((128, 10), (4096, 32768), (4096, 50257)):
+        z, t, m = empty(rows, classes), empty(rows, dtype=index), empty(rows, dtype=np.float32)
+        backend.softmax_xent(z, t)
+        backend.softmax_xent_grad(one, z, t, m, m, one)
+    z, t, m, weight = empty(32768, 512), empty(32768, dtype=index), empty(32768, dtype=np.float32), empty(512)
+    for reduction, dloss in (("mean", one), ("none", m)):
+        backend.softmax_xent(z, t, weight, 0.1, reduction=reduction)
+        backend.softmax_xent_grad(dloss, z, t, m, m, one, weight, 0.1, reduction=reduction)
+
+
+def matmul(empty: Empty) -> None:
+    x, w, bias = empty(4096, 4096), empty(4096, 4096), empty(4096)
+    few, narrow = empty(16, 4096), empty(10, 64)
+    for precision in ("ieee", "tf32", "tf32x3") if x.dtype == np.float32 else ("ieee",):
+        backend.matmul(x, w.T, bias, "gelu", precision)  # a linear layer, and the gradients of its input and weight
+        backend.matmul(x, w, precision=precision)
+        backend.matmul(x.T, w, precision=precision)
+        backend.matmul(few, w.T, bias, "gelu", precision)
+    backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
+    backend.matmul(empty(128, 64), narrow.T, empty(10))
+    backend.matmul(empty(65536, 784).T, empty(65536, 128))
+    backend.matmul(empty(32, 8, 256, 64), empty(32, 8, 256, 64).swapaxes(-1, -2))
+
+
+def conv2d(empty: Empty) -> None:
+    """The seed CNN at batch 128, two ResNet layers and its strided one, a grouped and a depthwise layer."""
+    for x, w, stride, padding, groups in (
+        ((128, 1, 28, 28), (32, 1, 3, 3), 1, 0, 1),
+        ((128, 32, 13, 13), (64, 32, 3, 3), 1, 0, 1),
+        ((128, 64, 5, 5), (64, 64, 3, 3), 1, 0, 1),
+        ((32, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
+        ((32, 256, 14, 14), (256, 256, 3, 3), 1, 1, 1),
+        ((32, 128, 56, 56), (256, 128, 3, 3), 2, 1, 1),
+        ((32, 256, 14, 14), (256, 32, 3, 3), 1, 1, 8),
+        ((32, 96, 56, 56), (96, 1, 3, 3), 1, 1, 96),
+    ):
+        geometry = (stride, stride), (padding, padding), (1, 1), groups
+        images, weight, bias = empty(*x), empty(*w), empty(w[0])
+        for precision in ("ieee", "tf32", "tf32x3") if images.itemsize == 4 else ("ieee",):
+            y = backend.conv2d(images, weight, bias, *geometry, "relu", precision)
+            backend.conv2d_grad_input(y, weight, x, *geometry, precision)
+            backend.conv2d_grad_weight(y, images, w, *geometry, precision)
+
+
+def pooling(empty: Empty) -> None:
+    """The seed CNN's 2 x 2 windows, ResNet's overlapping ones over a padded image, and a mean over whole images."""
+    for size, channels, kernel, stride, padding in ((26, 32, 2, 2, 0), (112, 64, 3, 2, 1), (7, 2048, 7, 7, 0)):
+        x = empty(32, size, size, channels).transpose(0, 3, 1, 2)
+        geometry = (kernel, kernel), (stride, stride), (padding, padding)
+        y, tap = backend.max_pool2d(x, *geometry)
+        backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
+        backend.max_pool2d_grad(y, tap, x.shape, *geometry)
+        backend.avg_pool2d(x, *geometry)
+        backend.avg_pool2d_grad(y, x.shape, *geometry)
+    backend.avg_pool2d(x, *geometry, count_include_pad=False, divisor_override=2)
+
+
+def reductions(empty: Empty) -> None:
+    """Bias gradients of the seed nets and of a large layer, of images in both memory orders; rows, long and of 10; a
+    whole array, also of a size that fits no tile; an axis in the middle."""
+    for shape in ((128, 128), (8192, 4096)):
+        backend.sum(empty(*shape), (0,))
+    backend.conv2d_grad_bias(empty(128, 26, 26, 32).transpose(0, 3, 1, 2))
+    backend.conv2d_grad_bias(empty(128, 32, 26, 26))
+    for shape in ((8192, 4096), (8192, 10)):
+        backend.sum(empty(*shape), (1,))
+    backend.sum(empty(8192, 4096), (0, 1))
+    backend.sum(empty(1_000_003), (0,))
+    backend.sum(empty(64, 100, 512), (1,))
+
+
+def rows(empty: Empty) -> None:
+    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    xp = gpu.xp()
+    index = xp.empty(64, np.int64)
+    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
+    backend.take_rows(xp.empty(1000, np.int64), index)
+    backend.take_rows(empty(1000, 512), index, wrap=False)
+
+
+def optimizers(empty: Empty) -> None:
+    """The seed MLP's parameters, with numbers and with what changes from step to step in device memory; a parameter at
+    an odd address.
+    """
+    xp = gpu.xp()
+    params = [empty(*shape) for shape in ((128, 784), (128,), (64, 128), (64,), (10, 64), (10,))]
+    state = [xp.empty(p.shape, np.float32) for p in params]
+    odd = [empty(1025)[1:]]
+    odd_state = [xp.empty(1024, np.float32)]
+    one = xp.ones((), np.float32)
+    for lr, step, momentum in ((1e-3, 10, 0.9), (one, xp.ones(3, np.float32), one)):
+        backend.adam_step(params, params, state, state, step, lr)
+        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
+        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
+        backend.adam_step(odd, odd, odd_state, odd_state, step, lr)
+        backend.sgd_step(params, params, None, lr)
+        for first in (True, False):
+            backend.sgd_step(params, params, state, lr, momentum, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
+        backend.sgd_step(odd, odd, None, lr)
+    backend.clip_norm_step(params, 1.0)
+
+
+FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, rows, optimizers)

@@ -1,0 +1,65 @@
+"""Numba-CUDA's share of `python -m tilegrad.kernels.compile`: PTX by NVVM, then code by the ptxas of Triton's wheel."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton
+
+from tilegrad.kernels.compile import launches_numba as shipped_numba
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import numba_kernel as launch_numba
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+
+
+def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Specialisation]]:
+    """(dtype, specialisation) for everything that is launched, each once; all of it is what is shipped."""
+    found: dict[launch_numba.Specialisation, str] = {}
+    with gpu.simulate():
+        for dtype in DTYPES:
+
+            def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
+                return gpu.xp().empty(shape, dtype)
+
+            for family in shipped_numba.FAMILIES:
+                with launch_numba.recording() as specs:
+                    family(empty)
+                for spec in specs:
+                    found.setdefault(spec, str(dtype))
+    return [(dtype, spec) for spec, dtype in found.items()]
+
+
+def row(arch: int, dtype: str, spec: launch_numba.Specialisation) -> dict[str, Any]:
+    """Compile it, and say what became of it. float64 arithmetic in it is an error: it is never meant."""
+    ptx, _ = spec.compile(arch)
+    name = spec.kernel.name.strip("_").removesuffix("_kernel")
+    assert ".f64" not in ptx, f"{name} {dtype}: computes in float64"
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        source.write_text(ptx)
+        # The newer of the two that the wheel carries: it reads the PTX that NVVM writes.
+        command = [triton.knobs.nvidia.ptxas_blackwell.path, "-v", f"-arch=sm_{arch}", "-o", str(cubin), str(source)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        size = cubin.stat().st_size
+    (registers,) = map(int, re.findall(r"Used (\d+) registers", printed))
+    frames = [sum(map(int, each)) for each in re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", printed)]
+    return {
+        "kernel": name,
+        "backend": "numba",
+        "dtype": dtype,
+        "config": f"threads={spec.threads}",
+        "arguments": " ".join(spec.kinds),
+        "default": True,
+        "arch": arch,
+        "registers": registers,
+        "spill_bytes": sum(frames),
+        "shared_bytes": sum(map(int, re.findall(r"(\d+) bytes smem", printed))),
+        "cubin_bytes": size,
+        "tensor_core": "none",
+    }

@@ -1,0 +1,269 @@
+"""Two-dimensional convolution on the CPU, compiled: the register tile run straight over the image, without im2col.
+
+Inside, images are channels-last, so that the taps of one row of a window are one run of memory. With K = KH KW C:
+
+    y   a tile is `rows` pixels of y times `vectors` vectors of its channels; its K terms are KH runs of KW * C
+    dx  for each tap, a tile is `rows` pixels of dy, whose O channels are one run; the sums start from dx itself
+    dw  a tile is `rows` of the K taps times `vectors` vectors of O; a row of pixels is one run. Every thread sums its
+        part of the images, and the parts are added in their order
+
+Served here are float32, groups = 1 and channel counts that whole vectors hold; all else is the reference's. Threads
+share out the images. FLOP: 2 N OH OW K O each.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tilegrad.kernels.activations.cpu import activated
+from tilegrad.kernels.capture.program import contiguous, dense, do, whole
+from tilegrad.kernels.conv2d import reference
+from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu.tile import (
+    BIAS,
+    HELD,
+    LANES,
+    NO_BIAS,
+    NO_SHIFT,
+    ONE_RUN,
+    ZERO,
+    Walk,
+    row_table,
+    tile_shape,
+    tiles,
+    walk_array,
+)
+from tilegrad.kernels.sum.cpu import sum_rows
+from tilegrad.kernels.windows import Pair
+
+
+class _Plan(NamedTuple):
+    """Where things lie in one padded image of x and one of y, in elements, and how the tiles walk through them."""
+
+    pixels_x: np.ndarray  # the first tap of each pixel of y, in x
+    pixels_y: np.ndarray  # each pixel, in y
+    runs: np.ndarray  # the runs of taps that are contiguous in x, from the first tap
+    taps: np.ndarray  # each tap, from the first
+    window: np.ndarray  # each of the K elements of a window, from the first
+    window_dw: np.ndarray  # the row of dw that belongs to it
+    rows: np.ndarray  # the first tap of each row of pixels, in x
+    forward: dict[tuple[int, int], np.ndarray]  # by (start, relu)
+    grad_input: np.ndarray | None  # None where the channels of dx are no whole vectors
+    grad_weight: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    height: int, width: int, channels: int, out_channels: int, kernel: Pair, stride: Pair, dilation: Pair, count: Pair
+) -> _Plan:
+    """The plan of one geometry; height and width are those of the padded image."""
+    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
+    row, column = np.arange(count[0])[:, None], np.arange(count[1])
+    pixels_x = (row * sh * width + column * sw).ravel() * channels
+    pixels = count[0] * count[1]
+    taps = ((np.arange(kh)[:, None] * dh * width + np.arange(kw) * dw) * channels).ravel()
+    window = (taps[:, None] + np.arange(channels)).ravel()
+    joined = dw == 1
+    terms, image_x, image_y = len(window), height * width * channels, pixels * out_channels
+
+    lanes = {n: LANES * tile_shape(n)[1] for n in (channels, out_channels) if n % LANES == 0}
+    forward = grad_weight = grad_input = None
+    if out_channels in lanes:
+        panel = lanes[out_channels]
+        across = {"vectors": panel // LANES, "panels": out_channels // panel, "y_panel": panel}
+        over_pixels = Walk(
+            rows=pixels, run=kw * channels if joined else channels, w_step=panel, **across,
+            y_item=image_y, x_item=image_x, w_panel=terms * panel, bias_panel=panel,
+        )  # fmt: skip
+        forward = {
+            (start, relu): walk_array(over_pixels._replace(start=start, relu=relu))
+            for start in (BIAS, ZERO)
+            for relu in (0, 1)
+        }
+        grad_weight = walk_array(Walk(
+            rows=terms, run=count[1], w_step=out_channels, x_step=sw * channels, **across,
+            y_part=terms * out_channels, x_item=image_x, w_item=image_y, w_panel=panel, start=HELD,
+        ))  # fmt: skip
+    if channels in lanes:
+        panel = lanes[channels]
+        grad_input = walk_array(Walk(
+            vectors=panel // LANES, panels=channels // panel, rows=pixels, run=out_channels, w_step=panel,
+            clear=image_x, y_item=image_x, y_panel=panel, x_item=image_y,
+            w_shift=out_channels * channels, w_panel=out_channels * panel, start=HELD,
+        ))  # fmt: skip
+    return _Plan(
+        row_table(pixels_x),
+        row_table(np.arange(pixels) * out_channels),
+        (taps.reshape(kh, kw)[:, 0] if joined else taps).astype(np.intp),
+        taps.astype(np.intp),
+        row_table(window),
+        row_table(np.arange(terms) * out_channels),
+        (row.ravel() * sh * width * channels).astype(np.intp),
+        forward,
+        grad_input,
+        grad_weight,
+    )
+
+
+def conv2d(
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    activation: str | None = None,
+    precision: str = "ieee",
+) -> np.ndarray:
+    """conv2d.reference.conv2d; bias and ReLU are applied while the sums are in registers.
+
+    Traffic: reads x and w once (w again from the cache for every tile), writes 4 N O OH OW bytes.
+    """
+    _, s = reference.check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
+    if not _served(x, s, s.out_channels):
+        options = stride, padding, dilation, groups
+        if x.dtype != np.float32:
+            return whole(reference.conv2d, x, w, bias, *options, activation, precision)
+        return activated(whole(reference.conv2d, x, w, bias, *options, None, precision), activation)
+    width = tile_shape(s.out_channels)[1] * LANES
+    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
+    # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
+    panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
+    y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
+    threads.share(
+        tiles,
+        *(s.images, s.images),
+        *(t.forward[ZERO if bias is None else BIAS, int(activation == "relu")], y.reshape(-1), t.pixels_y, NO_SHIFT),
+        *(x_padded.reshape(-1), t.pixels_x, t.runs),
+        *(panels.reshape(-1), NO_BIAS if bias is None else contiguous(bias)),
+    )
+    y = y.transpose(0, 3, 1, 2)
+    return y if activation == "relu" else activated(y, activation)
+
+
+def conv2d_grad_input(
+    dy: np.ndarray,
+    w: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    precision: str = "ieee",
+) -> np.ndarray:
+    """conv2d.reference.conv2d_grad_input, without the gradient of the columns.
+
+    Traffic: reads dy and w once (again from the cache for every tap), writes 4 N C H W bytes.
+    """
+    _, s = reference.check_grad_input(dy, w, x_shape, stride, padding, dilation, groups, precision)
+    if not _served(dy, s, s.in_channels):
+        return whole(reference.conv2d_grad_input, dy, w, x_shape, stride, padding, dilation, groups, precision)
+    width = tile_shape(s.in_channels)[1] * LANES
+    t = _plan_of(s)
+    (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
+    # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
+    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(3, 4, 1, 0, 2))
+    dx = buffers.empty((s.images, height + 2 * ph, image_width + 2 * pw, s.in_channels), np.float32)
+    threads.share(
+        tiles,
+        *(s.images, s.images),
+        *(t.grad_input, dx.reshape(-1), t.pixels_x, t.taps),
+        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), t.pixels_y, ONE_RUN),
+        *(panels.reshape(-1), NO_BIAS),
+    )
+    if ph or pw:
+        inner = buffers.empty((s.images, height, image_width, s.in_channels), np.float32)
+        do(np.copyto, inner, dx[:, ph : ph + height, pw : pw + image_width])
+        dx = inner
+    return dx.transpose(0, 3, 1, 2)
+
+
+def conv2d_grad_weight(
+    dy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    precision: str = "ieee",
+) -> np.ndarray:
+    """conv2d.reference.conv2d_grad_weight, without the columns.
+
+    Traffic: reads dy and x once (again from the cache for every tile), writes 4 K O bytes a thread.
+    """
+    _, s = reference.check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
+    if not _served(x, s, s.out_channels):
+        return whole(reference.conv2d_grad_weight, dy, x, w_shape, stride, padding, dilation, groups, precision)
+    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
+    parts = np.empty((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
+    do(np.ndarray.fill, parts, 0)
+    threads.share(
+        tiles,
+        *(s.images, s.images),
+        *(t.grad_weight, parts.reshape(-1), t.window_dw, NO_SHIFT),
+        *(x_padded.reshape(-1), t.window, t.rows),
+        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS),
+    )
+    dw = _summed(parts).reshape(*s.windows.kernel, s.in_channels, s.out_channels)
+    return dense(dw.transpose(3, 2, 0, 1))
+
+
+def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
+    """conv2d.reference.conv2d_grad_bias, an image at a time.
+
+    Traffic: reads 4 N O OH OW bytes once.
+    """
+    if dy.ndim != 4 or dy.dtype != np.float32 or not dy.size:
+        return whole(reference.conv2d_grad_bias, dy)
+    n, channels, height, width = dy.shape
+    sums = np.empty((n, channels), np.float32)
+    threads.share(
+        sum_rows,
+        n if dy.nbytes > threads.WORTH_SHARING else 1,
+        n,
+        contiguous(dy.transpose(0, 2, 3, 1)).reshape(n, height * width, channels),
+        sums,
+    )
+    return _summed(sums)
+
+
+def _summed(parts: np.ndarray) -> np.ndarray:
+    """The sum over the first dimension, in its order."""
+    if len(parts) == 1:
+        return parts[0]
+    total = np.empty(parts.shape[1:], parts.dtype)
+    do(np.add.reduce, parts, 0, None, total)
+    return total
+
+
+def _served(x: np.ndarray, s: Any, channels: int) -> bool:
+    return x.dtype == np.float32 and s.groups == 1 and channels % LANES == 0 and s.images > 0 and s.window_size > 0
+
+
+def _plan_of(s: Any) -> _Plan:
+    w = s.windows
+    height, width = (size + 2 * padding for size, padding in zip(w.image, w.padding, strict=True))
+    return _plan(height, width, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
+
+
+def _padded(x: np.ndarray, s: Any) -> np.ndarray:
+    """x (N, H, W, C) with its zeros around it: itself where there are none."""
+    ph, pw = s.windows.padding
+    if not (ph or pw):
+        return x
+    n, height, width, channels = x.shape
+    padded = buffers.empty((n, height + 2 * ph, width + 2 * pw, channels), x.dtype)
+    do(_pad, padded, x, ph, pw)
+    return padded
+
+
+def _pad(padded: np.ndarray, x: np.ndarray, ph: int, pw: int) -> None:
+    height, width = x.shape[1:3]
+    padded[:, :ph] = padded[:, ph + height :] = 0
+    padded[:, :, :pw] = padded[:, :, pw + width :] = 0
+    padded[:, ph : ph + height, pw : pw + width] = x

@@ -1,0 +1,291 @@
+"""The register tile: the one inner loop of every matrix product and convolution on the CPU.
+
+    y[p, :] = start[p, :] + sum over runs s and steps k of  x[x_at[p] + run_at[s] + k * x_step] * w[j, :]
+
+for `rows` rows p of `vectors` vectors each, w moving on by w_step a term j = s * run + k. The rows * vectors sums live
+in vector registers from the first term to the last; a term costs `vectors` loads of w, `rows` broadcast loads of x and
+rows * vectors fused multiply-adds. That is the scheme of Goto & van de Geijn ("Anatomy of high-performance matrix
+multiplication", ACM TOMS 2008); the table of row offsets makes it a direct convolution without im2col.
+
+`tiles` runs the tile along a `Walk`, a nest of loops whose steps are numbers. One loop nest serves all products and
+convolutions because its three tiles are what takes long to compile: every kernel that had loops and tiles of its own,
+for every type of array, cost 1.0 to 1.6 seconds of a first use.
+
+NumPy's sgemm cannot take its rows from a table, and LLVM does not keep a block of sums in registers by itself, so the
+tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core with AVX-512 and 96 GFLOP/s of sgemm:
+
+    | form                                                          | GFLOP/s |
+    | Numba loops over four pixels, eight terms unrolled            |    36   |
+    | sgemm on im2col's (15488, 288) @ (288, 64), copying not counted |  54   |
+    | this tile, 6 rows x 4 vectors of 16                           |   103   |
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.team import share
+
+
+def _vector_unit() -> tuple[int, int, dict[int, int]]:
+    """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2 and 4 vectors.
+
+    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. Three vectors are left out:
+    few nets have 48 channels.
+    """
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 4, {1: 12, 2: 12, 4: 6}  # 32 registers
+    if features.get("avx2"):
+        return 8, 2, {1: 12, 2: 6, 4: 2}  # 16 registers
+    return 4, 4, {1: 8, 2: 8, 4: 4}
+
+
+LANES, WIDEST, ROWS = _vector_unit()
+_ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
+ROW_BLOCK = math.lcm(*ROWS.values())  # rows that tiles of any shape fill exactly
+
+HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
+ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
+NO_BIAS = np.zeros(WIDEST * LANES, np.float32)
+
+
+def tile_shape(columns: int) -> tuple[int, int]:
+    """(rows, vectors) of the tiles for a matrix of that many columns, a multiple of LANES."""
+    vectors = next(v for v in (4, 2, 1) if v <= WIDEST and columns // LANES % v == 0)
+    return ROWS[vectors], vectors
+
+
+_f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+_vector = ir.VectorType(_f32, LANES)
+_bytes = ir.IntType(8).as_pointer()
+
+
+@intrinsic(prefer_literal=True)
+def register_tile(
+    context: Any,
+    rows: Any,
+    vectors: Any,
+    y: Any,
+    y_at: Any,
+    y_base: Any,
+    first: Any,
+    x: Any,
+    x_at: Any,
+    x_base: Any,
+    run_at: Any,
+    run: Any,
+    x_step: Any,
+    w: Any,
+    w_base: Any,
+    w_step: Any,
+    ahead: Any,
+    bias: Any,
+    bias_base: Any,
+    start: Any,
+    relu: Any,
+) -> Any:
+    """One tile (see the module), to be called from njit code with literal `rows` and `vectors`.
+
+    y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
+    y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows stand from `first` on
+    run_at, run    intp, where each run of x begins from its row's offset; terms a run
+    ahead          memory of w, so far ahead of each term, is fetched into the first cache: one line a term
+    start          where y starts from: HELD, what it holds; BIAS, bias[bias_base:], the same for all rows; ZERO
+    relu           whether negative sums are written as 0 (NaN stays)
+
+    Rows may repeat: all are read before any is written, so that a repeated row is just written twice.
+    No bounds are checked.
+    """
+    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    index = types.intp
+    sig = types.void(
+        *(rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index),
+        *(w, index, index, index, bias, index, index, index),
+    )
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step = args[2:12]
+        w, w_base, w_step, ahead, bias, bias_base, start, relu = args[12:]
+
+        def pointer(position: int, value: ir.Value) -> ir.Value:
+            return context.make_array(sig.args[position])(context, b, value).data
+
+        runs = b.extract_value(context.make_array(sig.args[9])(context, b, run_at).shape, 0)
+        y, y_at, x, x_at, run_at, w, bias = (
+            pointer(i, v) for i, v in ((2, y), (3, y_at), (6, x), (7, x_at), (9, run_at), (12, w), (16, bias))
+        )
+        fetch = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(ir.VoidType(), [_bytes, _i32, _i32, _i32]), "llvm.prefetch.p0"
+        )
+        fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fma.v{LANES}f32")
+
+        def load(at: ir.Value, v: int) -> ir.Value:
+            place = b.bitcast(b.gep(at, [_i64(v * LANES)]), _vector.as_pointer())
+            return b.load(place, align=4)
+
+        def broadcast(scalar: ir.Value) -> ir.Value:
+            undefined = ir.Constant(_vector, ir.Undefined)
+            first = b.insert_element(undefined, scalar, _i32(0))
+            return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_i32, LANES), [0] * LANES))
+
+        y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
+        x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
+        # Stack slots that are only loaded and stored: LLVM turns them into registers.
+        sums = [[cgutils.alloca_once(b, _vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+        places = [(p, v) for p in range(n_rows) for v in range(n_vectors)]
+
+        zero = ir.Constant(_vector, [0.0] * LANES)
+        for p, v in places:
+            b.store(zero, sums[p][v])
+        with b.if_then(b.icmp_signed("==", start, _i64(HELD))):
+            for p, v in places:
+                b.store(load(y_rows[p], v), sums[p][v])
+        with b.if_then(b.icmp_signed("==", start, _i64(BIAS))):
+            row = b.gep(bias, [bias_base])
+            for v in range(n_vectors):
+                value = load(row, v)
+                for p in range(n_rows):
+                    b.store(value, sums[p][v])
+
+        term = cgutils.alloca_once_value(b, b.gep(w, [w_base]))
+        with cgutils.for_range(b, runs) as of_run:
+            begin = b.load(b.gep(run_at, [of_run.index]))
+            x_runs = [b.gep(row, [begin]) for row in x_rows]
+            with cgutils.for_range(b, run) as of_step:
+                step = b.mul(of_step.index, x_step)
+                here = b.load(term)
+                b.call(fetch, [b.bitcast(b.gep(here, [ahead]), _bytes), _i32(0), _i32(3), _i32(1)])
+                factors = [load(here, v) for v in range(n_vectors)]
+                for p in range(n_rows):
+                    value = broadcast(b.load(b.gep(x_runs[p], [step])))
+                    for v in range(n_vectors):
+                        b.store(b.call(fma, [value, factors[v], b.load(sums[p][v])]), sums[p][v])
+                b.store(b.gep(here, [w_step]), term)
+
+        with b.if_then(b.icmp_signed("!=", relu, _i64(0))):
+            for p, v in places:
+                value = b.load(sums[p][v])
+                b.store(b.select(b.fcmp_ordered("<", value, zero), zero, value), sums[p][v])
+        for p, v in places:
+            place = b.bitcast(b.gep(y_rows[p], [_i64(v * LANES)]), _vector.as_pointer())
+            b.store(b.load(sums[p][v]), place, align=4)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+class Walk(NamedTuple):
+    """The tiles of one call of `tiles`, and how far apart they lie, in elements.
+
+        for each item n, shift s, panel i and tile of rows p, in this order:
+            y begins at  n y_item + part y_part + shift_at[s] + i y_panel + y_base,  its rows at y_at[p] from there
+            x begins at  n x_item + x_base,  its rows at x_at[p] from there, and from each row its runs at run_at
+            w begins at  (n w_item + s w_shift + i w_panel) + w_base
+
+    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all; and so of the panels.
+    """
+
+    vectors: int  # a tile's width; the rows that go with it are ROWS[vectors]
+    panels: int
+    rows: int
+    run: int  # terms a run
+    w_step: int
+    x_step: int = 1
+    item_rows: int = 0
+    total_rows: int = -1  # -1: `rows`
+    item_panels: int = 0
+    total_panels: int = -1  # -1: `panels`
+    fetch: int = 0  # how far behind w's panel lies the one that comes next, if it is not in the caches yet
+    clear: int = 0  # elements of y from n y_item on that are zeroed first
+    y_item: int = 0
+    y_part: int = 0
+    y_panel: int = 0
+    y_base: int = 0
+    x_item: int = 0
+    x_base: int = 0
+    w_item: int = 0
+    w_shift: int = 0
+    w_panel: int = 0
+    w_base: int = 0
+    bias_panel: int = 0
+    bias_base: int = 0
+    start: int = ZERO
+    relu: int = 0
+
+
+NO_SHIFT = np.zeros(1, np.intp)  # shift_at of a walk without shifts
+_WALK = np.dtype([(name, np.int64) for name in Walk._fields])
+
+
+def walk_array(*walks: Walk) -> np.ndarray:
+    """Walks as `tiles` takes them: an array of records, gone along one after the other for every item."""
+    whole = [w if w.total_rows >= 0 else w._replace(total_rows=w.rows) for w in walks]
+    return np.array([w if w.total_panels >= 0 else w._replace(total_panels=w.panels) for w in whole], _WALK)
+
+
+def row_table(offsets: np.ndarray) -> np.ndarray:
+    """Offsets of rows as `tiles` takes them: the last repeated, so that a tile may begin at any row."""
+    return np.pad(offsets, (0, max(ROWS.values())), mode="edge").astype(np.intp)
+
+
+@njit(nogil=True, cache=True)
+def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part, team):
+    """All tiles of items begin to stop.
+
+    walks          what walk_array gave
+    y, x, w, bias  float32, one-dimensional and contiguous
+    y_at, x_at     what row_table gave
+    shift_at, run_at  intp
+    """
+    if team:
+        share(begin, stop, part, team)
+        return
+    for n in range(begin, stop):
+        for k in range(len(walks)):
+            walk = walks[k]
+            first = n * walk.item_rows
+            last = min(first + walk.rows, walk.total_rows)
+            first_panel = n * walk.item_panels
+            last_panel = min(first_panel + walk.panels, walk.total_panels)
+            x_begin = n * walk.x_item + walk.x_base
+            y_begin = n * walk.y_item + part * walk.y_part + walk.y_base
+            for j in range(y_begin, y_begin + walk.clear):
+                y[j] = 0
+            for s in range(len(shift_at)):
+                for i in range(first_panel, last_panel):
+                    y_panel = y_begin + shift_at[s] + i * walk.y_panel
+                    panel = n * walk.w_item + s * walk.w_shift + i * walk.w_panel + walk.w_base
+                    above = i * walk.bias_panel + walk.bias_base
+                    if walk.vectors == 4:
+                        for p in range(first, last, _ROWS_4):
+                            line = (p - first) // _ROWS_4  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 4 else 0
+                            register_tile(
+                                _ROWS_4, 4, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip
+                    elif walk.vectors == 2:
+                        for p in range(first, last, _ROWS_2):
+                            line = (p - first) // _ROWS_2  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 2 else 0
+                            register_tile(
+                                _ROWS_2, 2, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip
+                    else:
+                        for p in range(first, last, _ROWS_1):
+                            line = (p - first) // _ROWS_1  # tile by tile, a vector of every row of the next panel
+                            ahead = walk.fetch + line * LANES if walk.fetch and line < 1 else 0
+                            register_tile(
+                                _ROWS_1, 1, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
+                            )  # fmt: skip

@@ -1,0 +1,96 @@
+"""Faults in what a kernel was given, such as a label that no class has: found on the device, raised on the host later.
+
+A check that the host waits for would stop the stream at every step. So a kernel that meets a fault goes on with NaN and
+notes it in a *slot* of device memory; whatever makes the host wait anyway (reading a loss) asks `raise_pending` after
+it. What a slot is for, the error that it stands for and what the host knew at the launch, is kept by the host: one slot
+for each such set of facts, used again by every launch that shares them.
+
+    slot = watch(label_error, "softmax_xent", 10, -100)     a device array of one int64, to be given to the kernel
+    ...                                                     the kernel: atomic_min(slot, row << 32 | value + 2**31)
+    raise_pending()                                         raise label_error("softmax_xent", 10, -100, row, value)
+
+The least row of a slot is the one that is told, however many launches found one since the last check; of several slots
+the one watched first in this process. All are cleared. Both are so on every run: a minimum does not depend on order.
+
+A note is 64 bits: a row below 2^31 - 1, and a value of 32 bits, beyond which it is told as the nearest that is one.
+
+Launches and checks must be on one stream, or in order by events. A slot's memory must exist before a stream is
+captured: launch once before, as for compiling. A replayed graph launches what nobody watches: say `expect` after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.capture import graph
+from tilegrad.kernels.device import gpu
+
+_CLEAR = 2**63 - 1
+_SLOTS = 512  # in one block of memory
+_WORDS = 2  # from slot to slot: 16 bytes, so that every slot has the alignment that kernels are compiled for
+
+Watched = tuple[Any, ...]  # (error, *facts)
+
+
+class _Block:
+    """Device memory for some slots."""
+
+    def __init__(self, xp: ModuleType) -> None:
+        self.memory = xp.full((_SLOTS, _WORDS), _CLEAR, np.int64)
+        self.watched: list[Watched] = []
+
+
+_blocks: dict[ModuleType, list[_Block]] = {}  # by array library: a simulated device has a memory of its own
+_slots: dict[tuple[Any, ...], Any] = {}
+_pending = False
+
+
+def watch(error: Callable[..., Exception], *facts: Any) -> Any:
+    """The slot, an int64 device array (1,), for a launch whose fault (row, value) is error(*facts, row, value)."""
+    global _pending
+    _pending = True
+    xp = gpu.xp()
+    slot = _slots.get((xp, error, *facts))
+    return _new_slot(xp, (error, *facts)) if slot is None else slot
+
+
+def expect() -> None:
+    """Have the next `raise_pending` look, though no launch was watched: after the replay of a captured graph."""
+    global _pending
+    _pending = True
+
+
+def raise_pending() -> None:
+    """Raise the error of a fault noted since the last check. Waits for the current stream, if there is what to check.
+
+    Costs nothing where no kernel that can fault was launched since.
+    """
+    global _pending
+    if not _pending:
+        return
+    _pending = False
+    found: list[tuple[Watched, int]] = []
+    for block in _blocks.get(gpu.xp(), ()):
+        notes = block.memory[: len(block.watched)].get()[:, 0].tolist()
+        faults = [(watched, note) for watched, note in zip(block.watched, notes, strict=True) if note != _CLEAR]
+        if faults:
+            block.memory.fill(_CLEAR)
+            found += faults
+    if found:
+        (error, *facts), note = found[0]
+        raise error(*facts, note >> 32, (note & 0xFFFFFFFF) - 2**31)
+
+
+def _new_slot(xp: ModuleType, watched: Watched) -> Any:
+    blocks = _blocks.setdefault(xp, [])
+    if not blocks or len(blocks[-1].watched) == _SLOTS:
+        with graph.aside():  # cleared now, and not at every launch
+            blocks.append(_Block(xp))
+    block = blocks[-1]
+    slot = _slots[(xp, *watched)] = block.memory[len(block.watched), :1]
+    block.watched.append(watched)
+    return slot

@@ -1,0 +1,135 @@
+"""Compiling and launching Numba-CUDA kernels. The only file that knows how.
+
+A kernel is a `@kernel` function, called with grid and block (each up to three axes, x first) and its arguments:
+
+    @kernel
+    def _scale_kernel(x, y, factor):
+        i = cuda.grid(1)
+        if i < x.size:
+            y[i] = factor * x[i]
+
+    _scale_kernel((cdiv(n, 256),), (256,), x, y, 0.5)
+
+An argument is an array of the device (any strides), an int (int64) or a float (float32). What is known when a kernel is
+made - tile sizes, an activation, a reduction - is a variable of the function around it, so that it is compiled in:
+
+    @functools.cache
+    def _tile_kernel(size): ... @kernel ... return _kernel
+
+What becomes of the call, as in launch.py:
+
+    on a GPU     Numba compiles to PTX for the card, the driver compiles that, and it is launched through CuPy: none of
+                 Numba's own launcher, which synchronises the stream for every array and costs 88 us
+    simulated    NUMBA_ENABLE_CUDASIM=1: the kernel runs as Python on host memory, an OS thread for each of its threads
+    recorded     within `recording()`: the specialisation is noted and nothing runs
+
+A kernel is compiled for each combination of dtype, axes and contiguity (C or any) of its arrays. Numba passes an array
+as 5 + 2 ndim words of 8 bytes: meminfo, parent (null here), elements, itemsize, address, shape, strides in bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import driver
+from tilegrad.kernels.launch import numba_target as simt
+from tilegrad.kernels.system.modes import Block
+
+if simt.SIMULATED:
+    from tilegrad.kernels.simulate import numba_simulator as cudasim
+
+Axes = tuple[int, ...]
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+class Specialisation(NamedTuple):
+    """What one compilation depends on."""
+
+    kernel: Kernel
+    kinds: tuple[str, ...]  # of the arguments, as simt.compile_ptx takes them
+    threads: int  # of a block
+
+    def compile(self, arch: int) -> tuple[str, str]:
+        """(PTX, name of its entry) for that compute capability. Needs no GPU."""
+        return simt.compile_ptx(self.kernel.function, self.kinds, arch)
+
+
+class Kernel:
+    """A Numba-CUDA kernel that launches itself; made by `@kernel`."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+        self._loaded: dict[Any, driver.Function] = {}
+        self._simulated: Any = None
+
+    def __call__(self, grid: Axes, block: Axes, *args: Any) -> None:
+        """Launch; a grid with a 0 launches nothing.
+
+        Raises TypeError for what cannot be an argument, ValueError for a grid that no GPU takes.
+        """
+        if 0 in grid:
+            return
+        if len(grid) > 1 or grid[0] >> 31:
+            driver.check_grid(self.name, grid)
+        if _recorder is None and simt.SIMULATED:
+            self._simulated = self._simulated or simt.cuda.jit(self.function)
+            cudasim.run(self.name, self._simulated, grid, block, args)
+            return
+        kinds: list[str] = []
+        values: list[int | float] = []
+        for a in args:
+            if type(a) is int:
+                kinds.append("int64")
+                values.append(a)
+            elif type(a) is float:
+                kinds.append("float32")
+                values.append(a)
+            elif hasattr(a, "dtype") and hasattr(a, "data"):
+                kinds.append(simt.kind_of(a))
+                values += (0, 0, a.size, a.itemsize, a.data.ptr, *a.shape, *a.strides)
+            else:
+                raise TypeError(
+                    f"{self.name}: an argument is a {type(a).__name__}; expected an array, an int or a float"
+                )
+        x, y, z = (*block, 1, 1)[:3]
+        if _recorder is not None:
+            _recorder.append(Specialisation(self, tuple(kinds), x * y * z))
+            return
+        key = (driver.device(), *kinds)
+        function = self._loaded.get(key)
+        if function is None:
+            ptx, name = simt.compile_ptx(self.function, kinds, gpu.capability())
+            formats = "".join(map(_formats, kinds))
+            function = self._loaded[key] = driver.Function(ptx.encode(), name, formats, 0)
+        function.launch(grid, (x, y, z), *values)
+
+
+kernel = Kernel  # as a decorator
+
+
+def _formats(kind: str) -> str:
+    """The parameters of an argument of that kind, in the letters of `struct`."""
+    return {"int64": "q", "float32": "f"}.get(kind) or "q" * simt.fields(kind)
+
+
+_recorder: list[Specialisation] | None = None
+
+
+def recording() -> Block:
+    """Launches within the block are noted in the list it gives instead of being run."""
+    specs = list[Specialisation]()
+    return Block((sys.modules[__name__], "_recorder", specs), gives=specs)
+
+
+def is_recording() -> bool:
+    """Whether launches are noted, not run."""
+    return _recorder is not None

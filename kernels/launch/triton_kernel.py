@@ -1,0 +1,240 @@
+"""Compiling and launching Triton kernels, without torch. The only file that knows how.
+
+A kernel is a `@kernel` function, called with its grid, its arguments in order, and its constexprs by name:
+
+    @kernel
+    def _scale_kernel(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr): ...
+
+    _scale_kernel((cdiv(n, 1024),), x, y, n, 0.5, BLOCK=1024, num_warps=4)
+
+What becomes of the call depends on where the arrays are:
+
+    on a GPU     the specialisation is compiled (Triton keeps it on disk: TRITON_CACHE_DIR), loaded and launched through
+                 CuPy on its current stream. Safe under stream capture once a specialisation has been launched before
+    simulated    TRITON_INTERPRET=1: Triton's interpreter runs every program on host memory, then the guards around
+                 the arrays are checked
+    recorded     within `recording()`: the specialisation is noted and nothing runs, for compiling ahead of time
+
+Specialisation, all of it (Triton's own launcher decides the same things out of sight). An argument is
+
+    an array     a pointer to its dtype; whether it is 16-byte aligned is part of the key: only then loads vectorise
+    None         a constexpr, so that `if bias_ptr is not None` is decided at compile time
+    an int       1 is a constexpr (a stride of 1 is what makes loads coalesce); otherwise i32, or i64 where a tile
+                 beyond it does not fit 32 bits (addresses.py), and whether 16 divides it is part of the key
+    a float      fp32, never part of the key
+
+The kernel's parameters are its non-constexpr arguments in order, then two pointers to scratch memory that no kernel
+here uses: the same in Triton 3.6 and 3.9.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import addresses, driver
+from tilegrad.kernels.system.modes import Block
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+if INTERPRETED:
+    from tilegrad.kernels.simulate import triton_interpreter as interpreter
+
+_ALIGNED = 16  # bytes, and what an int is divisible by: the widest load of a thread
+_DIVISIBLE = [["tt.divisibility", _ALIGNED]]
+_TYPES = {
+    np.dtype(np.float16): "*fp16",
+    bfloat16: "*bf16",
+    np.dtype(np.float32): "*fp32",
+    np.dtype(np.float64): "*fp64",
+    np.dtype(np.uint8): "*u8",
+    np.dtype(np.bool_): "*i1",
+    np.dtype(np.int32): "*i32",
+    np.dtype(np.uint32): "*u32",
+    np.dtype(np.int64): "*i64",
+    np.dtype(np.uint64): "*u64",
+}
+# By the dtype's char, which is hashed faster than a dtype; "/16" marks what 16 divides.
+_POINTER = {dtype.char: name for dtype, name in _TYPES.items()}
+_ALIGNED_POINTER = {char: f"{name}/16" for char, name in _POINTER.items()}
+_FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}  # of `struct`; pointers are "P"
+_REMEMBERED = 4096  # combinations of sizes, for each kernel
+
+Grid = tuple[int, ...]
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+class Specialisation(NamedTuple):
+    """What one compilation depends on."""
+
+    kernel: Kernel
+    key: tuple[Any, ...]  # the kind of each runtime argument: None, 1, or its type, with "/16" where 16 divides it
+    constexprs: tuple[tuple[str, Any], ...]
+    num_warps: int
+    num_stages: int
+    default: bool = True  # not one of the alternatives that only autotuning would try
+
+    def compile(self, arch: int) -> CompiledKernel:
+        """For that compute capability (90 is 9.0); from Triton's cache on disk where it is there. Needs no GPU."""
+        names = self.kernel.arguments
+        every = self.kernel.jit.arg_names
+        signature = dict.fromkeys(every, "constexpr")
+        constants = {(every.index(name),): value for name, value in self.constexprs}
+        attributes = {}
+        for name, kind in zip(names, self.key, strict=True):
+            place = (every.index(name),)
+            if kind is None or kind == 1:
+                constants[place] = kind
+                continue
+            signature[name], _, divisible = kind.partition("/")
+            if divisible:
+                attributes[place] = _DIVISIBLE
+        source = ASTSource(self.kernel.jit, signature, constants, attributes)
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+class Kernel:
+    """A Triton kernel that launches itself; made by `@kernel`.
+
+    Its arguments come in this order: pointers (each named `..._ptr`), then numbers, then constexprs.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.jit = triton.jit(function)
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+        parameters = inspect.signature(function).parameters.values()
+        self.arguments = tuple(p.name for p in parameters if "constexpr" not in str(p.annotation))
+        pointers = [name.endswith("_ptr") for name in self.arguments]
+        assert pointers == sorted(pointers, reverse=True), f"{self.name}: expected all pointers (..._ptr) first"
+        self._pointers = sum(pointers)
+        self._number_types: tuple[type, ...] | None = None
+        self._numbers: dict[tuple[int | float, ...], tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+        self._loaded: dict[Any, _Loaded] = {}
+
+    def __call__(self, grid: Grid, *args: Any, num_warps: int = 4, num_stages: int = 3, **constexprs: Any) -> None:
+        """Launch `grid` programs (up to three axes); a grid with a 0 launches nothing.
+
+        Raises TypeError for arguments that the kernel does not take or a dtype that no kernel takes, ValueError for a
+        grid that no GPU takes.
+        """
+        if len(args) != len(self.arguments):
+            raise TypeError(f"{self.name}: got {len(args)} arguments; expected {', '.join(self.arguments)}")
+        if 0 in grid:
+            return
+        if len(grid) > 1 or grid[0] >> 31:
+            driver.check_grid(self.name, grid)
+        if INTERPRETED and _recorder is None:
+            interpreter.run(self.name, self.jit, grid, args, constexprs)
+            return
+
+        # This is what an eager launch costs on the host (bench/launch.py): no more than it takes.
+        addresses, kinds = [], []
+        for a in args[: self._pointers]:
+            if a is None:
+                kinds.append(None)
+                continue
+            address = a.data.ptr
+            addresses.append(address)
+            try:
+                kinds.append((_POINTER if address % _ALIGNED else _ALIGNED_POINTER)[a.dtype.char])
+            except KeyError:
+                expected = ", ".join(map(str, _TYPES))
+                raise TypeError(f"{self.name}: an array is {a.dtype}; expected one of {expected}") from None
+        numbers = args[self._pointers :]
+        number_kinds, values = self._numbers.get(numbers) or self._specialise(numbers)
+
+        if _recorder is not None:
+            key = (*kinds, *number_kinds)
+            spec = Specialisation(self, key, (*constexprs.items(),), num_warps, num_stages, not _alternatives)
+            _recorder.append(spec)
+            return
+        key = (driver.device(), *kinds, number_kinds, num_warps, num_stages, *constexprs.items())
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            spec = Specialisation(self, (*kinds, *number_kinds), (*constexprs.items(),), num_warps, num_stages)
+            loaded = self._loaded[key] = _Loaded(spec)
+        loaded.launch(grid, loaded.block, *addresses, *values, 0, 0)
+
+    def _specialise(self, numbers: tuple[int | float, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """(the kind of each number, the values to pass), remembered: training launches with the same few sizes."""
+        # 2 and 2.0 are one key but two kinds: an argument is always the one or the other.
+        types = self._number_types = self._number_types or tuple(map(type, numbers))
+        if types != tuple(map(type, numbers)):
+            found, expected = ([t.__name__ for t in each] for each in (map(type, numbers), types))
+            raise TypeError(f"{self.name}: numbers are {found}; expected {expected} as before")
+        kinds: list[Any] = []
+        values: list[int | float] = []
+        for name, number in zip(self.arguments[self._pointers :], numbers, strict=True):
+            if type(number) is float:
+                kinds.append("fp32")
+            elif type(number) is not int:
+                raise TypeError(f"{self.name}: {name} is a {type(number).__name__}; expected an int or a float")
+            elif number == 1:
+                kinds.append(1)
+                continue
+            else:
+                width = "i32" if addresses.fits(number) else "i64"
+                kinds.append(width if number % _ALIGNED else f"{width}/16")
+            values.append(number)
+        if len(self._numbers) >= _REMEMBERED:
+            self._numbers.clear()
+        self._numbers[numbers] = found = tuple(kinds), tuple(values)
+        return found
+
+
+kernel = Kernel  # as a decorator
+
+
+class _Loaded:
+    """A specialisation on the current GPU."""
+
+    def __init__(self, spec: Specialisation) -> None:
+        compiled = spec.compile(gpu.capability())
+        scratch = compiled.metadata.global_scratch_size, compiled.metadata.profile_scratch_size
+        assert scratch == (0, 0), f"{spec.kernel.name}: wants {scratch} bytes of scratch memory; none is given"
+        passed = (kind.partition("/")[0] for kind in spec.key if kind is not None and kind != 1)
+        formats = ["P" if kind[0] == "*" else _FORMATS[kind] for kind in passed]
+        code, name, shared = compiled.asm["cubin"], compiled.metadata.name, compiled.metadata.shared
+        self.launch = driver.Function(code, name, [*formats, "P", "P"], shared).launch
+        self.block = 32 * compiled.metadata.num_warps, 1, 1
+
+
+def architecture() -> int:
+    """The compute capability that launches are for: of the GPU, or of what is simulated or recorded for."""
+    return _recorded_for if gpu.is_simulated() else gpu.capability()
+
+
+_recorder: list[Specialisation] | None = None
+_recorded_for = 90
+_alternatives = False
+
+
+def recording(arch: int = 90) -> Block:
+    """Launches within the block are noted in the list it gives, as for that architecture, instead of being run."""
+    here, specs = sys.modules[__name__], list[Specialisation]()
+    return Block((here, "_recorded_for", arch), (here, "_recorder", specs), gives=specs)
+
+
+def is_recording() -> bool:
+    """Whether launches are noted, not run."""
+    return _recorder is not None
+
+
+def alternatives() -> Block:
+    """Launches recorded within the block are not the shipped defaults."""
+    return Block((sys.modules[__name__], "_alternatives", True))

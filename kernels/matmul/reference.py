@@ -1,0 +1,77 @@
+"""Matrix multiplication on NumPy: the specification."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation
+from tilegrad.kernels.checks import PRECISIONS, accumulator, float_dtype, one_of
+
+
+def matmul(
+    a: np.ndarray,
+    b: np.ndarray,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    precision: str = "ieee",
+) -> np.ndarray:
+    """Matrix product over the last two axes, with bias and activation in the epilogue.
+
+        y[..., m, n] = activation(sum over k of a[..., m, k] * b[..., k, n] + bias[n])
+
+    a           (..., M, K) float16 | bfloat16 | float32 | float64, any strides; transpose by view
+    b           (..., K, N) of a's dtype; the leading axes of a and b broadcast by NumPy's rules
+    bias        (N,) of a's dtype, or None
+    activation  a name of ACTIVATIONS, or None
+    precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
+                always computes "ieee"
+    ->          y (..., M, N) of a's dtype; 16-bit types are accumulated in float32. K = 0 gives activation(bias)
+
+    Traffic: reads (M K + K N) * itemsize a matrix at least once, writes M N * itemsize.
+    Raises ValueError for shapes, activation and precision, TypeError for dtypes.
+    """
+    check_matmul(a, b, bias, activation, precision)
+    return unchecked_matmul(a, b, bias, activation)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
+def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+    """matmul of arguments that passed check_matmul."""
+    dtype, accumulate = a.dtype, accumulator(a.dtype)
+    k, n = b.shape[-2:]
+    a, b = a.astype(accumulate, copy=False), b.astype(accumulate, copy=False)
+    if b.ndim == 2:  # one product of (batch * M) rows is faster than a product for each matrix of the batch
+        rows = a.shape[:-1]
+        y = np.matmul(a.reshape(math.prod(rows), k), b).reshape(*rows, n)
+    else:
+        y = np.matmul(a, b)
+    if bias is not None:
+        y += bias
+    apply_activation(y, activation)
+    return y.astype(dtype, copy=False)
+
+
+def check_matmul(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str) -> np.dtype:
+    """Raise as matmul does; the dtype. For arrays of any library."""
+    op = "matmul"
+    dtype = float_dtype(op, a=a, b=b, bias=bias)
+    # No message is built before it is needed: small products cost as little as this.
+    if a.ndim < 2 or b.ndim < 2:
+        name, shape = ("a", a.shape) if a.ndim < 2 else ("b", b.shape)
+        raise ValueError(f"{op}: {name} is {shape}; expected at least 2 dimensions")
+    if b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"{op}: a is {a.shape} but b is {b.shape}; expected b.shape[-2] == {a.shape[-1]}")
+    if (a.ndim > 2 or b.ndim > 2) and not _broadcastable(a.shape[:-2], b.shape[:-2]):
+        raise ValueError(f"{op}: a is {a.shape} but b is {b.shape}; expected leading axes that broadcast")
+    if bias is not None and bias.shape != b.shape[-1:]:
+        raise ValueError(f"{op}: bias is {bias.shape}; expected {b.shape[-1:]}")
+    one_of(op, "activation", activation, (None, *ACTIVATIONS))
+    one_of(op, "precision", precision, PRECISIONS)
+    return dtype
+
+
+def _broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(m == n or 1 in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False))

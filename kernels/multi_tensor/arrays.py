@@ -1,0 +1,101 @@
+"""Parameters and what belongs to them, as an optimizer's kernel walks them: dense, element beside element.
+
+What the launchers of both kernel languages share: arrays that do not walk memory as their parameter does are copied,
+and those that are updated copied back; tables of addresses are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tilegrad.kernels.capture import graph
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.dense import dense, dense_as
+
+Arrays = Sequence[Any]
+Rows = tuple[tuple[int, ...], ...]  # for each tensor its number of elements, at least 1, and its arrays' addresses
+
+_REMEMBERED = 64  # tables
+_GRADIENT = 1  # the place of what is never written
+
+
+def in_one_order(lists: Sequence[Arrays]) -> tuple[list[Arrays], list[tuple[Any, Any]]]:
+    """(for each parameter that is not empty its arrays in one memory order, what to copy back once they are updated).
+
+    lists   the parameters, the gradients, then what is remembered
+    """
+    tensors: list[Arrays] = []
+    copies: list[tuple[Any, Any]] = []
+    for arrays in zip(*lists, strict=True):
+        if arrays[0].size == 0:
+            continue
+        if not all([a.flags.c_contiguous for a in arrays]):
+            given, first = arrays, dense(arrays[0])
+            arrays = (first, *(dense_as(a, first) for a in given[1:]))
+            updated = [i for i, a in enumerate(given) if arrays[i] is not a and i != _GRADIENT]
+            copies += [(given[i], arrays[i]) for i in updated]
+        tensors.append(arrays)
+    captured = graph.capturing()
+    if captured is not None:
+        captured.keep(tensors)  # which its launches know by their addresses alone
+    return tensors, copies
+
+
+def write_back(copies: list[tuple[Any, Any]]) -> None:
+    """Copy to each array what was computed in its stead."""
+    for given, copy in copies:
+        given[...] = copy
+
+
+class Tables:
+    """Tables of addresses in device memory, the latest remembered by all that is in them: a steady step fills none.
+
+    A graph that is captured has its own, filled once and beside it: its addresses are those of every launch.
+
+    fill       (rows, elements of a program) -> the table, filled by launches alone
+    recording  whether launches are noted, not run
+    """
+
+    def __init__(self, fill: Callable[[Rows, int], Any], recording: Callable[[], bool]) -> None:
+        self.fill = fill
+        self.recording = recording
+        self.remembered: dict[Any, Any] = {}
+
+    def of(self, rows: Rows, size: int) -> Any:
+        """The table of these rows for programs of `size` elements."""
+        captured = graph.capturing()
+        if captured is not None:
+            with graph.aside():
+                table = self.fill(rows, size)
+            captured.keep(table)
+            return table
+        stream = self._stream()
+        if stream is None:
+            return self.fill(rows, size)
+        key = stream, size, rows
+        table = self.remembered.get(key)
+        if table is None:
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.pop(next(iter(self.remembered)), None)  # the oldest
+            table = self.remembered[key] = self.fill(rows, size)
+        return table
+
+    def _stream(self) -> int | None:
+        """The current stream; None where a table must not be remembered: it is captured, or launches are recorded."""
+        if self.recording():
+            return None
+        cuda = getattr(gpu.xp(), "cuda", None)
+        if cuda is None:
+            return 0  # the simulated device has one
+        stream = cuda.get_current_stream()
+        return None if stream.is_capturing() else stream.ptr
+
+
+def columns(rows: Rows, size: int) -> tuple[list[int], int]:
+    """(the numbers of a table, programs): the first program of each tensor, then a row for each entry of `rows`."""
+    firsts, programs = [], 0
+    for elements, *_ in rows:
+        firsts.append(programs)
+        programs += -(-elements // size)
+    return [*firsts, *(number for column in zip(*rows, strict=True) for number in column)], programs

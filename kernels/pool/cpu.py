@@ -1,0 +1,191 @@
+"""Max pooling on the CPU, compiled: one pass over the image, channels innermost so that they fill vectors.
+
+Served here is float32 with at most 255 taps; all else, and average pooling, is the reference's. Threads share out the
+images.
+
+relu(maximum) is the larger of 0 and the pixels: a search that begins at 0, with the tap that is none, instead of -inf.
+
+Offsets are unsigned: an index that could be negative is tested by Numba for every element, and LLVM then makes no
+vectors. One thread, 2 x 2 windows over (128, 32, 26, 26), 14.5 MB moved; a plain copy of the input takes 1.0-1.2 ms:
+
+    | form of the maximum                                 | ms  |
+    | loops over slices x[n, row, column]                 | 5.5 |
+    | the same over flat arrays with unsigned offsets     | 2.5 |
+    | four taps at once, result and tap in registers      | 0.9 |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilegrad.kernels.capture.program import contiguous, whole
+from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.team import share
+from tilegrad.kernels.pool import reference
+from tilegrad.kernels.windows import Pair, Windows
+
+
+def max_pool2d(
+    x: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+    activation: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """pool.reference.max_pool2d.
+
+    Traffic: reads 4 N C H W bytes once if the windows tile the image, writes 5 N C OH OW.
+    """
+    _, w = reference.check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
+    if x.dtype != np.float32 or reference.tap_dtype(w) != np.uint8 or not x.size:
+        return whole(reference.max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, activation)
+    shape = (len(x), *w.count, x.shape[1])
+    y, tap = buffers.empty(shape, np.float32), buffers.empty(shape, np.uint8)
+    arrays = (contiguous(x.transpose(0, 2, 3, 1)), y, tap)
+    most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
+    if w.kernel == w.stride == (2, 2) and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w):
+        threads.share(_max_2x2, most, len(x), *arrays, activation == "relu")
+    else:
+        geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
+        threads.share(_max, most, len(x), *arrays, activation == "relu", *geometry)
+    return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
+
+
+@njit(nogil=True, cache=True)
+def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
+    height, width, channels = x.shape[1:]
+    rows, columns = y.shape[1:3]
+    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
+    least = np.float32(0) if relu else np.float32(-np.inf)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                out = np.uintp(((n * rows + i) * columns + j) * channels)
+                for c in range(np.uintp(channels)):
+                    y[out + c], tap[out + c] = least, np.uint8(kh * kw)
+                first = not relu
+                for a in range(kh):
+                    row = i * sh + a * dh - ph
+                    if row < 0 or row >= height:
+                        continue
+                    for b in range(kw):
+                        column = j * sw + b * dw - pw
+                        if column < 0 or column >= width:
+                            continue
+                        pixel = np.uintp(((n * height + row) * width + column) * channels)
+                        index = np.uint8(a * kw + b)
+                        for c in range(np.uintp(channels)):
+                            if first:  # even -inf beats the padding
+                                y[out + c], tap[out + c] = x[pixel + c], index
+                            else:
+                                y[out + c], tap[out + c] = _larger(y[out + c], tap[out + c], x[pixel + c], index)
+                        first = False
+
+
+@njit(nogil=True, cache=True)
+def _max_2x2(x, y, tap, relu, begin, stop, part, team):
+    """Windows of 2 x 2 side by side, without padding."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    height, width, channels = x.shape[1:]
+    rows, columns = y.shape[1:3]
+    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
+    least = np.float32(0) if relu else np.float32(-np.inf)
+    nobody = np.int32(4) if relu else np.int32(0)  # where nothing is larger than -inf, the first is as large
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                out = np.uintp(((n * rows + i) * columns + j) * channels)
+                p0 = np.uintp(((n * height + 2 * i) * width + 2 * j) * channels)
+                p1, p2 = p0 + np.uintp(channels), p0 + np.uintp(width * channels)
+                p3 = p2 + np.uintp(channels)
+                for c in range(np.uintp(channels)):
+                    best, which = _larger(least, nobody, x[p0 + c], np.int32(0))
+                    best, which = _larger(best, which, x[p1 + c], np.int32(1))
+                    best, which = _larger(best, which, x[p2 + c], np.int32(2))
+                    best, which = _larger(best, which, x[p3 + c], np.int32(3))
+                    y[out + c], tap[out + c] = best, which
+
+
+@njit(nogil=True, cache=True)
+def _larger(best, which, value, index):
+    """The larger value and its index: the first of equals, and the first NaN."""
+    wins = (value > best) | ((value != value) & (best == best))
+    return value if wins else best, index if wins else which
+
+
+def max_pool2d_grad(
+    dy: np.ndarray,
+    tap: np.ndarray,
+    x_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> np.ndarray:
+    """pool.reference.max_pool2d_grad.
+
+    Traffic: reads 5 N C OH OW bytes, writes 4 N C H W once if the windows tile the image.
+    """
+    _, w = reference.check_max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if dy.dtype != np.float32 or tap.dtype != np.uint8 or not dy.size:
+        return whole(reference.max_pool2d_grad, dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
+    n, c, height, width = x_shape
+    dx = buffers.empty((n, height, width, c), np.float32)
+    tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
+    threads.share(
+        _max_grad,
+        *(n if dx.nbytes > threads.WORTH_SHARING else 1, n),
+        *(contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx),
+        *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint, tiling),
+    )
+    return dx.transpose(0, 3, 1, 2)
+
+
+@njit(nogil=True, cache=True)
+def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, begin, stop, part, team):
+    if team:
+        share(begin, stop, part, team)
+        return
+    height, width, channels = dx.shape[1:]
+    rows, columns = dy.shape[1:3]
+    for n in range(begin, stop):
+        if tiling:  # only the rest of the image, to the right and below, is not written by the loop
+            dx[n, rows * sh :] = 0
+            dx[n, :, columns * sw :] = 0
+        else:
+            dx[n] = 0
+    dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                window = np.uintp(((n * rows + i) * columns + j) * channels)
+                for a in range(kh):
+                    row = i * sh + a * dh - ph
+                    if row < 0 or row >= height:
+                        continue
+                    for b in range(kw):
+                        column = j * sw + b * dw - pw
+                        if column < 0 or column >= width:
+                            continue
+                        pixel = np.uintp(((n * height + row) * width + column) * channels)
+                        index = np.uint8(a * kw + b)
+                        if disjoint:
+                            for c in range(np.uintp(channels)):
+                                dx[pixel + c] = dy[window + c] if tap[window + c] == index else np.float32(0)
+                        else:
+                            for c in range(np.uintp(channels)):
+                                dx[pixel + c] += dy[window + c] if tap[window + c] == index else np.float32(0)
+
+
+def _inside(w: Windows) -> bool:
+    """Whether no window reaches beyond the image, as ceil_mode's last may."""
+    return all(count * stride <= size for count, stride, size in zip(w.count, w.stride, w.image, strict=True))

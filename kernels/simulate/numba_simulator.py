@@ -1,0 +1,53 @@
+"""Running Numba-CUDA kernels in Numba's simulator, on the host memory of kernels/simulate/arrays.py.
+
+Imported where NUMBA_ENABLE_CUDASIM=1. A block's threads are threads of this process. What the simulator does not do as
+a GPU does is put right here and not in the kernels (numba-cuda 0.30, cuda/simulator):
+
+    arrays with any strides    plain ones are refused unless they are dense, and copied; its own array class takes them
+                               as they lie
+    cuda.shared.array          looks for the block's array and makes it in two steps: two threads can get two arrays
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+from numba.cuda.simulator import kernelapi
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.simulate import tape
+
+_SWITCH = 1e-4  # seconds a thread runs on while others wait: at Python's 5e-3 a barrier takes three times as long
+
+
+def run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+    """Run every block of the grid, one after another, then check the guards around the arrays; or record that."""
+    tape.do(name, lambda: _run(name, function, grid, block, args))
+
+
+def _run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+    host = [FakeCUDAArray(a._host) if gpu.is_array(a) else np.float32(a) if type(a) is float else a for a in args]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        with warnings.catch_warnings():  # a GPU does not warn, and np.errstate does not reach other threads
+            warnings.simplefilter("ignore", RuntimeWarning)
+            function[grid, block](*host)
+    finally:
+        sys.setswitchinterval(interval)
+    gpu.xp().assert_guards(name, *(a for a in args if gpu.is_array(a)))
+
+
+def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+    """The block's array that belongs to the line which calls: the same for all threads, by one indivisible step."""
+    caller = sys._getframe(1)
+    if isinstance(dtype, kernelapi.types.Type):
+        dtype = kernelapi.numpy_support.as_dtype(dtype)
+    return self._allocations.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
+
+
+kernelapi.FakeCUDAShared.array = _shared_array
