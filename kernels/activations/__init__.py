@@ -1,0 +1,1 @@
+"""Activations and their gradients, elementwise. Those in the epilogue of a product or convolution are applied there."""

@@ -1,0 +1,1 @@
+"""Ahead of time: every kernel that is shipped is compiled without a GPU, and told of. Nothing is launched here."""

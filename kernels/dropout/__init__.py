@@ -1,0 +1,1 @@
+"""The Philox stream of random bits, and dropout from it."""

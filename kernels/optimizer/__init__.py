@@ -1,0 +1,1 @@
+"""Adam, AdamW and SGD over a list of parameters, in place."""

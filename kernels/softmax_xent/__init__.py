@@ -1,0 +1,1 @@
+"""Cross-entropy of a softmax against class indices, and its gradient."""

@@ -1,0 +1,1 @@
+"""Sums over axes; on a GPU also the bias gradient of a convolution, which is one."""
