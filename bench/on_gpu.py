@@ -155,7 +155,13 @@ def _run(part: Part, out: Path, environment: dict[str, str], toy: bool) -> dict[
     start = time.monotonic()
     with open(f"{place}.log", "w") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_hears_interrupts,
         )
         try:
             status = "passed" if process.wait(part.seconds) == 0 else "failed"
@@ -166,6 +172,11 @@ def _run(part: Part, out: Path, environment: dict[str, str], toy: bool) -> dict[
             _stop(process)
             raise
     return {"status": status, "seconds": round(time.monotonic() - start, 1), "limit": part.seconds}
+
+
+def _hears_interrupts() -> None:
+    """In the new process: a shell starts what runs in its background with Ctrl-C ignored, and so would be we."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:
