@@ -271,6 +271,29 @@ def test_an_argument_on_the_programs_own_memory():
     assert graphs(step) and all(recorded.graph.program._left for recorded in graphs(step))
 
 
+def test_what_the_last_launch_left_is_an_argument_of_the_next():
+    """Which writes there before it has read all of it: it is copied."""
+
+    def run(is_captured):
+        tg.manual_seed(0)
+        w, kept = 0.3 * tg.randn(8, 8), SimpleNamespace(y=None)
+
+        def fn(last):
+            kept.y = y = last @ w
+            return (y * 2 + last).sum()
+
+        step = tg.capture(fn, warmup=1) if is_captured else fn
+        last, seen = tg.randn(8, 8), []
+        for i in range(12):
+            seen.append(step(last).item())
+            last = kept.y
+        return step, seen
+
+    (step, got), (_, want) = run(True), run(False)
+    assert got == want
+    assert graphs(step)
+
+
 def test_two_arguments_on_one_memory():
     def fn(x, y):
         early = y * 2
