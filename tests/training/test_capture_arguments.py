@@ -284,7 +284,7 @@ def test_what_the_last_launch_left_is_an_argument_of_the_next():
 
         step = tg.capture(fn, warmup=1) if is_captured else fn
         last, seen = tg.randn(8, 8), []
-        for i in range(12):
+        for _ in range(12):
             seen.append(step(last).item())
             last = kept.y
         return step, seen
