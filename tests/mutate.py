@@ -114,9 +114,6 @@ def main(given: list[str] | None = None) -> int:
     if not chosen:
         print(f"no mutant contains {arguments.only!r}")
         return 2
-    if not chosen:
-        print(f"no mutant contains {arguments.only!r}")
-        return 2
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     if (unchanged := outcome(tests, seconds=arguments.seconds)) != "survived":
         print(f"the tests do not pass on the tree as it is: {unchanged}")
