@@ -11,6 +11,7 @@ import random
 import sys
 import types
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -786,6 +787,52 @@ def test_a_tensor_that_is_only_put_down_is_no_state():
         assert_alike(model.last, tg.relu(x))
         assert_alike(seen["y"], tg.tanh(tg.relu(x)))
     assert_graphs(call, 1)
+
+
+@pytest.mark.parametrize("kind", ["attribute", "item", "module", "variable"])
+def test_what_is_put_down_is_of_the_last_call_whatever_was_captured(kind):
+    """Two graphs in turns; what the caller has kept of earlier calls stays, as each call makes it anew."""
+
+    def run(capture):
+        place, item, variable = nn.Identity() if kind == "module" else SimpleNamespace(), {}, None
+
+        def fn(x):
+            nonlocal variable
+            y = tg.relu(x) * 2
+            if kind == "item":
+                item["y"] = y
+            elif kind == "variable":
+                variable = y
+            else:
+                place.y = y
+            return y.sum()
+
+        step, kept = capture(fn), []
+        for i in range(9):
+            step(randn(5, 6, seed=i) if i % 2 else randn(3, 6, seed=i))
+            kept.append(item["y"] if kind == "item" else variable if kind == "variable" else place.y)
+        return step, [y.tolist() for y in kept]
+
+    (step, got), (_, want) = run(lambda fn: tg.capture(fn, warmup=1)), run(lambda fn: fn)
+    assert got == want
+    assert_graphs(step, 2)
+
+
+def test_what_is_put_down_of_the_programs_own_stays_that():
+    """Memory that there was before is not copied: what is written there shows."""
+    w, place = randn(4, 3), SimpleNamespace(whole=None, row=None)
+
+    def fn(x):
+        place.whole, place.row = w, w[1]
+        return (x * w[1]).sum()
+
+    step = tg.capture(fn, warmup=1)
+    for i in range(4):
+        step(randn(3, seed=i))
+        w.add_(1)
+        assert place.whole is w
+        assert_alike(place.row, w[1])
+    assert_graphs(step, 1)
 
 
 def test_modes_are_left_as_the_function_leaves_them():

@@ -327,6 +327,11 @@ class Recording:
             for hook in list(hooks.values()):
                 self._closure.enter(hook)
 
+    def _owns(self, tensor: Tensor) -> bool:
+        """Whether the function made the tensor, and not as a view of one that there was before."""
+        read = [reference() for reference, _ in self._used.values()]
+        return self.is_young(tensor) and not any(x is not None and x._storage is tensor._storage for x in read)
+
     def operand(self, tensor: Tensor) -> Tensor:
         """On the CPU: for a tensor that there was before, one on its memory whose array is the program's: what NumPy
         computes from two of those is a part of the program. To autograd the two are one (`original`).
@@ -482,7 +487,7 @@ class Recording:
 
     def returned(self) -> None:
         """The function has returned. Raises PlannedError for what it has changed and no launch would."""
-        self.guard.settle(self._has_read)
+        self.guard.settle(self._has_read, self._owns)
 
     def close(self) -> None:
         """The function has returned: the host is back where it was, and a launch does all of it."""

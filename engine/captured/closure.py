@@ -292,12 +292,20 @@ class Closure:
                     has = self._item(has, argument, name)
                     continue
                 if steps[i + 1].opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+                    if type(has) is dict:
+                        self._guard.stored(has, argument)
                     has = _UNKNOWN
                     continue
             if _is_subscript(step) and has is not _UNKNOWN and steps[i - 1].opname == "LOAD_CONST":
                 continue  # as above
             if op in ("STORE_ATTR", "DELETE_ATTR"):
+                if isinstance(getattr(has, "__dict__", None), dict):
+                    self._guard.stored(has.__dict__, argument)
                 has = _UNKNOWN
+            elif op == "STORE_GLOBAL":
+                self._guard.stored(names, argument)
+            elif op == "STORE_DEREF" and argument in cells:
+                self._guard.stored(cells[argument], "cell_contents")
             self._reached(has, name)
             has = _UNKNOWN
             if op in _GLOBALS:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad.kernels.capture.planned import PlannedError
-from tilegrad.tensor import Tensor
+from tilegrad.tensor import Tensor, wrap
 
 MISSING: Any = object()
 PLAIN = (int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range, slice)
@@ -50,6 +50,16 @@ class _Slot(NamedTuple):
     value: Any
     name: str
     place: str
+    of_dict: bool = True
+
+    def put(self, value: Any) -> None:
+        """Have the program find this one there, or nothing if it is MISSING."""
+        if self.of_dict:
+            _put(self.owner, self.key, value)
+        elif value is MISSING:
+            delattr(self.owner, self.key)
+        else:
+            setattr(self.owner, self.key, value)
 
 
 class _Whole(NamedTuple):
@@ -79,10 +89,10 @@ class Guard:
         self._items: dict[Any, _Slot] = {}  # of dicts
         self._attributes: dict[Any, _Slot] = {}
         self._wholes: dict[int, _Whole] = {}
+        self._stored: dict[Any, _Slot] = {}  # of dicts and cells, where code puts something
         self._wanting: dict[int, tuple[Tensor, bool]] = {}  # by id, whether a tensor required grad
-        self._switched: list[
-            tuple[dict[Any, Any], Any, Any]
-        ] = []  # items that a launch must leave as the function left them
+        self._switched: list[tuple[dict[Any, Any], Any, Any]] = []  # modes, as the function left them
+        self._put_down: list[tuple[_Slot, Tensor, bool]] = []  # tensors, and whether the graph makes them
         self._freeze((), (), ())
 
     # --- while the function is captured
@@ -97,9 +107,15 @@ class Guard:
     def attribute(self, x: Any, key: str, name: str, place: str = "") -> Any:
         """Note x.key, which may be MISSING; returns it."""
         value = _get(x, key)
-        self._attributes.setdefault((id(x), key), _Slot(x, key, value, name, place))
+        self._attributes.setdefault((id(x), key), _Slot(x, key, value, name, place, of_dict=False))
         self._met(value)
         return value
+
+    def stored(self, owner: Any, key: Any) -> None:
+        """Note that code puts something by this key, or name of a cell, and does not read it there."""
+        of_dict = isinstance(owner, dict)
+        value = dict.get(owner, key, MISSING) if of_dict else _get(owner, key)
+        self._stored.setdefault((id(owner), key), _Slot(owner, key, value, str(key), "", of_dict))
 
     def whole(
         self, x: Any, name: str, place: str = "", free: tuple[str, ...] = (), has_fixed_keys: bool = False
@@ -123,12 +139,13 @@ class Guard:
 
     # --- when it has returned, or raised
 
-    def settle(self, is_read: Callable[[Tensor], bool]) -> None:
+    def settle(self, is_read: Callable[[Tensor], bool], is_made: Callable[[Tensor], bool]) -> None:
         """Keep what is as it was, for `holds` to ask.
 
-        What the function has changed is refused (PlannedError), but for two kinds: the mode of a module, which each
-        launch leaves as the function has left it, and a tensor that it put in the place of one that it has not read.
+        What the function has changed is refused (PlannedError), but for two kinds: the mode of a module, and a tensor
+        that it put in a place that it has not read. Each launch leaves these as the function does.
         """
+        self._put_down.clear()
 
         def kept(slot: _Slot, now: Any) -> bool:
             if _alike(now, slot.value):
@@ -136,6 +153,7 @@ class Guard:
             if not (isinstance(now, Tensor) and isinstance(slot.value, Tensor)) or is_read(slot.value):
                 what = "is changed by the function that reads it, which no launch does again"
                 raise PlannedError(f"{what}; expected a tensor that is written to in place", slot.name, slot.place)
+            self._put_down.append((slot, now, is_made(now)))
             return False
 
         items = [slot for slot in self._items.values() if kept(slot, slot.owner.get(slot.key, MISSING))]
@@ -162,6 +180,11 @@ class Guard:
                 elif kept(slot, now):
                     items.append(slot)
             wholes.append(whole._replace(keys=tuple(x), values=[], has_fixed_keys=False))
+        known = {(id(slot.owner), slot.key) for slot, *_ in self._put_down}
+        for place, slot in self._stored.items():
+            now = dict.get(slot.owner, slot.key, MISSING) if slot.of_dict else _get(slot.owner, slot.key)
+            if isinstance(now, Tensor) and now is not slot.value and place not in known:
+                self._put_down.append((slot, now, is_made(now)))
         self._freeze(items, attributes, wholes)
 
     def restore(self) -> None:
@@ -213,8 +236,10 @@ class Guard:
         self._lengths, self._values = list(map(len, held)), list(_flat(held))
 
     def close(self) -> None:
-        """Nothing will be taken back."""
-        for kept in (self._items, self._attributes, self._wholes, self._wanting):
+        """Nothing else will be taken back: what was put down, for it is the launch that does so."""
+        for slot, *_ in self._put_down:
+            slot.put(slot.value)
+        for kept in (self._items, self._attributes, self._wholes, self._stored, self._wanting):
             kept.clear()
 
     def holds(self) -> bool:
@@ -251,9 +276,14 @@ class Guard:
         return alike
 
     def switch(self) -> None:
-        """A launch has been told: modules are in the mode that the function leaves them in."""
+        """A launch has been told: modules are in the mode, and tensors in the places, that the function leaves.
+
+        A tensor that the graph makes is put down as a copy: the next launch writes its memory again.
+        """
         for container, key, value in self._switched:
             container[key] = value
+        for slot, tensor, is_made in self._put_down:
+            slot.put(wrap(tensor._data.copy(order="K")) if is_made else tensor)
 
 
 def _put(owner: dict[Any, Any], key: Any, value: Any) -> None:

@@ -69,7 +69,8 @@ def capture(
 
     Python code in fn runs when it is captured, and not again. Where fn itself changes what it reads, such as a count of
     its calls, where it takes the next of an iterator or of Python's or NumPy's random numbers, or sets a seed, it
-    cannot be captured.
+    cannot be captured. A tensor that it puts into a variable, an attribute or an item from around it, without
+    reading what was there, is put there by each launch, as a copy like a result.
 
     On the CPU fn runs plainly wherever it does what a program cannot have: these, reads a value, draws random numbers,
     or has NumPy do what no program knows. A RuntimeWarning says so once, with the op and the line, and `summary` for
