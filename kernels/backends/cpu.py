@@ -1,8 +1,8 @@
 """The CPU backend: the reference, with what small nets spend their time on compiled by Numba.
 
 Every override serves float32 in the shapes it is made for and hands all else to the reference, whose checks and
-semantics it shares. Whatever a primitive of a *_cpu.py does with memory goes through kernels/capture/program.py's
-doors, so that a captured step has its parts; of the reference's primitives it has each as a whole.
+semantics it shares. Whatever a primitive of a family's cpu.py does with memory goes through the doors of
+kernels/capture/program.py, so that a captured step has its parts; of the reference's primitives it has each as a whole.
 """
 
 from tilegrad.kernels.activations.cpu import (

@@ -142,7 +142,8 @@ def test_what_a_precision_is_worth(matmul, rng):
     exact = a.astype(np.float64) @ b.astype(np.float64)
     error = {p: np.linalg.norm(matmul(a, b, precision=p) - exact) for p in ("ieee", "tf32", "tf32x3")}
     assert error["tf32"] > 100 * error["ieee"]
-    assert error["tf32x3"] < 8 * error["ieee"]  # a GPU may cut the halves where the interpreter rounds them
+    most = 8 if gpu.is_available() else 4  # a GPU may cut the halves where the interpreter rounds them
+    assert error["tf32x3"] < most * error["ieee"]
     assert error["tf32"] < 1e-3 * np.linalg.norm(exact)
 
 
