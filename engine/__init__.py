@@ -7,7 +7,9 @@ from tilegrad.nn import functional as F
 
 from tilegrad import cuda, device, random
 from tilegrad import methods as _methods  # noqa: F401  (binds Tensor's methods)
-from tilegrad.autograd.backward import enable_grad, grad, is_grad_enabled, no_grad, set_grad_enabled
+from tilegrad.autograd.backward import grad
+from tilegrad.autograd.grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from tilegrad.capture_hooks import CaptureError
 from tilegrad.create import (
     arange,
     as_tensor,
@@ -175,4 +177,3 @@ from tilegrad.tensor import Tensor
 from tilegrad.threads import get_num_threads, set_num_threads
 
 from tilegrad.captured.step import CapturedStep, capture  # isort: skip  (after what it captures)
-from tilegrad.captured.account import CaptureError  # isort: skip

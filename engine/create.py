@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import dtypes
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes
 from tilegrad.device import as_device, is_array, module_of, move, on_host
 from tilegrad.kernels.cpu import buffers
 from tilegrad.kernels.device import gpu
@@ -29,7 +28,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     Python floats become float32, ints int64, bools bool; arrays keep their dtype, and their device unless one is given.
     Raises ValueError for ragged nesting, TypeError for anything but numbers.
     """
-    if recording.capturing:
+    if capture_hooks.capturing:
         data = _read(data)
     array = _as_array("tensor", data, dtype)
     out = _finish(array, dtype, device, requires_grad)
@@ -42,7 +41,7 @@ def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Like `tensor`, but sharing memory where dtype and device already fit. A Tensor keeps its history."""
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
-    if recording.capturing:
+    if capture_hooks.capturing:
         data = _read(data)
     return _finish(_as_array("as_tensor", data, dtype), dtype, device, False)
 
@@ -52,7 +51,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a NumPy array; got {type(array).__name__}")
     array = adopted("from_numpy", array)
-    return wrap(recording.existing(array) if recording.capturing else array)
+    return wrap(capture_hooks.existing(array) if capture_hooks.capturing else array)
 
 
 def from_dlpack(source: Any) -> Tensor:
@@ -65,9 +64,9 @@ def from_dlpack(source: Any) -> Tensor:
 def _read(data: Any) -> Any:
     """A tensor or an array, as a step reads it that may be captured; anything else as it is."""
     if isinstance(data, Tensor):
-        recording.reads(data)
-        return wrap(recording.planned(data.data))
-    return wrap(recording.existing(data)) if isinstance(data, np.ndarray) else data
+        capture_hooks.reads(data)
+        return wrap(capture_hooks.planned(data.data))
+    return wrap(capture_hooks.existing(data)) if isinstance(data, np.ndarray) else data
 
 
 def _as_array(op: str, data: Any, dtype: Any) -> Any:
@@ -114,7 +113,7 @@ def _finish(array: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     out = wrap(array if device is None else move(array, as_device(device)))
     if requires_grad:
         out.requires_grad = True
-    return recording.constant(out) if recording.capturing else out
+    return capture_hooks.constant(out) if capture_hooks.capturing else out
 
 
 # --- of a shape ------------------------------------------------------------------------------------------------------
@@ -163,7 +162,7 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     out = wrap(make(_size("empty", size), dtypes.as_dtype(dtype or float)))
     if requires_grad:
         out.requires_grad = True
-    return recording.constant(out, has_values=False) if recording.capturing else out
+    return capture_hooks.constant(out, has_values=False) if capture_hooks.capturing else out
 
 
 def full_like(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from tilegrad.captured.account import refuse
+from tilegrad.capture_hooks import refuse
 from tilegrad.device import WAITS
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.memory import OutOfMemoryError, amount, held, listed
@@ -70,9 +70,9 @@ def memory_reserved() -> int:
 
 
 def _pools(xp: ModuleType) -> list[Any]:
-    from tilegrad.kernels.capture import graph
+    from tilegrad.kernels.capture import cuda_graph
 
-    return [xp.get_default_memory_pool(), *graph.pools()]
+    return [xp.get_default_memory_pool(), *cuda_graph.pools()]
 
 
 def empty_cache() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.captured import account as recording
-from tilegrad.captured.account import READS
+from tilegrad import capture_hooks
+from tilegrad.capture_hooks import READS
 from tilegrad.kernels.device import gpu
 
 NAMES = ("cpu", "cuda", "auto")
@@ -69,7 +69,7 @@ def move(array: Any, device: str) -> Any:
         return on_host(array)
     if not isinstance(array, np.ndarray):
         return array
-    recording.refuse("copies from the CPU, once and for all; expected a tensor that is on the GPU before the step")
+    capture_hooks.refuse("copies from the CPU, once and for all; expected a tensor that is on the GPU before the step")
     return gpu.xp().asarray(array)
 
 
@@ -80,9 +80,9 @@ def on_host(array: Any) -> np.ndarray:
     labels out of range: the error of `tilegrad.kernels.launch.faults.raise_pending`.
     """
     if isinstance(array, np.ndarray):
-        recording.refuse_on_cpu(READS)
+        capture_hooks.refuse_on_cpu(READS)
         return array
-    recording.refuse(WAITS)
+    capture_hooks.refuse(WAITS)
     from tilegrad.kernels.launch import faults
 
     host = array.get()

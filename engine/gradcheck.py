@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.autograd.backward import enable_grad, grad
+from tilegrad.autograd.backward import grad
+from tilegrad.autograd.grad_mode import enable_grad
 from tilegrad.device import array_module, move
 from tilegrad.tensor import Tensor, wrap
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tilegrad import dtypes, ops
-from tilegrad.autograd import backward as autograd
+from tilegrad.autograd.backward import backward
+from tilegrad.autograd.hooks import register_hook, retain_grad
 from tilegrad.device import is_array
 from tilegrad.ops import inplace, moves
 from tilegrad.ops.operands import cast
@@ -182,7 +183,7 @@ def bind() -> None:
         setattr(Tensor, name, _caster(name, dtype))
     for function in (moves.to, moves.cpu, moves.cuda, moves.type_as):
         setattr(Tensor, function.__name__, function)
-    for function in (autograd.backward, autograd.register_hook, autograd.retain_grad):
+    for function in (backward, register_hook, retain_grad):
         setattr(Tensor, function.__name__, function)
     Tensor.__array_ufunc__ = __array_ufunc__
     Tensor.T = property(_transposed, doc="The dimensions in reverse order; a view.")

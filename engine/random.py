@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import kernels
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, kernels
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system import forks
 
@@ -29,7 +28,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again at offset 0 of the stream with this seed."""
-        recording.refuse("sets the random stream, once and for all; expected it before the step")
+        capture_hooks.refuse("sets the random stream, once and for all; expected it before the step")
         if not isinstance(seed, (int, np.integer)):
             raise TypeError(f"manual_seed: expected an int; got {type(seed).__name__}")
         self.seed = int(seed) % 2**64
@@ -42,23 +41,23 @@ class Generator:
 
     def set_state(self, state: tuple[int, int]) -> None:
         """Go back to a state that get_state gave."""
-        recording.refuse("sets the random stream, once and for all; expected it before the step")
+        capture_hooks.refuse("sets the random stream, once and for all; expected it before the step")
         self.seed, self.offset = state
 
     def take(self, n: int) -> tuple[int, int]:
         """Reserve the next n words: (seed, the offset of the first of them)."""
-        recording.refuse("draws on the CPU, once and for all; expected it before the step, as an argument")
+        capture_hooks.refuse("draws on the CPU, once and for all; expected it before the step, as an argument")
         return self._take(n)
 
     def take_for(self, array: Any, n: int) -> tuple[int, Any]:
         """As `take`, for a draw beside this array. Where a step is captured the offset is in device memory."""
-        recorded = recording.on_device(array)
-        if recorded is None:
+        account = capture_hooks.on_device(array)
+        if account is None:
             return self.take(n)
         seed, state = self.seed, self.get_state()
-        recorded.holds(lambda: self.seed == seed)
-        recorded.undo(lambda: self.set_state(state))
-        return seed, recorded.number(lambda: self._take(n)[1] % 2**64, np.uint64)
+        account.holds(lambda: self.seed == seed)
+        account.undo(lambda: self.set_state(state))
+        return seed, account.number(lambda: self._take(n)[1] % 2**64, np.uint64)
 
     def _take(self, n: int) -> tuple[int, int]:
         with self._lock:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import copies
-from tilegrad.captured import account as recording
-from tilegrad.captured.gradients import Left
+from tilegrad import capture_hooks, copies
+from tilegrad.capture_hooks import Left
 from tilegrad.device import READS, as_device, device_of, is_array, move, on_host
 from tilegrad.dtypes import DTYPES, FLOATS
 from tilegrad.kernels.capture.planned import Planned
@@ -79,8 +78,8 @@ class Tensor:
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
-        if recording.capturing:
-            recording.born(self)
+        if capture_hooks.capturing:
+            capture_hooks.born(self)
 
     # --- what it holds
 
@@ -98,22 +97,24 @@ class Tensor:
         if array is self._data:  # the end of `x.data += ...`, whose write is counted here
             self._storage.version += 1
             return
-        recording.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
+        capture_hooks.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
         self._storage.leave(self)
         self._storage = value._storage if shared and array is value._data else Storage()
         self._data = array
 
     @property
     def grad(self) -> Tensor | None:
+        if capture_hooks.capturing:
+            return materialized(self, capture_hooks.gradient(self))
         grad = self._grad
-        return recording.gradient(self) if type(grad) is Left or recording.capturing else grad
+        return materialized(self, grad) if type(grad) is Left else grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             require_gradient(self, value)
-        if recording.capturing:
-            recording.set_gradient(self, value)
+        if capture_hooks.capturing:
+            capture_hooks.set_gradient(self, value)
         else:
             self._grad = value
 
@@ -223,7 +224,7 @@ class Tensor:
             raise RuntimeError("numpy: the tensor requires grad; expected tensor.detach().numpy()")
         if device_of(self._data) != "cpu":
             raise TypeError(f"numpy: the tensor is on {self.device}; expected tensor.cpu().numpy()")
-        recording.refuse_on_cpu(READS)
+        capture_hooks.refuse_on_cpu(READS)
         return self._data
 
     def item(self) -> Any:
@@ -247,7 +248,7 @@ class Tensor:
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self._requires_grad:
             raise BufferError("__dlpack__: the tensor requires grad; expected tensor.detach()")
-        recording.refuse_on_cpu(READS)
+        capture_hooks.refuse_on_cpu(READS)
         return self._data.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -372,6 +373,13 @@ def adopted(op: str, array: Any) -> Any:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def materialized(leaf: Tensor, grad: Tensor | Left | None) -> Tensor | None:
+    """The leaf's gradient, of which there is a tensor from now on: where a launch left an array, it has a copy."""
+    if type(grad) is Left:
+        grad = leaf._grad = wrap(grad.array.copy(order="K"))
+    return grad
+
+
 def wrap(data: Any) -> Tensor:
     """A tensor around an array or a NumPy scalar, unchecked: what ops make their results with."""
     tensor = Tensor.__new__(Tensor)
@@ -381,6 +389,6 @@ def wrap(data: Any) -> Tensor:
     tensor._storage = Storage()
     tensor._hooks = None
     tensor._requires_grad = False
-    if recording.capturing:
-        recording.born(tensor)
+    if capture_hooks.capturing:
+        capture_hooks.born(tensor)
     return tensor

@@ -33,8 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import recording
-from tilegrad.kernels.cpu import sources  # sources: before any of the kernels
+from tilegrad.kernels.cpu import effects, sources  # sources: before any of the kernels
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system import forks
 from tilegrad.kernels.system.modes import Undone
@@ -188,7 +187,7 @@ def of(*arrays: Any) -> ModuleType:
             break
     else:  # what is asked for by every op of a program on the CPU
         module = _chosen.get("cpu")
-        if module is not None and recording() is None:
+        if module is not None and effects.capturing() is None:
             return module
     device = None
     for array in arrays:
@@ -200,8 +199,8 @@ def of(*arrays: Any) -> ModuleType:
             raise TypeError(f"kernels.of: expected arrays of one device, NumPy's or CuPy's; got {kinds}")
         device = kind
     module = _chosen.get(device or "cpu") or _choose(device or "cpu")
-    recorded = recording()
-    return module if recorded is None or device == "cuda" else recorded.primitives(module)
+    program = effects.capturing()
+    return module if program is None or device == "cuda" else program.primitives(module)
 
 
 def name(device: str = "cpu") -> str:

@@ -31,9 +31,8 @@ class Rounds:
 
     def watch_step(self, step):
         self.watch(step=step)
-        for recorded in graphs(step):
-            program = recorded.graph.program
-            self.watch(recording=recorded, graph=recorded.graph, program=program, pool=program and program._pool)
+        for account in graphs(step):
+            self.watch(account=account, graph=account.graph, pool=getattr(account.graph, "_pool", None))
 
     def left(self):
         gc.collect()
@@ -214,8 +213,8 @@ def test_what_is_forgotten_beyond_the_most_is_freed(monkeypatch):
     with pytest.warns(RuntimeWarning, match="the oldest is forgotten"):
         for k in range(8):
             step(*data(), k), step(*data(), k)
-            for recorded in graphs(step):
-                rounds.watch(**{f"{k}": recorded.graph})
+            for account in graphs(step):
+                rounds.watch(**{f"{k}": account.graph})
     assert len(graphs(step)) == 3
     gc.collect()
     assert len({id(r()) for _, r in rounds.alive if r() is not None}) == 3

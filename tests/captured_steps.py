@@ -90,7 +90,7 @@ def eager(optimizer="adamw"):
 
 
 def graphs(step):
-    return [recorded for shape in step._shapes.values() for recorded in shape.recordings]
+    return [account for shape in step._shapes.values() for account in shape.accounts]
 
 
 @cache

@@ -1,1 +1,4 @@
-"""Gradients: what an op leaves behind to be differentiated, and the walk back through it."""
+"""Gradients: what an op leaves behind to be differentiated, and the walk back through it.
+
+The ops' own gradient rules are beside them, in engine/ops/ and engine/nn/functional/.
+"""

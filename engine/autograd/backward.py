@@ -1,229 +1,22 @@
-"""Reverse-mode differentiation: the record of what was done, and the walk back through it.
+"""The walk back through the record, from results to leaves.
 
-An op computes its result with arrays and calls `record` with a closure, the op's gradient rule. A rule gets the
-gradient of the result and returns one gradient a parent, or None where none is needed. Rules are themselves written in
-ops: with create_graph the walk runs them with recording on, and their gradients have gradients.
-
-Nodes are numbered as they are made and an op is made after its parents, so falling numbers are a reverse topological
-order. The walk is a loop over that order: a chain of a million ops needs no recursion.
+Rules are themselves written in ops: with create_graph the walk runs them with recording on, and their gradients have
+gradients. The walk is a loop over the nodes, the latest first: a chain of a million ops needs no recursion.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
-import weakref
-from _io import _IOBase
 from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
-from functools import partial
-from inspect import isgeneratorfunction
-from operator import attrgetter, delitem, setitem
 from typing import Any
 
 import numpy as np
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
+from tilegrad.autograd.grad_mode import enable_grad, no_grad
+from tilegrad.autograd.record import Node
 from tilegrad.device import array_module, move
-from tilegrad.dtypes import FLOATS
-from tilegrad.kernels.capture.program import is_view
-from tilegrad.tensor import Storage, Tensor, wrap
-
-Rule = Callable[..., "tuple[Tensor | None, ...]"]
-
-
-# --- grad mode -------------------------------------------------------------------------------------------------------
-
-
-class _Mode(threading.local):
-    """Of a thread: whether ops record themselves, within each of the blocks that it is in; the last counts."""
-
-    def __init__(self) -> None:
-        self.stack = [True]
-        self.leave = partial(delitem, self.stack, -1)
-
-
-_mode = _Mode()
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops record themselves in this thread."""
-    return _mode.stack[-1]
-
-
-# Ctrl-C between any two steps leaves a block or has not entered it: kernels/system/modes.py says how.
-
-
-class _Decorator(ContextDecorator, _IOBase):
-    """A grad mode for a `with` block or, as decorator, for each call of a function."""
-
-    closed = True  # as in kernels/system/modes.py
-
-    def __call__(self, function: Callable) -> Callable:
-        if isgeneratorfunction(function):
-            raise TypeError(f"{type(self).__name__}: a generator runs outside it; expected a `with` block inside it")
-        return super().__call__(function)
-
-
-class _Prepared(property):
-    """A method without arguments that each object has prepared, in C: attrgetter gives it. `with` looks it up in the
-    object; contextlib.ExitStack looks in the class, and calls what it finds there.
-    """
-
-    def __call__(self, of: Any) -> Any:
-        return self.fget(of)()
-
-
-class _Setting(_Decorator):
-    """What set_grad_enabled returns."""
-
-    __enter__ = _Prepared(attrgetter("enter"))
-
-    def __init__(self, mode: bool) -> None:
-        stack = _mode.stack
-        self.mode = mode
-        self.enter = partial(setitem, stack, -1, mode)
-        self.close = partial(setitem, stack, -1, stack[-1])
-
-    def __call__(self, function: Callable) -> Callable:
-        self.close()  # a decorator acts within its function only
-        return super().__call__(function)
-
-    def _recreate_cm(self) -> _Setting:
-        return set_grad_enabled(self.mode)  # each call of a decorated function has its own: threads are apart
-
-
-def set_grad_enabled(mode: bool) -> _Setting:
-    """Turn recording on or off: as a call for all that follows, or as a `with` block or decorator."""
-    block = _Setting(mode)
-    _mode.stack[-1] = mode  # no call from here to within the block
-    return block
-
-
-class _Switch(_Decorator):
-    mode: bool
-    close = property(partial(getattr, _mode, "leave"))  # of the thread that leaves the block
-
-    def __new__(cls, function: Callable | None = None) -> Any:
-        """A grad mode, or as bare `@no_grad` the decorated function."""
-        return super().__new__(cls) if function is None else cls()(function)
-
-    def _recreate_cm(self) -> _Switch:
-        return type(self)()  # as above
-
-    def __enter__(self) -> None:
-        stack = _mode.stack
-        stack += (self.mode,)
-
-
-class no_grad(_Switch):
-    """Within this block (or decorated function) nothing is recorded."""
-
-    mode = False
-
-
-class enable_grad(_Switch):
-    """Within this block (or decorated function) ops are recorded, also inside no_grad."""
-
-    mode = True
-
-
-# --- the record ------------------------------------------------------------------------------------------------------
-
-_numbers = itertools.count()
-
-
-class Node:
-    """One recorded op.
-
-    edges   one a parent: the node that made it, the parent itself if it is a leaf, None if it needs no gradient
-    specs   one a parent: its (shape, dtype), which its gradient will have
-    saved   (storage, version) of every tensor that the rule keeps: they must not have been written to since
-    output  the result's (array, storage), for rules that are written in terms of it
-    """
-
-    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers")
-
-    def __init__(self, name: str, rule: Rule | None, parents: Sequence[Tensor]) -> None:
-        self.name = name
-        self.rule = rule
-        self.edges = tuple([(p._node or p) if p._requires_grad else None for p in parents])
-        self.specs = tuple([(p._data.shape, p._data.dtype) for p in parents])
-        self.saved: tuple[tuple[Storage, int], ...] = ()
-        self.output: tuple[Any, Storage] | None = None
-        self.number = next(_numbers)
-        self.hooks: dict[int, Callable] | None = None
-        self.retainers: list[Any] | None = None  # weak references to tensors that asked to retain their grad
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-    def free(self) -> None:
-        """Let go of everything: the graph is used up."""
-        self.rule = self.output = None
-        self.edges = self.specs = self.saved = ()
-
-
-def record(
-    name: str,
-    data: Any,
-    parents: Sequence[Tensor],
-    rule: Rule,
-    *,
-    output: bool = False,
-    view_of: Tensor | None = None,
-) -> Tensor:
-    """The tensor of an op's result, with the op recorded behind it if any parent requires a gradient.
-
-    rule      called as rule(dy) -> one gradient (or None) a parent. What it saves is what its closure names; closures
-              should name tensors (or tuples of them) rather than arrays, because tensors are guarded against later
-              in-place writes; and only those that the rule needs, because what it saves stays in memory.
-    output    call rule(dy, y) instead, y the result: naming it in the closure would be a reference cycle.
-    view_of   the parent whose memory the result shares, so that writes to either are seen in both.
-    """
-    out = wrap(data)
-    recorded = recording.current()
-    if recorded is not None:
-        parents = [recorded.original(parent) for parent in parents]
-        view_of = None if view_of is None else recorded.original(view_of)
-        recorded.reads(*parents)
-        recorded.made(out, name, view_of is not None)
-    if view_of is not None:
-        out._storage = view_of._storage
-        out._storage.share(view_of, out)
-    if not _mode.stack[-1]:
-        return out
-    for parent in parents:
-        if parent._requires_grad:
-            break
-    else:
-        return out
-    if out._data.dtype not in FLOATS:
-        return out
-    node = Node(name, rule, parents)
-    saved = []
-    for cell in rule.__closure__ or ():
-        kept = cell.cell_contents
-        for x in kept if type(kept) is tuple else (kept,):
-            if isinstance(x, Tensor):
-                x._storage.kept = True
-                saved.append((x._storage, x._storage.version))
-    if output:
-        node.output = (out._data, out._storage)
-        saved.append((out._storage, out._storage.version))
-    node.saved = tuple(saved)
-    out._node = node
-    out._requires_grad = True
-    return out
-
-
-def once_only(op: str, dy: Tensor) -> None:
-    """Raise RuntimeError by name in the rule of an op whose gradient has no gradient of its own."""
-    if _mode.stack[-1] and dy._requires_grad:
-        raise RuntimeError(f"{op}: this op has no second derivative; expected backward without create_graph")
-
-
-# --- the walk --------------------------------------------------------------------------------------------------------
+from tilegrad.kernels.capture.planned import is_view
+from tilegrad.tensor import Tensor, wrap
 
 
 def backward(
@@ -250,19 +43,19 @@ def backward(
         inputs = list({id(x): x for x in inputs}.values())
     seed = _seed("backward", tensor, gradient)
     found = _walk([(tensor, seed)], inputs, retain_graph, create_graph)
-    recorded = recording.current()
+    account = capture_hooks.current()
     for leaf, grad_, exclusive in found:
         if grad_ is None:
             continue
-        if recorded is not None:
-            recorded.memory(leaf)
+        if account is not None:
+            account.memory(leaf)
         have = leaf.grad
         if have is None:
             leaf.grad = grad_ if exclusive else grad_.clone()
-        elif recorded is None or have._requires_grad or grad_._requires_grad:
+        elif account is None or have._requires_grad or grad_._requires_grad:
             leaf.grad = have + grad_
         else:
-            leaf.grad = recorded.add(have, grad_)
+            leaf.grad = account.add(have, grad_)
 
 
 def grad(
@@ -498,40 +291,3 @@ def _hooked(hook: Callable, g: Tensor) -> Tensor:
     if changed._data.dtype != g._data.dtype:
         raise RuntimeError(f"hook: the gradient it gave is {changed._data.dtype}; expected {g._data.dtype}")
     return changed
-
-
-# --- what tensors offer on top (bound to Tensor in tilegrad.methods) -------------------------------------------------
-
-
-class RemovableHandle:
-    """What register_hook gives: `remove()` takes the hook away."""
-
-    def __init__(self, hooks: dict[int, Callable], key: int) -> None:
-        self._hooks, self._key = hooks, key
-
-    def remove(self) -> None:
-        """Take the hook away. Doing so twice is harmless."""
-        self._hooks.pop(self._key, None)
-
-
-def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Call hook(grad) whenever the gradient of this tensor is computed; what it returns, if not None, replaces it."""
-    if not tensor._requires_grad:
-        raise RuntimeError("register_hook: the tensor does not require grad; expected one that does")
-    owner, slot = (tensor, "_hooks") if tensor._node is None else (tensor._node, "hooks")
-    hooks = getattr(owner, slot)
-    if hooks is None:
-        hooks = {}
-        setattr(owner, slot, hooks)
-    key = next(_numbers)
-    hooks[key] = hook
-    return RemovableHandle(hooks, key)
-
-
-def retain_grad(tensor: Tensor) -> None:
-    """Have `backward` keep the gradient of this intermediate result in its `.grad`. No-op on a leaf."""
-    if not tensor._requires_grad:
-        raise RuntimeError("retain_grad: the tensor does not require grad; expected one that does")
-    if tensor._node is not None:
-        others = [r for r in tensor._node.retainers or () if r() is not tensor]
-        tensor._node.retainers = [*others, weakref.ref(tensor)]

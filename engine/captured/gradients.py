@@ -14,37 +14,14 @@ from itertools import repeat
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tilegrad.capture_hooks import Left
 from tilegrad.kernels.capture.planned import PlannedError
-from tilegrad.kernels.device import gpu
+from tilegrad.tensor import Tensor, materialized, wrap
 
 if TYPE_CHECKING:
     from tilegrad.kernels.capture.graph import Graph
-    from tilegrad.tensor import Tensor
 
 _grad = attrgetter("_grad")
-
-
-def materialized(leaf: Tensor) -> Tensor | None:
-    """leaf.grad, of which there is a tensor from now on."""
-    if type(leaf._grad) is Left:
-        leaf._grad = leaf._grad.tensor()
-    return leaf._grad
-
-
-class Left:
-    """A leaf's gradient in a graph's memory. No tensor of it is anywhere: reading `leaf.grad` makes one, a copy."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def tensor(self) -> Tensor:
-        from tilegrad.tensor import wrap
-
-        return wrap(self.array.copy(order="K"))
 
 
 class _Leaf:
@@ -80,20 +57,22 @@ class Gradients:
     """Those of one graph.
 
     is_young   whether a tensor has come to be while the function ran: its gradient is the function's own affair
+    is_left    whether a gradient lies in memory that each launch writes again
     are_read   whether there is any that the function reads before it sets it
     """
 
     are_read = False
 
-    def __init__(self, graph: Graph, is_young: Callable[[Tensor], bool]) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, is_young: Callable[[Tensor], bool], is_left: Callable[[Tensor], bool]) -> None:
+        self._graph: Graph | None = graph
         self._is_young: Callable[[Tensor], bool] | None = is_young
+        self._is_in_graph: Callable[[Tensor], bool] | None = is_left
         self._leaves: dict[int, _Leaf] = {}
         self._without: list[Tensor] = []  # leaves that must have no gradient when the function is called
         self._with: list[_Leaf] = []  # and those that must have one
         self._others: list[tuple[Tensor, Any]] = []  # leaves of another device, and the gradient that each must have
-        self._copyto: Callable[[Any, Any], None] = np.copyto
-        self._sets: dict[int, _Set] = {}
+        self._copyto: Callable[[Any, Any], None] = graph.xp.copyto
+        self._sets: list[_Set] = []
 
     # --- while the function is captured
 
@@ -116,31 +95,26 @@ class Gradients:
             raise PlannedError("gives one gradient to two tensors; expected a clone()")
         self._leaves.setdefault(id(leaf), _Leaf(leaf))
         leaf._grad = grad
-        program = self._graph.program
-        if program is not None and grad is not None and program.is_lent_again(grad.data):
-            grad._data = program.apart(grad._data)  # or a launch that fails would leave other values in it
-        # The host has its turns in a program; a CUDA graph leaves the last gradient of each leaf only.
-        each = self._sets[id(leaf) if program is None else len(self._sets)] = _Set(leaf, grad)
-        return each.again
+        if grad is not None:
+            grad._data = self._graph.lasting(grad._data)
+        self._sets.append(_Set(leaf, grad))
+        return self._sets[-1].again
 
     def _find(self, leaf: Tensor) -> None:
-        from tilegrad.tensor import wrap
-
         self.are_read = True
-        program = self._graph.program
-        if leaf._grad is not None and isinstance(_array(leaf._grad), np.ndarray) != (program is not None):
-            self._others.append((leaf, materialized(leaf)))  # of another device: Python's affair, not the graph's
+        graph = self._graph
+        if leaf._grad is not None and not isinstance(_array(leaf._grad), graph.xp.ndarray):
+            # Of another device: Python's affair, not the graph's.
+            self._others.append((leaf, materialized(leaf, leaf._grad)))
             return
         entry = self._leaves[id(leaf)] = _Leaf(leaf)
         if entry.found is None:
             self._without.append(leaf)
             return
         array = _array(entry.found)
-        xp = np if program is not None else gpu.xp()
-        self._copyto = xp.copyto
-        entry.buffer = buffer = xp.empty_like(array)
+        entry.buffer = buffer = graph.xp.empty_like(array)
         entry.strides = array.strides
-        entry.own = leaf._grad = wrap(buffer if program is None else program.adopt(buffer))
+        entry.own = leaf._grad = wrap(graph.own(buffer))
         self._with.append(entry)
 
     def settle(self) -> None:
@@ -148,19 +122,16 @@ class Gradients:
         own = {id(entry.own): entry for entry in self._with}
         for entry in self._with:
             entry.written = entry.own._storage.version != 0
-        for each in self._sets.values():
+        for each in self._sets:
             grad = each.grad
             if id(grad) in own:
                 each.grad = own[id(grad)]  # by whatever leaf
             elif grad is not None and self._is_left(grad):
-                each.grad = Left(grad.data if self._graph.program is None else grad.data.view(np.ndarray))
+                each.grad = Left(self._graph.leave(grad.data))
 
     def _is_left(self, grad: Tensor) -> bool:
         """Whether the gradient lies in the graph's memory, and is none that was found."""
-        if any(grad is entry.own for entry in self._with):
-            return False
-        program = self._graph.program
-        return self._is_young(grad) if program is None else program.is_own(grad.data)
+        return self._is_in_graph(grad) and not any(grad is entry.own for entry in self._with)
 
     # --- afterwards
 
@@ -175,7 +146,7 @@ class Gradients:
             entry.found = entry.own = None
         self._leaves.clear()
         self._sets.clear()
-        self._is_young = None
+        self._graph = self._is_young = self._is_in_graph = None
 
     def found(self) -> bool:
         """Whether the leaves have gradients, or none, as the graph wants them."""

@@ -82,7 +82,7 @@ class _Whole(NamedTuple):
 
 
 class Guard:
-    """What one recording found."""
+    """What the account of one function found."""
 
     def __init__(self) -> None:
         self.is_running = False

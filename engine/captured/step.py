@@ -1,4 +1,4 @@
-"""The captured step: a function of tensors recorded as one CUDA graph, and launched again instead of called.
+"""The captured step: a function of tensors captured as one CUDA graph, and launched again instead of called.
 
 A small net's step is dozens of launches, each of which costs the host more time than the work costs the GPU. As a
 graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs"). On the CPU it is the same with the kernels of the
@@ -11,17 +11,16 @@ import functools
 import types
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-import tilegrad
-from tilegrad import device as devices
-from tilegrad import kernels
-from tilegrad.autograd.backward import is_grad_enabled, set_grad_enabled
-from tilegrad.captured import account as recording
-from tilegrad.captured.account import CaptureError, NotYet, Recording, recorded_in, watched
+from tilegrad import capture_hooks, kernels
+from tilegrad.autograd.grad_mode import is_grad_enabled, set_grad_enabled
+from tilegrad.capture_hooks import CaptureError, NotYet, captured_in, watched
+from tilegrad.captured.account import Account
+from tilegrad.captured.errors import is_of_capture, told
+from tilegrad.captured.nested import mapped, stacked, structure_of, tensors_in
 from tilegrad.kernels.capture import graph
 from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.kernels.cpu import threads
@@ -37,7 +36,7 @@ MOST = 16  # graphs of one function, and signatures: the one unused for longest 
 def capture(
     fn: Callable[..., Any] | None = None, *, warmup: int = 2, steps: int = 1
 ) -> CapturedStep | Callable[[Callable[..., Any]], CapturedStep]:
-    """fn, recorded and launched as a whole: on a GPU as one CUDA graph, on the CPU as a program. Also a decorator.
+    """fn, captured and launched as a whole: on a GPU as one CUDA graph, on the CPU as a program. Also a decorator.
 
         @tilegrad.capture
         def step(images, labels):
@@ -108,7 +107,7 @@ class _Shape:
     """
 
     def __init__(self, eager: int) -> None:
-        self.recordings: list[Recording] = []
+        self.accounts: list[Account] = []
         self.eager = eager
         self.begun = 0
         self.refused: str | None = None
@@ -160,7 +159,7 @@ class CapturedStep:
         return held.step
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recording.current() is not None or recording.is_watched():  # within a larger step: part of it
+        if capture_hooks.current() is not None or capture_hooks.is_watched():  # within a larger step: part of it
             return self._plain(args, kwargs)
         with self._lock:
             tensors: list[Tensor] = []
@@ -168,7 +167,7 @@ class CapturedStep:
                 tensors += args
                 structure: Any = len(args)  # costs a call less than it would otherwise
             else:
-                structure = _structure((args, kwargs), tensors)
+                structure = structure_of((args, kwargs), tensors)
             arrays = [t.data for t in tensors]
             layouts = [(a.strides, a.flags.behaved) if type(a) is np.ndarray else None for a in arrays]
             specs = [(a.shape, a.dtype, type(a), t._requires_grad, x) for t, a, x in zip(tensors, arrays, layouts)]
@@ -187,10 +186,10 @@ class CapturedStep:
                 shape = self._shapes[signature] = _Shape(self._warmup)
                 self._make_room()
             is_warm = False
-            for recorded in shape.recordings:
-                if recorded.is_valid():
+            for account in shape.accounts:
+                if account.is_valid():
                     is_warm = True
-                    if recorded.finds_gradients():
+                    if account.finds_gradients():
                         break
             else:
                 if shape.refused is not None:
@@ -199,9 +198,9 @@ class CapturedStep:
                     shape.eager -= 1
                     return self._watched(shape, args, kwargs)
                 try:
-                    recorded = self._captured(shape, args, kwargs, tensors)
+                    account = self._captured(shape, args, kwargs, tensors)
                 except Exception as error:
-                    recorded = refused = None
+                    account = refused = None
                     if isinstance(error, NotYet) and shape.begun < MOST:
                         shape.begun += 1
                     elif self._device(tensors) == "cuda":
@@ -212,22 +211,22 @@ class CapturedStep:
                         shape.unlike += 1
                     else:
                         is_told = isinstance(error, (CaptureError, _Unlike))
-                        refused = str(error) if is_told else f"{self._name}: {_told(error)}"
-                if recorded is None:  # the exception is gone, and with it all that its frames held
+                        refused = str(error) if is_told else f"{self._name}: {told(error)}"
+                if account is None:  # the exception is gone, and with it all that its frames held
                     if refused is None:
                         return self._watched(shape, args, kwargs)
                     results = self._plain(args, kwargs)  # may raise as well, which is no reason to give up
                     shape.refused = refused
                     self._warn("plain", f"{refused}; it runs plainly, as summary() says too")
                     return results
-                shape.recordings.append(recorded)
+                shape.accounts.append(account)
                 shape.eager, shape.begun = self._warmup, 0
                 shape.constants, shape.unlike = None, 0
                 self._make_room()
-                return self._launched(recorded, args, kwargs, tensors)
+                return self._launched(account, args, kwargs, tensors)
             if len(self._shapes) > 1:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
-            return self._launched(recorded, args, kwargs, tensors)
+            return self._launched(account, args, kwargs, tensors)
 
     def summary(self) -> str:
         """What was captured, as a text: for each graph its arguments, nodes, bytes, and kernels by name."""
@@ -236,11 +235,11 @@ class CapturedStep:
             arguments = ", ".join(f"{dtype}{list(dims)}" for dims, dtype, *_ in specs) or "no tensors"
             if shape.refused is not None:
                 lines.append(f"{self._name}({arguments}) runs plainly: {shape.refused}")
-            for recorded in shape.recordings:
-                nodes = recorded.graph.nodes()
+            for account in shape.accounts:
+                nodes = account.graph.nodes()
                 kernels = sum(n for name, n in nodes.items() if name.endswith("_kernel"))
-                memory = sum(x.nbytes for x in recorded.inputs) + recorded.graph.nbytes
-                simulated = recorded.device == "cuda" and gpu.is_simulated()
+                memory = account.graph.nbytes
+                simulated = account.device == "cuda" and gpu.is_simulated()
                 known = "of arguments (simulated)" if simulated else "of its own"
                 lines.append(
                     f"{self._name}({arguments}): {nodes.total()} nodes, {kernels} kernels of tilegrad's, "
@@ -254,11 +253,11 @@ class CapturedStep:
     def _plain(self, args: Any, kwargs: Any) -> Any:
         """fn, called."""
         if self._steps == 1:
-            results = _map(self._fn(*args, **kwargs), Tensor.detach)
+            results = mapped(self._fn(*args, **kwargs), Tensor.detach)
         else:
-            calls = [_map((args, kwargs), lambda t, k=k: t[k]) for k in range(self._steps)]
-            results = _stacked([_map(self._fn(*a, **k), Tensor.detach) for a, k in calls])
-        self._results_on = next((t.device for t in _tensors(results)), None)
+            calls = [mapped((args, kwargs), lambda t, k=k: t[k]) for k in range(self._steps)]
+            results = stacked([mapped(self._fn(*a, **k), Tensor.detach) for a, k in calls])
+        self._results_on = next((t.device for t in tensors_in(results)), None)
         return results
 
     def _watched(self, shape: _Shape, args: Any, kwargs: Any) -> Any:
@@ -266,67 +265,57 @@ class CapturedStep:
         with watched() as shape.constants:
             return self._plain(args, kwargs)
 
-    def _captured(self, shape: _Shape, args: Any, kwargs: Any, tensors: list[Tensor]) -> Recording:
+    def _captured(self, shape: _Shape, args: Any, kwargs: Any, tensors: list[Tensor]) -> Account:
         """fn as a graph, not launched yet."""
         on_cpu = self._device(tensors) == "cpu"
         if on_cpu and not kernels.can_compile():
             raise CaptureError(f"{self._name}: a program is played by compiled code, which needs Numba")
-        inputs = None if on_cpu else [gpu.xp().empty(t.data.shape, t.data.dtype) for t in tensors]
-        recorded, backend, n = None, kernels.of() if on_cpu else None, threads.num_threads()
-        modes = _modes(on_cpu)
+        arrays = [t.data for t in tensors]
+        account, modes, backend = None, _modes(on_cpu), kernels.of() if on_cpu else None
         try:
-            with graph.capture_cpu() if on_cpu else graph.capture() as captured:
-                recorded = Recording(captured)
-                if not on_cpu:
-                    recorded.inputs = inputs
-                with recorded_in(recorded):
-                    if on_cpu:
-                        inputs = captured.program.inputs([t.data for t in tensors])
-                        recorded.holds(lambda: kernels.of() is backend and threads.num_threads() == n)
-                    else:
-                        recorded.holds(lambda: kernels.name("cuda") == modes[1])
-                    recorded.enter(self._fn, args, kwargs)
+            captured = graph.new("cpu" if on_cpu else "cuda")
+            inputs = captured.inputs(arrays)
+            with captured.capturing():
+                account = Account(captured)
+                with captured_in(account):
+                    account.holds(lambda: _serves(on_cpu, modes, backend))
+                    account.enter(self._fn, args, kwargs)
                     with watched() as constants:
-                        recorded.outputs = self._of_inputs(inputs, args, kwargs)
+                        account.outputs = self._of_inputs(inputs, args, kwargs)
                     if _modes(on_cpu) != modes:
                         raise CaptureError("leaves another grad mode, backend, or number of threads")
                     if on_cpu:
                         _require_same_constants(shape.constants, constants)
-                    recorded.returned()
-                    recorded.settle(_tensors(recorded.outputs))
-            if on_cpu and not captured.program.take([t.data for t in tensors]):
+                    account.settle(tensors_in(account.outputs))
+            if not captured.take(arrays):
                 raise CaptureError("has a copy of an argument that shares memory with what is written")
         except BaseException as error:
-            if recorded is not None:
-                recorded.roll_back()
-                recorded.guard.restore()
+            if account is not None:
+                account.roll_back()
+                account.guard.restore()
             _set_modes(on_cpu, modes)
             if isinstance(error, _Unlike):
                 raise _Unlike(f"{self._name}: it {error}") from None
-            if isinstance(error, (CaptureError, PlannedError)) or _is_of_capture(error):
+            if isinstance(error, (CaptureError, PlannedError)) or is_of_capture(error):
                 kind = NotYet if isinstance(error, NotYet) else CaptureError
-                raise kind(f"{self._name}: {_told(error)}") from error
+                raise kind(f"{self._name}: {told(error)}") from error
             raise
-        recorded.close()
-        return recorded
+        account.close()
+        return account
 
     def _of_inputs(self, inputs: list[Any], args: Any, kwargs: Any) -> Any:
         """fn, called with these arrays for the tensors among its arguments. Nothing here keeps them."""
-        buffers = iter([wrap(x) for x in inputs])
-        return self._plain(*_map((args, kwargs), lambda _: next(buffers)))
+        stand_ins = iter([wrap(x) for x in inputs])
+        return self._plain(*mapped((args, kwargs), lambda _: next(stand_ins)))
 
-    def _launched(self, recorded: Recording, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
-        if recorded.device == "cpu":
-            program = recorded.graph.program
-            if not program.take([tensor.data for tensor in tensors]):
-                return self._plain(args, kwargs)
-            for i in program.written_inputs:
-                tensors[i]._storage.version += 1
-        else:
-            for buffer, tensor in zip(recorded.inputs, tensors):
-                buffer[...] = tensor.data
-        recorded.launch()
-        return _map(recorded.outputs, _copied)
+    def _launched(self, account: Account, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        captured = account.graph
+        if not captured.take([tensor.data for tensor in tensors]):
+            return self._plain(args, kwargs)
+        for i in captured.written_inputs:
+            tensors[i]._storage.version += 1
+        account.launch()
+        return mapped(account.outputs, _copied)
 
     def _device(self, tensors: list[Tensor]) -> str | None:
         """Where it runs, as far as is known."""
@@ -354,11 +343,11 @@ class CapturedStep:
 
     def _make_room(self) -> None:
         """Let go of what was unused for longest, beyond MOST graphs or signatures."""
-        while sum([max(1, len(shape.recordings)) for shape in self._shapes.values()]) > MOST:
+        while sum([max(1, len(shape.accounts)) for shape in self._shapes.values()]) > MOST:
             oldest = next(iter(self._shapes))
-            recordings = self._shapes[oldest].recordings
-            if len(recordings) > 1:
-                recordings.pop(0)
+            accounts = self._shapes[oldest].accounts
+            if len(accounts) > 1:
+                accounts.pop(0)
             else:
                 del self._shapes[oldest]
                 self._kinds.pop(oldest[0], None)
@@ -377,9 +366,20 @@ class CapturedStep:
             warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
 
 
+def _copied(x: Tensor) -> Tensor:
+    return wrap(x.data.copy())
+
+
 def _modes(on_cpu: bool) -> tuple[bool, str, int]:
     """What a program may set for all that follows."""
     return is_grad_enabled(), kernels.name("cpu" if on_cpu else "cuda"), threads.num_threads()
+
+
+def _serves(on_cpu: bool, modes: tuple[bool, str, int], backend: Any) -> bool:
+    """Whether kernels come from the backend, and on the CPU in the pieces, that they did."""
+    if on_cpu:
+        return kernels.of() is backend and threads.num_threads() == modes[2]
+    return kernels.name("cuda") == modes[1]
 
 
 def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
@@ -400,86 +400,3 @@ def _require_same_constants(before: list[Any] | None, now: list[Any]) -> None:
     rest = iter(before or ())
     if not all(any(constant == each for each in rest) for constant in now):
         raise _Unlike("makes a tensor of other numbers at each call")
-
-
-# --- nested arguments and results
-
-
-def _structure(x: Any, tensors: list[Tensor]) -> Any:
-    """x with None for each tensor, hashable; the tensors are appended to the list."""
-    if isinstance(x, Tensor):
-        tensors.append(x)
-        return None
-    if type(x) in (tuple, list):
-        return (type(x), *[_structure(item, tensors) for item in x])
-    if type(x) is dict:
-        return (dict, *[(key, _structure(item, tensors)) for key, item in x.items()])
-    try:
-        hash(x)
-    except TypeError:
-        raise TypeError(f"capture: an argument is a {type(x).__name__}; expected tensors and hashable values") from None
-    return type(x), x
-
-
-def _map(x: Any, function: Callable[[Tensor], Any]) -> Any:
-    """x with function(tensor) in place of each tensor."""
-    if isinstance(x, Tensor):
-        return function(x)
-    if type(x) in (tuple, list):
-        return type(x)([_map(item, function) for item in x])
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[_map(item, function) for item in x])
-    if type(x) is dict:
-        return {key: _map(item, function) for key, item in x.items()}
-    return x
-
-
-def _tensors(x: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    _map(x, lambda t: found.append(t))
-    return found
-
-
-def _stacked(results: list[Any]) -> Any:
-    """The results of several calls as one, whose tensors have the calls along a new first dimension."""
-    columns = zip(*map(_tensors, results))
-    stacked = iter([tilegrad.stack(list(column)) for column in columns])
-    return _map(results[0], lambda _: next(stacked))
-
-
-def _copied(x: Tensor) -> Tensor:
-    return wrap(x.data.copy())
-
-
-# --- errors
-
-
-def _is_of_capture(error: BaseException) -> bool:
-    """Whether this is CUDA's refusal of what a captured stream cannot do, or the simulated device's."""
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("StreamCapture", "stream is capturing")
-    )
-
-
-def _told(error: BaseException) -> str:
-    """The error with the op that raised it and the program's line that called the op."""
-    root = tilegrad.__path__[0], kernels.__path__[0]
-    libraries = "cupy", "cupy_backends", "numpy"  # whose frames, compiled ones too, may lie below an op
-    op, place = "a captured step", "?"
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        name, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in libraries:
-            pass
-        elif not name.startswith(root):
-            op, place = "", f"{name}:{line}"
-        elif not op:
-            op = trace.tb_frame.f_code.co_name.strip("_")
-        trace = trace.tb_next
-    if isinstance(error, (CaptureError, PlannedError)):
-        what = str(error)
-    else:
-        what = devices.WAITS if _is_of_capture(error) else f"raises {type(error).__name__}: {error}"
-    if isinstance(error, PlannedError) and error.op:
-        op, place = error.op, error.place
-    return f"{op or 'it'} {what} ({place})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
 from tilegrad.kernels import of
 from tilegrad.ops.operands import require_one_device
 from tilegrad.tensor import Tensor, wrap
@@ -23,5 +23,5 @@ def image_batch(images: Tensor, index: Tensor, mean: float = 0.0, std: float = 1
     require_one_device(op, images, index)
     if not std > 0:
         raise ValueError(f"{op}: std is {std}; expected > 0")
-    recording.reads(images, index)
+    capture_hooks.reads(images, index)
     return wrap(of(images.data, index.data).take_rows(images.data, index.data, 1 / (255 * std), -mean / std))

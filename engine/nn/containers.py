@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
 from tilegrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from tilegrad.nn.conv import Conv2d
 from tilegrad.nn.linear import Linear
@@ -148,10 +148,10 @@ class Sequential(_Sequence):
                 continue
             pool = modules[i + 2] if i + 2 < n and _pools_first(module, activation, modules[i + 2]) else None
             together = modules[i : i + (2 if pool is None else 3)]
-            recorded = recording.current()
-            if recorded is not None:  # which would hear of a call
+            account = capture_hooks.current()
+            if account is not None:  # which would hear of a call
                 for each in together:
-                    recorded.module(each)
+                    account.module(each)
             if pool is None:
                 input = module.forward_activated(input, activation)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad.autograd.backward import no_grad
+from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.create import empty
 from tilegrad.nn import functional as F
 from tilegrad.nn import init

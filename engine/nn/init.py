@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.autograd.backward import no_grad
+from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.device import is_array
 from tilegrad.random import Generator
 from tilegrad.tensor import Tensor

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from tilegrad import dtypes
-from tilegrad.autograd.backward import RemovableHandle, no_grad
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes
+from tilegrad.autograd.grad_mode import no_grad
+from tilegrad.autograd.hooks import RemovableHandle
 from tilegrad.nn import state
 from tilegrad.nn.parameter import Parameter
 from tilegrad.ops.moves import destination
@@ -64,9 +64,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward(); the class defines none")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        recorded = recording.current()
-        if recorded is not None:
-            recorded.module(self)
+        account = capture_hooks.current()
+        if account is not None:
+            account.module(self)
         if self._forward_hooks or self._forward_pre_hooks:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
@@ -214,9 +214,9 @@ class Module:
     def _own(self, kind: str) -> Iterator[tuple[str, Any]]:
         """The members of one kind, without those that are None."""
         values = self.__dict__
-        recorded = recording.current()
-        if recorded is not None:
-            recorded.module(self)
+        account = capture_hooks.current()
+        if account is not None:
+            account.module(self)
         for name, member in list(self._members.items()):
             if member == kind and values[name] is not None:
                 yield name, values[name]

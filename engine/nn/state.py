@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tilegrad.autograd.backward import no_grad
+from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.device import is_array
 from tilegrad.dtypes import is_number
 from tilegrad.tensor import Tensor, wrap

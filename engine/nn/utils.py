@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import kernels, ops
-from tilegrad.autograd.backward import no_grad
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, kernels, ops
+from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
 from tilegrad.ops.operands import quiet, require_one_device, wide
@@ -41,7 +40,7 @@ def clip_grad_norm_(
     require_one_device(op, *grads)
     if p == 2.0 and not error_if_nonfinite:
         arrays = [g.data for g in grads]
-        recording.reads(*grads)
+        capture_hooks.reads(*grads)
         total = kernels.of(*arrays).clip_norm_step(arrays, float(max_norm))
         for g in grads:
             g._storage.version += 1
@@ -96,9 +95,9 @@ def _gradients(op: str, parameters: Any) -> list[Tensor]:
     for p in parameters:
         if not isinstance(p, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(p).__name__}")
-    recorded = recording.current()
-    if recorded is not None and iter(given) is not given:  # a list may have others by the next launch
-        recorded.same(given, lambda: list(given))
+    account = capture_hooks.current()
+    if account is not None and iter(given) is not given:  # a list may have others by the next launch
+        account.same(given, lambda: list(given))
     return [p.grad for p in parameters if p.grad is not None]
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tilegrad import dtypes, kernels
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.ops.arithmetic import add, mul, sub
 from tilegrad.ops.exponential import exp
 from tilegrad.ops.operands import as_tensor, cast, float_operand, normalize_axis

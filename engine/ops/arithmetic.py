@@ -9,9 +9,8 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
-from tilegrad import dtypes
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, wide, zeros_like
 from tilegrad.tensor import Tensor, wrap
@@ -114,7 +113,7 @@ def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
     a, b = binary(op, input, other)
     if a.data.dtype.kind == "b":
         raise TypeError(f"{op}: both operands are bool; expected numbers")
-    if b.data.dtype not in dtypes.FLOATS and not recording.values(b).all():
+    if b.data.dtype not in dtypes.FLOATS and not capture_hooks.values(b).all():
         raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
     return a, b
 

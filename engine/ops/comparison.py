@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
 from tilegrad.device import array_module
 from tilegrad.dtypes import FLOATS
 from tilegrad.ops.operands import as_tensor, binary, ordered, require_one_device
@@ -84,7 +84,7 @@ def isfinite(input: Any) -> Tensor:
 def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether |a - b| <= atol + rtol * |b| everywhere."""
     a, b = binary("allclose", input, other)
-    x, y = ordered(recording.values(a)), ordered(recording.values(b))
+    x, y = ordered(capture_hooks.values(a)), ordered(capture_hooks.values(b))
     return bool(array_module(x).allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan))
 
 
@@ -95,4 +95,4 @@ def equal(input: Tensor, other: Tensor) -> bool:
     require_one_device("equal", input, other)
     if input.data.shape != other.data.shape:
         return False
-    return bool((recording.values(input) == recording.values(other)).all())
+    return bool((capture_hooks.values(input) == capture_hooks.values(other)).all())

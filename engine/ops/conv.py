@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tilegrad import kernels
-from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.record import record
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
 from tilegrad.ops.operands import require_float
 from tilegrad.ops.shape import expand, reshape

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.arithmetic import add, div, mul, neg, sub
 from tilegrad.ops.operands import binary, float_operand, ordered, quiet, rounded_once, wide
@@ -23,7 +23,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     a, b = binary("pow", input, exponent)
     if a.data.dtype.kind == "b":
         raise TypeError("pow: both operands are bool; expected numbers")
-    if a.data.dtype.kind in "iu" and not isinstance(exponent, Tensor) and (recording.values(b) < 0).any():
+    if a.data.dtype.kind in "iu" and not isinstance(exponent, Tensor) and (capture_hooks.values(b) < 0).any():
         raise ValueError("pow: integers to a negative power; expected a floating-point base")
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:

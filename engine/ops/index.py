@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import dtypes, kernels
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes, kernels
+from tilegrad.autograd.record import record
 from tilegrad.device import READS, array_module, is_array, move
 from tilegrad.ops.operands import (
     as_tensor,
@@ -59,7 +58,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     whether they are there: IndexError then comes when the program next waits.
     """
     by_rows = type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda
-    if by_rows and (input.is_cuda or recording.on_device(index._data) is not None):
+    if by_rows and (input.is_cuda or capture_hooks.on_device(index._data) is not None):
         return _rows(input, index)
     input = as_tensor("getitem", input)
     basic, advanced = _parts("getitem", input, index)
@@ -76,7 +75,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
     """The array x[index], by the kernel that takes rows; negative indices count from the end if wrap."""
-    recording.reads(index)
+    capture_hooks.reads(index)
     at = index._data.reshape(-1)
     if at.dtype != np.int64 and at.dtype != np.int32:
         at = at.astype(np.int64)
@@ -147,7 +146,7 @@ def _part(op: str, x: Tensor, i: Any) -> Any:
         return i
     if isinstance(i, (list, tuple, range)):
         at = wrap(plain_index(list(i)))
-        return recording.constant(at) if recording.capturing else at
+        return capture_hooks.constant(at) if capture_hooks.capturing else at
     array = i._data if isinstance(i, Tensor) else i
     if not is_array(array):
         return bool(i) if isinstance(i, np.bool_) else i
@@ -158,7 +157,7 @@ def _part(op: str, x: Tensor, i: Any) -> Any:
     if not isinstance(i, Tensor):
         if x.is_cuda or not isinstance(i, np.ndarray):
             return wrap(i)
-        return recording.existing(i) if recording.capturing else i
+        return capture_hooks.existing(i) if capture_hooks.capturing else i
     require_one_device(op, x, i)
     return i
 
@@ -224,7 +223,7 @@ def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
 
 def _zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     y = xp.zeros(shape, dtype)
-    return recording.constant(wrap(y)).data if recording.capturing else y
+    return capture_hooks.constant(wrap(y)).data if capture_hooks.capturing else y
 
 
 def scatter_add_at(y: Any, index: Any, values: Any) -> None:
@@ -378,7 +377,7 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Te
     at = index.data
     if at.ndim != x.ndim or any(k != d and i > s for k, (i, s) in enumerate(zip(at.shape, x.shape))):
         raise ValueError(f"{op}: the index is {at.shape} but x is {x.shape}; expected it no larger but in dim {d}")
-    recording.refuse_on_cpu(READS)
+    capture_hooks.refuse_on_cpu(READS)
     if at.size and not (0 <= int(at.min()) and int(at.max()) < x.shape[d]):
         raise IndexError(f"{op}: the index runs from {at.min()} to {at.max()}; expected 0 <= index < {x.shape[d]}")
     return x, d, index
@@ -387,8 +386,8 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Te
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
     """The indices of every dimension, with `at` (an array, or a tensor that a rule shall guard) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
-    if recording.capturing:
-        axes = [recording.constant(wrap(axis)).data for axis in axes]
+    if capture_hooks.capturing:
+        axes = [capture_hooks.constant(wrap(axis)).data for axis in axes]
     axes[d] = at
     return tuple(axes)
 
@@ -414,7 +413,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """Integers as rows with a single 1: (*shape, num_classes) int64; -1 takes the largest + 1."""
-    at = recording.values(input)
+    at = capture_hooks.values(input)
     if at.dtype.kind not in "iu":
         raise TypeError(f"one_hot: the tensor is {at.dtype}; expected integers")
     low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
@@ -424,7 +423,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
         raise ValueError(f"one_hot: values run from {low} to {high}; expected 0 <= value < {classes}")
     xp = array_module(at)
     y = wrap((at[..., None] == xp.arange(classes)).astype(np.int64))
-    return recording.constant(y) if recording.capturing else y
+    return capture_hooks.constant(y) if capture_hooks.capturing else y
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import dtypes, ops
-from tilegrad.autograd.backward import Node, is_grad_enabled
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes, ops
+from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.record import Node
 from tilegrad.device import move
 from tilegrad.ops.operands import as_tensor, broadcast_shape, cast, scalar, zeros_like
 from tilegrad.random import Generator, default_generator
@@ -39,8 +39,8 @@ def tracked_write(
     tracking = _is_tracked(x, *others)
     _require_writable(name, x, tracking)
     node = Node(name, rule, (x, *others)) if tracking else None
-    recording.reads(x, *others)
-    recording.assign(x, index, value, part)
+    capture_hooks.reads(x, *others)
+    capture_hooks.assign(x, index, value, part)
     _written(x, node)
     return x
 
@@ -50,13 +50,10 @@ def _is_tracked(*tensors: Any) -> bool:
 
 
 def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
-    recorded = recording.current()
-    if recorded is not None:
-        if recorded.device == "cpu" and not isinstance(x.data, np.ndarray):
-            raise recording.CaptureError("works on a GPU, in a function whose arguments are on the CPU")
-        if tracking and recorded.device == "cpu" and recorded.graph.program.is_outside(x.data):
-            raise recording.CaptureError("writes, with a gradient, to a tensor from outside of the step")
-        recording.refuse_of_host(x)
+    account = capture_hooks.current()
+    if account is not None:
+        account.graph.require_here(x.data, tracking)
+        capture_hooks.refuse_of_host(x)
     if not _is_writable(x.data):
         raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
     if not tracking:
@@ -83,7 +80,7 @@ def _is_writable(array: Any) -> bool:
 
 
 def _written(x: Tensor, node: Node | None) -> None:
-    """Count the write; where it was recorded, x now stands behind that node."""
+    """Count the write; where it was account, x now stands behind that node."""
     x._storage.version += 1
     if node is None:
         return
@@ -100,15 +97,15 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
         tracking = _is_tracked(self, *args, *options.values())
         _require_writable(name, self, tracking)
-        recording.reads(self)
-        before = wrap(recording.planned(self.data))  # stands where x stood in the graph, with a version of its own
+        capture_hooks.reads(self)
+        before = wrap(capture_hooks.planned(self.data))  # stands where x stood in the graph, with a version of its own
         before._node, before._requires_grad = self._node, self._requires_grad
         y = op(before, *args, **options)
         _require_same(name, self, y)
         y = cast(y, self.dtype)
         if before._storage.kept:
             before._data = before._data.copy()  # the rule needs the value that is about to be overwritten
-        recording.assign(self, ..., y._data)
+        capture_hooks.assign(self, ..., y._data)
         _written(self, y._node if tracking else None)
         return self
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tilegrad import dtypes, kernels
-from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
 from tilegrad.ops.arithmetic import mul

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import kernels
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, kernels
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.activations import softmax, softmax_grad
 from tilegrad.ops.arithmetic import div, mul, sub
@@ -38,7 +37,7 @@ def softmax_xent(
         "ignore_index": ignore_index,
         "reduction": reduction,
     }
-    recording.reads(t, weight)
+    capture_hooks.reads(t, weight)
     loss, m, s, total = kernels.of(z.data, t.data).softmax_xent(z.data, t.data, **options)
 
     def rule(dy: Tensor) -> tuple:

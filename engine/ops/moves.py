@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilegrad import dtypes
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import as_device, is_device, move
 from tilegrad.ops.operands import cast
 from tilegrad.ops.shape import clone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad import kernels
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.ops.operands import require_float
 from tilegrad.random import Generator, default_generator
 from tilegrad.tensor import Tensor

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import dtypes
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module, device_of, is_array
 from tilegrad.tensor import Tensor, adopted, wrap
 
@@ -22,14 +21,14 @@ quiet = np.errstate
 def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
     """x as a tensor: an array is wrapped; a number gets the dtype and device of `like`, or the dtype of its own."""
     if isinstance(x, Tensor):
-        return recording.operand(x) if recording.capturing else x
+        return capture_hooks.operand(x) if capture_hooks.capturing else x
     if is_array(x):
         x = adopted(op, x)
-        return wrap(recording.existing(x) if recording.capturing else x)
+        return wrap(capture_hooks.existing(x) if capture_hooks.capturing else x)
     if isinstance(x, (bool, int, float, np.generic)):
         if like is None:
             made = wrap(np.asarray(x, dtypes.of_scalar(x)))
-            return recording.constant(made) if recording.capturing else made
+            return capture_hooks.constant(made) if capture_hooks.capturing else made
         return number(op, x, like.dtype, array_module(like.data))
     raise TypeError(f"{op}: expected a tensor or a number; got {type(x).__name__}")
 
@@ -42,7 +41,7 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
     value = rounded(op, x, dtype)
     # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
     made = wrap(value if xp is np else xp.full((), value.item(), dtype))
-    return recording.constant(made) if recording.capturing else made
+    return capture_hooks.constant(made) if capture_hooks.capturing else made
 
 
 def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
@@ -64,8 +63,8 @@ def cast(x: Tensor, dtype: np.dtype) -> Tensor:
     """x in another dtype, with the gradient cast back; x itself where it has that dtype."""
     if x._data.dtype == dtype:
         return x
-    if recording.capturing:
-        x = recording.operand(x)
+    if capture_hooks.capturing:
+        x = capture_hooks.operand(x)
     with quiet(all="ignore"):
         y = x._data.astype(dtype)
     return record("to", y, (x,), lambda dy: (dy,))
@@ -116,8 +115,8 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
             a, b = cast(a, dtype), cast(b, dtype)
     else:
         a, b = _with_number(op, a, b, xp)
-    if recording.capturing:
-        a, b = recording.operand(a), recording.operand(b)
+    if capture_hooks.capturing:
+        a, b = capture_hooks.operand(a), capture_hooks.operand(b)
     x, y = a._data, b._data
     if x.shape != y.shape and x.ndim and y.ndim:
         broadcast_shape(op, x.shape, y.shape)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilegrad import kernels
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.index import getitem
 from tilegrad.ops.operands import require_float

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tilegrad import dtypes, kernels
-from tilegrad.autograd.backward import is_grad_enabled, record
+from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.arithmetic import abs as abs_
 from tilegrad.ops.arithmetic import add, div, mul, square, sub

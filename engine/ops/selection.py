@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.arithmetic import add, mul, sub
 from tilegrad.ops.operands import as_tensor, binary, broadcast_shape, cast, number, ordered, require_one_device

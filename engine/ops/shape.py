@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tilegrad import dtypes
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module, on_host
 from tilegrad.ops.operands import (
     as_tensor,

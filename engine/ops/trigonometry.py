@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.arithmetic import add, div, mul, neg, sub
 from tilegrad.ops.exponential import rsqrt

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import kernels
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, kernels
 from tilegrad.kernels.optimizer.reference import adam_factors
 from tilegrad.optim.optimizer import Group, Optimizer, Params
 from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
@@ -117,8 +116,8 @@ def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) 
 
     counts   of the steps before this one, for each parameter: they go up at each launch
     """
-    recorded = recording.on_device(array)
-    if recorded is None:
+    account = capture_hooks.on_device(array)
+    if account is None:
         return step
 
     def goes_on() -> None:
@@ -130,23 +129,23 @@ def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) 
             count[()] = step - 1
 
     beta2 = group["betas"][1]
-    recorded.holds(lambda: group["betas"][1] == beta2)
-    recorded.holds(lambda: len({count.item() for count in counts}) == 1)
-    recorded.undo(goes_back)
-    if recorded.device == "cpu":
-        number = recorded.number(lambda: counts[0].item() + 1, number_dtype(recorded))
+    account.holds(lambda: group["betas"][1] == beta2)
+    account.holds(lambda: len({count.item() for count in counts}) == 1)
+    account.undo(goes_back)
+    if account.device == "cpu":
+        number = account.number(lambda: counts[0].item() + 1, number_dtype(account))
     else:
-        number = recorded.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
-    recorded.again(goes_on)
+        number = account.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
+    account.again(goes_on)
     return number
 
 
 def _beta1_beside(array: Any, group: Group) -> Any:
     """The group's beta1; where the step is captured on the CPU, what the group has by then at each launch."""
-    recorded = recording.on_device(array)
-    if recorded is None or recorded.device == "cuda":  # there it is among adam_factors
+    account = capture_hooks.on_device(array)
+    if account is None or account.device == "cuda":  # there it is among adam_factors
         return group["betas"][0]
-    return recorded.number(lambda: group["betas"][0], number_dtype(recorded))
+    return account.number(lambda: group["betas"][0], number_dtype(account))
 
 
 class AdamW(Adam):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tilegrad.autograd.backward import enable_grad
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
+from tilegrad.autograd.grad_mode import enable_grad
 from tilegrad.optim.state_dict import pack, unpack
 from tilegrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tilegrad.captured.account import Account
 
 
 class Group(dict[str, Any]):
@@ -20,19 +23,19 @@ class Group(dict[str, Any]):
     """
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if recording.capturing:
+        if capture_hooks.capturing:
             _refuse_by_hand(name)
         dict.__setitem__(self, name, value)
 
     def update(self, *args: Any, **options: Any) -> None:
-        if recording.capturing:
+        if capture_hooks.capturing:
             _refuse_by_hand(*dict(*args, **options))
         super().update(*args, **options)
 
 
 def _refuse_by_hand(*names: str) -> None:
     for name in names:
-        recording.refuse(f'sets "{name}" of an optimizer by hand, once and for all; expected a schedule')
+        capture_hooks.refuse(f'sets "{name}" of an optimizer by hand, once and for all; expected a schedule')
 
 
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -101,8 +104,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or (set_to_none=False) fill them with zeros where they are."""
-        if recording.current() is not None:
-            self._record_members(recording.current())
+        if capture_hooks.current() is not None:
+            self._record_members(capture_hooks.current())
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
@@ -117,7 +120,7 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; one that has none is left as it is, with all its state.
 
-        closure  called first, with gradients recorded: it computes the loss and its gradients; the loss is returned
+        closure  called first, with gradients account: it computes the loss and its gradients; the loss is returned
 
         State follows a parameter that was moved to another device.
 
@@ -131,26 +134,26 @@ class Optimizer:
         for group in self.param_groups:
             self._check_options(group)
         ready = [self._with_gradient(group) for group in self.param_groups]
-        if recording.current() is not None:
-            self._record_members(recording.current())
+        if capture_hooks.current() is not None:
+            self._record_members(capture_hooks.current())
         for group, params in zip(self.param_groups, ready):
             if params:
-                if recording.current() is not None:
-                    self._record(recording.current(), group, params)
+                if capture_hooks.current() is not None:
+                    self._record(capture_hooks.current(), group, params)
                 self._update(group, params)
         self._stepped = True
         return loss
 
-    def _record_members(self, recorded: recording.Recording) -> None:
+    def _record_members(self, account: Account) -> None:
         """A graph of what is done to all parameters serves while the same groups have the same ones."""
-        recorded.same(self, lambda: [x for group in self.param_groups for x in (group, *group["params"])])
+        account.same(self, lambda: [x for group in self.param_groups for x in (group, *group["params"])])
 
-    def _record(self, recorded: recording.Recording, group: Group, params: list[Tensor]) -> None:
+    def _record(self, account: Account, group: Group, params: list[Tensor]) -> None:
         """A graph of this step serves while all memory is as now, and the group's options that no launch reads."""
         if self._state_names is None:
-            raise recording.CaptureError("is an optimizer of the program's own, which may compute on the host")
+            raise capture_hooks.CaptureError("is an optimizer of the program's own, which may compute on the host")
         if any(not self.state.get(param) for param in params) and self._remembers(group):
-            raise recording.NotYet("would begin to remember a parameter at each step; expected a step before")
+            raise capture_hooks.NotYet("would begin to remember a parameter at each step; expected a step before")
         state = self.state
         names = [name for name in group if name not in self._read_when_launched]
         options = [copy.copy(group[name]) for name in names]
@@ -167,16 +170,16 @@ class Optimizer:
             for storage in storages:
                 storage.version += 1
 
-        recorded.holds(holds)
-        recorded.again(count_writes)
+        account.holds(holds)
+        account.again(count_writes)
         if isinstance(group["lr"], Tensor) and group["lr"].is_cuda:
-            recorded.members(group, ["lr"])
+            account.members(group, ["lr"])
         else:
-            recorded.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
-        recorded.memory(*params)
-        recorded.members(state, params)
+            account.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
+        account.memory(*params)
+        account.members(state, params)
         for param in params:
-            recorded.members(state.get(param, {}), self._state_names)
+            account.members(state.get(param, {}), self._state_names)
 
     def _remembers(self, group: Group) -> bool:
         """Whether a step with these options needs what is remembered of a parameter."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
 from tilegrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tilegrad.captured.account import Account
 
 
 def require_number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> None:
@@ -44,10 +47,10 @@ def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
     if isinstance(lr, Tensor) and lr.is_cuda:
         if not param.is_cuda:
             raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
-        recording.reads(lr)
+        capture_hooks.reads(lr)
         return lr.data
-    recorded = recording.on_device(param.data)
-    if recorded is None:
+    account = capture_hooks.on_device(param.data)
+    if account is None:
         return lr.data.item() if isinstance(lr, Tensor) else lr
 
     def now() -> float:
@@ -55,12 +58,12 @@ def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
         require_lr(op, lr)
         return lr.data.item() if isinstance(lr, Tensor) else float(lr)
 
-    return recorded.number(now, number_dtype(recorded))
+    return account.number(now, number_dtype(account))
 
 
-def number_dtype(recorded: recording.Recording) -> Any:
+def number_dtype(account: Account) -> Any:
     """The dtype of an option that is read at each launch: on the CPU the host's own, for the host computes with it."""
-    return np.float64 if recorded.device == "cpu" else np.float32
+    return np.float64 if account.device == "cpu" else np.float32
 
 
 def require_flag(op: str, name: str, value: Any) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad import kernels
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, kernels
 from tilegrad.optim.optimizer import Group, Optimizer, Params
 from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
 from tilegrad.optim.state_dict import follow, new_moment
@@ -113,10 +112,10 @@ class SGD(Optimizer):
 def _momentum_beside(array: Any, group: Group) -> Any:
     """The group's momentum; where the step is captured, what the group has by then at each launch, in device memory."""
     momentum = group["momentum"]
-    recorded = recording.on_device(array)
-    if recorded is None or momentum == 0:
-        if recorded is not None:
-            recorded.holds(lambda: group["momentum"] == 0)
+    account = capture_hooks.on_device(array)
+    if account is None or momentum == 0:
+        if account is not None:
+            account.holds(lambda: group["momentum"] == 0)
         return momentum
-    recorded.holds(lambda: group["momentum"] != 0)
-    return recorded.number(lambda: group["momentum"], number_dtype(recorded))
+    account.holds(lambda: group["momentum"] != 0)
+    return account.number(lambda: group["momentum"], number_dtype(account))

@@ -27,9 +27,9 @@ import numpy as np
 
 from tilegrad.kernels.activations import cpu_loops as loops
 from tilegrad.kernels.activations import reference
-from tilegrad.kernels.capture.program import do, whole
 from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu.effects import do, whole
 
 _float32 = np.dtype(np.float32)
 _16_BIT = np.dtype(np.float16), bfloat16

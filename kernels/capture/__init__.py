@@ -1,4 +1,4 @@
-"""Device work recorded once and launched again: the CUDA graph, and on the CPU the program of compiled calls.
+"""A captured step as the device knows it: a CUDA graph, on the CPU a program of kernels' calls.
 
-What a step of the engine makes of the host is tilegrad.captured's.
+What a step of the engine makes of tensors and of the host is tilegrad.captured's.
 """

@@ -1,198 +1,126 @@
-"""Work of the device recorded once and launched again as a whole: a CUDA graph, on the simulated device a tape, on the
-CPU a program.
+"""A captured step: work that is told once and launched again as a whole.
 
-    with graph.capture() as recorded:
+A graph is captured within a block and launched any number of times:
+
+    graph = graph.new("cpu")
+    with graph.capturing():
         ...                          nothing is done; memory comes from a pool of the graph's own
-    recorded.launch()                all of it, on the current stream, with what is in memory by then
+    graph.launch()                   all of it, with what is in memory by then
 
-Arrays that were made within the block belong to the graph: a launch writes to them again, and their memory is used for
-nothing else as long as the graph lives. Arrays from outside are read and written where they lay; whoever has the graph
-keeps them alive. Numbers of the host are part of the graph: those that change have to be in device memory (`Slots`).
+On a GPU it is a CUDA graph (kernels/capture/cuda_graph.py), on the CPU a program of kernels' calls
+(kernels/capture/program.py). Arrays that were made within the block belong to the graph: a launch writes to them again,
+and their memory is used for nothing else as long as the graph lives. Arrays from outside are read and written where
+they lie; whoever has the graph keeps them alive. Numbers of the host are part of the graph: one that changes has to be
+a `number`.
 
 Capture is of one thread. Two launches of a graph must be in order, as those on one stream are.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-import threading
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any, Protocol
 
-import numpy as np
+from tilegrad.kernels.capture.cuda_graph import CudaGraph
+from tilegrad.kernels.capture.program import Program
 
-from tilegrad.kernels.capture.program import Program, recorded
-from tilegrad.kernels.device import gpu, memory
-from tilegrad.kernels.system.modes import Block
-
-_NODE = re.compile(r'"graph_\d+_node_\d+"\s*\[[^\]]*?label="(.*?)"\s*\]', re.DOTALL)  # of CUDA's DOT text
-_SLOTS = 512  # in one block of memory, 8 KB: so little goes with the command that copies it
-_SLOT = 16  # bytes: every slot has the alignment that kernels are compiled for
+Action = Callable[[], None]
 
 
-_with_pools: weakref.WeakSet[Graph] = weakref.WeakSet()
+class Graph(Protocol):
+    """What a captured step is to whoever captures and launches it: `CudaGraph` or `Program`.
 
+    device          "cuda" or "cpu"
+    xp              the array library of that device
+    written_inputs  once it is captured, the numbers of the arguments that a launch is known to write to
+    """
 
-class Graph:
-    """What `capture` recorded."""
+    device: str
+    xp: ModuleType
+    written_inputs: list[int]
 
-    def __init__(self) -> None:
-        self._launch: Callable[[], None] | None = None
-        self._nodes: Callable[[], Counter[str]] = Counter
-        self._nbytes: Callable[[], int] = int
-        self._kept: list[Any] = []
-        self.pool: Any = None  # on a GPU, where its memory is from
-        self.program: Program | None = None  # on the CPU, while it is recorded and afterwards
+    def inputs(self, arrays: list[Any]) -> list[Any]:
+        """Before the capture: arrays that stand for these arguments, laid out alike."""
 
-    def launch(self) -> None:
-        """Tell the device to do all of it, on the current stream."""
-        assert self._launch is not None, "the capture has not ended"
-        self._launch()
+    def capturing(self) -> AbstractContextManager[Graph]:
+        """The block within which this thread captures."""
+
+    # --- while it is captured: the host's part
+
+    def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Any:
+        """An array of at most 16 bytes that has value() at each launch; called in the order of these calls."""
+
+    def host(self, action: Action, at_once: bool = False) -> None:
+        """The host calls action() at each launch: a program at this place, or later where at_once is False; a CUDA
+        graph, which has no such places, before it up to the last number, and behind it the rest.
+        """
+
+    def host_last(self, key: Any, action: Action) -> None:
+        """As `host`; of the actions of one key the last one counts."""
+
+    # --- while it is captured: arrays
+
+    def reads(self, array: Any, is_parameter: bool) -> None:
+        """The function reads an array that there was before."""
+
+    def made(self, array: Any, op: str, is_view: bool) -> Any:
+        """The result of an op, as the graph has it."""
+
+    def planned(self, array: Any) -> Any:
+        """The array as the graph's own, so that all that is done with it is part of the graph."""
+
+    def is_planned(self, array: Any) -> bool:
+        """Whether the array is that already."""
+
+    def constant(self, array: Any, has_values: bool = True) -> Any:
+        """An array that the host made, as the graph's own."""
+
+    def values(self, array: Any) -> Any:
+        """The array, to look at its values; None where it will have them at a launch only."""
+
+    def assign(self, target: Any, index: Any, value: Any) -> bool:
+        """target[index] = value. Returns whether that is known to write to memory that there was before."""
+
+    def lasting(self, array: Any) -> Any:
+        """The array on memory that serves no other array of the graph."""
+
+    def own(self, array: Any) -> Any:
+        """An array of whoever captures, as the graph has it: launches read it and write to it."""
+
+    def leave(self, array: Any) -> Any:
+        """The array as whoever keeps it beyond the capture has it."""
+
+    def require_here(self, array: Any, tracking: bool) -> None:
+        """Raise for a write that cannot be part of the graph; tracking: for one that a gradient passes through."""
+
+    def settle(self) -> None:
+        """The function has returned. Raise if what it did is not what launches would do."""
+
+    def restore(self) -> None:
+        """The capture is over: what the function wrote beside the graph is as before."""
+
+    # --- afterwards
 
     def keep(self, *things: Any) -> None:
         """Let these live as long as the graph does."""
-        self._kept += things
+
+    def take(self, arrays: list[Any]) -> bool:
+        """Have the next launch read these for the inputs; False where it cannot."""
+
+    def launch(self) -> None:
+        """Do all of it."""
 
     def nodes(self) -> Counter[str]:
         """How many there are of each kind of node: kernels by name, copies and fills."""
-        return self._nodes()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory that are the graph's own. The simulated device has no pools: 0."""
-        return self._nbytes()
+        """Bytes of device memory that are the graph's own. The simulated device knows those of arguments only."""
 
 
-class _Local(threading.local):
-    graph: Graph | None = None
-
-
-_local = _Local()
-
-
-def capturing() -> Graph | None:
-    """The graph that this thread is recording."""
-    return _local.graph
-
-
-def capture() -> contextlib.AbstractContextManager[Graph]:
-    """Record what this thread tells device "cuda" within the block; after an exception there is no graph.
-
-    What the host would have to wait for raises (RuntimeError, or CuPy's own). Kernels should have been launched once
-    before: compiling and measuring configurations is for then.
-    """
-    if _local.graph is not None:
-        raise RuntimeError("capture: a graph is being captured already; expected one at a time")
-    return _on_tape(Graph()) if gpu.is_simulated() else _on_stream(Graph())
-
-
-def capture_cpu() -> contextlib.AbstractContextManager[Graph]:
-    """Record what this thread has the kernels of the CPU do within the block, as kernels/capture/program.py says."""
-    graph = Graph()
-    graph.program = program = Program()
-    graph._launch, graph._nodes, graph._nbytes = program.launch, program.nodes, lambda: program.nbytes
-    return recorded(program, graph)
-
-
-@contextlib.contextmanager
-def aside() -> Iterator[None]:
-    """Within the block work is done at once, and is not part of the graph that is being captured, if one is."""
-    if _local.graph is None:
-        yield
-    elif gpu.is_simulated():
-        from tilegrad.kernels.simulate import tape
-
-        with tape.recorded_on(None):
-            yield
-    else:
-        stream = gpu.xp().cuda.Stream(non_blocking=True)
-        with stream:
-            yield
-        stream.synchronize()
-
-
-def _on_tape(graph: Graph) -> Block:
-    from tilegrad.kernels.simulate import tape
-
-    onto = tape.Tape()
-
-    def end() -> None:
-        graph._launch, graph._nodes = onto.launch, onto.nodes
-
-    return Block((_local, "graph", graph), tape.recording_on(onto), gives=graph, quiet=True, then=end)
-
-
-@contextlib.contextmanager
-def _on_stream(graph: Graph) -> Iterator[Graph]:
-    cuda = gpu.xp().cuda
-    pool = cuda.MemoryPool()
-    stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
-    allocate = memory.allocator(gpu.xp(), pool.malloc)
-    with Block((_local, "graph", graph)), stream, cuda.using_allocator(allocate):
-        stream.begin_capture()
-        try:
-            yield graph
-        except BaseException:
-            with contextlib.suppress(Exception):  # what was captured may be invalid: the exception says why
-                stream.end_capture()
-            raise
-        captured = stream.end_capture()
-    graph._launch, graph._nbytes = captured.launch, pool.total_bytes
-    graph._nodes = lambda: names_in(captured.debug_dot_str())
-    graph.pool = pool
-    _with_pools.add(graph)
-
-
-def pools() -> list[Any]:
-    """The memory pools of all CUDA graphs that are kept."""
-    return [graph.pool for graph in list(_with_pools)]
-
-
-def names_in(dot: str) -> Counter[str]:
-    """The nodes in CUDA's DOT text of a graph, by what their labels say beneath the node's number."""
-    lines = (label.replace("\\n", "\n").strip().split("\n") for label in _NODE.findall(dot))
-    return Counter(re.split(r"\\?<|\(", line[min(1, len(line) - 1)])[0].strip() for line in lines)
-
-
-class Slots:
-    """Numbers that a graph reads, in device memory, and their values on the host: `send` them before a launch.
-
-    On the CPU the two are one, and what a program is told of.
-    """
-
-    def __init__(self, program: Program | None = None) -> None:
-        self._program = program
-        self._blocks: list[tuple[Any, np.ndarray]] = []
-        self._used = _SLOTS
-
-    def take(self, dtype: Any, shape: tuple[int, ...] = ()) -> tuple[Any, np.ndarray]:
-        """(an array of at most 16 bytes in device memory, the host's array that is sent there)."""
-        if self._used == _SLOTS:
-            size = _SLOTS * _SLOT
-            host = np.zeros(size, np.uint8)
-            device = gpu.xp().empty(size, np.uint8) if self._program is None else host
-            self._blocks.append((device, host))
-            self._used = 0
-        start = self._used * _SLOT
-        stop = start + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        assert stop <= start + _SLOT, f"a slot has {_SLOT} bytes"
-        self._used += 1
-        device, host = (memory[start:stop].view(dtype).reshape(shape) for memory in self._blocks[-1])
-        return device if self._program is None else self._program.number(device), host
-
-    def send(self) -> None:
-        """Copy the host's values, in order with what the current stream was told; nobody waits."""
-        if self._program is not None:
-            return
-        last = len(self._blocks) - 1
-        for i, (device, host) in enumerate(self._blocks):
-            n = self._used * _SLOT if i == last else host.size
-            if gpu.is_simulated():
-                device[:n].set(host[:n])
-            else:
-                # From memory that is not pinned: such a copy is staged before the call returns, and waits for nothing
-                # (CUDA Runtime API, "API synchronization behavior"). So the host may write the next values at once.
-                device.data.copy_from_host_async(host.ctypes.data, n)
+def new(device: str) -> Graph:
+    """A graph of that device, "cuda" or "cpu", that is still to be captured."""
+    return Program() if device == "cpu" else CudaGraph()

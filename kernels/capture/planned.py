@@ -1,4 +1,4 @@
-"""Arrays of a program that is being recorded (kernels/capture/program.py): NumPy's, whose values are not there yet.
+"""Arrays of a program while it is captured (kernels/capture/program.py): NumPy's, whose values are not there yet.
 
 What looks at memory only is served: shapes, views, and the address for a kernel. A function of NumPy's whose result has
 a shape that no value decides becomes a step of the program, as do copies and writes. What would read values, or could,
@@ -59,7 +59,7 @@ class Planned(np.ndarray):
 
     @property
     def program(self) -> Any:
-        """The program, while it is recorded."""
+        """The program, while it is captured."""
         program = self.reference()
         if program is None or program.is_closed:
             raise PlannedError("uses an array of a step that was captured before")
@@ -126,6 +126,12 @@ class Planned(np.ndarray):
         if source.dtype == dtype and kwargs.get("copy") is False:
             return self
         return self.program.copied(source, lambda x: x.astype(dtype, *args, **kwargs))
+
+
+def is_view(array: np.ndarray) -> bool:
+    """Whether the array shares memory with another one; not: whether that memory was lent to it."""
+    base = array.base.base if isinstance(array, Planned) else array.base  # each of these is itself a view
+    return isinstance(base, np.ndarray)
 
 
 def _called(function: Any, args: Any, kwargs: Any) -> Any:

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad.kernels.activations.cpu import activated
-from tilegrad.kernels.capture.program import contiguous, dense, do, whole
 from tilegrad.kernels.conv2d import reference
 from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
 from tilegrad.kernels.cpu.tile import (
     BIAS,
     HELD,

@@ -20,8 +20,8 @@ Which thread does a piece is chance; what the pieces are is not.
 A thread that has read the call's fields owns a piece if it then still finds the claim as it was before, and raises it
 by one: the fields change only while the claim is closed.
 
-With a `Recorder` for a team a kernel does nothing but note the call: where its thunk is, the pieces, and the arguments
-as they lie in registers and on the stack. `play` makes such calls again, many in a row without Python.
+Other memory may stand in the team's place, whose word RUN is the address of what is to be done with a call: a step that
+is captured has its calls noted (kernels/capture/calls.py).
 """
 
 from __future__ import annotations
@@ -40,12 +40,9 @@ _CLOSED = (1 << 16) - 1
 
 # Words of the team's memory; what threads write to is 128 bytes apart, for caches fetch lines in pairs.
 _CLAIM, _FINISHED, _STOP = 0, 16, 32
-_RUN, _THUNK, _ARGUMENTS, _BEGIN, _END, _PIECES = range(48, 54)
-_RECORD = 64  # of a recorder: the call
-_WORDS = 64
-_HEAD = 6  # words of a recorded call before its arguments: thunk, begin, stop, pieces, their words, and a guard
-_GUARD = 5
-_MOST_WORDS = 512
+RUN, _THUNK, _ARGUMENTS, _BEGIN, _END, _PIECES = range(48, 54)
+WORDS = 64
+MOST_WORDS = 512  # that the arguments of a call may take
 
 _PAUSES = 1 << 10  # that a waiting thread makes before it lets others have its core between looks; some 25 microseconds
 _IDLE = 1 << 12  # looks of a thread without work before it sleeps, most of them yielding; a millisecond on an idle core
@@ -59,44 +56,11 @@ _RUN_SIGNATURE = types.void(*[types.int64] * 7)
 
 def new_team() -> np.ndarray:
     """The memory of a team; its address is what kernels take."""
-    memory = np.zeros(_WORDS, np.int64)
+    memory = np.zeros(WORDS, np.int64)
     memory[_CLAIM] = _CLOSED
-    memory[_RUN] = _address_of(_run)
+    memory[RUN] = address_of(_run)
     serve.compile("void(int64)")  # by the caller, whom Ctrl-C reaches while it waits for Numba's compiler
     return memory
-
-
-class Recorder:
-    """What notes a kernel's call instead of making it, in the team's place."""
-
-    def __init__(self) -> None:
-        self._memory = np.zeros(_WORDS + _HEAD + _MOST_WORDS, np.int64)
-        self._memory[_RUN] = _address_of(_note)
-        self.address = self._memory.ctypes.data
-
-    def take(self) -> np.ndarray:
-        """The call that was noted last, as `play` takes it: int64."""
-        noted = self._memory[_RECORD:]
-        size = _HEAD + int(noted[4])
-        assert size > _HEAD, "no call was noted"
-        call = noted[:size].copy()
-        noted[4] = 0
-        return call
-
-
-def guard(call: np.ndarray, word: np.ndarray) -> None:
-    """Have `play` stop behind this call if it leaves the word, int64 (1,), at 0 or above."""
-    call[_GUARD] = word.ctypes.data
-
-
-def words_between(calls: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Where calls have an address from first to stop among their arguments."""
-    found = np.flatnonzero((calls >= first) & (calls < stop))
-    at, heads = 0, []
-    while at < len(calls):
-        heads += range(at, at + _HEAD)
-        at += _HEAD + int(calls[at + 4])
-    return np.setdiff1d(found, heads)
 
 
 @intrinsic
@@ -110,14 +74,14 @@ def share(context: Any, begin: Any, stop: Any, pieces: Any, team: Any) -> Any:
         kept = function.args[2:-4]  # behind where results and exceptions go, before (begin, stop, part, team)
         assert all(a.type == _i64 for a in function.args[-4:]), "a shared kernel ends with four integers"
         function.attributes.add("noinline")
-        record = ir.LiteralStructType([a.type for a in kept])
-        place = cgutils.alloca_once(b, record)
+        arguments = ir.LiteralStructType([a.type for a in kept])
+        place = cgutils.alloca_once(b, arguments)
         for i in range(len(kept)):
             b.store(_borrowed(i, kept), cgutils.gep_inbounds(b, place, 0, i))
-        thunk = _thunk(b.module, function, record)
-        words = context.get_abi_sizeof(record) // 8  # whole ones: an array's are among them
-        assert words <= _MOST_WORDS
-        run = b.inttoptr(b.load(_word(b, team, _RUN)), _RUN_TYPE.as_pointer())
+        thunk = _thunk(b.module, function, arguments)
+        words = context.get_abi_sizeof(arguments) // 8  # whole ones: an array's are among them
+        assert words <= MOST_WORDS
+        run = b.inttoptr(b.load(_word(b, team, RUN)), _RUN_TYPE.as_pointer())
         b.call(run, [team, b.ptrtoint(thunk, _i64), b.ptrtoint(place, _i64), _i64(words), begin, stop, pieces])
         return context.get_dummy_value()
 
@@ -133,13 +97,13 @@ def _borrowed(i: int, arguments: list[ir.Argument]) -> ir.Value:
     return ir.Constant(arguments[i].type, None) if owner else arguments[i]
 
 
-def _thunk(module: ir.Module, function: ir.Function, record: ir.Type) -> ir.Function:
-    """thunk(arguments, begin, stop, part): the function with its arguments from a record and no team."""
+def _thunk(module: ir.Module, function: ir.Function, arguments: ir.Type) -> ir.Function:
+    """thunk(arguments, begin, stop, part): the function with its arguments from a struct and no team."""
     thunk = ir.Function(module, _THUNK_TYPE, f"{function.name}.piece")
     thunk.linkage = "internal"
     b = ir.IRBuilder(thunk.append_basic_block())
-    place = b.bitcast(thunk.args[0], record.as_pointer())
-    values = [b.load(cgutils.gep_inbounds(b, place, 0, i)) for i in range(len(record.elements))]
+    place = b.bitcast(thunk.args[0], arguments.as_pointer())
+    values = [b.load(cgutils.gep_inbounds(b, place, 0, i)) for i in range(len(arguments.elements))]
     # None and no exception: nobody reads what these point to.
     results = [b.bitcast(b.alloca(_i64), a.type) for a in function.args[:2]]
     b.call(function, [*results, *values, *thunk.args[1:], _i64(0)])
@@ -197,7 +161,7 @@ def _claim(context: Any, team: Any, found: Any) -> Any:
 
 
 @intrinsic
-def _call(context: Any, thunk: Any, arguments: Any, begin: Any, stop: Any, part: Any) -> Any:
+def call_piece(context: Any, thunk: Any, arguments: Any, begin: Any, stop: Any, part: Any) -> Any:
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         thunk = b.inttoptr(args[0], _THUNK_TYPE.as_pointer())
         b.call(thunk, [b.inttoptr(args[1], _pointer), *args[2:]])
@@ -250,13 +214,13 @@ def _do_a_piece(team):
     begin, stop = _load(team, _BEGIN), _load(team, _END)
     if _claim(team, found):
         items = stop - begin
-        _call(thunk, arguments, begin + items * piece // pieces, begin + items * (piece + 1) // pieces, piece)
+        call_piece(thunk, arguments, begin + items * piece // pieces, begin + items * (piece + 1) // pieces, piece)
         _add_finished(team)
     return True
 
 
 @njit(nogil=True, cache=True)
-def _run_pieces(team, thunk, arguments, begin, stop, pieces):
+def run_pieces(team, thunk, arguments, begin, stop, pieces):
     """All pieces, with whatever threads of the team are there to help."""
     ticket = _load(team, _CLAIM) >> 16
     _store(team, _THUNK, thunk)
@@ -279,15 +243,7 @@ def _run_pieces(team, thunk, arguments, begin, stop, pieces):
 
 
 def _run(team, thunk, arguments, words, begin, stop, pieces):
-    _run_pieces(team, thunk, arguments, begin, stop, pieces)
-
-
-def _note(recorder, thunk, arguments, words, begin, stop, pieces):
-    at = recorder + 8 * _RECORD
-    for i, word in enumerate((thunk, begin, stop, pieces, words, 0)):
-        _write(at + 8 * i, word)
-    for i in range(words):
-        _write(at + 8 * (_HEAD + i), _read(arguments + 8 * i))
+    run_pieces(team, thunk, arguments, begin, stop, pieces)
 
 
 @cache
@@ -295,13 +251,13 @@ def _compiled(function: Any) -> Any:
     return cfunc(_RUN_SIGNATURE, function)
 
 
-def _address_of(function: Any) -> int:
+def address_of(function: Any) -> int:
     """Where share finds the function; it stays there."""
     return _compiled(function).address
 
 
 @intrinsic
-def _read(context: Any, address: Any) -> Any:
+def read(context: Any, address: Any) -> Any:
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return b.load(_word(b, args[0], 0))
 
@@ -309,35 +265,12 @@ def _read(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _write(context: Any, address: Any, value: Any) -> Any:
+def write(context: Any, address: Any, value: Any) -> Any:
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         b.store(args[1], _word(b, args[0], 0))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
-
-
-@njit(nogil=True, cache=True)
-def play(calls, team):
-    """Make calls that recorders noted, one after the other in one array; without a team by this thread alone.
-
-    Returns where the call begins whose guard stopped it, or -1.
-    """
-    at, place = 0, calls.ctypes.data
-    while at < len(calls):
-        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
-        guard = calls[at + _GUARD]
-        arguments = place + 8 * (at + _HEAD)
-        if team and pieces > 1:
-            _run_pieces(team, thunk, arguments, begin, stop, pieces)
-        else:
-            items = stop - begin
-            for i in range(pieces):
-                _call(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)
-        if guard and _read(guard) >= 0:
-            return at
-        at += _HEAD + words
-    return -1
 
 
 @njit(nogil=True, cache=True)

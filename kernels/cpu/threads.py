@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import recording
+from tilegrad.kernels.cpu import effects
 
 _MOST = 1024  # threads that may be asked for
 _A_CORE = 4  # threads at most for each core, whatever the environment asks for: more only wait for one another
@@ -80,9 +80,9 @@ def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -
     caller, this one does all of its own.
     """
     pieces = min(num_threads(), most, items)
-    recorded = recording()
-    if recorded is not None:
-        recorded.kernel(kernel, pieces, items, arguments)
+    program = effects.capturing()
+    if program is not None:
+        program.kernel(kernel, pieces, items, arguments)
         return
     if pieces <= 1:
         kernel(*arguments, 0, items, 0, 0)
@@ -102,18 +102,16 @@ def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -
         kernel(*arguments, bounds[i], bounds[i + 1], i, 0)
 
 
-def play(calls: np.ndarray) -> int:
-    """cpu.team.play of calls that a recorder noted, with the team's help unless that is somebody else's."""
-    from tilegrad.kernels.cpu import team as share_cpu
-
+def helped(compiled: Callable[[np.ndarray, int], int], calls: np.ndarray) -> int:
+    """compiled(calls, address of the team), or compiled(calls, 0) while the team helps another caller."""
     me = object()
     try:
         if num_threads() > 1 and _user.setdefault(None, me) is me:  # as above
-            return share_cpu.play(calls, _address_of_team(num_threads()))
+            return compiled(calls, _address_of_team(num_threads()))
     finally:
         if None in _user and _user[None] is me:
             del _user[None]
-    return share_cpu.play(calls, 0)
+    return compiled(calls, 0)
 
 
 def _address_of_team(threads: int) -> int:
@@ -127,10 +125,10 @@ def _address_of_team(threads: int) -> int:
 
 def _start(most: int) -> None:
     global _team, _address, _refused
-    from tilegrad.kernels.cpu import team as share_cpu
+    from tilegrad.kernels.cpu.team import new_team
 
     if _team is None:
-        team = share_cpu.new_team()
+        team = new_team()
         _address, _team = team.ctypes.data, team
     while len(_started) < most and (not _refused or len(_started) < _refused):
         try:

@@ -15,7 +15,8 @@ the one watched first in this process. All are cleared. Both are so on every run
 A note is 64 bits: a row below 2^31 - 1, and a value of 32 bits, beyond which it is told as the nearest that is one.
 
 Launches and checks must be on one stream, or in order by events. A slot's memory must exist before a stream is
-captured: launch once before, as for compiling. A replayed graph launches what nobody watches: say `expect` after it.
+captured: launch once before, as for compiling.
+A graph that has captured such a launch says `expect` behind each launch of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.capture import graph
+from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
 
 _CLEAR = 2**63 - 1
@@ -53,13 +54,16 @@ def watch(error: Callable[..., Exception], *facts: Any) -> Any:
     """The slot, an int64 device array (1,), for a launch whose fault (row, value) is error(*facts, row, value)."""
     global _pending
     _pending = True
+    captured = cuda_graph.capturing()
+    if captured is not None:
+        captured.launched(expect)
     xp = gpu.xp()
     slot = _slots.get((xp, error, *facts))
     return _new_slot(xp, (error, *facts)) if slot is None else slot
 
 
 def expect() -> None:
-    """Have the next `raise_pending` look, though no launch was watched: after the replay of a captured graph."""
+    """Have the next `raise_pending` look, though no launch was watched: behind the launch of a captured graph."""
     global _pending
     _pending = True
 
@@ -88,7 +92,7 @@ def raise_pending() -> None:
 def _new_slot(xp: ModuleType, watched: Watched) -> Any:
     blocks = _blocks.setdefault(xp, [])
     if not blocks or len(blocks[-1].watched) == _SLOTS:
-        with graph.aside():  # cleared now, and not at every launch
+        with cuda_graph.aside():  # cleared now, and not at every launch
             blocks.append(_Block(xp))
     block = blocks[-1]
     slot = _slots[(xp, *watched)] = block.memory[len(block.watched), :1]

@@ -32,9 +32,9 @@ import numpy as np
 
 from tilegrad.kernels.activations.cpu import activated
 from tilegrad.kernels.activations.reference import ACTIVATIONS
-from tilegrad.kernels.capture.program import dense, do, whole
 from tilegrad.kernels.checks import PRECISIONS
 from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu.effects import dense, do, whole
 from tilegrad.kernels.cpu.tile import (
     BIAS,
     HELD,

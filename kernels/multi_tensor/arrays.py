@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tilegrad.kernels.capture import graph
+from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.dense import dense, dense_as
 
@@ -36,7 +36,7 @@ def in_one_order(lists: Sequence[Arrays]) -> tuple[list[Arrays], list[tuple[Any,
             updated = [i for i, a in enumerate(given) if arrays[i] is not a and i != _GRADIENT]
             copies += [(given[i], arrays[i]) for i in updated]
         tensors.append(arrays)
-    captured = graph.capturing()
+    captured = cuda_graph.capturing()
     if captured is not None:
         captured.keep(tensors)  # which its launches know by their addresses alone
     return tensors, copies
@@ -64,9 +64,9 @@ class Tables:
 
     def of(self, rows: Rows, size: int) -> Any:
         """The table of these rows for programs of `size` elements."""
-        captured = graph.capturing()
+        captured = cuda_graph.capturing()
         if captured is not None:
-            with graph.aside():
+            with cuda_graph.aside():
                 table = self.fill(rows, size)
             captured.keep(table)
             return table

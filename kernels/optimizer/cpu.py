@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import do, whole
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.effects import do, whole
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.optimizer import reference
 from tilegrad.kernels.optimizer.reference import Arrays, Scalar

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import contiguous, whole
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.effects import contiguous, whole
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.pool import reference
 from tilegrad.kernels.windows import Pair, Windows

@@ -12,8 +12,8 @@ by accident. They behave as CuPy's do where the two differ:
     x.flags                             knows nothing of being read-only
     x.max(initial=), x.ravel("K")       errors: CuPy has not all that NumPy has
 
-Within `tilegrad.kernels.capture.graph.capture` what the device is told is recorded (kernels/simulate/tape.py), and what
-the host would wait for, or copy from its own memory, is refused.
+While a graph is captured (kernels/capture/cuda_graph.py) what the device is told is collected on a tape
+(kernels/simulate/tape.py), and what the host would wait for, or copy from its own memory, is refused.
 
 Memory that is not written yet is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes;
 `assert_guards` finds a kernel that wrote beyond its array, also where it found that in a table of addresses. Functions
@@ -154,7 +154,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
         parts = index if type(index) is tuple else (index,)
         if len(parts) == self.ndim and all(isinstance(i, (int, np.integer)) for i in parts):
             index = (*parts, ...)  # one element is a view of it, as CuPy has it
-        if tape.recording() is None:
+        if tape.collecting() is None:
             return _wrap(self._host[_unwrap(index)], (self,))
         if any(i.dtype == bool for i in _flat((index,))):
             tape.refuse("an index of booleans")
@@ -327,18 +327,18 @@ def _pointed_at(numbers: np.ndarray) -> Iterator[np.ndarray]:
 def _call(function: Callable, args: Any, kwargs: Any, *self: ndarray) -> Any:
     hosts, named = _unwrap(args), {k: _unwrap(v) for k, v in kwargs.items()}
     sources = (*self, *_flat(args), *_flat(tuple(kwargs.values())))
-    recording = tape.recording()
-    if recording is not None:
-        return _recorded(recording, lambda: function(*hosts, **named), function.__name__, kwargs.get("out"), sources)
+    collecting = tape.collecting()
+    if collecting is not None:
+        return _collected(collecting, lambda: function(*hosts, **named), function.__name__, kwargs.get("out"), sources)
     return _wrap(function(*hosts, **named), sources)
 
 
-def _recorded(recording: tape.Tape, call: Callable, name: str, out: Any, sources: tuple[ndarray, ...]) -> Any:
+def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tuple[ndarray, ...]) -> Any:
     """What the call gives, on the tape: what it writes to is written at a launch, also what it makes."""
     if name in _WAITING:
         tape.refuse(name)
     if out is not None or name in _WRITING:
-        recording.add(name, call)
+        onto.add(name, call)
         return out[0] if type(out) is tuple else out
     wrapped = _wrap(call(), sources)
     arrays = list(_flat((wrapped,)))
@@ -353,7 +353,7 @@ def _recorded(recording: tape.Tape, call: Callable, name: str, out: Any, sources
         for _, x in made:  # what it holds was computed from values that are not there yet
             x._host = np.array(x._host)
             x._host[...] = np.frombuffer(bytes([_FILL] * x.itemsize), x.dtype)[0] if x.dtype != bool else False
-        recording.add(name, make)
+        onto.add(name, make)
     return wrapped
 
 

@@ -1,8 +1,8 @@
 """The simulated device's CUDA graph: what the device was told within a block, in order, to be done at each launch.
 
-As under stream capture nothing is done while it is recorded: kernels do not run, nothing is written. Functions of the
-array library are called for the shapes of their results alone, whose values are those of memory that nobody has
-written. Numbers of the host are recorded as they are, so that what the host should have put into device memory shows:
+As under stream capture nothing is done while actions are collected: kernels do not run, nothing is written. Functions
+of the array library are called for the shapes of their results alone, whose values are those of memory that nobody has
+written. Numbers of the host are collected as they are, so that what the host should have put into device memory shows:
 it does not change from launch to launch.
 """
 
@@ -47,23 +47,23 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def recording() -> Tape | None:
-    """The tape that what this thread tells the device is recorded on."""
+def collecting() -> Tape | None:
+    """The tape on which this thread's actions are collected."""
     return _local.tape
 
 
-def recorded_on(tape: Tape | None) -> Block:
-    """Within the block this thread records on that tape; with None it does what it is told at once."""
-    return Block(recording_on(tape))
+def collected_on(tape: Tape | None) -> Block:
+    """A block within which this thread's actions are collected on that tape; with None they are done at once."""
+    return Block(collecting_on(tape))
 
 
-def recording_on(tape: Tape | None) -> tuple[Any, str, Any]:
+def collecting_on(tape: Tape | None) -> tuple[Any, str, Any]:
     """The setting of such a block."""
     return _local, "tape", tape
 
 
 def do(name: str, action: Action) -> None:
-    """Do it, or record it."""
+    """Do it, or collect it."""
     tape = _local.tape
     if tape is None:
         action()

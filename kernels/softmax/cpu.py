@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import whole
 from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.effects import whole
 from tilegrad.kernels.cpu.scalar_math import exp, of_ordered, ordered
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.softmax import reference

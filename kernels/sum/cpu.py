@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilegrad.kernels.capture.program import whole
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.effects import whole
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sum import reference
 

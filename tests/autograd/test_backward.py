@@ -216,7 +216,7 @@ def test_a_gradient_shares_no_memory_with_what_a_rule_saved():
 
 
 def test_a_rule_that_returns_what_it_saved_is_found_out():
-    from tilegrad.autograd.backward import record
+    from tilegrad.autograd.record import record
 
     kept = tg.tensor([3.0, 4.0], dtype="float64")
     x = leaf(1.0, 2.0)
@@ -226,7 +226,7 @@ def test_a_rule_that_returns_what_it_saved_is_found_out():
 
 
 def test_a_rule_that_returns_one_array_twice_is_found_out():
-    from tilegrad.autograd.backward import record
+    from tilegrad.autograd.record import record
 
     x, y, z = leaf(1.0, 2.0), leaf(1.0, 2.0), leaf(1.0, 2.0)
 

@@ -96,7 +96,7 @@ def test_the_number_of_weights_must_fit():
 
 
 def test_only_what_leads_to_the_inputs_is_run_and_freed():
-    from tilegrad.autograd.backward import record
+    from tilegrad.autograd.record import record
 
     x, y = tg.ones(2, requires_grad=True), tg.ones(2, requires_grad=True)
     ran = []
@@ -181,7 +181,7 @@ def test_second_derivatives_through_broadcasting_and_casts():
 
 
 def test_an_op_without_a_second_derivative_says_so_by_name():
-    from tilegrad.autograd.backward import once_only, record
+    from tilegrad.autograd.record import once_only, record
 
     def once(x):
         def rule(dy):

@@ -7,7 +7,7 @@ import pytest
 
 import tilegrad as tg
 from tilegrad import gradcheck, gradgradcheck
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.gradcheck import GradcheckError
 
 

@@ -11,7 +11,7 @@ import pytest
 import tilegrad as tg
 from tests.ops.test_gradients import OPS, inputs_of, outputs_of
 from tilegrad import ops
-from tilegrad.autograd.backward import Node
+from tilegrad.autograd.record import Node
 
 
 @pytest.fixture(autouse=True)

@@ -110,7 +110,7 @@ def test_an_exception_restores_the_mode():
 
 
 def test_a_rule_that_fails_restores_the_mode():
-    from tilegrad.autograd.backward import record
+    from tilegrad.autograd.record import record
 
     def failing(dy):
         raise KeyError("rule")
@@ -126,7 +126,7 @@ def test_a_rule_that_fails_restores_the_mode():
 
 @tg.enable_grad()
 def record_with_grad(x, rule):
-    from tilegrad.autograd.backward import record
+    from tilegrad.autograd.record import record
 
     return record("failing", x.data, (x,), rule).sum()
 

@@ -8,7 +8,7 @@ import pytest
 import tilegrad as tg
 from tests.compare import assert_same
 from tilegrad import Tensor
-from tilegrad.autograd.backward import Node, record
+from tilegrad.autograd.record import Node, record
 
 
 def leaf(*shape):

@@ -10,7 +10,9 @@ import pytest
 from tests import dirty
 from tests.compare import assert_same
 from tilegrad import kernels
-from tilegrad.kernels.capture import program
+from tilegrad.kernels.capture.nested import arrays_in
+from tilegrad.kernels.capture.program import Program
+from tilegrad.kernels.cpu.effects import as_tuple
 
 CPU, REFERENCE = kernels.load("cpu"), kernels.load("reference")
 _rng = np.random.default_rng(0)
@@ -165,14 +167,14 @@ def test_a_launch_of_a_program_writes_all_of_its_results(name):
     for arguments in cases(name):
         want = call(CPU, name, arguments)
         ours = own(name, arguments)
-        recorded = program.Program()
-        arrays = list(program._all_arrays(ours))
-        with dirty.memory(), program.recorded(recorded):
+        captured = Program()
+        arrays = list(arrays_in(ours))
+        with dirty.memory(), captured.capturing():
             for array in arrays:
-                recorded.know(array)
-            results = getattr(recorded.primitives(CPU), name)(*ours)
-        results = [a.view(np.ndarray) for a in (arrays if results is None else program._arrays(results))]
-        recorded.launch()
+                captured.know(array)
+            results = getattr(captured.primitives(CPU), name)(*ours)
+        results = [a.view(np.ndarray) for a in (arrays if results is None else as_tuple(results))]
+        captured.launch()
         for got, plain in zip(results, want, strict=True):
             assert_same(got, plain)
 
@@ -190,7 +192,7 @@ def call(backend, name, arguments):
     """The arrays that a primitive returns, or has written in place."""
     arguments = own(name, arguments)
     results = getattr(backend, name)(*arguments)
-    return tuple(program._all_arrays(arguments)) if results is None else program._arrays(results)
+    return tuple(arrays_in(arguments)) if results is None else as_tuple(results)
 
 
 def right(name, arguments, results):

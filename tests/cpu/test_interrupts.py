@@ -19,11 +19,11 @@ import numpy as np
 import tilegrad
 from tilegrad import kernels
 from tilegrad import nn
-from tilegrad.autograd import backward as autograd
-from tilegrad.captured import account as recording
+from tilegrad.autograd import grad_mode
+from tilegrad import capture_hooks
 from tilegrad.nn import functional as F
-from tilegrad.kernels.capture import graph, program
-from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.capture import cuda_graph
+from tilegrad.kernels.cpu import buffers, effects, threads
 
 random.seed(0)
 sys.unraisablehook = lambda lost: None  # what rises in a finalizer is printed by Python, and dropped
@@ -31,12 +31,12 @@ threads.set_num_threads(4)
 
 def state():
     return dict(
-        grad=autograd._mode.stack[:],
+        grad=grad_mode.of_thread.stack[:],
         backend=(kernels.name(), kernels._chosen.copy()),
         pool=buffers._local.pool,
-        program=program.recording(),
-        graph=graph.capturing(),
-        recording=(recording.current(), recording.capturing[:]),
+        program=effects.capturing(),
+        graph=cuda_graph.capturing(),
+        account=(capture_hooks.current(), capture_hooks.capturing[:]),
         team=threads._user.copy(),
     )
 
@@ -91,7 +91,7 @@ def test_modes():
             with kernels.use("reference"):
                 with buffers.taken_from(pool):
                     pass
-            with program.paused(), recording.recorded_in(None):
+            with effects.paused(), capture_hooks.captured_in(None):
                 pass
 
         storm(modes, 6000)

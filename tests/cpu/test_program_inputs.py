@@ -50,10 +50,10 @@ ORDERS = {
 }
 
 
-def recorded(function, *arrays):
+def captured(function, *arrays):
     """A program of function(primitives, *inputs), whose inputs are laid out as the arrays, and its result."""
     it = program.Program()
-    with program.recorded(it):
+    with it.capturing():
         result = function(it.primitives(CPU), *it.inputs(arrays))
     return it, result.view(np.ndarray)
 
@@ -74,13 +74,13 @@ FUNCTIONS = {
 @pytest.mark.parametrize("first", ORDERS)
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 def test_a_launch_is_the_call_whatever_the_memory_order(function, first, rng):
-    """On arrays laid out as those that the program was recorded with, one after the other."""
+    """On arrays laid out as those that the program was captured with, one after the other."""
     for second in dict.fromkeys(("C", first)):
 
         def arrays(orders=(first, second)):
             return [ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32)) for order in orders]
 
-        it, result = recorded(function, *arrays())
+        it, result = captured(function, *arrays())
         for _ in range(3):
             given = arrays()
             before = [x.copy("K") for x in given]
@@ -94,7 +94,7 @@ def test_a_launch_is_the_call_whatever_the_memory_order(function, first, rng):
 @pytest.mark.parametrize("order", [order for order in ORDERS if order not in ("read-only", "one row for all")])
 def test_an_array_is_read_where_it_lies(order, rng):
     """And as it is at the launch, not at `take`."""
-    it, result = recorded(lambda k, x: k.relu(x), ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32)))
+    it, result = captured(lambda k, x: k.relu(x), ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32)))
     given = ORDERS[order](rng.standard_normal(SHAPE, dtype=np.float32))
     it.take([given])
     given[0] = 7

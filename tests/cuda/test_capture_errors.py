@@ -10,7 +10,7 @@ import pytest
 import tilegrad as tg
 from tests.compare import assert_same
 from tilegrad import nn, optim
-from tilegrad.kernels.capture import graph
+from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
 from tilegrad.nn import functional as F
 
@@ -54,7 +54,7 @@ def test_what_waits_for_the_gpu_is_named_with_its_line(op, x, capsys):
     # print calls __repr__, and nonzero's way to the wait is its own: the op is the engine's function that was called
     with pytest.raises(tg.CaptureError, match=rf"^fn: \w*{op}\w* waits for the GPU.*\({HERE}:{line}\)$"):
         step(x)
-    assert not hasattr(graph.capturing(), "launch")
+    assert not hasattr(cuda_graph.capturing(), "launch")
     assert (x * 2).tolist() == [2.0, 4.0, 6.0]
 
 
@@ -254,6 +254,10 @@ def test_a_rate_out_of_range_is_told_at_the_launch(x):
 
 
 def test_one_capture_at_a_time():
-    with graph.capture(), pytest.raises(RuntimeError, match="a graph is being captured already"), graph.capture():
+    with (
+        cuda_graph.capture(),
+        pytest.raises(RuntimeError, match="a graph is being captured already"),
+        cuda_graph.capture(),
+    ):
         pass
     gpu.xp().zeros(3)[0].item()  # the device is usable

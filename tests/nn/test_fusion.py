@@ -329,10 +329,10 @@ def test_a_window_of_padding_alone_keeps_its_infinity(rng):
     assert model(tg.randn(1, 1, 1, 1)).item() == -np.inf
 
 
-def test_a_recording_hears_of_all_modules(monkeypatch):
+def test_an_account_hears_of_all_modules(monkeypatch):
     heard = []
 
-    class Recording:
+    class Account:
         def module(self, module):
             heard.append(module)
 
@@ -344,7 +344,7 @@ def test_a_recording_hears_of_all_modules(monkeypatch):
 
     fused, _ = conv_relu_pool("2 x 2", np.float32)
     x = tg.randn(1, 2, 8, 8)
-    monkeypatch.setattr("tilegrad.captured.account.current", Recording)
+    monkeypatch.setattr("tilegrad.capture_hooks.current", Account)
     fused(x)
     assert heard == [fused, *fused]
 

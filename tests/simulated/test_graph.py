@@ -10,7 +10,8 @@ import pytest
 
 from tests.compare import assert_same
 from tilegrad import cuda
-from tilegrad.kernels.capture import graph
+from tilegrad.kernels.capture import cuda_graph
+from tilegrad.kernels.capture.slots import Slots
 from tilegrad.kernels.device import gpu, memory
 from tilegrad.kernels.simulate import arrays as simulated
 from tilegrad.kernels.simulate import tape
@@ -22,7 +23,7 @@ def array(*values):
 
 def test_nothing_is_done_until_the_launch_and_all_of_it_at_each():
     x, total = array(1, 2, 3), simulated.zeros(3, np.float32)
-    with graph.capture() as recorded:
+    with cuda_graph.capture() as captured:
         y = x * 2 + 1
         total += y
         total[0] = total[0] + 10
@@ -30,32 +31,32 @@ def test_nothing_is_done_until_the_launch_and_all_of_it_at_each():
         filled = simulated.full(2, 5, np.float32)
     assert_same(total.get(), np.zeros(3, np.float32))
     assert np.isnan(y.get()).all() and np.isnan(filled.get()).all()
-    recorded.launch()
+    captured.launch()
     assert_same(total.get(), np.array([13, 5, 7], np.float32))
     assert_same(view.get(), np.array([[5], [7]], np.float32))
     assert_same(filled.get(), np.full(2, 5, np.float32))
     x[...] = array(0, 0, 1)  # the same memory, other values
-    recorded.launch()
+    captured.launch()
     assert_same(total.get(), np.array([24, 6, 10], np.float32))
     assert_same(y.get(), np.array([1, 1, 3], np.float32))
-    assert recorded.nodes() == {"multiply": 1, "add": 3, "setitem": 2}
+    assert captured.nodes() == {"multiply": 1, "add": 3, "setitem": 2}
 
 
 def test_numbers_of_the_host_stay_as_they_were_and_slots_do_not():
     x, host = array(1), [2.0]
-    slots = graph.Slots()
-    with graph.capture() as recorded:
+    slots = Slots()
+    with cuda_graph.capture() as captured:
         device, sent = slots.take(np.float32)
         y = x * host[0] + device
     for number, want in ((3.0, 5.0), (7.0, 9.0)):
         host[0] = sent[...] = number
         slots.send()
-        recorded.launch()
+        captured.launch()
         assert y.item() == want
 
 
 def test_many_slots_are_apart_and_aligned():
-    slots = graph.Slots()
+    slots = Slots()
     taken = [slots.take(dtype, shape) for _ in range(300) for dtype, shape in ((np.uint64, ()), (np.float32, (3,)))]
     for i, (_, host) in enumerate(taken):
         host[...] = i
@@ -80,35 +81,35 @@ WAITING = {
 @pytest.mark.parametrize("name", WAITING)
 def test_what_a_captured_stream_refuses(name):
     x = array(1, 2, 3)
-    with pytest.raises(RuntimeError, match=f"^{name}.*not permitted when stream is capturing"), graph.capture():
+    with pytest.raises(RuntimeError, match=f"^{name}.*not permitted when stream is capturing"), cuda_graph.capture():
         WAITING[name](x)
     WAITING[name](x)
 
 
 def test_what_is_done_aside_is_done_at_once_and_is_no_part_of_the_graph():
     x = array(1)
-    with graph.capture() as recorded:
-        with graph.aside():
+    with cuda_graph.capture() as captured:
+        with cuda_graph.aside():
             x += 1
             assert x.item() == 2
         x *= 3
     assert x.item() == 2
-    recorded.launch()
-    recorded.launch()
+    captured.launch()
+    captured.launch()
     assert x.item() == 18
-    with graph.aside():  # also where nothing is captured
+    with cuda_graph.aside():  # also where nothing is captured
         assert x.item() == 18
 
 
 def test_an_exception_ends_the_capture():
     x = array(1)
-    with pytest.raises(ZeroDivisionError), graph.capture() as recorded:
+    with pytest.raises(ZeroDivisionError), cuda_graph.capture() as captured:
         x += 1
         raise ZeroDivisionError
-    assert graph.capturing() is tape.recording() is None
+    assert cuda_graph.capturing() is tape.collecting() is None
     assert x.item() == 1
     with pytest.raises(AssertionError, match="the capture has not ended"):
-        recorded.launch()
+        captured.launch()
 
 
 class Full(MemoryError):
@@ -204,29 +205,29 @@ def driver(monkeypatch):
 
 
 def test_on_a_gpu_a_stream_is_captured_with_memory_of_its_own(driver):
-    with graph.capture() as recorded:
+    with cuda_graph.capture() as captured:
         driver.calls.append("work")
-        with graph.aside():
+        with cuda_graph.aside():
             driver.calls.append("aside")
     inside = ["work", "stream", "aside", "stream as before", "synchronize"]
     before, after = ["stream", "allocate by the pool", "begin"], ["end", "allocate as before", "stream as before"]
     assert driver.calls == [*before, *inside, *after]
-    recorded.launch()
+    captured.launch()
     assert driver.calls[-1] == "launch"
-    assert recorded.nbytes == 512
-    assert recorded.nodes() == {"_matmul_kernel": 2, "MEMSET": 1}
+    assert captured.nbytes == 512
+    assert captured.nodes() == {"_matmul_kernel": 2, "MEMSET": 1}
 
 
 def test_on_a_gpu_an_exception_ends_the_capture_and_gives_everything_back(driver):
-    with pytest.raises(KeyError), graph.capture():
+    with pytest.raises(KeyError), cuda_graph.capture():
         raise KeyError
     # contextlib's stand-in gives the allocator back only where no exception passes; CuPy's does always
     assert driver.calls == ["stream", "allocate by the pool", "begin", "end", "stream as before"]
-    assert graph.capturing() is None
+    assert cuda_graph.capturing() is None
 
 
 def test_on_a_gpu_memory_for_a_capture_is_made_where_there_is_none(driver):
-    with graph.capture():
+    with cuda_graph.capture():
         assert driver.malloc_now(100) == 100
         assert driver.calls[-1] == "free"
         with pytest.raises(memory.OutOfMemoryError, match="300 B wanted, 32 B of 1.00 KiB used"):
@@ -234,9 +235,9 @@ def test_on_a_gpu_memory_for_a_capture_is_made_where_there_is_none(driver):
 
 
 def test_on_a_gpu_the_graphs_memory_counts(driver):
-    with graph.capture() as recorded:
+    with cuda_graph.capture() as captured:
         pass
     others = cuda.memory_allocated() - 256, cuda.memory_reserved() - 512
     assert others == (32, 64)
-    del recorded
+    del captured
     assert (cuda.memory_allocated(), cuda.memory_reserved()) == others

@@ -27,8 +27,8 @@ def _compiled_kernels():
 def assert_read_where_they_lie(step, n=1):
     """n graphs, none of which has memory that an argument could be copied to, or did so at its last launch."""
     assert len(graphs(step)) == n, step.summary()
-    for recorded in graphs(step):
-        program = recorded.graph.program
+    for account in graphs(step):
+        program = account.graph
         assert program._inputs and not program._copies
         assert all(each.own is None and each.memory is None for each in program._inputs)
 
@@ -268,7 +268,7 @@ def test_an_argument_on_the_programs_own_memory():
 
     (step, got), (_, want) = run(True), run(False)
     assert got == want
-    assert graphs(step) and all(recorded.graph.program._left for recorded in graphs(step))
+    assert graphs(step) and all(account.graph._left for account in graphs(step))
 
 
 def test_what_the_last_launch_left_is_an_argument_of_the_next():
@@ -326,8 +326,8 @@ def test_an_argument_that_is_kept_is_copied():
         x.fill_(9.0)
         assert (first.tolist(), twice.tolist()) == ([i], [2.0 * i] * 3)
         assert kept.x.tolist() == [i, i]
-    (recorded,) = graphs(step)
-    assert recorded.graph.program._inputs[0].fixed
+    (account,) = graphs(step)
+    assert account.graph._inputs[0].fixed
 
 
 def test_what_is_kept_shares_memory_with_what_is_written():

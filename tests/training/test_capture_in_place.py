@@ -509,5 +509,5 @@ def test_large_results_share_memory():
     step = tg.capture(fn, warmup=1)
     for _ in range(3):
         assert_same(step(x).numpy(), fn(x).numpy())
-    (recorded,) = graphs(step)
-    assert recorded.graph.nbytes < 6 * x.nbytes
+    (account,) = graphs(step)
+    assert account.graph.nbytes < 6 * x.nbytes

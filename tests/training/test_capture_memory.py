@@ -53,7 +53,7 @@ def once():
 
     for _ in range(3):
         step(x, t)
-    assert len([r for s in step._shapes.values() for r in s.recordings]) == 1
+    assert len([a for s in step._shapes.values() for a in s.accounts]) == 1
 
 
 for _ in range(8):

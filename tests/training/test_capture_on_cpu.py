@@ -214,8 +214,8 @@ def test_what_dies_in_it_serves_again_in_it():
     step = captured(lambda x: layers(x), x)
     with tg.no_grad():
         step(x), step(x)
-    (recorded,) = graphs(step)
-    assert recorded.graph.nbytes < 6 * x.nbytes
+    (account,) = graphs(step)
+    assert account.graph.nbytes < 6 * x.nbytes
 
 
 def test_arguments_of_any_layout_and_results_that_are_views():

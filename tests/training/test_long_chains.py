@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from tilegrad.autograd.backward import Node
+from tilegrad.autograd.record import Node
 
 DEPTH = 10_000
 

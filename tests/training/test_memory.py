@@ -12,7 +12,7 @@ import tilegrad as tg
 from tests.compare import assert_same
 from tests.training.nets import OURS, RECIPES, batches, build
 from tilegrad import ops, optim
-from tilegrad.autograd.backward import Node
+from tilegrad.autograd.record import Node
 from tilegrad.tensor import Storage
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tilegrad import ops
-from tilegrad.autograd.backward import record
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.inplace import inplace_form
 from tilegrad.ops.operands import as_tensor, float_operand, quiet, rounded_once

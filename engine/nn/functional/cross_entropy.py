@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tilegrad import dtypes, ops
-from tilegrad.autograd.backward import is_grad_enabled
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, dtypes, ops
+from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.device import array_module
 from tilegrad.nn.arguments import one_of, require_tensor
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
@@ -89,7 +88,7 @@ def nll_loss(
     rows, labels = _rows_and_labels(op, input, target)
     classes = rows.shape[1]
     _require_class_weight(op, weight, classes)
-    t = recording.values(labels)
+    t = capture_hooks.values(labels)
     counts = t != ignore_index
     wrong = counts & ((t < 0) | (t >= classes))
     if wrong.any():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tilegrad import ops
-from tilegrad.autograd.backward import no_grad, record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, ops
+from tilegrad.autograd.grad_mode import no_grad
+from tilegrad.autograd.record import record
 from tilegrad.nn.arguments import one_of
 from tilegrad.nn.functional.activation import logsigmoid
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
@@ -25,7 +25,7 @@ def binary_cross_entropy(
     require_float(op, input, target, weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight)
-    x = recording.values(input)
+    x = capture_hooks.values(input)
     if not ((x >= 0) & (x <= 1)).all():
         raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
     loss = _bernoulli_nll(input, target)

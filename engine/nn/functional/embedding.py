@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad import ops
-from tilegrad.autograd.backward import record
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks, ops
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
 from tilegrad.nn.arguments import is_int, require_tensor
@@ -38,7 +37,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         y = taken_rows(weight, input, wrap=False)
     else:
         if input.numel():
-            at = recording.values(input)
+            at = capture_hooks.values(input)
             low, high = int(at.min()), int(at.max())
             if low < 0 or high >= rows:
                 raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tilegrad import dtypes, ops
-from tilegrad.autograd.backward import is_grad_enabled, no_grad, record
+from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
+from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.nn.arguments import is_int, require_tensor, size
 from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tilegrad.captured import account as recording
+from tilegrad import capture_hooks
 from tilegrad.optim.optimizer import Optimizer
 from tilegrad.optim.options import require_int
 from tilegrad.tensor import Tensor
@@ -19,12 +19,12 @@ def also_when_launched(plain: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(plain)
     def step(self: LRScheduler, *args: Any, **kwargs: Any) -> None:
-        recorded = recording.current()
-        if recorded is None:
+        account = capture_hooks.current()
+        if account is None:
             plain(self, *args, **kwargs)
             return
         if any(isinstance(group["lr"], Tensor) and group["lr"].is_cuda for group in self.optimizer.param_groups):
-            raise recording.CaptureError("would read a learning rate that is on the GPU; expected one on the host")
+            raise capture_hooks.CaptureError("would read a learning rate that is on the GPU; expected one on the host")
         groups = self.optimizer.param_groups
         state = self.state_dict()
         options = [{k: _kept(v) for k, v in group.items() if k != "params"} for group in groups]
@@ -37,10 +37,10 @@ def also_when_launched(plain: Callable[..., None]) -> Callable[..., None]:
             for lr, value in rates:  # which a schedule writes in place
                 lr.data[...] = value
 
-        recorded.undo(go_back)
-        with recording.recorded_in(None):
+        account.undo(go_back)
+        with capture_hooks.captured_in(None):
             plain(self, *args, **kwargs)
-        recorded.again(functools.partial(self.step, *args, **kwargs), at_once=bool(rates))
+        account.again(functools.partial(self.step, *args, **kwargs), at_once=bool(rates))
 
     return step
 
@@ -80,7 +80,7 @@ class LRScheduler:
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group, as this schedule last set it. No part of a captured step."""
-        recording.refuse("reads a learning rate, which changes from step to step; expected it after the step")
+        capture_hooks.refuse("reads a learning rate, which changes from step to step; expected it after the step")
         return list(self._last_lr)
 
     @also_when_launched

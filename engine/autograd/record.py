@@ -1,0 +1,113 @@
+"""The record of what was done, which the walk back goes through.
+
+An op computes its result with arrays and calls `record` with a closure, the op's gradient rule. A rule gets the
+gradient of the result and returns one gradient a parent, or None where none is needed.
+
+Nodes are numbered as they are made and an op is made after its parents, so falling numbers are a reverse topological
+order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tilegrad import capture_hooks
+from tilegrad.autograd.grad_mode import of_thread
+from tilegrad.dtypes import FLOATS
+from tilegrad.tensor import Storage, Tensor, wrap
+
+Rule = Callable[..., "tuple[Tensor | None, ...]"]
+
+_numbers = itertools.count()
+
+
+class Node:
+    """One recorded op.
+
+    edges   one a parent: the node that made it, the parent itself if it is a leaf, None if it needs no gradient
+    specs   one a parent: its (shape, dtype), which its gradient will have
+    saved   (storage, version) of every tensor that the rule keeps: they must not have been written to since
+    output  the result's (array, storage), for rules that are written in terms of it
+    """
+
+    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers")
+
+    def __init__(self, name: str, rule: Rule | None, parents: Sequence[Tensor]) -> None:
+        self.name = name
+        self.rule = rule
+        self.edges = tuple([(p._node or p) if p._requires_grad else None for p in parents])
+        self.specs = tuple([(p._data.shape, p._data.dtype) for p in parents])
+        self.saved: tuple[tuple[Storage, int], ...] = ()
+        self.output: tuple[Any, Storage] | None = None
+        self.number = next(_numbers)
+        self.hooks: dict[int, Callable] | None = None
+        self.retainers: list[Any] | None = None  # weak references to tensors that asked to retain their grad
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def free(self) -> None:
+        """Let go of everything: the graph is used up."""
+        self.rule = self.output = None
+        self.edges = self.specs = self.saved = ()
+
+
+def record(
+    name: str,
+    data: Any,
+    parents: Sequence[Tensor],
+    rule: Rule,
+    *,
+    output: bool = False,
+    view_of: Tensor | None = None,
+) -> Tensor:
+    """The tensor of an op's result, with the op recorded behind it if any parent requires a gradient.
+
+    rule      called as rule(dy) -> one gradient (or None) a parent. What it saves is what its closure names; closures
+              should name tensors (or tuples of them) rather than arrays, because tensors are guarded against later
+              in-place writes; and only those that the rule needs, because what it saves stays in memory.
+    output    call rule(dy, y) instead, y the result: naming it in the closure would be a reference cycle.
+    view_of   the parent whose memory the result shares, so that writes to either are seen in both.
+    """
+    out = wrap(data)
+    account = capture_hooks.current()
+    if account is not None:
+        parents = [account.original(parent) for parent in parents]
+        view_of = None if view_of is None else account.original(view_of)
+        account.reads(*parents)
+        account.made(out, name, view_of is not None)
+    if view_of is not None:
+        out._storage = view_of._storage
+        out._storage.share(view_of, out)
+    if not of_thread.stack[-1]:
+        return out
+    for parent in parents:
+        if parent._requires_grad:
+            break
+    else:
+        return out
+    if out._data.dtype not in FLOATS:
+        return out
+    node = Node(name, rule, parents)
+    saved = []
+    for cell in rule.__closure__ or ():
+        kept = cell.cell_contents
+        for x in kept if type(kept) is tuple else (kept,):
+            if isinstance(x, Tensor):
+                x._storage.kept = True
+                saved.append((x._storage, x._storage.version))
+    if output:
+        node.output = (out._data, out._storage)
+        saved.append((out._storage, out._storage.version))
+    node.saved = tuple(saved)
+    out._node = node
+    out._requires_grad = True
+    return out
+
+
+def once_only(op: str, dy: Tensor) -> None:
+    """Raise RuntimeError by name in the rule of an op whose gradient has no gradient of its own."""
+    if of_thread.stack[-1] and dy._requires_grad:
+        raise RuntimeError(f"{op}: this op has no second derivative; expected backward without create_graph")

@@ -1,0 +1,87 @@
+"""Calls of compiled kernels, noted as they lie in registers and made again without Python.
+
+A kernel that gets the address of a `Notepad` where it expects a team does no work: it notes its own call there, as a
+row of int64 words,
+
+    thunk, begin, stop, pieces, n, guard | n words of arguments, as they lie in registers and on the stack
+
+`play` makes the calls of many rows, one after the other, in one call of compiled code.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.team import MOST_WORDS, RUN, WORDS, address_of, call_piece, read, run_pieces, write
+
+_THUNK, _BEGIN, _STOP, _PIECES, _SIZE, _GUARD, _HEAD = range(7)  # the head of a row is the words before the arguments
+
+
+class Notepad:
+    """Where kernels note one call at a time."""
+
+    def __init__(self) -> None:
+        self._memory = np.zeros(WORDS + _HEAD + MOST_WORDS, np.int64)
+        self._memory[RUN] = address_of(_note)
+        self.address = self._memory.ctypes.data
+
+    def take(self) -> np.ndarray:
+        """The call that was noted last: a row of int64, as `play` takes it."""
+        noted = self._memory[WORDS:]
+        size = _HEAD + int(noted[_SIZE])
+        assert size > _HEAD, "no call was noted"
+        call = noted[:size].copy()
+        noted[_SIZE] = 0
+        return call
+
+
+def _note(notepad, thunk, arguments, words, begin, stop, pieces):
+    at = notepad + 8 * WORDS
+    for i, word in enumerate((thunk, begin, stop, pieces, words, 0)):
+        write(at + 8 * i, word)
+    for i in range(words):
+        write(at + 8 * (_HEAD + i), read(arguments + 8 * i))
+
+
+def guard(call: np.ndarray, word: np.ndarray) -> None:
+    """Have `play` stop behind this call if it leaves the word, int64 (1,), at 0 or above."""
+    call[_GUARD] = word.ctypes.data
+
+
+def words_between(calls: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Where calls have an address from first to stop among their arguments."""
+    found = np.flatnonzero((calls >= first) & (calls < stop))
+    at, heads = 0, []
+    while at < len(calls):
+        heads += range(at, at + _HEAD)
+        at += _HEAD + int(calls[at + _SIZE])
+    return np.setdiff1d(found, heads)
+
+
+def play(calls: np.ndarray) -> int:
+    """Make the calls of these rows in order, with the help of the team unless it helps somebody else.
+
+    Returns where the row begins whose guard stopped it, or -1.
+    """
+    return threads.helped(_play, calls)
+
+
+@njit(nogil=True, cache=True)
+def _play(calls, team):
+    at, place = 0, calls.ctypes.data
+    while at < len(calls):
+        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
+        guard = calls[at + _GUARD]
+        arguments = place + 8 * (at + _HEAD)
+        if team and pieces > 1:
+            run_pieces(team, thunk, arguments, begin, stop, pieces)
+        else:
+            items = stop - begin
+            for i in range(pieces):
+                call_piece(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)
+        if guard and read(guard) >= 0:
+            return at
+        at += _HEAD + words
+    return -1
