@@ -45,7 +45,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
 )
 from tilegrad.kernels.conv2d.reference import Conv, check_conv2d
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch.addresses import are_wide
+from tilegrad.kernels.device.addresses import are_wide
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
 from tilegrad.kernels.launch.tuning import Config

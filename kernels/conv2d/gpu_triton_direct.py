@@ -38,7 +38,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     window_constants,
 )
 from tilegrad.kernels.conv2d.reference import Conv
-from tilegrad.kernels.launch.addresses import are_wide
+from tilegrad.kernels.device.addresses import are_wide
 from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
 
 BLOCK_M, BLOCK_N, WARPS = 128, 32, 4

@@ -1,1 +1,4 @@
-"""The GPU as a device: whether there is one, its memory, numbers on it. Launching is launch/'s."""
+"""The GPU as a device: whether there is one, its memory, addresses and numbers in it.
+
+Launching is launch/'s.
+"""

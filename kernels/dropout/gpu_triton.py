@@ -25,10 +25,10 @@ import triton
 import triton.language as tl
 
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.addresses import fits
 from tilegrad.kernels.device.dense import dense, empty_like, transposed
 from tilegrad.kernels.device.device_numbers import stream_offset
 from tilegrad.kernels.dropout.reference import check_count, check_rate, check_stream, threshold
-from tilegrad.kernels.launch.addresses import fits
 from tilegrad.kernels.launch.triton_dtypes import float_dtype
 from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
 

@@ -1,1 +1,1 @@
-"""The only place that knows how kernels are launched: Triton, Numba, driver, tuning, faults, widths of addresses."""
+"""The only place that knows how kernels are launched: Triton, Numba, driver, tuning, faults."""

@@ -41,8 +41,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import addresses, driver
+from tilegrad.kernels.device import addresses, gpu
+from tilegrad.kernels.launch import driver
 from tilegrad.kernels.system.modes import Block
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")

@@ -29,7 +29,7 @@ import triton
 import triton.language as tl
 
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch.addresses import fits
+from tilegrad.kernels.device.addresses import fits
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import Kernel, cdiv, kernel
 from tilegrad.kernels.pool.reference import (

@@ -23,8 +23,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle, interpreter_builder
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import addresses
+from tilegrad.kernels.device import addresses, gpu
 from tilegrad.kernels.simulate import tape
 
 _TF32_BITS = 13  # of a float32's 23-bit fraction that TF32 has not

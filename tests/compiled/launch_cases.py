@@ -17,8 +17,7 @@ import pytest
 import triton.language as tl
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import addresses
+from tilegrad.kernels.device import addresses, gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.launch.triton_kernel import kernel
 

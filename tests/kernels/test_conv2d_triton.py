@@ -17,8 +17,8 @@ from tilegrad.kernels.conv2d import gpu_triton_grad_weight as conv2d_grad_weight
 from tilegrad.kernels.conv2d import gpu_triton_windows as conv2d_windows_triton
 from tilegrad.kernels.conv2d import reference
 from tilegrad.kernels.conv2d.gpu_triton_configs import PRODUCTS, WEIGHT
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import addresses, tuning
+from tilegrad.kernels.device import addresses, gpu
+from tilegrad.kernels.launch import tuning
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
 LAUNCHERS = conv2d_triton, conv2d_grad_input_triton, conv2d_grad_weight_triton

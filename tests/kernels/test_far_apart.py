@@ -14,8 +14,8 @@ import pytest
 
 from tests.compare import assert_close, assert_same
 from tilegrad import kernels
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import addresses, faults
+from tilegrad.kernels.device import addresses, gpu
+from tilegrad.kernels.launch import faults
 from tilegrad.kernels.simulate import arrays as simulated
 
 ON_DEVICE = [] if gpu.is_available() else ["triton", "numba"]
