@@ -1,13 +1,21 @@
-"""What the host pays for one launch of a Triton kernel with four pointers and two ints.
+"""What the host pays on a GPU before the GPU does anything.
 
-On a GPU, from call to return, back to back on an idle stream. Without one the driver's entry is replaced by a function
-that does nothing, so that the figure is Python's share alone: specialisation key, lookup, packing of the parameters.
+launch   of a Triton kernel with four pointers and two ints. On a GPU, from call to return, back to back on an idle
+         stream. Without one the driver's entry is replaced by a function that does nothing, so that the figure is
+         Python's share alone: specialisation key, lookup, packing of the parameters
+relu     of 16 numbers through the contract, without the driver and the allocator: checks, the result, the launch
+replay   of the captured training step of the CNN, without the driver: whether the graph still holds, the host's
+         numbers, the step counts of Adam, the result's copy. On the simulated device, whose kernels are not run
+
+The last two are Python's share on any machine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +25,16 @@ from typing import Any
 
 import numpy as np
 
+import tilegrad as tg
+from tilegrad import nn, optim
 from tilegrad.bench.measure import Times, summary
+from tilegrad.bench.nets import cnn
 from tilegrad.kernels.device import gpu
+from tilegrad.nn import functional as F
 
 NAME = "Triton launch, host"
 NAME_WITHOUT_GPU = "Triton launch, Python's share"
+RELU, REPLAY = "relu of 16 numbers on a GPU, Python's share", "captured CNN step on a GPU, Python's share"
 LAUNCHES, ROUNDS = 2000, 15
 
 
@@ -44,14 +57,69 @@ def times() -> Times:
         return _rounds(arrays, lambda: None)
 
 
+def relu_times() -> Times:
+    """Milliseconds of one relu, over rounds of many."""
+    with _without_driver():
+        relu = importlib.import_module("tilegrad.kernels.activations.gpu_triton").relu
+        x = _Array((16,), np.dtype(np.float32))
+        return _timed(lambda: relu(x), lambda: None)
+
+
+def replay_times() -> Times:
+    """Milliseconds of one replay, over rounds of many."""
+    from tilegrad.kernels.launch import triton_kernel
+
+    with gpu.simulate(), triton_kernel.collecting():
+        model = cnn(nn).to("cuda")
+        optimizer = optim.Adam(model.parameters())
+
+        @tg.capture(warmup=1)
+        def step(images: Any, labels: Any) -> Any:
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        images, labels = tg.zeros(32, 1, 28, 28, device="cuda"), tg.zeros(32, dtype=tg.int64, device="cuda")
+        for _ in range(3):
+            step(images, labels)
+        (captured,) = [account.graph for shape in step._shapes.values() for account in shape.accounts]
+        captured._launch, captured._slots.send = _nothing, _nothing
+        captured._inputs = [_Array(each.shape, each.dtype) for each in captured._inputs]
+        return _timed(lambda: step(images, labels), _nothing)
+
+
+def _nothing() -> None:
+    """In the driver's place."""
+
+
+class _Array:
+    """As much of a CuPy array as an elementwise kernel's host code asks for. What is written to it is forgotten."""
+
+    flags = SimpleNamespace(c_contiguous=True)
+    data = SimpleNamespace(ptr=4096)
+    __slots__ = ("shape", "dtype", "size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape, self.dtype, self.size = shape, dtype, math.prod(shape)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        return
+
+
 def _rounds(arrays: list[Any], settle: Callable[[], Any]) -> Times:
     kernel = _kernel()
+    return _timed(lambda: kernel((1,), *arrays, 1000, 7, BLOCK=256, num_warps=4), settle)
+
+
+def _timed(call: Callable[[], Any], settle: Callable[[], Any]) -> Times:
     samples = []
     for i in range(ROUNDS + 1):
         settle()
         start = time.perf_counter()
         for _ in range(LAUNCHES):
-            kernel((1,), *arrays, 1000, 7, BLOCK=256, num_warps=4)
+            call()
         if i:  # the first compiles
             samples.append((time.perf_counter() - start) / LAUNCHES * 1e3)
     return summary(samples)
@@ -85,7 +153,7 @@ def _without_driver() -> Iterator[None]:
         Device=lambda: SimpleNamespace(use=lambda: None),
     )
     before = gpu.xp, gpu.capability
-    gpu.xp, gpu.capability = lambda: SimpleNamespace(cuda=cuda), lambda: 90
+    gpu.xp, gpu.capability = lambda: SimpleNamespace(cuda=cuda, empty=_Array), lambda: 90
     try:
         yield
     finally:

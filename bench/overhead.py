@@ -2,8 +2,8 @@
 
 chain    1,000 additions of a scalar tensor that requires a gradient, one after the other; forward, backward, both
 call     one kernel through the contract, on 16 numbers: on the CPU all of it is overhead
-launch   on a GPU the host's time for one launch; without one Python's share of launching a Triton kernel, the
-         driver replaced by a function that does nothing (bench/launch.py)
+launch   what the host pays for a launch on a GPU, for a primitive, and for the replay of a captured step; without a GPU
+         the driver is replaced by a function that does nothing (bench/launch.py)
 """
 
 from __future__ import annotations
@@ -106,16 +106,19 @@ def _repeated(function: Callable, x: Any) -> Callable[[], Any]:
 
 
 def launch_rows(session: Session) -> list[Row]:
-    """Microseconds of host time for one launch of a Triton kernel with four pointers and two ints."""
-    row = _row(launch.NAME if session.events else launch.NAME_WITHOUT_GPU, "forward", [1], "triton")
+    """Microseconds of host time for a launch, for a primitive, and for the replay of a captured step."""
+    name = launch.NAME if session.events else launch.NAME_WITHOUT_GPU
+    found = {name: launch.times, launch.RELU: launch.relu_times, launch.REPLAY: launch.replay_times}
+    rows = [_row(name, "forward", [1], "triton") for name in found]
     reason = launch.missing()
-    if reason:
-        row.status, row.reason = "skipped", reason
-        return [row]
-    times = launch.times()
-    row.ms, row.p20, row.p80, row.samples = times
-    row.rate, row.unit = times.median * 1e3, "us a launch"
-    return [row]
+    for row in rows:
+        if reason:
+            row.status, row.reason = "skipped", reason
+            continue
+        times = found[row.variant]()
+        row.ms, row.p20, row.p80, row.samples = times
+        row.rate, row.unit = times.median * 1e3, "us a launch"
+    return rows
 
 
 def _timed(rows: list[Row], found: dict[str, Measured], ops: int) -> list[Row]:

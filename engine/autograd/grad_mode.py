@@ -100,6 +100,6 @@ class no_grad(_Switch):
 
 
 class enable_grad(_Switch):
-    """Within this block (or decorated function) ops are account, also inside no_grad."""
+    """Within this block (or decorated function) ops are recorded, also inside no_grad."""
 
     mode = True

@@ -80,7 +80,7 @@ def _is_writable(array: Any) -> bool:
 
 
 def _written(x: Tensor, node: Node | None) -> None:
-    """Count the write; where it was account, x now stands behind that node."""
+    """Count the write; where it was recorded, x now stands behind that node."""
     x._storage.version += 1
     if node is None:
         return

@@ -105,7 +105,7 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or (set_to_none=False) fill them with zeros where they are."""
         if capture_hooks.current() is not None:
-            self._record_members(capture_hooks.current())
+            self._tell_members(capture_hooks.current())
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
@@ -120,7 +120,7 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; one that has none is left as it is, with all its state.
 
-        closure  called first, with gradients account: it computes the loss and its gradients; the loss is returned
+        closure  called first, with gradients recorded: it computes the loss and its gradients; the loss is returned
 
         State follows a parameter that was moved to another device.
 
@@ -135,20 +135,20 @@ class Optimizer:
             self._check_options(group)
         ready = [self._with_gradient(group) for group in self.param_groups]
         if capture_hooks.current() is not None:
-            self._record_members(capture_hooks.current())
+            self._tell_members(capture_hooks.current())
         for group, params in zip(self.param_groups, ready):
             if params:
                 if capture_hooks.current() is not None:
-                    self._record(capture_hooks.current(), group, params)
+                    self._tell(capture_hooks.current(), group, params)
                 self._update(group, params)
         self._stepped = True
         return loss
 
-    def _record_members(self, account: Account) -> None:
+    def _tell_members(self, account: Account) -> None:
         """A graph of what is done to all parameters serves while the same groups have the same ones."""
         account.same(self, lambda: [x for group in self.param_groups for x in (group, *group["params"])])
 
-    def _record(self, account: Account, group: Group, params: list[Tensor]) -> None:
+    def _tell(self, account: Account, group: Group, params: list[Tensor]) -> None:
         """A graph of this step serves while all memory is as now, and the group's options that no launch reads."""
         if self._state_names is None:
             raise capture_hooks.CaptureError("is an optimizer of the program's own, which may compute on the host")

@@ -16,30 +16,32 @@ class Slots:
     """Device memory for such numbers, and their values on the host: `send` them before a launch."""
 
     def __init__(self) -> None:
-        self._blocks: list[tuple[Any, np.ndarray]] = []
+        self._blocks: list[tuple[Any, np.ndarray, int]] = []  # on the device, on the host, and the address there
         self._used = _SLOTS
 
     def take(self, dtype: Any, shape: tuple[int, ...] = ()) -> tuple[Any, np.ndarray]:
         """(an array of at most 16 bytes in device memory, the host's array that is sent there)."""
         if self._used == _SLOTS:
             size = _SLOTS * _SLOT
-            self._blocks.append((gpu.xp().empty(size, np.uint8), np.zeros(size, np.uint8)))
+            host = np.zeros(size, np.uint8)
+            self._blocks.append((gpu.xp().empty(size, np.uint8), host, host.ctypes.data))
+            self._is_simulated = gpu.is_simulated()
             self._used = 0
         start = self._used * _SLOT
         stop = start + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         assert stop <= start + _SLOT, f"a slot has {_SLOT} bytes"
         self._used += 1
-        device, host = (memory[start:stop].view(dtype).reshape(shape) for memory in self._blocks[-1])
+        device, host = (memory[start:stop].view(dtype).reshape(shape) for memory in self._blocks[-1][:2])
         return device, host
 
     def send(self) -> None:
         """Copy the host's values, in order with what the current stream was told; nobody waits."""
         last = len(self._blocks) - 1
-        for i, (device, host) in enumerate(self._blocks):
+        for i, (device, host, address) in enumerate(self._blocks):
             n = self._used * _SLOT if i == last else host.size
-            if gpu.is_simulated():
+            if self._is_simulated:
                 device[:n].set(host[:n])
             else:
                 # From memory that is not pinned: such a copy is staged before the call returns, and waits for nothing
                 # (CUDA Runtime API, "API synchronization behavior"). So the host may write the next values at once.
-                device.data.copy_from_host_async(host.ctypes.data, n)
+                device.data.copy_from_host_async(address, n)

@@ -28,7 +28,7 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Speciali
                 return gpu.xp().empty(shape, dtype)
 
             for family in shipped_numba.FAMILIES:
-                with launch_numba.recording() as specs:
+                with launch_numba.collecting() as specs:
                     family(empty)
                 for spec in specs:
                     found.setdefault(spec, str(dtype))

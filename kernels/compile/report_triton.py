@@ -29,7 +29,7 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch.Specialisation
                 return gpu.xp().empty(shape, dtype)
 
             for family in shipped_triton.FAMILIES:
-                with launch.recording(arch) as specs:
+                with launch.collecting(arch) as specs:
                     family(empty)
                 for spec in specs:
                     key = spec._replace(default=True)

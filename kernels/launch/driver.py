@@ -61,11 +61,12 @@ class Function:
 
     def launch(self, grid: tuple[int, ...], block: Block, *values: int | float) -> None:
         """Launch on CuPy's current stream. Safe under stream capture, and from several threads."""
-        x, y, z = (*grid, 1, 1)[:3]
+        if len(grid) != 3:
+            grid = (*grid, 1, 1)[:3]
         stream = self._stream().ptr
         with self._lock:
             self._pack(self._values, 0, *values)
-            self._driver_launch(self._function, x, y, z, *block, self._shared, stream, self._address, 0)
+            self._driver_launch(self._function, *grid, *block, self._shared, stream, self._address, 0)
 
 
 class _Thread(threading.local):

@@ -21,7 +21,7 @@ What becomes of the call, as in launch.py:
     on a GPU     Numba compiles to PTX for the card, the driver compiles that, and it is launched through CuPy: none of
                  Numba's own launcher, which synchronises the stream for every array and costs 88 us
     simulated    NUMBA_ENABLE_CUDASIM=1: the kernel runs as Python on host memory, an OS thread for each of its threads
-    recorded     within `recording()`: the specialisation is noted and nothing runs
+    collected    within `collecting()`: the specialisation is noted and nothing runs
 
 A kernel is compiled for each combination of dtype, axes and contiguity (C or any) of its arrays. Numba passes an array
 as 5 + 2 ndim words of 8 bytes: meminfo, parent (null here), elements, itemsize, address, shape, strides in bytes.
@@ -80,7 +80,7 @@ class Kernel:
             return
         if len(grid) > 1 or grid[0] >> 31:
             driver.check_grid(self.name, grid)
-        if _recorder is None and simt.SIMULATED:
+        if _collected is None and simt.SIMULATED:
             self._simulated = self._simulated or simt.cuda.jit(self.function)
             cudasim.run(self.name, self._simulated, grid, block, args)
             return
@@ -101,8 +101,8 @@ class Kernel:
                     f"{self.name}: an argument is a {type(a).__name__}; expected an array, an int or a float"
                 )
         x, y, z = (*block, 1, 1)[:3]
-        if _recorder is not None:
-            _recorder.append(Specialisation(self, tuple(kinds), x * y * z))
+        if _collected is not None:
+            _collected.append(Specialisation(self, tuple(kinds), x * y * z))
             return
         key = (driver.device(), *kinds)
         function = self._loaded.get(key)
@@ -121,15 +121,15 @@ def _formats(kind: str) -> str:
     return {"int64": "q", "float32": "f"}.get(kind) or "q" * simt.fields(kind)
 
 
-_recorder: list[Specialisation] | None = None
+_collected: list[Specialisation] | None = None
 
 
-def recording() -> Block:
-    """Launches within the block are noted in the list it gives instead of being run."""
+def collecting() -> Block:
+    """Launches within the block are collected in the list it gives instead of being run."""
     specs = list[Specialisation]()
-    return Block((sys.modules[__name__], "_recorder", specs), gives=specs)
+    return Block((sys.modules[__name__], "_collected", specs), gives=specs)
 
 
-def is_recording() -> bool:
-    """Whether launches are noted, not run."""
-    return _recorder is not None
+def is_collecting() -> bool:
+    """Whether launches are collected, not run."""
+    return _collected is not None

@@ -13,7 +13,7 @@ What becomes of the call depends on where the arrays are:
                  CuPy on its current stream. Safe under stream capture once a specialisation has been launched before
     simulated    TRITON_INTERPRET=1: Triton's interpreter runs every program on host memory, then the guards around
                  the arrays are checked
-    recorded     within `recording()`: the specialisation is noted and nothing runs, for compiling ahead of time
+    collected    within `collecting()`: the specialisation is noted and nothing runs, for compiling ahead of time
 
 Specialisation, all of it (Triton's own launcher decides the same things out of sight). An argument is
 
@@ -32,7 +32,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.device import addresses, gpu
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.addresses import fits
 from tilegrad.kernels.launch import driver
 from tilegrad.kernels.system.modes import Block
 
@@ -123,7 +125,8 @@ class Kernel:
         assert pointers == sorted(pointers, reverse=True), f"{self.name}: expected all pointers (..._ptr) first"
         self._pointers = sum(pointers)
         self._number_types: tuple[type, ...] | None = None
-        self._numbers: dict[tuple[int | float, ...], tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+        self._integers: _Taking = _nothing  # of the numbers those that a specialisation depends on
+        self._launches: dict[Any, _Launch] = {}
         self._loaded: dict[Any, _Loaded] = {}
 
     def __call__(self, grid: Grid, *args: Any, num_warps: int = 4, num_stages: int = 3, **constexprs: Any) -> None:
@@ -138,47 +141,71 @@ class Kernel:
             return
         if len(grid) > 1 or grid[0] >> 31:
             driver.check_grid(self.name, grid)
-        if INTERPRETED and _recorder is None:
+        if INTERPRETED and _collected is None:
             interpreter.run(self.name, self.jit, grid, args, constexprs)
             return
 
+        arrays, numbers = args[: self._pointers], args[self._pointers :]
+        if _collected is not None:
+            kinds = self._kinds_of(arrays, numbers)
+            spec = Specialisation(self, kinds, (*constexprs.items(),), num_warps, num_stages, not _alternatives)
+            _collected.append(spec)
+            return
+
         # This is what an eager launch costs on the host (bench/launch.py): no more than it takes.
-        addresses, kinds = [], []
-        for a in args[: self._pointers]:
+        addresses, dtypes, together = [], [], 0
+        for a in arrays:
+            if a is None:
+                dtypes.append(None)
+            else:
+                address = a.data.ptr
+                together |= address
+                addresses.append(address)
+                dtypes.append(a.dtype.char)
+        if together % _ALIGNED:
+            dtypes += [address % _ALIGNED for address in addresses]
+        options = num_warps, num_stages, *constexprs, *constexprs.values()
+        key = driver.device(), self._integers(numbers), *dtypes, *options
+        found = self._launches.get(key)
+        if found is None:
+            kinds = self._kinds_of(arrays, numbers)
+            found = self._find(key, Specialisation(self, kinds, (*constexprs.items(),), num_warps, num_stages))
+        launch, block, passed = found
+        launch(grid, block, *addresses, *passed(numbers), 0, 0)
+
+    def _find(self, key: tuple[Any, ...], spec: Specialisation) -> _Launch:
+        """What launches the specialisation, remembered by the key: training launches with the same few sizes."""
+        device, integers = key[:2]
+        loaded = self._loaded.get((device, spec))
+        if loaded is None:
+            loaded = self._loaded[device, spec] = _Loaded(spec)
+        kinds = spec.key[self._pointers :]
+        found = loaded.launch, loaded.block, _taking([i for i, kind in enumerate(kinds) if kind != 1])
+        if integers is not None:
+            if len(self._launches) >= _REMEMBERED:
+                self._launches.clear()
+            self._launches[key] = found
+        else:  # from now on it is known which numbers are
+            self._integers = _taking([i for i, kind in enumerate(kinds) if kind != "fp32"])
+        return found
+
+    def _kinds_of(self, arrays: tuple[Any, ...], numbers: tuple[int | float, ...]) -> tuple[Any, ...]:
+        """The kind of each argument."""
+        kinds: list[Any] = []
+        for a in arrays:
             if a is None:
                 kinds.append(None)
                 continue
-            address = a.data.ptr
-            addresses.append(address)
             try:
-                kinds.append((_POINTER if address % _ALIGNED else _ALIGNED_POINTER)[a.dtype.char])
+                kinds.append((_POINTER if a.data.ptr % _ALIGNED else _ALIGNED_POINTER)[a.dtype.char])
             except KeyError:
                 expected = ", ".join(map(str, _TYPES))
                 raise TypeError(f"{self.name}: an array is {a.dtype}; expected one of {expected}") from None
-        numbers = args[self._pointers :]
-        number_kinds, values = self._numbers.get(numbers) or self._specialise(numbers)
-
-        if _recorder is not None:
-            key = (*kinds, *number_kinds)
-            spec = Specialisation(self, key, (*constexprs.items(),), num_warps, num_stages, not _alternatives)
-            _recorder.append(spec)
-            return
-        key = (driver.device(), *kinds, number_kinds, num_warps, num_stages, *constexprs.items())
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            spec = Specialisation(self, (*kinds, *number_kinds), (*constexprs.items(),), num_warps, num_stages)
-            loaded = self._loaded[key] = _Loaded(spec)
-        loaded.launch(grid, loaded.block, *addresses, *values, 0, 0)
-
-    def _specialise(self, numbers: tuple[int | float, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """(the kind of each number, the values to pass), remembered: training launches with the same few sizes."""
         # 2 and 2.0 are one key but two kinds: an argument is always the one or the other.
         types = self._number_types = self._number_types or tuple(map(type, numbers))
         if types != tuple(map(type, numbers)):
             found, expected = ([t.__name__ for t in each] for each in (map(type, numbers), types))
             raise TypeError(f"{self.name}: numbers are {found}; expected {expected} as before")
-        kinds: list[Any] = []
-        values: list[int | float] = []
         for name, number in zip(self.arguments[self._pointers :], numbers, strict=True):
             if type(number) is float:
                 kinds.append("fp32")
@@ -186,18 +213,27 @@ class Kernel:
                 raise TypeError(f"{self.name}: {name} is a {type(number).__name__}; expected an int or a float")
             elif number == 1:
                 kinds.append(1)
-                continue
             else:
-                width = "i32" if addresses.fits(number) else "i64"
+                width = "i32" if fits(number) else "i64"
                 kinds.append(width if number % _ALIGNED else f"{width}/16")
-            values.append(number)
-        if len(self._numbers) >= _REMEMBERED:
-            self._numbers.clear()
-        self._numbers[numbers] = found = tuple(kinds), tuple(values)
-        return found
+        return tuple(kinds)
 
 
 kernel = Kernel  # as a decorator
+
+_Taking = Callable[[tuple[Any, ...]], Any]
+_Launch = tuple[Callable[..., None], driver.Block, _Taking]  # the driver's, the block, what takes the numbers to pass
+
+
+def _nothing(numbers: tuple[Any, ...]) -> None:
+    """Of the numbers of a kernel that was not launched yet."""
+
+
+def _taking(places: Sequence[int]) -> _Taking:
+    """What takes the items at these places out of a tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1)) if places else itemgetter(slice(0))
 
 
 class _Loaded:
@@ -215,26 +251,26 @@ class _Loaded:
 
 
 def architecture() -> int:
-    """The compute capability that launches are for: of the GPU, or of what is simulated or recorded for."""
-    return _recorded_for if gpu.is_simulated() else gpu.capability()
+    """The compute capability that launches are for: of the GPU, or of what is simulated or collected for."""
+    return _collected_for if gpu.is_simulated() else gpu.capability()
 
 
-_recorder: list[Specialisation] | None = None
-_recorded_for = 90
+_collected: list[Specialisation] | None = None
+_collected_for = 90
 _alternatives = False
 
 
-def recording(arch: int = 90) -> Block:
-    """Launches within the block are noted in the list it gives, as for that architecture, instead of being run."""
+def collecting(arch: int = 90) -> Block:
+    """Launches within the block are collected in the list it gives, as for that architecture, instead of being run."""
     here, specs = sys.modules[__name__], list[Specialisation]()
-    return Block((here, "_recorded_for", arch), (here, "_recorder", specs), gives=specs)
+    return Block((here, "_collected_for", arch), (here, "_collected", specs), gives=specs)
 
 
-def is_recording() -> bool:
-    """Whether launches are noted, not run."""
-    return _recorder is not None
+def is_collecting() -> bool:
+    """Whether launches are collected, not run."""
+    return _collected is not None
 
 
 def alternatives() -> Block:
-    """Launches recorded within the block are not the shipped defaults."""
+    """Launches collected within the block are not the shipped defaults."""
     return Block((sys.modules[__name__], "_alternatives", True))

@@ -67,7 +67,7 @@ class Tuned:
         run      launches with a configuration; called any number of times with each, so it must not build on what
                  it wrote before
         """
-        if _forced is None and not launch.is_recording():
+        if _forced is None and not launch.is_collecting():
             chosen = self._chosen.get((bucket, dtype))
             if chosen is not None:
                 return chosen
@@ -75,7 +75,7 @@ class Tuned:
         if _forced is not None:
             return configs[_forced % len(configs)]
         default = configs[self.default(launch.architecture(), bucket)]
-        if launch.is_recording():
+        if launch.is_collecting():
             with launch.alternatives():
                 for config in configs:
                     if config is not default:

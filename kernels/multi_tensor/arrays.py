@@ -53,13 +53,13 @@ class Tables:
 
     A graph that is captured has its own, filled once and beside it: its addresses are those of every launch.
 
-    fill       (rows, elements of a program) -> the table, filled by launches alone
-    recording  whether launches are noted, not run
+    fill        (rows, elements of a program) -> the table, filled by launches alone
+    collecting  whether launches are collected, not run
     """
 
-    def __init__(self, fill: Callable[[Rows, int], Any], recording: Callable[[], bool]) -> None:
+    def __init__(self, fill: Callable[[Rows, int], Any], collecting: Callable[[], bool]) -> None:
         self.fill = fill
-        self.recording = recording
+        self.collecting = collecting
         self.remembered: dict[Any, Any] = {}
 
     def of(self, rows: Rows, size: int) -> Any:
@@ -82,8 +82,8 @@ class Tables:
         return table
 
     def _stream(self) -> int | None:
-        """The current stream; None where a table must not be remembered: it is captured, or launches are recorded."""
-        if self.recording():
+        """The current stream; None where a table must not be remembered: it is captured, or launches are collected."""
+        if self.collecting():
             return None
         cuda = getattr(gpu.xp(), "cuda", None)
         if cuda is None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch.numba_kernel import is_recording, kernel
+from tilegrad.kernels.launch.numba_kernel import is_collecting, kernel
 from tilegrad.kernels.launch.numba_target import device
 from tilegrad.kernels.multi_tensor.arrays import Rows, Tables, columns
 
@@ -77,4 +77,4 @@ def _fill(rows: Rows, size: int) -> Table:
     return Table(array[:count].reshape(-1, len(rows)), blocks)
 
 
-TABLES = Tables(_fill, is_recording)
+TABLES = Tables(_fill, is_collecting)

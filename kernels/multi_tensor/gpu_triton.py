@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch.triton_kernel import is_recording, kernel
+from tilegrad.kernels.launch.triton_kernel import is_collecting, kernel
 from tilegrad.kernels.multi_tensor.arrays import Rows, Tables, columns
 
 MOST_TENSORS = 1024  # that one launch looks among
@@ -98,4 +98,4 @@ def _fill(rows: Rows, block: int) -> Table:
     return Table(array, len(rows), max(_LEAST_TENSORS, triton.next_power_of_2(len(rows))), programs)
 
 
-TABLES = Tables(_fill, is_recording)
+TABLES = Tables(_fill, is_collecting)

@@ -73,7 +73,11 @@ def test_a_launch_is_told_in_microseconds(clock, monkeypatch, available):
     monkeypatch.setattr(launch, "missing", lambda: None)
     monkeypatch.setattr(launch.gpu, "is_available", lambda: available)
     monkeypatch.setattr(launch.gpu, "xp", lambda: SimpleNamespace(cuda=cuda, zeros=np.zeros))
-    (row,) = overhead.launch_rows(Session("cpu", False, Effort(1, 0, 2), {}))
+    others = Times(4e-3, 3e-3, 5e-3, 9), Times(2e-2, 1e-2, 3e-2, 9)
+    monkeypatch.setattr(launch, "relu_times", lambda: others[0])
+    monkeypatch.setattr(launch, "replay_times", lambda: others[1])
+    row, *rest = overhead.launch_rows(Session("cpu", False, Effort(1, 0, 2), {}))
+    assert [(each.variant, each.rate) for each in rest] == [(launch.RELU, 4.0), (launch.REPLAY, 20.0)]
     assert (row.ms, row.rate) == (pytest.approx(8e-3), pytest.approx(8)) and row.unit == "us a launch"
     assert row.samples == launch.ROUNDS and len(launched) == launch.LAUNCHES * (launch.ROUNDS + 1)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import triton.language as tl
 
+from tilegrad.bench import launch as host
 from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import addresses, gpu
 from tilegrad.kernels.launch import triton_kernel as launch
@@ -118,8 +119,29 @@ def test_what_is_specialised_on_is_loaded_once(driver):
     assert go() == 9
 
 
+def test_numbers_that_no_specialisation_depends_on_are_passed_as_they_are(driver):
+    """0.0 and -0.0 are equal, and a learning rate is another number at every step."""
+    P, i, f = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    driver.types = [P, P, i, f, i, P, P]
+    mixed = make_kernel()
+    scales = [0.0, -0.0, *(0.1 * k for k in range(50))]
+    for scale in scales:
+        mixed((1,), array(4096), None, array(8192), 1000, scale, 3, BLOCK=256, ADD=True)
+    passed = [launched[4][3] for launched in driver.launches]
+    assert np.array_equal(np.signbit(passed), np.signbit(scales)) and np.allclose(passed, scales)
+    assert len(driver.modules) == 1 and len(mixed._launches) == 1
+
+
+@pytest.mark.parametrize("times", [host.relu_times, host.replay_times])
+def test_the_hosts_share_is_measured(times, monkeypatch):
+    """A few calls: that the stand-ins for the driver have all that the path asks for."""
+    monkeypatch.setattr(host, "LAUNCHES", 3)
+    found = times()
+    assert 0 < found.p20 <= found.median <= found.p80 and found.samples == host.ROUNDS
+
+
 def test_options_reach_the_compiler():
-    with gpu.simulate(), launch.recording() as specs:
+    with gpu.simulate(), launch.collecting() as specs:
         x = array(4096)
         make_kernel()((1,), x, None, x, 1000, 0.5, 3, BLOCK=256, ADD=True, num_warps=8, num_stages=2)
     metadata = specs[0].compile(90).metadata
@@ -147,7 +169,7 @@ MOST = 2**31 - addresses.TILE - 1  # that 32 bits hold, with a tile beyond
 )
 def test_a_number_is_as_wide_as_it_needs_to_be(driver, number, kind):
     mixed, x = make_kernel(), array(4096)
-    with gpu.simulate(), launch.recording() as specs:
+    with gpu.simulate(), launch.collecting() as specs:
         mixed((1,), x, None, x, number, 0.5, 3, BLOCK=256, ADD=True)
     assert specs[0].key[3:] == (kind, "fp32", "i32")
 
@@ -178,7 +200,7 @@ def test_the_largest_grid(driver):
 
 
 def test_an_aligned_pointer_is_what_makes_loads_wide():
-    with gpu.simulate(), launch.recording() as specs:
+    with gpu.simulate(), launch.collecting() as specs:
         for address in (4096, 4100):
             x = array(address)
             make_kernel()((1,), x, None, x, 1024, 1.0, 1, BLOCK=1024, ADD=False)
@@ -191,7 +213,7 @@ def test_kernels_compile_with_offsets_of_64_bits(monkeypatch):
     from tilegrad.kernels.backends import triton as triton_backend
 
     monkeypatch.setattr(addresses, "NARROW", 64)
-    with gpu.simulate(), launch.recording() as specs:
+    with gpu.simulate(), launch.collecting() as specs:
         for x, w in (((2, 16, 5, 5), (16, 16, 3, 3)), ((2, 2, 5, 5), (3, 2, 3, 3))):
             x, w = (gpu.xp().empty(shape, np.float16) for shape in (x, w))
             y = triton_backend.conv2d(x, w, stride=(2, 2))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.compiled.launch_cases import Driver
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch.numba_kernel import kernel, recording
+from tilegrad.kernels.launch.numba_kernel import collecting, kernel
 from tilegrad.kernels.launch.numba_target import cuda
 
 
@@ -60,7 +60,7 @@ def test_the_driver_gets_every_word_of_an_array(driver):
 def test_the_parameters_are_those_of_the_compiled_kernel(driver):
     """As many as the PTX declares, of the same widths."""
     x = np.zeros((6, 4), np.float16)
-    with gpu.simulate(), recording() as specs:
+    with gpu.simulate(), collecting() as specs:
         make_kernel()((1,), (32,), array(4096, x), array(8192, x[0]), 3, 0.5)
     ptx, entry = specs[0].compile(90)
     declared = [line.split()[1] for line in ptx.splitlines() if line.strip().startswith(".param .")]

@@ -281,7 +281,7 @@ def test_no_seed_offset_or_rate_is_compiled_for_anew(p):
     from tilegrad.kernels.launch import triton_kernel as launch
 
     device, x = kernels.load("triton"), gpu.xp().ones((4, 4), np.float32)
-    with launch.recording() as launches:
+    with launch.collecting() as launches:
         device.dropout(x, 0.3, 7, 7)
         for number in (0, 1, 16, 2**31, 2**32, 2**64 - 16):
             device.dropout(x, p, number, 0)

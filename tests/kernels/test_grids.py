@@ -63,7 +63,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_triton(triton, case, monkeypatch):
     monkeypatch.setattr("tilegrad.kernels.take_rows.gpu_triton.BLOCK", 256)  # bytes: so that the row need not be 268 MB
-    with launch.recording() as specs:
+    with launch.collecting() as specs:
         CASES[case](triton)
     assert specs
 
@@ -91,7 +91,7 @@ def test_blocks_of_channels_share_the_first_axis(rng):
 def test_what_does_not_fit_is_refused_before_it_is_launched(triton):
     """A gradient to the weight of so many groups that are no depthwise ones."""
     with (
-        launch.recording() as specs,
+        launch.collecting() as specs,
         pytest.raises(ValueError, match=r"^_conv2d_grad_weight_kernel: a grid of \(1, 1,"),
     ):
         shape = 1, 5 * MANY, 1, 1

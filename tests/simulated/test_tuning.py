@@ -216,21 +216,21 @@ def test_forced_takes_each_in_turn():
     assert seen == [64, 128, 256, 64]
 
 
-def test_recording_notes_every_configuration_and_which_is_the_default():
+def test_every_configuration_is_collected_and_which_is_the_default():
     tried = []
-    with gpu.simulate(), launch.recording(80) as specs:
+    with gpu.simulate(), launch.collecting(80) as specs:
         chosen = tuned().choose((1,), FLOAT32, lambda config: tried.append(config["BLOCK"]))
     assert (tried, chosen["BLOCK"], specs) == ([32], 64, [])
 
 
-def test_a_recording_ends_with_its_architecture():
+def test_a_collection_ends_with_its_architecture():
     with gpu.simulate():
         before = launch.architecture()
-        with launch.recording(80):
-            with launch.recording(120):
+        with launch.collecting(80):
+            with launch.collecting(120):
                 assert launch.architecture() == 120
-            assert launch.architecture() == 80 and launch.is_recording()
-        assert launch.architecture() == before != 80 and not launch.is_recording()
+            assert launch.architecture() == 80 and launch.is_collecting()
+        assert launch.architecture() == before != 80 and not launch.is_collecting()
 
 
 def test_more_than_eight_are_too_many():
