@@ -1,4 +1,4 @@
-"""A picture of one run: how far from the ceilings every row is, and how it compares with the best rival.
+"""Pictures of one run: how far from the ceilings every row is, and how it compares with the best rival.
 
 Left, the roofline (Williams, Waterman & Patterson 2009): GFLOP/s over FLOP per byte, under the measured copy and
 product. Right, a bar a row: how many times as fast as the best rival; beyond the line at 1 is faster.
@@ -7,6 +7,7 @@ matplotlib is imported here and nowhere else.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,57 @@ def draw(results: Results, path: Path) -> bool:
     for groups in bars:
         _ratios(next(panels), groups)
     figure.suptitle(_title(results), fontsize=11)
+    _save(figure, path)
+    return True
+
+
+def draw_steps(results: Results, path: Path) -> bool:
+    """Write a picture of the training steps alone: bars of times torch's speed, op by op and captured.
+
+    False where none was measured, or matplotlib is not installed. The picture is of the commit that stands in it.
+    """
+    rows = [row for row in results.rows if row.op == "train" and row.mode == "step" and row.ms and not row.rival]
+    if not rows or importlib.util.find_spec("matplotlib") is None:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cases = list(dict.fromkeys((row.variant, row.shape[0]) for row in rows))
+    figure, axis = plt.subplots(figsize=(7.5, 2.6), layout="constrained")
+    for captured, colour, shift in ((False, COLOURS["reference"], -0.2), (True, COLOURS["cpu"], 0.2)):
+        for place, case in enumerate(cases):
+            ratios = [
+                row.times_rival
+                for row in rows
+                if (row.variant, row.shape[0]) == case and row.provider.endswith(" captured") == captured
+            ]
+            if any(ratios):
+                best = max(filter(None, ratios))
+                bar = axis.bar(place + shift, best, width=0.38, color=colour)
+                axis.bar_label(bar, [f"{best:.1f}"], fontsize=8, padding=1)
+        axis.scatter([], [], s=40, marker="s", color=colour, label="tilegrad, captured" if captured else "tilegrad")
+    axis.axhline(1, color=COLOURS["torch"], lw=1.6, label="PyTorch")
+    axis.set_xticks(range(len(cases)), [f"{net}\nbatch {batch}" for net, batch in cases], fontsize=8)
+    axis.set_ylabel("times PyTorch's speed", fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16))
+    _save(figure, path, metadata={"Title": _title(results), "Date": None})
+    return True
+
+
+def _save(figure: Any, path: Path, **options: Any) -> None:
+    """Whole or not at all."""
+    from matplotlib import pyplot as plt
+
     partial = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        figure.savefig(partial, dpi=110)
+        figure.savefig(partial, dpi=110, **options)
         partial.replace(path)
     finally:
         plt.close(figure)
         partial.unlink(missing_ok=True)
-    return True
 
 
 def _title(results: Results) -> str:

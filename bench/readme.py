@@ -1,6 +1,7 @@
-"""README's performance section, from the results in bench/results: python -m tilegrad.bench --readme
+"""What the READMEs say of speed, from the results in bench/results: python -m tilegrad.bench --readme
 
-What stands between the two markers is made of the JSON files alone, so that a test can tell when it is stale.
+README.md has the training steps, with a picture of them; bench/README.md has every table. What stands between the two
+markers is made of the JSON files alone, so that a test can tell when it is stale.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tilegrad.bench import results, table
+from tilegrad.bench import plot, results, table
 from tilegrad.bench.ops import OPS
 from tilegrad.bench.results import Results, Row
 
@@ -19,13 +20,18 @@ END = "<!-- bench:end -->"
 
 
 def main(root: Path = ROOT) -> int:
-    """Rewrite the section; 0 whether it changed or not."""
-    path = root / "README.md"
-    before = path.read_text()
-    after = rewritten(before, section(root / "bench" / "results"))
-    if after != before:
-        results.write(path, after)
-    print(f"{path.name}: {'written anew' if after != before else 'up to date'}")
+    """Write the sections anew, and draw the picture; 0 whether anything changed or not."""
+    folder = root / "bench" / "results"
+    texts = {root / "README.md": steps(folder), root / "bench" / "README.md": section(folder)}
+    texts = {path: rewritten(path.read_text(), text) for path, text in texts.items()}  # all of them, or none
+    for path, after in texts.items():
+        changed = after != path.read_text()
+        if changed:
+            results.write(path, after)
+        print(f"{path.relative_to(root)}: {'written anew' if changed else 'up to date'}")
+    for found, path in _machines(folder):
+        if plot.draw_steps(found, path.with_suffix(".svg")):
+            print(f"{path.with_suffix('.svg').relative_to(root)}: drawn")
     return 0
 
 
@@ -33,20 +39,35 @@ def rewritten(readme: str, text: str) -> str:
     """The README with the text between its markers. Raises ValueError where it has not both, once each."""
     for marker in (BEGIN, END):
         if readme.count(marker) != 1:
-            raise ValueError(f"README.md: {marker!r} stands there {readme.count(marker)} times; expected once")
+            raise ValueError(f"README: {marker!r} stands there {readme.count(marker)} times; expected once")
     head, _, rest = readme.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{text}{END}{tail}"
 
 
+def steps(folder: Path) -> str:
+    """The training steps of every result in the folder, machine by machine."""
+    parts = []
+    for found, path in _machines(folder):
+        rows = [row for row in found.rows if row.op == "train" and row.mode == "step"]
+        if any(row.ms for row in rows):
+            head = _provenance(found, path.relative_to(folder.parents[1]).as_posix())
+            parts.append("\n".join([*head, "", *_steps(rows)]))
+    return "\n".join(parts)
+
+
 def section(folder: Path) -> str:
     """The tables of every result in the folder, machine by machine."""
-    parts = []
+    machines = _machines(folder)
+    return "\n".join("\n".join(_machine(found, path.relative_to(folder.parent).as_posix())) for found, path in machines)
+
+
+def _machines(folder: Path) -> Iterator[tuple[Results, Path]]:
+    """What was measured, and where it is kept."""
     for path in kept(folder):
         found = results.read(path)
         if not found.simulated and any(row.ms for row in found.rows):
-            parts.append("\n".join(_machine(found, path.relative_to(folder.parents[1]).as_posix())))
-    return "\n".join(parts)
+            yield found, path
 
 
 def kept(folder: Path) -> list[Path]:
@@ -54,11 +75,15 @@ def kept(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.json")) if "schema" in json.loads(path.read_text())]
 
 
-def _machine(found: Results, link: str) -> Iterator[str]:
+def _provenance(found: Results, link: str) -> Iterator[str]:
     p = found.provenance
     versions = ", ".join(f"{name} {v}" for name, v in p["packages"].items() if name in ("torch", "triton", "numpy"))
     yield f"{p.get('card') or p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}"
     yield f"([all rows]({link}))."
+
+
+def _machine(found: Results, link: str) -> Iterator[str]:
+    yield from _provenance(found, link)
     if found.ceilings:
         tops = (f"{name} {c['value']:,.0f} {c['unit']} ({c['how']})" for name, c in found.ceilings.items())
         yield f"Ceilings in the same process: {'; '.join(tops)}."

@@ -122,7 +122,8 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path):
 def root(tmp_path):
     """A checkout's README and results, and what a GPU left in `back`."""
     (tmp_path / "bench" / "results").mkdir(parents=True)
-    (tmp_path / "README.md").write_text(f"# x\n{on_gpu.readme.BEGIN}\nold\n{on_gpu.readme.END}\nrest\n")
+    for readme in (tmp_path / "README.md", tmp_path / "bench" / "README.md"):
+        readme.write_text(f"# x\n{on_gpu.readme.BEGIN}\nold\n{on_gpu.readme.END}\nrest\n")
     (tmp_path / "back").mkdir()
     (tmp_path / "back" / "summary.json").write_text("{}")
     return tmp_path
@@ -149,7 +150,7 @@ def test_what_came_back_becomes_results_and_tables(root):
     joined = results.read(folder / "gpu-nvidia-h200.json")
     assert {row.mode for row in joined.rows} == {"forward", "backward"}
     assert joined.notes == ["wrong: matmul matmul both 4096 x 4096 x 4096 bfloat16 triton: off by one"]
-    text = (root / "README.md").read_text()
+    text = (root / "bench" / "README.md").read_text()
     assert "NVIDIA H200" in text and "old" not in text and text.endswith("rest\n")
 
 

@@ -1,4 +1,4 @@
-"""README's performance section is what bench/results give; and how it is made of them."""
+"""What the READMEs say of speed is what bench/results give; and how it is made of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ import pytest
 from tilegrad.bench import readme
 from tilegrad.bench.results import Results, Row
 
-README = readme.ROOT / "README.md"
+RESULTS = readme.ROOT / "bench" / "results"
 
 
-def test_the_section_is_not_stale():
-    text = README.read_text()
-    fresh = readme.rewritten(text, readme.section(readme.ROOT / "bench" / "results"))
-    assert text == fresh, "stale: run python -m tilegrad.bench --readme"
+@pytest.mark.parametrize(("path", "made"), [("README.md", readme.steps), ("bench/README.md", readme.section)])
+def test_the_section_is_not_stale(path, made):
+    text = (readme.ROOT / path).read_text()
+    assert text == readme.rewritten(text, made(RESULTS)), "stale: run python -m tilegrad.bench --readme"
+
+
+def test_the_picture_is_not_stale():
+    pictures = 0
+    for found, path in readme._machines(RESULTS):
+        picture = path.with_suffix(".svg")
+        if picture.exists():
+            pictures += 1
+            assert f"commit {found.provenance['commit']}" in picture.read_text(), "stale: run it with --readme"
+            assert f"bench/results/{picture.name}" in (readme.ROOT / "README.md").read_text()
+    assert pictures
 
 
 def test_the_results_that_are_kept_were_measured_whole():
-    paths = readme.kept(readme.ROOT / "bench" / "results")
+    paths = readme.kept(RESULTS)
     assert paths
     for path in paths:
         found = readme.results.read(path)
@@ -66,7 +77,7 @@ def test_tables(tmp_path):
         row("train", "CNN's conv 1 to 32", "both", [128], "torch", 1.0),
         row("overhead", "1000 scalar additions", "forward", [1000], "engine", 5.0, rate=5.0, unit="us an op"),
     )  # fmt: skip
-    assert text.startswith("a CPU, 2 cores, today, commit abc, torch 2.13\n([all rows](bench/results/a.json)).\n")
+    assert text.startswith("a CPU, 2 cores, today, commit abc, torch 2.13\n([all rows](results/a.json)).\n")
     for line in (
         "| matmul | 1024 x 1024 x 1024 | float32 | cpu | 2 ms | 500 GFLOP/s | 50 % | torch | 0.75 |",
         "| training step | batch | torch | tilegrad | times torch's speed |",
@@ -76,6 +87,16 @@ def test_tables(tmp_path):
     ):
         assert line in text.splitlines()
     assert "7 x 7" not in text, "only the shapes of --quick"
+
+
+def test_the_first_readme_has_the_steps_alone(tmp_path):
+    section(
+        tmp_path,
+        row("train", "CNN", "step", [32], "cpu", 10.0, times_rival=1.5),
+        row("train", "CNN's conv 1 to 32", "both", [128], "cpu", 0.5, times_rival=2.0),
+    )
+    text = readme.steps(tmp_path / "bench" / "results")
+    assert "([all rows](bench/results/a.json))" in text and "| CNN | 32 |" in text and "conv" not in text
 
 
 def test_the_captured_step_has_a_column_where_there_is_one(tmp_path):
