@@ -1,5 +1,6 @@
 """Choosing a backend: by name, by environment, by what is installed."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -7,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from tests.cpu import test_dirty_memory as compiled
 from tilegrad import kernels
+from tilegrad.kernels.backends import cpu, reference
+from tilegrad.kernels.capture import program
 
 
 @pytest.fixture
@@ -159,3 +163,34 @@ except RuntimeError as e:
     chosen, refusal = done.stdout.splitlines()
     assert chosen == f"{simulated} 0.0"
     assert refusal.endswith(f"{other!r} cannot run on the simulated device; expected {variables[other]}=1 too")
+
+
+# --- by which door a primitive of the CPU goes into a captured step ---------------------------------------------------
+
+_x, _images = np.ones((3, 4), np.float32), np.ones((1, 2, 4, 4), np.float32)
+_window = (2, 2), (2, 2), (0, 0)
+CALLS = {name: arguments for name, arguments in compiled.CASES} | {  # of each primitive one
+    "tanh": (_x,),
+    "avg_pool2d": (_images, *_window),
+    "avg_pool2d_grad": (_images, (1, 2, 8, 8), *_window),
+    "take_rows": (_x, np.array([2, 0])),
+    "random_bits": (5, 1, 2),
+    "dropout": (_x, 0.5, 1, 2),
+    "clip_norm_step": ([_x.copy()], 1.0),
+    "sgd_step": ([_x.copy()], [_x], None, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", kernels.PRIMITIVES)
+def test_a_primitive_notes_its_own_kernels_if_the_backend_says_so(name):
+    """Called by itself while a program is recorded, it leaves its parts there, or none: then it is noted as a whole."""
+    function, recorded = getattr(cpu, name), program.Program()
+    with program.recorded(recorded):
+        function(*copy.deepcopy(CALLS[name]))
+    assert bool(recorded.nodes()) == (name in cpu.NOTED)
+    assert (function is getattr(reference, name)) == (name not in cpu.NOTED)
+
+
+def test_the_backend_says_so_of_primitives_alone():
+    assert cpu.NOTED <= kernels.PRIMITIVES.keys()
+    assert {name for name in kernels.PRIMITIVES if getattr(cpu, name).__module__.endswith(".cpu")} == cpu.NOTED

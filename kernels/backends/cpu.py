@@ -1,10 +1,10 @@
 """The CPU backend: the reference, with what small nets spend their time on compiled by Numba.
 
 Every override serves float32 in the shapes it is made for and hands all else to the reference, whose checks and
-semantics it shares. Whatever a primitive of a family's cpu.py does with memory goes through the doors of
-kernels/capture/program.py, so that a captured step has its parts; of the reference's primitives it has each as a whole.
+semantics it shares.
 """
 
+from tilegrad.kernels import PRIMITIVES as _PRIMITIVES
 from tilegrad.kernels.activations.cpu import (
     gelu,
     gelu_grad,
@@ -18,6 +18,7 @@ from tilegrad.kernels.activations.cpu import (
     silu_grad,
     tanh_grad,
 )
+from tilegrad.kernels.backends import reference as _reference
 from tilegrad.kernels.backends.reference import (
     avg_pool2d,
     avg_pool2d_grad,
@@ -35,3 +36,7 @@ from tilegrad.kernels.pool.cpu import max_pool2d, max_pool2d_grad
 from tilegrad.kernels.softmax.cpu import log_softmax, log_softmax_grad, softmax, softmax_grad
 from tilegrad.kernels.softmax_xent.cpu import softmax_xent, softmax_xent_grad
 from tilegrad.kernels.sum.cpu import sum
+
+# Primitives whose functions note their own kernels: what they do with memory goes through the doors of
+# kernels/capture/program.py. A captured step notes each of the others, which are the reference's, as a whole.
+NOTED: frozenset[str] = frozenset([name for name in _PRIMITIVES if globals()[name] is not getattr(_reference, name)])
