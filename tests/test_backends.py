@@ -1,22 +1,25 @@
 """Choosing a backend: by name, by environment, by what is installed."""
 
 import copy
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.cpu import test_dirty_memory as compiled
 from tilegrad import kernels
+from tilegrad.kernels import backends, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.capture import program
 
 
 @pytest.fixture
 def _no_numba(monkeypatch):
-    monkeypatch.setattr(kernels, "_has_numba", lambda: False)
+    monkeypatch.setattr(dispatch, "_has_numba", lambda: False)
 
 
 def test_auto_takes_the_compiled_kernels():
@@ -163,6 +166,56 @@ except RuntimeError as e:
     chosen, refusal = done.stdout.splitlines()
     assert chosen == f"{simulated} 0.0"
     assert refusal.endswith(f"{other!r} cannot run on the simulated device; expected {variables[other]}=1 too")
+
+
+# --- backends are made from the contract ------------------------------------------------------------------------------
+
+
+def test_the_contract_says_of_each_backend_what_it_serves():
+    for table in (contract.DEVICES, contract.DTYPES):
+        assert list(table) == list(contract.BACKENDS)
+
+
+def test_each_family_has_a_folder_and_each_folder_of_kernels_a_family():
+    folders = {path.parent.name for path in Path(kernels.__path__[0]).glob("*/reference.py")} - {"backends"}
+    assert folders == contract.FAMILIES.keys()
+    assert sum(map(len, contract.FAMILIES.values())) == len(contract.PRIMITIVES), "a name in two families"
+
+
+@pytest.mark.parametrize("backend", contract.BACKENDS)
+@pytest.mark.parametrize("primitive", contract.PRIMITIVES)
+def test_a_function_is_defined_in_the_file_that_the_contract_names(backend, primitive):
+    serves = "reference" if backend == "cpu" and primitive not in cpu.NOTED else backend
+    assert getattr(kernels.load(backend), primitive).__module__ == contract.module_of(primitive, serves)
+
+
+def test_a_primitive_that_a_backend_lacks_is_named_with_the_file_that_should_have_it(monkeypatch):
+    monkeypatch.delattr("tilegrad.kernels.softmax.gpu_triton.softmax_grad")
+    message = "the backend 'triton' has no 'softmax_grad'; expected a function in tilegrad.kernels.softmax.gpu_triton"
+    with pytest.raises(ImportError, match=f"^kernels: {message}$"):
+        backends.functions("triton")
+
+
+def test_a_file_that_a_backend_lacks_is_named(monkeypatch):
+    monkeypatch.setitem(contract._FILES, "numba", "gpu_other")
+    message = "the backend 'numba' has no 'matmul'; expected a function in tilegrad.kernels.matmul.gpu_other"
+    with pytest.raises(ImportError, match=f"^kernels: {message}$"):
+        backends.functions("numba")
+
+
+def test_what_the_cpu_has_no_function_for_the_reference_serves(monkeypatch):
+    monkeypatch.delattr("tilegrad.kernels.softmax.cpu.softmax")
+    found = backends.functions("cpu", otherwise=vars(reference))
+    assert found["softmax"] is reference.softmax and found["softmax_grad"] is cpu.softmax_grad
+
+
+def test_an_error_within_a_file_of_the_cpu_is_no_reason_to_go_without(monkeypatch):
+    def broken(name):
+        raise ImportError(f"{name} is broken")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ImportError, match="^tilegrad.kernels.matmul.cpu is broken$"):
+        backends.functions("cpu", otherwise=vars(reference))
 
 
 # --- by which door a primitive of the CPU goes into a captured step ---------------------------------------------------

@@ -22,6 +22,7 @@ from tilegrad import nn
 from tilegrad.autograd import backward as autograd
 from tilegrad.captured import account as recording
 from tilegrad.nn import functional as F
+from tilegrad.kernels import dispatch
 from tilegrad.kernels.capture import graph, program
 from tilegrad.kernels.cpu import buffers, threads
 
@@ -32,7 +33,7 @@ threads.set_num_threads(4)
 def state():
     return dict(
         grad=autograd._mode.stack[:],
-        backend=(kernels.name(), kernels._chosen.copy()),
+        backend=(kernels.name(), dispatch._chosen.copy()),
         pool=buffers._local.pool,
         program=program.recording(),
         graph=graph.capturing(),

@@ -2,7 +2,7 @@
 
     def test_relu(backend, layout, dtype): ...
 
-`backend` is a module of flat functions (kernels/__init__.py; of device cuda behind tests/device.py), whose results on
+`backend` is a module of flat functions (kernels/contract.py; of device cuda behind tests/device.py), whose results on
 the CPU lie in memory full of NaN (tests/dirty.py). `layout` turns an array into an equal one in another memory order
 (tests/layouts.py), `dtype` is each floating type that the backend serves, in turn.
 """
