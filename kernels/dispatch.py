@@ -1,4 +1,7 @@
-"""Which backend serves an array: chosen by name, by TILEGRAD_KERNELS, or the best one there is."""
+"""Which backend serves an array: the one chosen by name, else what TILEGRAD_KERNELS says, else the best there is.
+
+A choice is the context's (contextvars), as NumPy's errstate is: of the thread, or the task of asyncio, that makes it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import sys
 import warnings
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import partial
+from operator import call
 from types import ModuleType
 from typing import Any
 
@@ -27,8 +32,91 @@ _NEEDS = {  # packages to be found, and how they are installed
     "numba": [("numba", "numba"), ("numba_cuda", "numba-cuda")],
 }
 
-_chosen: dict[str, ModuleType] = {}  # by device
+_chosen: dict[str, ContextVar[ModuleType | None]] = {  # by device
+    device: ContextVar(f"the backend for {device}", default=None) for device in ("cpu", "cuda")
+}
+_chosen_for_cpu = _chosen["cpu"].get
+_at_first: dict[str, ModuleType] = {}  # by device, what serves where nothing was chosen: the same in every thread
 _modules: dict[str, ModuleType] = {}  # that were imported, by name
+
+
+def of(*arrays: Any) -> ModuleType:
+    """The backend that serves these arrays (None is passed over; no array at all counts as NumPy's).
+
+    Raises TypeError for arrays of two devices, and for what is no array.
+    """
+    for array in arrays:
+        if type(array) is not np.ndarray and array is not None:
+            break
+    else:  # what is asked for by every op of a program on the CPU
+        module = _chosen_for_cpu()
+        if module is not None and recording() is None:
+            return module
+    device = None
+    for array in arrays:
+        if array is None:
+            continue
+        kind = "cpu" if isinstance(array, np.ndarray) else "cuda" if gpu.is_array(array) else None
+        if kind is None or kind != (device or kind):
+            kinds = ", ".join(type(a).__module__ + "." + type(a).__name__ for a in arrays if a is not None)
+            raise TypeError(f"kernels.of: expected arrays of one device, NumPy's or CuPy's; got {kinds}")
+        device = kind
+    module = _chosen[device or "cpu"].get() or _choose(device or "cpu")
+    recorded = recording()
+    return module if recorded is None or device == "cuda" else recorded.primitives(module)
+
+
+def name(device: str = "cpu") -> str:
+    """The name of the backend now chosen for a device, "cpu" or "cuda", as `use` takes it."""
+    module = _chosen[device].get() or _choose(device)
+    return module.__name__.rpartition(".")[2]
+
+
+def use(name: str) -> contextlib.AbstractContextManager[None]:
+    """Choose a backend for the arrays that it serves, for all that follows in this thread, or for a `with` block.
+
+        kernels.use("reference")
+        with kernels.use("reference"): ...
+
+    name   one of BACKENDS; the choice for arrays of the other device stays. Or auto: the best for each device
+
+    Other threads keep their choices, as they do with NumPy's errstate and PyTorch's set_grad_enabled. A thread begins
+    with what TILEGRAD_KERNELS says (or, where Python hands contexts on to threads, as its free-threaded build does,
+    with the choice of the thread that starts it): set that variable to choose for a whole process.
+    A backend that cannot run raises here.
+    """
+    module = load(_best() if name == "auto" else name)
+    choice = {"cpu": module, "cuda": None} if name == "auto" else {DEVICES[name]: module}
+    undo = _setting({device: _chosen[device].get() for device in choice})
+    block = Undone(undo)
+    try:
+        _setting(choice)()
+    except BaseException:  # an interrupt, when all was set
+        undo()
+        raise
+    return block
+
+
+def _setting(choice: Mapping[str, ModuleType | None]) -> Callable[[], None]:
+    """What makes the choice, once, in C from beginning to end, so that no Ctrl-C comes between.
+
+    list.extend does, for it returns None: what ContextVar.set returns, at the end of a `with` block, would hide errors.
+    """
+    return partial([].extend, map(call, [partial(_chosen[device].set, module) for device, module in choice.items()]))
+
+
+def _choose(device: str) -> ModuleType:
+    """The backend that serves a device where none was chosen: what TILEGRAD_KERNELS says, or the best."""
+    module = _at_first.get(device)
+    if module is None:
+        asked = os.environ.get("TILEGRAD_KERNELS") or "auto"
+        if asked != "auto":
+            load(asked)  # a name that cannot be served is an error whichever device comes first
+        if DEVICES.get(asked) != device:
+            asked = _best() if device == "cpu" else "triton" if gpu.runs("triton") else "numba"
+        module = _at_first[device] = load(asked)
+    _chosen[device].set(module)
+    return module
 
 
 def load(name: str) -> ModuleType:
@@ -54,22 +142,9 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"tilegrad.kernels.backends.{name}")
 
 
-def use(name: str) -> contextlib.AbstractContextManager[None]:
-    """Choose a backend for the arrays that it serves, for all that follows or for a `with` block.
-
-        kernels.use("reference")
-        with kernels.use("reference"): ...
-
-    name   one of BACKENDS; the choice for arrays of the other device stays. Or auto: the best for each device
-
-    TILEGRAD_KERNELS sets the choice that a process starts with. A backend that cannot run raises here.
-    """
-    global _chosen
-    module = load(_best() if name == "auto" else name)
-    chosen = {"cpu": module} if name == "auto" else _chosen | {DEVICES[name]: module}
-    block = Undone(partial(setattr, sys.modules[__name__], "_chosen", _chosen))
-    _chosen = chosen
-    return block
+def can_compile() -> bool:
+    """Whether Numba is there to compile the CPU's kernels, and to play a program of them."""
+    return _lacking() is None
 
 
 def _best() -> str:
@@ -92,11 +167,6 @@ def _lacking() -> str | None:
     return None
 
 
-def can_compile() -> bool:
-    """Whether Numba is there to compile the CPU's kernels, and to play a program of them."""
-    return _lacking() is None
-
-
 def _has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
@@ -113,46 +183,3 @@ def _imported(name: str) -> ModuleType:
 def _import(name: str) -> ModuleType:
     with forks.loading:
         return importlib.import_module(name)
-
-
-def of(*arrays: Any) -> ModuleType:
-    """The backend that serves these arrays (None is passed over; no array at all counts as NumPy's).
-
-    Raises TypeError for arrays of two devices, and for what is no array.
-    """
-    for array in arrays:
-        if type(array) is not np.ndarray and array is not None:
-            break
-    else:  # what is asked for by every op of a program on the CPU
-        module = _chosen.get("cpu")
-        if module is not None and recording() is None:
-            return module
-    device = None
-    for array in arrays:
-        if array is None:
-            continue
-        kind = "cpu" if isinstance(array, np.ndarray) else "cuda" if gpu.is_array(array) else None
-        if kind is None or kind != (device or kind):
-            kinds = ", ".join(type(a).__module__ + "." + type(a).__name__ for a in arrays if a is not None)
-            raise TypeError(f"kernels.of: expected arrays of one device, NumPy's or CuPy's; got {kinds}")
-        device = kind
-    module = _chosen.get(device or "cpu") or _choose(device or "cpu")
-    recorded = recording()
-    return module if recorded is None or device == "cuda" else recorded.primitives(module)
-
-
-def name(device: str = "cpu") -> str:
-    """The name of the backend now chosen for a device, "cpu" or "cuda", as `use` takes it."""
-    module = _chosen.get(device) or _choose(device)
-    return module.__name__.rpartition(".")[2]
-
-
-def _choose(device: str) -> ModuleType:
-    """The backend that serves a device where none was chosen: what TILEGRAD_KERNELS says, or the best."""
-    asked = os.environ.get("TILEGRAD_KERNELS") or "auto"
-    if asked != "auto":
-        load(asked)  # a name that cannot be served is an error whichever device comes first
-    if DEVICES.get(asked) != device:
-        asked = _best() if device == "cpu" else "triton" if gpu.runs("triton") else "numba"
-    _chosen[device] = load(asked)
-    return _chosen[device]

@@ -1,10 +1,12 @@
 """Choosing a backend: by name, by environment, by what is installed."""
 
+import asyncio
 import copy
 import importlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from tilegrad import kernels
 from tilegrad.kernels import backends, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.capture import program
+from tilegrad.kernels.device import gpu
 
 
 @pytest.fixture
@@ -32,6 +35,81 @@ def test_a_choice_lasts_for_its_block():
         with kernels.use("reference"):
             assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.reference"
         assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.cpu"
+
+
+def test_a_choice_is_of_the_thread_that_makes_it():
+    """Two blocks that overlap, the first of which ends first: each thread has its own choice, before and afterwards."""
+    turn, found, begins_with = threading.Barrier(2, timeout=30), [], kernels.name()
+
+    def other():
+        turn.wait()
+        with kernels.use("cpu"):
+            turn.wait()
+            turn.wait()
+            found.append(kernels.name())
+        found.append(kernels.name())
+        kernels.use("reference")
+        turn.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with kernels.use("cpu"):
+        with kernels.use("reference"):
+            turn.wait()
+            turn.wait()
+            assert kernels.name() == "reference"
+        turn.wait()
+        turn.wait()
+        assert kernels.name() == "cpu"
+    thread.join()
+    assert found == ["cpu", begins_with]
+
+
+def test_a_device_is_simulated_for_the_thread_that_asks(monkeypatch):
+    for variable in gpu.SIMULATORS.values():
+        monkeypatch.delenv(variable, raising=False)
+    found = []
+    with gpu.simulate():
+        thread = threading.Thread(target=lambda: found.append(gpu.is_simulated()))
+        thread.start()
+        thread.join()
+        found.append(gpu.is_simulated())
+    assert found == [False, True] and not gpu.is_simulated()
+
+
+def test_a_choice_is_of_the_task_that_makes_it():
+    async def chooses(name):
+        with kernels.use(name):
+            await asyncio.sleep(0)
+            return kernels.name()
+
+    async def both():
+        return await asyncio.gather(*map(chooses, ("reference", "cpu")))
+
+    before = kernels.name()
+    assert asyncio.run(both()) == ["reference", "cpu"] and kernels.name() == before
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_every_thread_begins_with_what_the_variable_says(name):
+    code = """
+import contextvars, threading
+from tilegrad import kernels
+kernels.use("cpu" if kernels.name() == "reference" else "reference")
+thread = threading.Thread(target=contextvars.Context().run, args=(lambda: print(kernels.name()),))
+thread.start()
+thread.join()
+"""
+    environment = os.environ | {"TILEGRAD_KERNELS": name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+
+
+def test_a_block_hides_no_error():
+    before = kernels.name()
+    with pytest.raises(KeyError), kernels.use("reference"), kernels.use("auto"):
+        raise KeyError
+    assert kernels.name() == before
 
 
 @pytest.mark.usefixtures("_no_numba")

@@ -33,7 +33,7 @@ threads.set_num_threads(4)
 def state():
     return dict(
         grad=autograd._mode.stack[:],
-        backend=(kernels.name(), dispatch._chosen.copy()),
+        backend=(kernels.name(), [each.get() for each in dispatch._chosen.values()]),
         pool=buffers._local.pool,
         program=program.recording(),
         graph=graph.capturing(),
