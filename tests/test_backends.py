@@ -14,7 +14,7 @@ import pytest
 
 from tests.cpu import test_dirty_memory as compiled
 from tilegrad import kernels
-from tilegrad.kernels import backends, contract, dispatch
+from tilegrad.kernels import backends, checks, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.capture import program
 from tilegrad.kernels.device import gpu
@@ -252,6 +252,23 @@ except RuntimeError as e:
 def test_the_contract_says_of_each_backend_what_it_serves():
     for table in (contract.DEVICES, contract.DTYPES):
         assert list(table) == list(contract.BACKENDS)
+
+
+NOT_SERVED = [(name, dtype) for name in contract.BACKENDS for dtype in checks.SERVED["reference"]]
+NOT_SERVED = [(name, dtype) for name, dtype in NOT_SERVED if dtype not in checks.SERVED[name]]
+ELSEWHERE = {"bfloat16": "bfloat16: reference, cpu, triton", "float64": "float64: reference, cpu"}
+
+
+@pytest.mark.parametrize(("backend", "dtype"), NOT_SERVED, ids=str)
+@pytest.mark.parametrize("primitive", ["relu", "conv2d_grad_bias", "sum", "clip_norm_step"])
+def test_a_dtype_that_a_backend_does_not_serve_is_refused_with_those_that_do(backend, dtype, primitive):
+    """Whichever way it is checked."""
+    x = gpu.xp().zeros((2, 2, 2, 2), dtype)
+    arguments = {"sum": (x, (0,)), "clip_norm_step": ([x], 1.0)}.get(primitive, (x,))
+    text = f"^{primitive}: the arrays are {dtype}, which the backend '{backend}' does not serve; expected float16"
+    with pytest.raises(TypeError, match=text) as raised:
+        getattr(kernels.load(backend), primitive)(*arguments)
+    assert ELSEWHERE[dtype.name] in str(raised.value)
 
 
 def test_each_family_has_a_folder_and_each_folder_of_kernels_a_family():

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import triton
 
+from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_numba as shipped_numba
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel as launch_numba
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+DTYPES = sorted(SERVED["numba"], key=lambda dtype: -dtype.itemsize)  # a kernel that knows no dtype is the widest's
 
 
 def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Specialisation]]:

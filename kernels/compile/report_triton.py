@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import triton
 
-from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_triton as shipped_triton
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16), bfloat16)
+DTYPES = sorted(SERVED["triton"], key=lambda dtype: -dtype.itemsize)  # a kernel that knows no dtype is the widest's
 TENSOR_CORES = {"wgmma": "wgmma.mma_async", "tcgen05": "tcgen05.mma", "mma": "mma.sync"}  # by PTX instruction
 
 
