@@ -16,7 +16,8 @@ step.
 Shared conventions: arrays may have any strides and are never written to unless the name of the primitive ends in
 `_step`; a gradient primitive `f_grad` takes the incoming gradient first; images are logically (N, C, H, W) in whatever
 memory order; every primitive checks shapes and dtypes before any arithmetic and says op, expectation and actual.
-float16 and bfloat16 are accumulated in float32.
+float16 and bfloat16 are accumulated in float32. Where a step is captured, an optimizer's numbers may be arrays, which
+each launch reads (kernels/optimizer/moving.py).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import importlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cpu import test_dirty_memory as compiled
+from tests.test_imports import sources
 from tilegrad import kernels
 from tilegrad.kernels import backends, checks, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
@@ -282,6 +284,15 @@ def test_each_family_has_a_folder_and_each_folder_of_kernels_a_family():
 def test_a_function_is_defined_in_the_file_that_the_contract_names(backend, primitive):
     serves = "reference" if backend == "cpu" and primitive not in cpu.NOTED else backend
     assert getattr(kernels.load(backend), primitive).__module__ == contract.module_of(primitive, serves)
+
+
+def test_the_engine_and_the_examples_know_no_backend():
+    """They ask the contract: none imports a backend, or a file of a family that is a backend's."""
+    names = "|".join(contract.FAMILIES)
+    of_a_backend = re.compile(rf"kernels(\.| import )(backends|({names})(\.| import )(reference|cpu|gpu_))")
+    files = [*sources("engine"), *sources("examples")]
+    assert len(files) > 60
+    assert [str(path) for path in files if of_a_backend.search(path.read_text())] == []
 
 
 def test_a_primitive_that_a_backend_lacks_is_named_with_the_file_that_should_have_it(monkeypatch):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad import kernels
-from tilegrad.captured import account as recording
+from tilegrad.optim.captured import lr_beside, momentum_beside
+from tilegrad.optim.moments import follow, new_moment
 from tilegrad.optim.optimizer import Group, Optimizer, Params
-from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
-from tilegrad.optim.state_dict import follow, new_moment
+from tilegrad.optim.options import refuse, require_flag, require_lr, require_number
 from tilegrad.tensor import Tensor
 
 
@@ -99,7 +99,7 @@ class SGD(Optimizer):
             [p.grad.data for p in params],
             buffers,
             lr_beside("SGD", group, params[0]),
-            momentum=_momentum_beside(arrays[0], group),
+            momentum=momentum_beside(arrays[0], group),
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
@@ -108,15 +108,3 @@ class SGD(Optimizer):
         )
         for param in params:
             param._storage.version += 1  # a graph that still needs the old values finds out
-
-
-def _momentum_beside(array: Any, group: Group) -> Any:
-    """The group's momentum; where the step is captured, what the group has by then at each launch, in device memory."""
-    momentum = group["momentum"]
-    recorded = recording.on_device(array)
-    if recorded is None or momentum == 0:
-        if recorded is not None:
-            recorded.holds(lambda: group["momentum"] == 0)
-        return momentum
-    recorded.holds(lambda: group["momentum"] != 0)
-    return recorded.number(lambda: group["momentum"], number_dtype(recorded))
