@@ -12,7 +12,8 @@ import numpy as np
 import triton
 
 from tilegrad.kernels.checks import SERVED
-from tilegrad.kernels.compile import launches_numba as shipped_numba
+from tilegrad.kernels.compile import launches_numba
+from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel as launch_numba
 
@@ -28,9 +29,9 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Speciali
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)
 
-            for family in shipped_numba.FAMILIES:
+            for family in FAMILIES:
                 with launch_numba.recording() as specs:
-                    family(empty)
+                    getattr(launches_numba, family)(empty)
                 for spec in specs:
                     found.setdefault(spec, str(dtype))
     return [(dtype, spec) for spec, dtype in found.items()]

@@ -11,7 +11,8 @@ import numpy as np
 import triton
 
 from tilegrad.kernels.checks import SERVED
-from tilegrad.kernels.compile import launches_triton as shipped_triton
+from tilegrad.kernels.compile import launches_triton
+from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 
@@ -28,9 +29,9 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch.Specialisation
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)
 
-            for family in shipped_triton.FAMILIES:
+            for family in FAMILIES:
                 with launch.recording(arch) as specs:
-                    family(empty)
+                    getattr(launches_triton, family)(empty)
                 for spec in specs:
                     key = spec._replace(default=True)
                     if key not in found or spec.default:
