@@ -29,6 +29,7 @@ from tilegrad import kernels
 from tilegrad.bench import clock
 from tilegrad.bench.ops.op import Case, Inputs, Variant
 from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.contract import DTYPES
 from tilegrad.kernels.device import gpu
 
 Call = Callable[[], Any]
@@ -105,10 +106,8 @@ class Kernels(Provider):
         return None
 
     def cannot(self, case: Case, device: str) -> str | None:
-        if device == "cuda" and case.dtype == "float64":
-            return "its kernels take no float64"
-        if self.name == "numba" and case.dtype == "bfloat16":
-            return "Numba has no bfloat16"
+        if case.dtype not in DTYPES[self.name]:
+            return f"it does not serve {case.dtype}"
         if self.device == "cpu" and case.precision != "ieee":
             return f"NumPy has no {case.precision}"
         if self.name == "numba" and case.precision != "ieee":

@@ -13,8 +13,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tilegrad.kernels.contract import DTYPES
+
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
-FLOAT_DTYPES = (np.dtype(np.float16), bfloat16, np.dtype(np.float32), np.dtype(np.float64))
+SERVED: dict[str, tuple[np.dtype, ...]] = {backend: tuple(map(np.dtype, names)) for backend, names in DTYPES.items()}
+FLOAT_DTYPES = SERVED["reference"]
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
 
@@ -30,7 +33,7 @@ def require(condition: bool, op: str, message: str) -> None:
 def float_dtype(op: str, **arrays: Any) -> np.dtype:
     """The one floating dtype of all these arrays; an argument that is None is left out.
 
-    Raises TypeError if one is not an array, if it is not float16, bfloat16, float32 or float64, or if two differ.
+    Raises TypeError if one is not an array, if it is not of one of FLOAT_DTYPES, or if two differ.
     """
     found = None
     for a in arrays.values():
@@ -52,8 +55,24 @@ def _not_one_float_dtype(op: str, arrays: dict[str, Any]) -> TypeError:
             return TypeError(f"{op}: {name} is a {type(a).__name__}; expected an array")
     found = ", ".join(f"{name} is {a.dtype}" for name, a in given.items())
     if any(a.dtype not in FLOAT_DTYPES for a in given.values()):
-        return TypeError(f"{op}: {found}; expected float16, bfloat16, float32 or float64")
+        return TypeError(f"{op}: {found}; expected {A_FLOAT}")
     return TypeError(f"{op}: {found}; expected one dtype for all")
+
+
+def _either(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+A_FLOAT = _either(DTYPES["reference"])
+
+
+def not_served(op: str, dtype: np.dtype, backend: str) -> TypeError:
+    """What to raise for a dtype that the backend does not serve, and others do."""
+    ours = DTYPES[backend]
+    others = {name: [other for other in DTYPES if name in DTYPES[other]] for name in DTYPES["reference"]}
+    elsewhere = "; ".join(f"{name}: {', '.join(who)}" for name, who in others.items() if name not in ours)
+    found = f"the arrays are {dtype}, which the backend {backend!r} does not serve"
+    return TypeError(f"{op}: {found}; expected {_either(ours)} ({elsewhere})")
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:

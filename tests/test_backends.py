@@ -1,18 +1,30 @@
 """Choosing a backend: by name, by environment, by what is installed."""
 
+import asyncio
+import copy
+import importlib
 import os
+import re
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.cpu import test_dirty_memory as compiled
+from tests.test_imports import sources
 from tilegrad import kernels
+from tilegrad.kernels import backends, checks, contract, dispatch
+from tilegrad.kernels.backends import cpu, reference
+from tilegrad.kernels.capture.program import Program
+from tilegrad.kernels.device import gpu
 
 
 @pytest.fixture
 def _no_numba(monkeypatch):
-    monkeypatch.setattr(kernels, "_has_numba", lambda: False)
+    monkeypatch.setattr(dispatch, "_has_numba", lambda: False)
 
 
 def test_auto_takes_the_compiled_kernels():
@@ -25,6 +37,81 @@ def test_a_choice_lasts_for_its_block():
         with kernels.use("reference"):
             assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.reference"
         assert kernels.of(np.ones(1)).__name__ == "tilegrad.kernels.backends.cpu"
+
+
+def test_a_choice_is_of_the_thread_that_makes_it():
+    """Two blocks that overlap, the first of which ends first: each thread has its own choice, before and afterwards."""
+    turn, found, begins_with = threading.Barrier(2, timeout=30), [], kernels.name()
+
+    def other():
+        turn.wait()
+        with kernels.use("cpu"):
+            turn.wait()
+            turn.wait()
+            found.append(kernels.name())
+        found.append(kernels.name())
+        kernels.use("reference")
+        turn.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with kernels.use("cpu"):
+        with kernels.use("reference"):
+            turn.wait()
+            turn.wait()
+            assert kernels.name() == "reference"
+        turn.wait()
+        turn.wait()
+        assert kernels.name() == "cpu"
+    thread.join()
+    assert found == ["cpu", begins_with]
+
+
+def test_a_device_is_simulated_for_the_thread_that_asks(monkeypatch):
+    for variable in gpu.SIMULATORS.values():
+        monkeypatch.delenv(variable, raising=False)
+    found = []
+    with gpu.simulate():
+        thread = threading.Thread(target=lambda: found.append(gpu.is_simulated()))
+        thread.start()
+        thread.join()
+        found.append(gpu.is_simulated())
+    assert found == [False, True] and not gpu.is_simulated()
+
+
+def test_a_choice_is_of_the_task_that_makes_it():
+    async def chooses(name):
+        with kernels.use(name):
+            await asyncio.sleep(0)
+            return kernels.name()
+
+    async def both():
+        return await asyncio.gather(*map(chooses, ("reference", "cpu")))
+
+    before = kernels.name()
+    assert asyncio.run(both()) == ["reference", "cpu"] and kernels.name() == before
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_every_thread_begins_with_what_the_variable_says(name):
+    code = """
+import contextvars, threading
+from tilegrad import kernels
+kernels.use("cpu" if kernels.name() == "reference" else "reference")
+thread = threading.Thread(target=contextvars.Context().run, args=(lambda: print(kernels.name()),))
+thread.start()
+thread.join()
+"""
+    environment = os.environ | {"TILEGRAD_KERNELS": name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+
+
+def test_a_block_hides_no_error():
+    before = kernels.name()
+    with pytest.raises(KeyError), kernels.use("reference"), kernels.use("auto"):
+        raise KeyError
+    assert kernels.name() == before
 
 
 @pytest.mark.usefixtures("_no_numba")
@@ -159,3 +246,109 @@ except RuntimeError as e:
     chosen, refusal = done.stdout.splitlines()
     assert chosen == f"{simulated} 0.0"
     assert refusal.endswith(f"{other!r} cannot run on the simulated device; expected {variables[other]}=1 too")
+
+
+# --- backends are made from the contract ------------------------------------------------------------------------------
+
+
+def test_the_contract_says_of_each_backend_what_it_serves():
+    for table in (contract.DEVICES, contract.DTYPES):
+        assert list(table) == list(contract.BACKENDS)
+
+
+NOT_SERVED = [(name, dtype) for name in contract.BACKENDS for dtype in checks.SERVED["reference"]]
+NOT_SERVED = [(name, dtype) for name, dtype in NOT_SERVED if dtype not in checks.SERVED[name]]
+ELSEWHERE = {"bfloat16": "bfloat16: reference, cpu, triton", "float64": "float64: reference, cpu"}
+
+
+@pytest.mark.parametrize(("backend", "dtype"), NOT_SERVED, ids=str)
+@pytest.mark.parametrize("primitive", ["relu", "conv2d_grad_bias", "sum", "clip_norm_step"])
+def test_a_dtype_that_a_backend_does_not_serve_is_refused_with_those_that_do(backend, dtype, primitive):
+    """Whichever way it is checked."""
+    x = gpu.xp().zeros((2, 2, 2, 2), dtype)
+    arguments = {"sum": (x, (0,)), "clip_norm_step": ([x], 1.0)}.get(primitive, (x,))
+    text = f"^{primitive}: the arrays are {dtype}, which the backend '{backend}' does not serve; expected float16"
+    with pytest.raises(TypeError, match=text) as raised:
+        getattr(kernels.load(backend), primitive)(*arguments)
+    assert ELSEWHERE[dtype.name] in str(raised.value)
+
+
+def test_each_family_has_a_folder_and_each_folder_of_kernels_a_family():
+    folders = {path.parent.name for path in Path(kernels.__path__[0]).glob("*/reference.py")} - {"backends"}
+    assert folders == contract.FAMILIES.keys()
+    assert sum(map(len, contract.FAMILIES.values())) == len(contract.PRIMITIVES), "a name in two families"
+
+
+@pytest.mark.parametrize("backend", contract.BACKENDS)
+@pytest.mark.parametrize("primitive", contract.PRIMITIVES)
+def test_a_function_is_defined_in_the_file_that_the_contract_names(backend, primitive):
+    serves = "reference" if backend == "cpu" and primitive not in cpu.NOTED else backend
+    assert getattr(kernels.load(backend), primitive).__module__ == contract.module_of(primitive, serves)
+
+
+def test_the_engine_and_the_examples_know_no_backend():
+    """They ask the contract: none imports a backend, or a file of a family that is a backend's."""
+    names = "|".join(contract.FAMILIES)
+    of_a_backend = re.compile(rf"kernels(\.| import )(backends|({names})(\.| import )(reference|cpu|gpu_))")
+    files = [*sources("engine"), *sources("examples")]
+    assert len(files) > 60
+    assert [str(path) for path in files if of_a_backend.search(path.read_text())] == []
+
+
+def test_a_primitive_that_a_backend_lacks_is_named_with_the_file_that_should_have_it(monkeypatch):
+    monkeypatch.delattr("tilegrad.kernels.softmax.gpu_triton.softmax_grad")
+    message = "the backend 'triton' has no 'softmax_grad'; expected a function in tilegrad.kernels.softmax.gpu_triton"
+    with pytest.raises(ImportError, match=f"^kernels: {message}$"):
+        backends.functions("triton")
+
+
+def test_a_file_that_a_backend_lacks_is_named(monkeypatch):
+    monkeypatch.setitem(contract._FILES, "numba", "gpu_other")
+    message = "the backend 'numba' has no 'matmul'; expected a function in tilegrad.kernels.matmul.gpu_other"
+    with pytest.raises(ImportError, match=f"^kernels: {message}$"):
+        backends.functions("numba")
+
+
+def test_what_the_cpu_has_no_function_for_the_reference_serves(monkeypatch):
+    monkeypatch.delattr("tilegrad.kernels.softmax.cpu.softmax")
+    found = backends.functions("cpu", otherwise=vars(reference))
+    assert found["softmax"] is reference.softmax and found["softmax_grad"] is cpu.softmax_grad
+
+
+def test_an_error_within_a_file_of_the_cpu_is_no_reason_to_go_without(monkeypatch):
+    def broken(name):
+        raise ImportError(f"{name} is broken")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ImportError, match="^tilegrad.kernels.matmul.cpu is broken$"):
+        backends.functions("cpu", otherwise=vars(reference))
+
+
+# --- by which door a primitive of the CPU goes into a captured step ---------------------------------------------------
+
+_x, _images = np.ones((3, 4), np.float32), np.ones((1, 2, 4, 4), np.float32)
+_window = (2, 2), (2, 2), (0, 0)
+CALLS = {name: arguments for name, arguments in compiled.CASES} | {  # of each primitive one
+    "tanh": (_x,),
+    "avg_pool2d": (_images, *_window),
+    "avg_pool2d_grad": (_images, (1, 2, 8, 8), *_window),
+    "take_rows": (_x, np.array([2, 0])),
+    "random_bits": (5, 1, 2),
+    "dropout": (_x, 0.5, 1, 2),
+    "clip_norm_step": ([_x.copy()], 1.0),
+    "sgd_step": ([_x.copy()], [_x], None, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", kernels.PRIMITIVES)
+def test_a_primitive_notes_its_own_kernels_if_the_backend_says_so(name):
+    """Called by itself while a program is captured, it leaves its parts there, or none: then it is noted as a whole."""
+    function, captured = getattr(cpu, name), Program()
+    with captured.capturing():
+        function(*copy.deepcopy(CALLS[name]))
+    assert bool(captured.nodes()) == (name in cpu.NOTED)
+    assert (function is getattr(reference, name)) == (name not in cpu.NOTED)
+
+
+def test_the_backend_says_so_of_primitives_alone():
+    assert cpu.NOTED <= kernels.PRIMITIVES.keys()

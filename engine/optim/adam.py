@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tilegrad import capture_hooks, kernels
-from tilegrad.kernels.optimizer.reference import adam_factors
+from tilegrad import kernels
+from tilegrad.optim.captured import lr_beside, step_and_beta1
+from tilegrad.optim.moments import follow, new_moment, new_step
 from tilegrad.optim.optimizer import Group, Optimizer, Params
-from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
-from tilegrad.optim.state_dict import follow, new_moment, new_step
+from tilegrad.optim.options import refuse, require_flag, require_lr, require_number
 from tilegrad.tensor import Tensor
 
 
@@ -27,8 +25,8 @@ class Adam(Optimizer):
     decoupled_weight_decay  shrink p by lr weight_decay p instead of adding to the gradient, as AdamW does
 
     Remembered of a parameter: "exp_avg" (m) and "exp_avg_sq" (v), at least float32, on its device; and "step" (t), on
-    the CPU as in PyTorch, for what is decided by it must not wait for a GPU. t counts a parameter's
-    own steps; the parameters of a group with the same t are updated by one call of the primitive `adam_step`.
+    the CPU as in PyTorch, so that no step waits for a GPU to know it. t counts a parameter's own steps; the parameters
+    of a group with the same t are updated by one call of the primitive `adam_step`.
     Raises ValueError and TypeError as `Optimizer` does, and for options out of range or of the wrong kind; TypeError
     for PyTorch's amsgrad, foreach, fused, capturable and differentiable if they are switched on.
     """
@@ -92,14 +90,15 @@ class Adam(Optimizer):
     def _run(self, group: Group, batch: list[tuple[Tensor, dict[str, Tensor]]], step: int) -> None:
         arrays = [param.data for param, _ in batch]
         lr = lr_beside(type(self).__name__, group, batch[0][0])  # first: it may be wrong, and nothing has changed yet
+        number, beta1 = step_and_beta1(arrays[0], [state["step"].data for _, state in batch], step, group)
         kernels.of(*arrays).adam_step(
             arrays,
             [param.grad.data for param, _ in batch],
             [state["exp_avg"].data for _, state in batch],
             [state["exp_avg_sq"].data for _, state in batch],
-            _step_beside(arrays[0], [state["step"].data for _, state in batch], step, group),
+            number,
             lr,
-            beta1=_beta1_beside(arrays[0], group),
+            beta1=beta1,
             beta2=group["betas"][1],
             eps=group["eps"],
             weight_decay=group["weight_decay"],
@@ -109,43 +108,6 @@ class Adam(Optimizer):
         for param, state in batch:
             state["step"].data[()] = step
             param._storage.version += 1  # a graph that still needs the old values finds out
-
-
-def _step_beside(array: Any, counts: list[np.ndarray], step: int, group: Group) -> Any:
-    """The number of the step; where it is captured, what it gives at each launch, in device memory.
-
-    counts   of the steps before this one, for each parameter: they go up at each launch
-    """
-    account = capture_hooks.on_device(array)
-    if account is None:
-        return step
-
-    def goes_on() -> None:
-        for count in counts:
-            count[()] += 1
-
-    def goes_back() -> None:
-        for count in counts:
-            count[()] = step - 1
-
-    beta2 = group["betas"][1]
-    account.holds(lambda: group["betas"][1] == beta2)
-    account.holds(lambda: len({count.item() for count in counts}) == 1)
-    account.undo(goes_back)
-    if account.device == "cpu":
-        number = account.number(lambda: counts[0].item() + 1, number_dtype(account))
-    else:
-        number = account.number(lambda: adam_factors(int(counts[0].item()) + 1, *group["betas"]), np.float32, (3,))
-    account.again(goes_on)
-    return number
-
-
-def _beta1_beside(array: Any, group: Group) -> Any:
-    """The group's beta1; where the step is captured on the CPU, what the group has by then at each launch."""
-    account = capture_hooks.on_device(array)
-    if account is None or account.device == "cuda":  # there it is among adam_factors
-        return group["betas"][0]
-    return account.number(lambda: group["betas"][0], number_dtype(account))
 
 
 class AdamW(Adam):

@@ -227,14 +227,17 @@ class Optimizer:
 
         The tensors are the optimizer's own, not copies: a later step changes them.
         """
-        return pack(self)
+        return pack(self.param_groups, self.state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a copy of what `state_dict` gave, here or (with its tensors as NumPy arrays) in PyTorch.
 
         Raises ValueError for groups, keys or shapes that are not this optimizer's, before anything changes.
         """
-        unpack(self, state_dict)
+        op = f"{type(self).__name__}.load_state_dict"
+        self.param_groups, self.state = unpack(
+            op, state_dict, self.param_groups, self.defaults, self._state_names, self._check_options
+        )
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

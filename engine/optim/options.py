@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from tilegrad import capture_hooks
 from tilegrad.tensor import Tensor
-
-if TYPE_CHECKING:
-    from tilegrad.captured.account import Account
 
 
 def require_number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> None:
@@ -35,35 +29,6 @@ def require_lr(op: str, lr: Any) -> None:
         raise ValueError(f"{op}: lr requires grad; expected a tensor that does not (a step is not differentiated)")
     if not lr.is_cuda:  # the step does not wait to see what a GPU holds
         require_number(op, "lr", lr.data.item(), least=0)
-
-
-def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
-    """The group's learning rate as a step of this parameter takes it: a number, or a 0-d array of its device.
-
-    Where the step is captured it is in device memory, and what the group has by then at each launch.
-    Raises TypeError for one in a GPU's memory where the parameter is on the CPU.
-    """
-    lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.is_cuda:
-        if not param.is_cuda:
-            raise TypeError(f"{op}: lr is on cuda but a parameter on cpu; expected a number, or a tensor on cpu")
-        capture_hooks.reads(lr)
-        return lr.data
-    account = capture_hooks.on_device(param.data)
-    if account is None:
-        return lr.data.item() if isinstance(lr, Tensor) else lr
-
-    def now() -> float:
-        lr = group["lr"]
-        require_lr(op, lr)
-        return lr.data.item() if isinstance(lr, Tensor) else float(lr)
-
-    return account.number(now, number_dtype(account))
-
-
-def number_dtype(account: Account) -> Any:
-    """The dtype of an option that is read at each launch: on the CPU the host's own, for the host computes with it."""
-    return np.float64 if account.device == "cpu" else np.float32
 
 
 def require_flag(op: str, name: str, value: Any) -> None:

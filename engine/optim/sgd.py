@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad import capture_hooks, kernels
+from tilegrad import kernels
+from tilegrad.optim.captured import lr_beside, momentum_beside
+from tilegrad.optim.moments import follow, new_moment
 from tilegrad.optim.optimizer import Group, Optimizer, Params
-from tilegrad.optim.options import lr_beside, number_dtype, refuse, require_flag, require_lr, require_number
-from tilegrad.optim.state_dict import follow, new_moment
+from tilegrad.optim.options import refuse, require_flag, require_lr, require_number
 from tilegrad.tensor import Tensor
 
 
@@ -98,7 +99,7 @@ class SGD(Optimizer):
             [p.grad.data for p in params],
             buffers,
             lr_beside("SGD", group, params[0]),
-            momentum=_momentum_beside(arrays[0], group),
+            momentum=momentum_beside(arrays[0], group),
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
@@ -107,15 +108,3 @@ class SGD(Optimizer):
         )
         for param in params:
             param._storage.version += 1  # a graph that still needs the old values finds out
-
-
-def _momentum_beside(array: Any, group: Group) -> Any:
-    """The group's momentum; where the step is captured, what the group has by then at each launch, in device memory."""
-    momentum = group["momentum"]
-    account = capture_hooks.on_device(array)
-    if account is None or momentum == 0:
-        if account is not None:
-            account.holds(lambda: group["momentum"] == 0)
-        return momentum
-    account.holds(lambda: group["momentum"] != 0)
-    return account.number(lambda: group["momentum"], number_dtype(account))

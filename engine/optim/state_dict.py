@@ -9,71 +9,85 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from tilegrad.device import array_module, is_array, move, on_host
+from tilegrad.device import is_array, move, on_host
 from tilegrad.dtypes import is_number
-from tilegrad.kernels.checks import accumulator
+from tilegrad.optim.moments import new_moment, new_step
 from tilegrad.optim.options import refuse
 from tilegrad.tensor import Tensor, wrap
 
-if TYPE_CHECKING:
-    from tilegrad.optim.optimizer import Optimizer
+Groups = list[Any]  # dicts: options, and "params"
+State = defaultdict[Tensor, dict[str, Any]]  # by parameter, what is remembered of it
 
 # Options that PyTorch writes and that are no option here: how it computes, not what.
 _HOW = ("foreach", "fused", "capturable", "differentiable")
 
 
-def pack(optimizer: Optimizer) -> dict[str, Any]:
-    """The state dict; its tensors are the optimizer's own."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    groups, start = [], 0
-    for group in optimizer.param_groups:
+def pack(groups: Groups, state: State) -> dict[str, Any]:
+    """The state dict of an optimizer with these; its tensors are the optimizer's own."""
+    params = [p for group in groups for p in group["params"]]
+    packed, start = [], 0
+    for group in groups:
         stop = start + len(group["params"])
-        groups.append({**group, "params": list(range(start, stop))})
+        packed.append({**group, "params": list(range(start, stop))})
         start = stop
-    state = {i: dict(optimizer.state[p]) for i, p in enumerate(params) if optimizer.state.get(p)}
-    return {"state": state, "param_groups": groups}
+    entries = {i: dict(state[p]) for i, p in enumerate(params) if state.get(p)}
+    return {"state": entries, "param_groups": packed}
 
 
-def unpack(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Bring the optimizer to the saved state, of which everything is copied and nothing written to."""
-    op = f"{type(optimizer).__name__}.load_state_dict"
+def unpack(
+    op: str,
+    saved: dict[str, Any],
+    groups: Groups,
+    defaults: dict[str, Any],
+    names: tuple[str, ...] | None,
+    check: Callable[[Any], None],
+) -> tuple[Groups, State]:
+    """The groups with the saved options, and the saved state. All of it is copied, and nothing written to.
+
+    defaults   the optimizer's options, with their values where a saved group has none
+    names      what is remembered of a parameter; None where the optimizer does not say
+    check      raises for a group whose options are wrong
+    """
     if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
         found = sorted(saved) if isinstance(saved, dict) else f"a {type(saved).__name__}"
         raise ValueError(f"{op}: got {found}; expected a dict with state and param_groups")
-    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    sizes = [len(group["params"]) for group in groups]
     saved_sizes = [len(group.get("params", ())) for group in saved["param_groups"]]
     if saved_sizes != sizes:
         raise ValueError(f"{op}: the saved groups have {saved_sizes} parameters; expected {sizes}")
 
-    groups = [_group(op, optimizer, *pair) for pair in zip(optimizer.param_groups, saved["param_groups"])]
+    groups = [_group(op, *pair, defaults, check) for pair in zip(groups, saved["param_groups"])]
     numbers = [n for group in saved["param_groups"] for n in group["params"]]
     params = dict(zip(numbers, (p for group in groups for p in group["params"])))
     unknown = [n for n in saved["state"] if n not in params]
     if unknown:
         raise ValueError(f"{op}: state has entries for {unknown}; expected some of the parameters {list(params)}")
-    state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+    state: State = defaultdict(dict)
     for n, entries in saved["state"].items():
         entries = {name: value for name, value in entries.items() if value is not None}  # None: not there yet
         if entries:
-            state[params[n]] = _entries(op, optimizer, n, entries, params[n])
-    optimizer.param_groups, optimizer.state = groups, state
+            state[params[n]] = _entries(op, names, n, entries, params[n])
+    return groups, state
 
 
-def _group(op: str, optimizer: Optimizer, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+def _group(
+    op: str, group: dict[str, Any], saved: dict[str, Any], defaults: dict[str, Any], check: Callable[[Any], None]
+) -> dict[str, Any]:
     """The group with the saved options."""
     refuse(op, {"amsgrad": saved.get("amsgrad")})
     options = {name: _copied(value) for name, value in saved.items() if name not in (*_HOW, "amsgrad", "params")}
-    for name, default in optimizer.defaults.items():
+    for name, default in defaults.items():
         if name not in options and not isinstance(default, bool):  # an older PyTorch knew fewer switches
             raise ValueError(f"{op}: a saved group has the options {sorted(options)}; expected {name} among them")
-    merged = type(group)({**optimizer.defaults, **options, "params": group["params"]})
+    merged = type(group)({**defaults, **options, "params": group["params"]})
     if "param_names" in group:
         merged.setdefault("param_names", group["param_names"])
-    optimizer._check_options(merged)
+    check(merged)
     return merged
 
 
@@ -84,9 +98,8 @@ def _copied(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _entries(op: str, optimizer: Optimizer, n: int, entries: dict[str, Any], param: Tensor) -> dict[str, Any]:
+def _entries(op: str, names: tuple[str, ...] | None, n: int, entries: dict[str, Any], param: Tensor) -> dict[str, Any]:
     """What is remembered of one parameter, as tensors in the dtypes that the optimizer uses."""
-    names = optimizer._state_names
     if names is None:
         return {name: _copied(value) for name, value in entries.items()}
     if set(entries) != set(names):
@@ -113,21 +126,3 @@ def _array(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.data
     return value if is_array(value) else np.asarray(value)
-
-
-def follow(state: dict[str, Tensor], param: Tensor) -> None:
-    """Move what is remembered of a parameter, in `state`, to the device that the parameter was moved to."""
-    for name, x in state.items():
-        if name != "step":
-            state[name] = wrap(move(x.data, param.device))
-
-
-def new_step(param: Tensor) -> Tensor:
-    """A count of steps, 0: on the CPU and float32 as in PyTorch, exact up to 2^24 steps."""
-    return wrap(np.zeros((), np.float32))
-
-
-def new_moment(param: Tensor) -> Tensor:
-    """Zeros of the parameter's shape and memory order, at least float32."""
-    data = param.data
-    return wrap(array_module(data).zeros_like(data, dtype=accumulator(data.dtype)))

@@ -1,37 +1,23 @@
-"""The CPU backend: the reference, with what small nets spend their time on compiled by Numba.
+"""The CPU backend: what small nets spend their time on, compiled by Numba, from each family's cpu.py.
 
-Every override serves float32 in the shapes it is made for and hands all else to the reference, whose checks and
-semantics it shares. Whatever a primitive of a family's cpu.py does with memory goes through the doors of
-kernels/capture/program.py, so that a captured step has its parts; of the reference's primitives it has each as a whole.
+The reference serves what has no function there. The functions themselves serve float32 in the shapes that they are made
+for and hand all else to the reference, whose checks and semantics they share.
 """
 
-from tilegrad.kernels.activations.cpu import (
-    gelu,
-    gelu_grad,
-    leaky_relu,
-    leaky_relu_grad,
-    relu,
-    relu_grad,
-    sigmoid,
-    sigmoid_grad,
-    silu,
-    silu_grad,
-    tanh_grad,
-)
-from tilegrad.kernels.backends.reference import (
-    avg_pool2d,
-    avg_pool2d_grad,
-    clip_norm_step,
-    dropout,
-    random_bits,
-    sgd_step,
-    take_rows,
-    tanh,
-)
-from tilegrad.kernels.conv2d.cpu import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from tilegrad.kernels.matmul.cpu import matmul
-from tilegrad.kernels.optimizer.cpu import adam_step
-from tilegrad.kernels.pool.cpu import max_pool2d, max_pool2d_grad
-from tilegrad.kernels.softmax.cpu import log_softmax, log_softmax_grad, softmax, softmax_grad
-from tilegrad.kernels.softmax_xent.cpu import softmax_xent, softmax_xent_grad
-from tilegrad.kernels.sum.cpu import sum
+from __future__ import annotations
+
+import typing
+
+from tilegrad.kernels.backends import functions as _functions
+
+_reference = _functions("reference")
+_all = _functions("cpu", otherwise=_reference)
+globals().update(_all)
+
+# Primitives whose functions note their own kernels: what they do with memory goes through the doors of
+# kernels/cpu/effects.py. A captured step notes each of the others, which are the reference's, as a whole.
+NOTED: frozenset[str] = frozenset([name for name, function in _all.items() if function is not _reference[name]])
+
+if typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> typing.Any: ...

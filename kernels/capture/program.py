@@ -455,10 +455,11 @@ class _Primitives:
 
     def __init__(self, program: Program, backend: ModuleType) -> None:
         self._program, self._backend = program, backend
+        self._noted = getattr(backend, "NOTED", frozenset())
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         program, function = self._program, getattr(self._backend, name)
-        is_noted = function.__module__.endswith(".cpu")  # by itself, call for call; others as a whole
+        is_noted = name in self._noted  # by itself, call for call; another one is noted as a whole
 
         def primitive(*args: Any, **kwargs: Any) -> Any:
             args = program.plain(args, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.checks import FLOAT_DTYPES, accumulator, require
+from tilegrad.kernels.checks import A_FLOAT, FLOAT_DTYPES, accumulator, require
 
 EPS = 1e-6  # added to the norm, as PyTorch does
 
@@ -42,5 +42,5 @@ def check_clip_norm(kind: type, arrays: Sequence[Any], max_norm: float) -> None:
         if not isinstance(a, kind):
             raise TypeError(f"{op}: arrays[{i}] is a {type(a).__name__}; expected an array")
         if a.dtype not in FLOAT_DTYPES:
-            raise TypeError(f"{op}: arrays[{i}] is {a.dtype}; expected float16, bfloat16, float32 or float64")
+            raise TypeError(f"{op}: arrays[{i}] is {a.dtype}; expected {A_FLOAT}")
     require(max_norm >= 0 and not math.isnan(max_norm), op, f"max_norm is {max_norm}; expected >= 0")

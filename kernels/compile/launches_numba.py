@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from tilegrad.kernels.backends import numba as backend
+from tilegrad.kernels.compile import launches
+from tilegrad.kernels.compile.launches import Empty
 from tilegrad.kernels.device import gpu
-
-Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
 
 
 def activations(empty: Empty) -> None:
-    x = empty(64, 1024)
-    for name in ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"):
-        getattr(backend, name)(x)
-        getattr(backend, f"{name}_grad")(x, x)
-    backend.gelu(x, "tanh")
-    backend.gelu_grad(x, x, "tanh")
+    launches.activations(backend, empty(64, 1024))
 
 
 def dropout(empty: Empty) -> None:
@@ -73,19 +65,14 @@ def conv2d(empty: Empty) -> None:
         backend.conv2d(x, weight, bias, *geometry, activation)
 
 
-def pooling(empty: Empty) -> None:
+def pool(empty: Empty) -> None:
     """The seed CNN's 2 x 2 windows, ResNet's overlapping ones over a padded image, and a mean over whole images."""
     for size, kernel, stride, padding in ((26, 2, 2, 0), (28, 3, 2, 1), (7, 7, 7, 0)):
         x = empty(4, size, size, 32).transpose(0, 3, 1, 2)
-        geometry = (kernel, kernel), (stride, stride), (padding, padding)
-        y, tap = backend.max_pool2d(x, *geometry)
-        backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
-        backend.max_pool2d_grad(y, tap, x.shape, *geometry)
-        backend.avg_pool2d(x, *geometry)
-        backend.avg_pool2d_grad(y, x.shape, *geometry)
+        launches.pool(backend, x, (kernel, kernel), (stride, stride), (padding, padding))
 
 
-def reductions(empty: Empty) -> None:
+def sum(empty: Empty) -> None:
     """Columns and rows, in one part and in several, and the bias gradients of images in both memory orders."""
     for shape in ((128, 128), (8192, 64)):
         backend.sum(empty(*shape), (0,))
@@ -96,29 +83,13 @@ def reductions(empty: Empty) -> None:
     backend.conv2d_grad_bias(empty(128, 32, 26, 26))
 
 
-def rows(empty: Empty) -> None:
-    """A batch of MNIST images as floats, its labels, and the vectors of words."""
-    xp = gpu.xp()
-    index = xp.empty(64, np.int64)
-    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
-    backend.take_rows(xp.empty(1000, np.int64), index)
-    backend.take_rows(empty(1000, 512), index, wrap=False)
+def take_rows(empty: Empty) -> None:
+    launches.take_rows(backend, empty)
 
 
-def optimizers(empty: Empty) -> None:
-    """Two parameters, with numbers and with what changes from step to step in device memory."""
-    params = [empty(64, 10), empty(10)]
-    state = [empty(*p.shape, dtype=np.float32) for p in params]
-    one = empty(dtype=np.float32)
-    for lr, step, momentum in ((1e-3, 10, 0.9), (one, empty(3, dtype=np.float32), one)):
-        backend.adam_step(params, params, state, state, step, lr)
-        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
-        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
-        backend.sgd_step(params, params, None, lr)
-        for first in (True, False):
-            backend.sgd_step(params, params, state, lr, momentum, first=first)
-            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
-    backend.clip_norm_step(params, 1.0)
+def optimizer(empty: Empty) -> None:
+    launches.optimizer(backend, [empty(64, 10), empty(10)], odd=[])
 
 
-FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, rows, optimizers)
+def clip_norm(empty: Empty) -> None:
+    backend.clip_norm_step([empty(64, 10), empty(10)], 1.0)

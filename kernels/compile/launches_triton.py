@@ -1,30 +1,23 @@
 """The launches that are compiled ahead of time: for every launcher, what it is called with where it matters.
 
-Each function makes arrays (kernels/simulate/arrays.py) and calls the launchers as a user would;
-`tilegrad.kernels.compile` records what would have been launched. Shapes are of the kind that the kernel is for: the
-seed CNN and MLP, a ResNet layer, a large square. Every function is called once for each dtype that the backend serves.
+There is a function for each family of the contract, and of its name. It makes arrays (kernels/simulate/arrays.py) and
+calls the launchers as a user would; `tilegrad.kernels.compile` collects what would have been launched. Shapes are of
+the kind that the kernel is for: the seed CNN and MLP, a ResNet layer, a large square. Every function is called once for
+each dtype that the backend serves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from tilegrad.kernels.backends import triton as backend
+from tilegrad.kernels.compile import launches
+from tilegrad.kernels.compile.launches import Empty
 from tilegrad.kernels.device import gpu
-
-Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
 
 
 def activations(empty: Empty) -> None:
-    x = empty(1024, 1024)
-    for name in ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"):
-        getattr(backend, name)(x)
-        getattr(backend, f"{name}_grad")(x, x)
-    backend.gelu(x, "tanh")
-    backend.gelu_grad(x, x, "tanh")
+    launches.activations(backend, empty(1024, 1024))
 
 
 def dropout(empty: Empty) -> None:
@@ -94,20 +87,16 @@ def conv2d(empty: Empty) -> None:
             backend.conv2d_grad_weight(y, images, w, *geometry, precision)
 
 
-def pooling(empty: Empty) -> None:
+def pool(empty: Empty) -> None:
     """The seed CNN's 2 x 2 windows, ResNet's overlapping ones over a padded image, and a mean over whole images."""
     for size, channels, kernel, stride, padding in ((26, 32, 2, 2, 0), (112, 64, 3, 2, 1), (7, 2048, 7, 7, 0)):
         x = empty(32, size, size, channels).transpose(0, 3, 1, 2)
         geometry = (kernel, kernel), (stride, stride), (padding, padding)
-        y, tap = backend.max_pool2d(x, *geometry)
-        backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
-        backend.max_pool2d_grad(y, tap, x.shape, *geometry)
-        backend.avg_pool2d(x, *geometry)
-        backend.avg_pool2d_grad(y, x.shape, *geometry)
+        launches.pool(backend, x, *geometry)
     backend.avg_pool2d(x, *geometry, count_include_pad=False, divisor_override=2)
 
 
-def reductions(empty: Empty) -> None:
+def sum(empty: Empty) -> None:
     """Bias gradients of the seed nets and of a large layer, of images in both memory orders; rows, long and of 10; a
     whole array, also of a size that fits no tile; an axis in the middle."""
     for shape in ((128, 128), (8192, 4096)):
@@ -121,36 +110,15 @@ def reductions(empty: Empty) -> None:
     backend.sum(empty(64, 100, 512), (1,))
 
 
-def rows(empty: Empty) -> None:
-    """A batch of MNIST images as floats, its labels, and the vectors of words."""
-    xp = gpu.xp()
-    index = xp.empty(64, np.int64)
-    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
-    backend.take_rows(xp.empty(1000, np.int64), index)
-    backend.take_rows(empty(1000, 512), index, wrap=False)
+def take_rows(empty: Empty) -> None:
+    launches.take_rows(backend, empty)
 
 
-def optimizers(empty: Empty) -> None:
-    """The seed MLP's parameters, with numbers and with what changes from step to step in device memory; a parameter at
-    an odd address.
-    """
-    xp = gpu.xp()
+def optimizer(empty: Empty) -> None:
+    """The seed MLP's parameters, and one at an odd address."""
     params = [empty(*shape) for shape in ((128, 784), (128,), (64, 128), (64,), (10, 64), (10,))]
-    state = [xp.empty(p.shape, np.float32) for p in params]
-    odd = [empty(1025)[1:]]
-    odd_state = [xp.empty(1024, np.float32)]
-    one = xp.ones((), np.float32)
-    for lr, step, momentum in ((1e-3, 10, 0.9), (one, xp.ones(3, np.float32), one)):
-        backend.adam_step(params, params, state, state, step, lr)
-        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
-        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
-        backend.adam_step(odd, odd, odd_state, odd_state, step, lr)
-        backend.sgd_step(params, params, None, lr)
-        for first in (True, False):
-            backend.sgd_step(params, params, state, lr, momentum, first=first)
-            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
-        backend.sgd_step(odd, odd, None, lr)
-    backend.clip_norm_step(params, 1.0)
+    launches.optimizer(backend, params, odd=[empty(1025)[1:]])
 
 
-FAMILIES = (activations, dropout, softmax, softmax_xent, matmul, conv2d, pooling, reductions, rows, optimizers)
+def clip_norm(empty: Empty) -> None:
+    backend.clip_norm_step([empty(*shape) for shape in ((128, 784), (128,), (64, 128), (64,), (10, 64), (10,))], 1.0)

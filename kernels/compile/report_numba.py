@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import triton
 
-from tilegrad.kernels.compile import launches_numba as shipped_numba
+from tilegrad.kernels.checks import SERVED
+from tilegrad.kernels.compile import launches_numba
+from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel as launch_numba
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+DTYPES = sorted(SERVED["numba"], key=lambda dtype: -dtype.itemsize)  # a kernel that knows no dtype is the widest's
 
 
 def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Specialisation]]:
@@ -27,9 +29,9 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch_numba.Speciali
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)
 
-            for family in shipped_numba.FAMILIES:
+            for family in FAMILIES:
                 with launch_numba.collecting() as specs:
-                    family(empty)
+                    getattr(launches_numba, family)(empty)
                 for spec in specs:
                     found.setdefault(spec, str(dtype))
     return [(dtype, spec) for spec, dtype in found.items()]

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import triton
 
-from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.compile import launches_triton as shipped_triton
+from tilegrad.kernels.checks import SERVED
+from tilegrad.kernels.compile import launches_triton
+from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16), bfloat16)
+DTYPES = sorted(SERVED["triton"], key=lambda dtype: -dtype.itemsize)  # a kernel that knows no dtype is the widest's
 TENSOR_CORES = {"wgmma": "wgmma.mma_async", "tcgen05": "tcgen05.mma", "mma": "mma.sync"}  # by PTX instruction
 
 
@@ -28,9 +29,9 @@ def launches(arch: int, defaults: bool) -> list[tuple[str, launch.Specialisation
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)
 
-            for family in shipped_triton.FAMILIES:
+            for family in FAMILIES:
                 with launch.collecting(arch) as specs:
-                    family(empty)
+                    getattr(launches_triton, family)(empty)
                 for spec in specs:
                     key = spec._replace(default=True)
                     if key not in found or spec.default:

@@ -2,14 +2,14 @@
 
 `xp()` is the array library of the device: CuPy on an NVIDIA GPU, or kernels/simulate/arrays.py where TRITON_INTERPRET=1
 or NUMBA_ENABLE_CUDASIM=1 asks for a simulation. It is decided on first use, once in a process, and nothing here imports
-CuPy before. Then too kernels/device/memory.py takes over what happens when the GPU's memory is used up.
+CuPy before. From then on kernels/device/memory.py decides what happens when the GPU's memory is used up.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
+import threading
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -18,18 +18,23 @@ from tilegrad.kernels.system.modes import Block
 
 SIMULATORS = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # the variables that ask for them
 
-_forced: ModuleType | None = None
+
+class _Local(threading.local):
+    simulated: ModuleType | None = None  # the array library of `simulate`, within its block
+
+
+_local = _Local()
 _found: ModuleType | None = None
 
 
 def is_simulated() -> bool:
     """Whether device "cuda" is simulated on host memory."""
-    return _forced is not None or any(map(_is_set, SIMULATORS.values()))
+    return _local.simulated is not None or any(map(_is_set, SIMULATORS.values()))
 
 
 def runs(language: str) -> bool:
     """Whether kernels of that language can run here: on a simulated device those that are simulated too."""
-    return _forced is not None or not is_simulated() or _is_set(SIMULATORS[language])
+    return _local.simulated is not None or not is_simulated() or _is_set(SIMULATORS[language])
 
 
 def _is_set(variable: str) -> bool:
@@ -43,7 +48,7 @@ def is_available() -> bool:
 
 def xp() -> ModuleType:
     """The array library of device "cuda". Raises RuntimeError naming what is missing, and the install line."""
-    return _forced or _found or _find()
+    return _local.simulated or _found or _find()
 
 
 def is_array(x: Any) -> bool:
@@ -60,8 +65,8 @@ def capability() -> int:
 
 
 def simulate() -> Block:
-    """Device "cuda" is simulated within the block, whatever the machine has: to compile without running."""
-    return Block((sys.modules[__name__], "_forced", importlib.import_module("tilegrad.kernels.simulate.arrays")))
+    """Device "cuda" is simulated for this thread within the block, whatever the machine has: to compile, not to run."""
+    return Block((_local, "simulated", importlib.import_module("tilegrad.kernels.simulate.arrays")))
 
 
 def view_in(memory: Any, offset: int, like: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The contract's checks, with what the Numba kernels do not take."""
+"""The contract's checks, with what the Numba kernels do not take (contract.DTYPES)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import numpy as np
 
 from tilegrad.kernels import checks
 
-_SERVED = (np.dtype(np.float16), np.dtype(np.float32))
+_SERVED = frozenset(checks.SERVED["numba"])
 
 
 def float_dtype(op: str, **arrays: Any) -> np.dtype:
-    """The one floating dtype of all these arrays, as checks.float_dtype; TypeError unless float16 or float32."""
+    """The one floating dtype of all these arrays, as checks.float_dtype; TypeError for one that is not served."""
     return only_served(op, checks.float_dtype(op, **arrays))
 
 
 def only_served(op: str, dtype: np.dtype) -> np.dtype:
-    """The dtype itself. Raises TypeError for those that other backends serve."""
+    """The dtype itself. Raises TypeError for one that other backends serve."""
     if dtype not in _SERVED:
-        served = "expected float16 or float32 (bfloat16: triton, reference, cpu; float64: reference, cpu)"
-        raise TypeError(f"{op}: the arrays are {dtype}, which the backend 'numba' does not serve; {served}")
+        raise checks.not_served(op, dtype, "numba")
     return dtype

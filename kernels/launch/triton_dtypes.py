@@ -1,4 +1,4 @@
-"""The contract's checks, with what the Triton kernels do not take."""
+"""The contract's checks, with what the Triton kernels do not take (contract.DTYPES)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 from tilegrad.kernels import checks
 
+_SERVED = frozenset(checks.SERVED["triton"])
+
 
 def float_dtype(op: str, **arrays: Any) -> np.dtype:
-    """The one floating dtype of all these arrays, as checks.float_dtype; TypeError for float64."""
+    """The one floating dtype of all these arrays, as checks.float_dtype; TypeError for one that is not served."""
     return no_float64(op, checks.float_dtype(op, **arrays))
 
 
 def no_float64(op: str, dtype: np.dtype) -> np.dtype:
     """The dtype itself. Raises TypeError for float64, which is left to NumPy: a GPU's units for it are few or slow."""
-    if dtype.itemsize == 8:
-        served = "expected float16, bfloat16 or float32 (float64 is served on the CPU, by reference and cpu)"
-        raise TypeError(f"{op}: the arrays are {dtype}, which the backend 'triton' does not serve; {served}")
+    if dtype not in _SERVED:
+        raise checks.not_served(op, dtype, "triton")
     return dtype

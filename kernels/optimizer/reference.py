@@ -14,7 +14,7 @@ from numbers import Real
 
 import numpy as np
 
-from tilegrad.kernels.checks import FLOAT_DTYPES, accumulator, require
+from tilegrad.kernels.checks import A_FLOAT, FLOAT_DTYPES, accumulator, require
 
 Arrays = Sequence[np.ndarray]
 Scalar = float | np.ndarray  # a Python number or a 0-d array
@@ -192,7 +192,7 @@ def check_arrays(op: str, kind: type, params: Arrays, grads: Arrays, **state: Ar
                 found, expected = type(a).__name__, f"{kind.__module__}.{kind.__name__}"
                 raise TypeError(f"{op}: {name}[{i}] is a {found}; expected a {expected}")
             if a.dtype not in FLOAT_DTYPES:
-                raise TypeError(f"{op}: {name}[{i}] is {a.dtype}; expected float16, bfloat16, float32 or float64")
+                raise TypeError(f"{op}: {name}[{i}] is {a.dtype}; expected {A_FLOAT}")
             expected = accumulator(param.dtype) if name in state else param.dtype
             if a.dtype != expected:
                 found = f"{name}[{i}] is {a.dtype} but params[{i}] is {param.dtype}"

@@ -38,7 +38,7 @@ def test_precisions_have_rows_and_numba_says_what_it_has_not(command):
     assert len(kinds) == 8
     assert kinds["float32", "tf32x3", "triton"] is None
     assert kinds["float32", "tf32", "numba"] == "it uses no tensor cores: no tf32"
-    assert kinds["bfloat16", "ieee", "numba"] == "Numba has no bfloat16"
+    assert kinds["bfloat16", "ieee", "numba"] == "it does not serve bfloat16"
 
 
 def test_a_wrong_kernel_is_found_there_too(command):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tilegrad import kernels
+
 ROOT = Path(__file__).parents[2]
 TENSOR_CORES = {80: "mma", 90: "wgmma"}
 
@@ -56,6 +58,25 @@ def test_every_kernel_compiles(run, tmp_path, language, arch):
         for row in products:
             on_float32_pipes = row["dtype"] == "float32" and "PRECISION=ieee" in row["config"]
             assert row["tensor_core"] == ("none" if on_float32_pipes else TENSOR_CORES[arch]), row
+
+
+@pytest.mark.parametrize("language", ["triton", "numba"])
+def test_every_primitive_is_among_what_is_compiled(run, language):
+    code = f"""
+from tilegrad.kernels import PRIMITIVES
+from tilegrad.kernels.compile import launches_{language} as launches, report_{language} as report
+backend, called = launches.backend, set()
+class Noted:
+    def __getattr__(self, name):
+        called.add(name)
+        return getattr(backend, name)
+launches.backend, report.DTYPES = Noted(), report.DTYPES[:1]
+report.launches(90, True)
+print(sorted(PRIMITIVES.keys() - called), len(called))
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"[] {len(kernels.PRIMITIVES)}\n"
 
 
 @pytest.mark.parametrize(

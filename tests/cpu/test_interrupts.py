@@ -22,6 +22,7 @@ from tilegrad import nn
 from tilegrad.autograd import grad_mode
 from tilegrad import capture_hooks
 from tilegrad.nn import functional as F
+from tilegrad.kernels import dispatch
 from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.cpu import buffers, effects, threads
 
@@ -32,7 +33,7 @@ threads.set_num_threads(4)
 def state():
     return dict(
         grad=grad_mode.of_thread.stack[:],
-        backend=(kernels.name(), kernels._chosen.copy()),
+        backend=(kernels.name(), [each.get() for each in dispatch._chosen.values()]),
         pool=buffers._local.pool,
         program=effects.capturing(),
         graph=cuda_graph.capturing(),

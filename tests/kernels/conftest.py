@@ -2,7 +2,7 @@
 
     def test_relu(backend, layout, dtype): ...
 
-`backend` is a module of flat functions (kernels/__init__.py; of device cuda behind tests/device.py), whose results on
+`backend` is a module of flat functions (kernels/contract.py; of device cuda behind tests/device.py), whose results on
 the CPU lie in memory full of NaN (tests/dirty.py). `layout` turns an array into an equal one in another memory order
 (tests/layouts.py), `dtype` is each floating type that the backend serves, in turn.
 """
@@ -21,15 +21,12 @@ from tests import dirty
 from tests.device import OnDevice
 from tests.layouts import LAYOUTS
 from tilegrad import kernels
+from tilegrad.kernels.checks import SERVED
+from tilegrad.kernels.contract import DEVICES
 from tilegrad.kernels.device import gpu
 
-DTYPES = {
-    "reference": (np.float16, bfloat16, np.float32, np.float64),
-    "cpu": (np.float16, np.float32, np.float64),  # bfloat16 takes float16's way to the reference
-    "triton": (np.float16, bfloat16, np.float32),
-    "numba": (np.float16, np.float32),
-}
-ON_DEVICE = ("triton", "numba")
+DTYPES = {backend: [dtype.type for dtype in dtypes] for backend, dtypes in SERVED.items()}
+ON_DEVICE = [backend for backend, device in DEVICES.items() if device == "cuda"]
 MOST_SIMULATED = 1000  # elements of a shape: Numba's simulator takes 10 us and more for each
 
 
@@ -51,7 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What Numba's simulator would need seconds for is left to a GPU, and to the other backends; bfloat16 to these."""
+    """What Numba's simulator would need seconds for is left to a GPU and to the other backends; bfloat16 to these."""
     left_out = {item for item in items if _is_not_served(item) or gpu.is_simulated() and _is_large(item)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))

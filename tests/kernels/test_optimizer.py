@@ -10,13 +10,14 @@ from ml_dtypes import bfloat16
 from tests.compare import assert_close, assert_same
 from tests.layouts import assert_border, inside_frame, untouched
 from tilegrad import kernels
+from tilegrad.kernels.contract import DTYPES
 
 SHAPES = [(5, 10), (257,), (2, 3, 4, 5), (), (0, 3)]  # ragged, one past a tile, a convolution's, 0-d, empty
 STEPS = 50
 TRAJECTORY = [(257,), (), (0, 3)]  # fewer, for they are walked 50 times; the single steps take all of them
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=[name for name, dtypes in DTYPES.items() if "float64" in dtypes])
 def numpy_backend(request):
     """The backends that serve float64."""
     return kernels.load(request.param)

@@ -1,0 +1,63 @@
+"""The launches that are compiled ahead of time in both languages, a function a family: see launches_triton.py.
+
+What is launched is the same in both; its sizes are the language's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.contract import FAMILIES
+from tilegrad.kernels.device import gpu
+
+Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
+
+
+def activations(backend: ModuleType, x: Any) -> None:
+    """Every activation of x and every gradient, with both formulas of gelu."""
+    for name in FAMILIES["activations"]:
+        getattr(backend, name)(*([x, x] if name.endswith("_grad") else [x]))
+    backend.gelu(x, "tanh")
+    backend.gelu_grad(x, x, "tanh")
+
+
+def pool(backend: ModuleType, x: Any, *geometry: tuple[int, int]) -> None:
+    """Both poolings of x and their gradients."""
+    y, tap = backend.max_pool2d(x, *geometry)
+    backend.max_pool2d(x, *geometry, activation="relu")  # whose gradient is the same launch
+    backend.max_pool2d_grad(y, tap, x.shape, *geometry)
+    backend.avg_pool2d(x, *geometry)
+    backend.avg_pool2d_grad(y, x.shape, *geometry)
+
+
+def take_rows(backend: ModuleType, empty: Empty) -> None:
+    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    xp = gpu.xp()
+    index = xp.empty(64, np.int64)
+    backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
+    backend.take_rows(xp.empty(1000, np.int64), index)
+    backend.take_rows(empty(1000, 512), index, wrap=False)
+
+
+def optimizer(backend: ModuleType, params: list[Any], odd: list[Any]) -> None:
+    """Steps of params, with numbers and with what changes from step to step in device memory; and of odd ones.
+
+    odd   parameters for whose sake there is another launch: none, or some at an odd address
+    """
+    xp = gpu.xp()
+    state, odd_state = ([xp.empty(p.shape, np.float32) for p in each] for each in (params, odd))
+    one = xp.ones((), np.float32)
+    for lr, step, momentum in ((1e-3, 10, 0.9), (one, xp.ones(3, np.float32), one)):
+        backend.adam_step(params, params, state, state, step, lr)
+        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
+        backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
+        backend.adam_step(odd, odd, odd_state, odd_state, step, lr)
+        backend.sgd_step(params, params, None, lr)
+        for first in (True, False):
+            backend.sgd_step(params, params, state, lr, momentum, first=first)
+            backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
+        backend.sgd_step(odd, odd, None, lr)
