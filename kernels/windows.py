@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad.kernels.checks import int_pair, is_int, require
+from tilegrad.kernels.sizes import cdiv
 
 Pair = tuple[int, int]
 
@@ -85,7 +86,7 @@ def _count(op: str, w: Windows, axis: int, ceil_mode: bool) -> int:
     side = ("height", "width")[axis]
     require(padded >= w.span[axis], op, f"{what}; expected a padded {side} >= {w.span[axis]}, got {padded}")
     room, stride = padded - w.span[axis], w.stride[axis]
-    last = -(-room // stride) if ceil_mode else room // stride
+    last = cdiv(room, stride) if ceil_mode else room // stride
     starts_beyond = last * stride >= w.image[axis] + w.padding[axis]
     return last if ceil_mode and starts_beyond else last + 1
 

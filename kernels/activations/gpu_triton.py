@@ -28,7 +28,8 @@ from tilegrad.kernels.activations.reference import check_alike, check_slope
 from tilegrad.kernels.checks import one_of
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
 from tilegrad.kernels.launch.triton_dtypes import float_dtype
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv
 
 BLOCK = 1024  # 4 warps, 8 elements a thread: one 16-byte load of halves, two of floats
 

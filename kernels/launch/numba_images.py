@@ -17,8 +17,9 @@ import numpy as np
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.driver import MOST_ALONG
-from tilegrad.kernels.launch.numba_kernel import Axes, cdiv
+from tilegrad.kernels.launch.numba_kernel import Axes
 from tilegrad.kernels.launch.numba_target import SIMULATED
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.windows import Pair
 
 THREADS = 16 if SIMULATED else 256
@@ -43,7 +44,7 @@ def channels_first(y: Any) -> Any:
 def threads_over(written: Any) -> tuple[Axes, Axes]:
     """(grid, block) for an array (images, rows, columns, channels)."""
     images, rows, columns, channels = written.shape
-    wide = min(THREADS, 1 << max(0, columns * channels - 1).bit_length())
+    wide = min(THREADS, next_power_of_2(columns * channels))
     high = THREADS // wide
     grid = cdiv(columns * channels, wide), min(cdiv(rows, high), MOST_BLOCKS), min(images, MOST_BLOCKS)
     return grid, (wide, high)

@@ -44,11 +44,6 @@ if simt.SIMULATED:
 Axes = tuple[int, ...]
 
 
-def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
-
-
 class Specialisation(NamedTuple):
     """What one compilation depends on."""
 

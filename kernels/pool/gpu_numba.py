@@ -34,7 +34,7 @@ from numpy import float32, int64, uint32
 
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_images import channels_first, channels_last, empty_images, threads_over
-from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import cuda, device
 from tilegrad.kernels.pool.reference import (
     check_avg_pool2d,
@@ -43,6 +43,7 @@ from tilegrad.kernels.pool.reference import (
     check_max_pool2d_grad,
     tap_dtype,
 )
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.windows import Pair, Windows
 
 _ZERO = float32(0)

@@ -31,7 +31,7 @@ import triton.language as tl
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.addresses import fits
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import Kernel, kernel
 from tilegrad.kernels.pool.reference import (
     check_avg_pool2d,
     check_avg_pool2d_grad,
@@ -39,6 +39,7 @@ from tilegrad.kernels.pool.reference import (
     check_max_pool2d_grad,
     tap_dtype,
 )
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.windows import Pair, Windows
 
 BLOCK = 1024  # elements of a program
@@ -299,7 +300,7 @@ def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows,
     pixels = images * rows * columns
     if pixels * channels == 0:
         return
-    block_c = min(CHANNELS, triton.next_power_of_2(channels))
+    block_c = min(CHANNELS, next_power_of_2(channels))
     block_p = BLOCK // block_c
     blocks = cdiv(channels, block_c)
     most = images * max(w.image[0] * w.image[1], w.count[0] * w.count[1])

@@ -32,7 +32,8 @@ import triton.language as tl
 
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.softmax.reference import check_softmax
 
 ONE_PASS = 32768  # elements of a tile that stays in registers
@@ -58,8 +59,8 @@ def tile(rows: int, columns: int, across: bool, most: int, otherwise: int) -> Ti
 
     across   whether neighbours in memory are neighbouring rows, not columns
     """
-    block = _power_of_2(columns)
-    height = min(max(_SMALL // block, _LINE if across else 1), _power_of_2(rows))
+    block = next_power_of_2(columns)
+    height = min(max(_SMALL // block, _LINE if across else 1), next_power_of_2(rows))
     if height * block > most:
         block = otherwise // height
     return Tile(height, block, min(16, max(1, height * block // 512)))
@@ -291,8 +292,3 @@ def _plan(shape: tuple[int, ...], axis: int, itemsize: int, most: int, *strides:
         sizes += each
     config = {"ROWS": rows, "BLOCK": block, "LOOPED": block < n, "num_warps": num_warps}
     return _Plan((outer * cdiv(inner, rows) if n else 0,), (*sizes,), config)
-
-
-def _power_of_2(n: int) -> int:
-    """The least power of two that is >= n, and 1 for 0."""
-    return 1 << max(0, n - 1).bit_length()

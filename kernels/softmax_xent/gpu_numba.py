@@ -45,8 +45,9 @@ from tilegrad.kernels.device.dense import empty_like
 from tilegrad.kernels.launch import faults
 from tilegrad.kernels.launch.driver import MOST_ALONG
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.softmax.gpu_numba import (
     EACH,
     MINUS_INF,

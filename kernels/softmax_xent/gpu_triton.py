@@ -33,7 +33,8 @@ from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.dense import dense, empty_like
 from tilegrad.kernels.launch import faults
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.softmax.gpu_triton import shift_of, tile
 from tilegrad.kernels.softmax_xent.reference import check_softmax_xent, check_softmax_xent_grad, label_error
 
