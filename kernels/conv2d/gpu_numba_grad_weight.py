@@ -31,8 +31,9 @@ from numpy import float32
 
 from tilegrad.kernels.conv2d.reference import check_grad_weight
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.images import channels_last
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_images import MOST_BLOCKS, channels_last
+from tilegrad.kernels.launch.numba_images import MOST_BLOCKS
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda
 from tilegrad.kernels.sizes import cdiv, next_power_of_2

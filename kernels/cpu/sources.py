@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parents[1]
-_SOURCES = ("cpu/*.py", "*/cpu*.py")  # what all kernels stand on, and the kernels
+_SOURCES = ("cpu/*.py", "sizes.py", "*/cpu*.py")  # what all kernels stand on, and the kernels
 
 
 def _facts() -> dict[str, tuple[int, ...]] | None:
