@@ -19,6 +19,7 @@ import triton.language as tl
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import faults
+from tilegrad.kernels.launch.triton_faults import note
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.take_rows.reference import check_take_rows, row_error
@@ -36,8 +37,7 @@ def _row_of(index_ptr, fault_ptr, rows, place, WRAP: tl.constexpr):
     if WRAP:
         row = tl.where(found < 0, found + rows, found)
     inside = (row >= 0) & (row < rows)
-    told = tl.minimum(tl.maximum(found, -2147483648), 2147483647) + 2147483648  # as kernels/launch/faults.py has it
-    tl.atomic_min(fault_ptr + place * 0, (place << 32) | told, mask=inside == 0, sem="relaxed")
+    note(fault_ptr, place, found, inside == 0)
     return row, inside
 
 
