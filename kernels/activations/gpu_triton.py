@@ -8,8 +8,8 @@ float16, bfloat16 and float32. Not one rounding a formula, but a few ulp: kernel
 Traffic: an activation reads and writes each element once; a gradient reads two arrays and writes one. That is the
 floor as long as the arithmetic hides behind it: while it moves an element of 2 + 2 bytes, an H200 can issue 28
 instructions for it (132 SMs * 128 lanes * 1.75 GHz against 4.2 TB/s), of 4 + 4 bytes twice as many. Compiled for sm_90
-and halves, relu takes 4 instructions an element, leaky_relu 9, gelu 19, sigmoid and silu 21, tanh and gelu_tanh 27; the
-gradients (2 + 2 + 2 bytes, 42 instructions) 7 to 11, of silu 26, gelu 30, gelu_tanh 37. Hence one exponential and one
+and halves, relu takes 4 instructions an element, leaky_relu 9, gelu 19, sigmoid and silu 22, tanh 27, gelu_tanh 28; the
+gradients (2 + 2 + 2 bytes, 42 instructions) 7 to 11, of silu 27, gelu 30, gelu_tanh 38. Hence one exponential and one
 division at most for sigmoid, and no erf.
 """
 

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from tilegrad.kernels.activations.gpu_triton_math import exp
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import kernel
@@ -42,10 +43,7 @@ _SMALL = 2048  # elements of the smallest full tile: 4 warps
 _LOOPED = 16384  # elements of a looped tile
 _LINE = 32  # rows side by side in memory
 
-_LOG2_E: tl.constexpr = tl.constexpr(1.44269502162933349609375)  # log2 e, as far as float32 has it
-_LOG2_E_REST: tl.constexpr = tl.constexpr(1.925963033500e-8)
 _KEPT: tl.constexpr = tl.constexpr(16384)  # elements of a tile whose exponentials are kept, not computed twice
-_ROUNDER: tl.constexpr = tl.constexpr(12582912.0 + 127)  # 1.5 * 2^23: adding it rounds to an int in the lowest bits
 
 
 class Tile(NamedTuple):
@@ -70,20 +68,6 @@ def tile(rows: int, columns: int, across: bool, most: int, otherwise: int) -> Ti
 def shift_of(m):
     """What is subtracted from logits of maximum m so far: 0 as long as all were -inf, so that none becomes NaN."""
     return tl.where(m == float("-inf"), 0.0, m)
-
-
-@triton.jit
-def _exp(x):
-    """exp(x) to about 2 ulp for x <= 0. (tl.exp rounds x log2(e) to float32, which is |x| / 2 ulp of the result.)
-
-    exp(x) = 2^n 2^r with n = round(x log2(e)), at least -126, and r = x log2(e) - n exactly, by fused multiply-adds.
-    """
-    biased = tl.maximum(x * _LOG2_E + _ROUNDER, _ROUNDER - 126.0)  # n + 127, the exponent's bits, in the lowest bits
-    n = biased - _ROUNDER
-    r = tl.fma(x, _LOG2_E, -n)
-    r = tl.fma(x, _LOG2_E_REST, r)
-    two_to_n = (biased.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
-    return tl.exp2(r) * two_to_n
 
 
 @triton.jit
@@ -113,7 +97,7 @@ def _store(row_ptr, row_inside, start, n, stride, value, BLOCK: tl.constexpr):
 @triton.jit
 def _probabilities(shifted, total, LOG: tl.constexpr):
     """The result for x - m and sum exp(x - m)."""
-    return shifted - tl.log(total)[:, None] if LOG else _exp(shifted) * (1.0 / total)[:, None]
+    return shifted - tl.log(total)[:, None] if LOG else exp(shifted) * (1.0 / total)[:, None]
 
 
 @triton.jit
@@ -169,7 +153,7 @@ def _softmax_kernel(
         if LOG or ROWS * BLOCK > _KEPT:  # x alone fits into registers
             y = _probabilities(shifted, tl.sum(tl.exp(shifted), 1), LOG)
         else:
-            e = _exp(shifted)
+            e = exp(shifted)
             y = e * (1.0 / tl.sum(e, 1))[:, None]
         _store(y_row, inside, 0, n, y_column, y, BLOCK)
 
