@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad.kernels.checks import int_pair, is_int, require
+from tilegrad.kernels.sizes import cdiv
 
 Pair = tuple[int, int]
 
@@ -36,9 +37,36 @@ class Windows(NamedTuple):
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
     @property
+    def tap_count(self) -> int:
+        """How many taps a window has."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def padded(self) -> Pair:
+        """The size of the image with the padding around it."""
+        (height, width), (ph, pw) = self.image, self.padding
+        return height + 2 * ph, width + 2 * pw
+
+    @property
     def disjoint(self) -> bool:
         """Whether no two windows cover the same pixel."""
         return self.stride[0] >= self.span[0] and self.stride[1] >= self.span[1]
+
+    @property
+    def over_a_pixel(self) -> Pair:
+        """How many windows cover one pixel at most, along each axis; 1 where windows are disjoint."""
+        return cdiv(self.span[0], self.stride[0]), cdiv(self.span[1], self.stride[1])
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether any window reaches beyond the image: into the padding, or, as ceil_mode's last may, further."""
+        rows, cols = ((n - 1) * stride + span for n, stride, span in zip(self.count, self.stride, self.span))
+        return self.padding != (0, 0) or rows > self.image[0] or cols > self.image[1]
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the windows tile the image: no two overlap, none has gaps and none reaches beyond the image."""
+        return self.kernel == self.stride and self.dilation == (1, 1) and not self.has_edges
 
 
 class Tap(NamedTuple):
@@ -85,7 +113,7 @@ def _count(op: str, w: Windows, axis: int, ceil_mode: bool) -> int:
     side = ("height", "width")[axis]
     require(padded >= w.span[axis], op, f"{what}; expected a padded {side} >= {w.span[axis]}, got {padded}")
     room, stride = padded - w.span[axis], w.stride[axis]
-    last = -(-room // stride) if ceil_mode else room // stride
+    last = cdiv(room, stride) if ceil_mode else room // stride
     starts_beyond = last * stride >= w.image[axis] + w.padding[axis]
     return last if ceil_mode and starts_beyond else last + 1
 

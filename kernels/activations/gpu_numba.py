@@ -29,8 +29,9 @@ from tilegrad.kernels.activations.reference import check_alike, check_slope
 from tilegrad.kernels.checks import one_of
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like, memory_order
 from tilegrad.kernels.launch.numba_dtypes import float_dtype
-from tilegrad.kernels.launch.numba_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda
+from tilegrad.kernels.sizes import cdiv
 
 THREADS = 16 if SIMULATED else 256
 MOST_BLOCKS = 4 if SIMULATED else 1 << 20  # then a thread takes several elements, a grid apart

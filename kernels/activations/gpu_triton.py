@@ -8,8 +8,8 @@ float16, bfloat16 and float32. Not one rounding a formula, but a few ulp: kernel
 Traffic: an activation reads and writes each element once; a gradient reads two arrays and writes one. That is the
 floor as long as the arithmetic hides behind it: while it moves an element of 2 + 2 bytes, an H200 can issue 28
 instructions for it (132 SMs * 128 lanes * 1.75 GHz against 4.2 TB/s), of 4 + 4 bytes twice as many. Compiled for sm_90
-and halves, relu takes 4 instructions an element, leaky_relu 9, gelu 19, sigmoid and silu 21, tanh and gelu_tanh 27; the
-gradients (2 + 2 + 2 bytes, 42 instructions) 7 to 11, of silu 26, gelu 30, gelu_tanh 37. Hence one exponential and one
+and halves, relu takes 4 instructions an element, leaky_relu 9, gelu 19, sigmoid and silu 22, tanh 27, gelu_tanh 28; the
+gradients (2 + 2 + 2 bytes, 42 instructions) 7 to 11, of silu 27, gelu 30, gelu_tanh 38. Hence one exponential and one
 division at most for sigmoid, and no erf.
 """
 
@@ -28,7 +28,8 @@ from tilegrad.kernels.activations.reference import check_alike, check_slope
 from tilegrad.kernels.checks import one_of
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
 from tilegrad.kernels.launch.triton_dtypes import float_dtype
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv
 
 BLOCK = 1024  # 4 warps, 8 elements a thread: one 16-byte load of halves, two of floats
 

@@ -1,7 +1,8 @@
 """Functions of a block of float32 values that Triton's language does not have, for use inside kernels.
 
-`tl.exp(x)` is the instruction ex2.approx of x * log2(e): good to 2 ulp near 0 (PTX ISA, ex2), but the rounding of that
-product costs another |x| / 3 ulp. Where a result is proportional to the exponential far from 0, `exp` is used.
+`tl.exp(x)` is the instruction ex2.approx.ftz of x * log2(e): good to 2 ulp near 0 (PTX ISA, ex2), but the rounding of
+that product costs another |x| / 3 ulp, and subnormal results are 0. Where a result is proportional to the exponential
+far from 0, `exp` is used.
 """
 
 from __future__ import annotations
@@ -9,24 +10,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_LOG2_E: tl.constexpr = tl.constexpr(1.4426950216293335)  # as float32 holds it
-_LOG2_E_REST: tl.constexpr = tl.constexpr(1.9259629911e-8)
-_LOG_2: tl.constexpr = tl.constexpr(0.6931471805599453)
+_LOG2_E: tl.constexpr = tl.constexpr(1.44269502162933349609375)  # log2(e), as float32 holds it
+_LOG2_E_REST: tl.constexpr = tl.constexpr(1.925963033500e-8)  # and what that leaves
+_ROUNDER: tl.constexpr = tl.constexpr(12582912.0 + 127)  # 1.5 * 2^23: adding it rounds to an int in the lowest bits
 
 
 @triton.jit
 def exp(x):
-    """exp(x) for x <= 0, to 3 ulp; below the smallest normal number the GPU's ex2.approx.ftz gives 0.
+    """exp(x) for x <= 0, to about 2 ulp, subnormal results too.
 
-    2^t with t = x * log2(e) rounded, times 2^r = 1 + r log 2 where r, below 2^-16, is what the rounding lost.
+    exp(x) = 2^n 2^r with n = round(x log2(e)), at least -126, and r = x log2(e) - n exactly, by fused multiply-adds.
     """
-    x = tl.maximum(x, -104.0, propagate_nan=tl.PropagateNan.ALL)  # exp is 0 there; -inf would meet inf below
-    t = x * _LOG2_E
-    r = tl.fma(x, _LOG2_E_REST, tl.fma(x, _LOG2_E, -t))
-    y = tl.exp2(t)
-    return tl.abs(
-        tl.fma(y, r * _LOG_2, y)
-    )  # free; the compiler then knows that 1 + exp(x) needs no scaling to divide by
+    biased = tl.maximum(x * _LOG2_E + _ROUNDER, _ROUNDER - 126.0)  # n + 127, the exponent's bits, in the lowest bits
+    n = biased - _ROUNDER
+    r = tl.fma(x, _LOG2_E, -n)
+    r = tl.fma(x, _LOG2_E_REST, r)
+    two_to_n = (biased.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
+    return tl.abs(tl.exp2(r) * two_to_n)  # abs is free, and tells the compiler that 1 + exp(x) can be divided by as is
 
 
 @triton.jit

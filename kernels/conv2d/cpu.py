@@ -134,13 +134,13 @@ def conv2d(
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
     panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
+    start, above = (ZERO, NO_BIAS) if bias is None else (BIAS, contiguous(bias))
     threads.share(
-        tiles,
-        *(s.images, s.images),
-        *(t.forward[ZERO if bias is None else BIAS, int(activation == "relu")], y.reshape(-1), t.pixels_y, NO_SHIFT),
-        *(x_padded.reshape(-1), t.pixels_x, t.runs),
-        *(panels.reshape(-1), NO_BIAS if bias is None else contiguous(bias)),
-    )
+        tiles, s.images, s.images, t.forward[start, int(activation == "relu")],
+        y.reshape(-1), t.pixels_y, NO_SHIFT,
+        x_padded.reshape(-1), t.pixels_x, t.runs,
+        panels.reshape(-1), above,
+    )  # fmt: skip
     y = y.transpose(0, 3, 1, 2)
     return y if activation == "relu" else activated(y, activation)
 
@@ -167,14 +167,13 @@ def conv2d_grad_input(
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
     panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(3, 4, 1, 0, 2))
-    dx = buffers.empty((s.images, height + 2 * ph, image_width + 2 * pw, s.in_channels), np.float32)
+    dx = buffers.empty((s.images, *s.windows.padded, s.in_channels), np.float32)
     threads.share(
-        tiles,
-        *(s.images, s.images),
-        *(t.grad_input, dx.reshape(-1), t.pixels_x, t.taps),
-        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), t.pixels_y, ONE_RUN),
-        *(panels.reshape(-1), NO_BIAS),
-    )
+        tiles, s.images, s.images, t.grad_input,
+        dx.reshape(-1), t.pixels_x, t.taps,
+        contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), t.pixels_y, ONE_RUN,
+        panels.reshape(-1), NO_BIAS,
+    )  # fmt: skip
     if ph or pw:
         inner = buffers.empty((s.images, height, image_width, s.in_channels), np.float32)
         do(np.copyto, inner, dx[:, ph : ph + height, pw : pw + image_width])
@@ -203,12 +202,11 @@ def conv2d_grad_weight(
     parts = np.empty((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
     do(np.ndarray.fill, parts, 0)
     threads.share(
-        tiles,
-        *(s.images, s.images),
-        *(t.grad_weight, parts.reshape(-1), t.window_dw, NO_SHIFT),
-        *(x_padded.reshape(-1), t.window, t.rows),
-        *(contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS),
-    )
+        tiles, s.images, s.images, t.grad_weight,
+        parts.reshape(-1), t.window_dw, NO_SHIFT,
+        x_padded.reshape(-1), t.window, t.rows,
+        contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS,
+    )  # fmt: skip
     dw = _summed(parts).reshape(*s.windows.kernel, s.in_channels, s.out_channels)
     return dense(dw.transpose(3, 2, 0, 1))
 
@@ -247,8 +245,7 @@ def _served(x: np.ndarray, s: Any, channels: int) -> bool:
 
 def _plan_of(s: Any) -> _Plan:
     w = s.windows
-    height, width = (size + 2 * padding for size, padding in zip(w.image, w.padding, strict=True))
-    return _plan(height, width, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
+    return _plan(*w.padded, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
 
 
 def _padded(x: np.ndarray, s: Any) -> np.ndarray:
@@ -256,8 +253,7 @@ def _padded(x: np.ndarray, s: Any) -> np.ndarray:
     ph, pw = s.windows.padding
     if not (ph or pw):
         return x
-    n, height, width, channels = x.shape
-    padded = buffers.empty((n, height + 2 * ph, width + 2 * pw, channels), x.dtype)
+    padded = buffers.empty((len(x), *s.windows.padded, x.shape[3]), x.dtype)
     do(_pad, padded, x, ph, pw)
     return padded
 

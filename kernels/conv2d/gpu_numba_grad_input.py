@@ -25,8 +25,9 @@ from numpy import float32
 
 from tilegrad.kernels.conv2d.reference import check_grad_input
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.images import channels_first, channels_last, empty_images
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_images import channels_first, channels_last, empty_images, threads_over
+from tilegrad.kernels.launch.numba_images import threads_over
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.windows import Pair

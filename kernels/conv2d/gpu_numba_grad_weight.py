@@ -31,10 +31,12 @@ from numpy import float32
 
 from tilegrad.kernels.conv2d.reference import check_grad_weight
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.device.images import channels_last
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_images import MOST_BLOCKS, channels_last
-from tilegrad.kernels.launch.numba_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_images import MOST_BLOCKS
+from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.windows import Pair
 
 THREADS = 8 if SIMULATED else 256
@@ -114,7 +116,7 @@ def conv2d_grad_weight(
     dtype, s = check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     only_served("conv2d_grad_weight", dtype)
     outputs, taps = s.w_shape[0], s.window_size
-    lanes = min(WARP, 1 << (outputs - 1).bit_length())
+    lanes = min(WARP, next_power_of_2(outputs))
     strands = THREADS // lanes
     blocks = taps * cdiv(outputs, lanes)
     rows = s.images * s.windows.count[0]

@@ -39,7 +39,7 @@ class Conv(NamedTuple):
 
     @property
     def taps(self) -> int:
-        return math.prod(self.windows.kernel)
+        return self.windows.tap_count
 
     @property
     def window_size(self) -> int:
@@ -319,7 +319,7 @@ def _window_view(x: np.ndarray, s: Conv) -> np.ndarray:
     """All windows of x (N, H, W, C): a view (groups, N, OH, OW, KH, KW, C / groups) of the padded images."""
     (height, width), (ph, pw) = s.windows.image, s.windows.padding
     if ph or pw:
-        padded = np.zeros((s.images, height + 2 * ph, width + 2 * pw, x.shape[3]), x.dtype)
+        padded = np.zeros((s.images, *s.windows.padded, x.shape[3]), x.dtype)
         padded[:, ph : ph + height, pw : pw + width] = x
         x = padded
     (sh, sw), (dh, dw) = s.windows.stride, s.windows.dilation

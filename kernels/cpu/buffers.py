@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.system import forks
 from tilegrad.kernels.system.modes import Block
 
@@ -50,7 +51,7 @@ class Pool:
     def take(self, size: int) -> _Block:
         """A block of at least `size` bytes, rounded up to an eighth of its power of two so that sizes recur."""
         unit = 1 << max(12, size.bit_length() - 4)
-        rounded = -(-size // unit) * unit
+        rounded = cdiv(size, unit) * unit
         with self._lock:
             blocks = self._blocks.get(rounded)
             if blocks:  # no calls here or below, between which Ctrl-C could leave one half done
@@ -60,7 +61,7 @@ class Pool:
                 return block
             self.nbytes += rounded
         memory = np.empty(rounded + LINE, np.uint8)
-        return _Block(memory, rounded, -(-memory.ctypes.data // LINE) * LINE)
+        return _Block(memory, rounded, cdiv(memory.ctypes.data, LINE) * LINE)
 
     def give_back(self, block: _Block) -> None:
         with self._lock:

@@ -27,7 +27,6 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.exp import power_of_two
 
 _f = np.float32
 CONTRACT = {"contract"}
@@ -43,6 +42,17 @@ _HALF, _MIDDLE = _f(0.5), _f(0.6)
 _T0, _T1, _T2, _T3, _T4, _T5 = map(_f, (0.36977416, 0.3385519, 0.014281686, -0.13898258, 0.03959465, 0.06461051))
 _T6, _T7, _T8, _T9 = map(_f, (-0.0734481, 0.013897628, 0.052628472, -0.07459996))
 _T10, _T11 = map(_f, (-0.0012230185, 0.06991593))
+
+
+@intrinsic
+def _power_of_two(context: Any, k: Any) -> Any:
+    """2^k as float32, -126 <= k <= 127: the exponent's bits. 0 for k = -127."""
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        word = ir.IntType(32)
+        return b.bitcast(b.shl(b.add(args[0], word(127)), word(23)), ir.FloatType())
+
+    return types.float32(types.int32), codegen
 
 
 @njit(nogil=True, fastmath=CONTRACT)
@@ -62,6 +72,17 @@ def exp(v):
     """exp(v) for a float32 v <= 176; NaN stays NaN."""
     g, p, h = exp_in_parts(v)
     return g * p * h
+
+
+@njit(nogil=True, cache=True)
+def exp_in_place(x, size):
+    """x[i] = exp(x[i]) for i < size; x float32, one-dimensional, no number above 176. NaN stays NaN.
+
+    Within one unit in the last place, where that is a subnormal number too.
+    """
+    x = x[:size]
+    for i in range(x.size):
+        x[i] = exp(x[i])
 
 
 @njit(nogil=True, fastmath=CONTRACT)
@@ -87,7 +108,7 @@ def _parts(r, n):
     q = _Q0 + r * (_Q1 + r * (_Q2 + r * (_Q3 + r * _Q4)))
     k = np.int32(n if n == n else _ZERO)
     half = k >> np.int32(1)
-    return power_of_two(half), _ONE + (r + r * r * q), power_of_two(k - half)
+    return _power_of_two(half), _ONE + (r + r * r * q), _power_of_two(k - half)
 
 
 @njit(nogil=True, fastmath=CONTRACT, error_model="numpy")

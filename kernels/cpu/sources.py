@@ -12,7 +12,12 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parents[1]
-_SOURCES = ("cpu/*.py", "*/cpu*.py", "capture/calls.py")  # what kernels stand on, the kernels, and what plays them
+_SOURCES = (
+    "cpu/*.py",
+    "sizes.py",
+    "*/cpu*.py",
+    "capture/calls.py",
+)  # with what plays their calls
 
 
 def _facts() -> dict[str, tuple[int, ...]] | None:

@@ -108,9 +108,9 @@ def register_tile(
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
     index = types.intp
     sig = types.void(
-        *(rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index),
-        *(w, index, index, index, bias, index, index, index),
-    )
+        rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index,
+        w, index, index, index, bias, index, index, index,
+    )  # fmt: skip
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step = args[2:12]

@@ -33,8 +33,9 @@ from tilegrad.kernels.device.device_numbers import stream_offset
 from tilegrad.kernels.dropout.reference import check_count, check_rate, check_stream, threshold
 from tilegrad.kernels.launch.driver import MOST_ALONG
 from tilegrad.kernels.launch.numba_dtypes import float_dtype
-from tilegrad.kernels.launch.numba_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 
 THREADS = 16 if SIMULATED else 256
 MOST_BLOCKS = MOST_ALONG[1]  # along y and z
@@ -188,7 +189,7 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
         return y
     n, r, s = extents
     in_memory = (memory_order(each).reshape(n, s, r) for each in (x, y))
-    wide = min(32 if THREADS > 32 else 4, 1 << (r - 1).bit_length())
+    wide = min(32 if THREADS > 32 else 4, next_power_of_2(r))
     high = THREADS // wide
     grid = cdiv(r, wide), min(cdiv(cdiv(s + 3, 4), high), MOST_BLOCKS), min(n, MOST_BLOCKS)
     _dropout_transposed_kernel(place)(grid, (wide, high), *in_memory, *stream, *factor)

@@ -30,7 +30,8 @@ from tilegrad.kernels.device.dense import dense, empty_like, transposed
 from tilegrad.kernels.device.device_numbers import stream_offset
 from tilegrad.kernels.dropout.reference import check_count, check_rate, check_stream, threshold
 from tilegrad.kernels.launch.triton_dtypes import float_dtype
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 
 BLOCK, WARPS = 2048, 8  # 8 elements and two Philox blocks a thread: 40 registers, 6 programs on an SM
 TILE = 2048  # elements of a transposed tile, at most 64 along R: 8 a thread, 2 for each word of a block
@@ -194,8 +195,8 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
         y[...] = _row_major(gpu.xp().ascontiguousarray(x), offset_ptr, factor)
         return y
     n, r, s = extents
-    block_r = min(64, triton.next_power_of_2(r))
-    block_s = min(TILE // block_r, triton.next_power_of_2(s + 3))
+    block_r = min(64, next_power_of_2(r))
+    block_s = min(TILE // block_r, next_power_of_2(s + 3))
     grid = n * cdiv(r, block_r) * cdiv(s + 3, block_s)
     _dropout_transposed_kernel(
         (grid,), x, y, offset_ptr, r, s, *factor, BLOCK_R=block_r, BLOCK_S=block_s, num_warps=WARPS

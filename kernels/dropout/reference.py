@@ -13,6 +13,7 @@ from numbers import Real
 import numpy as np
 
 from tilegrad.kernels.checks import accumulator, float_dtype, is_int, require
+from tilegrad.kernels.sizes import cdiv
 
 Words = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -38,7 +39,7 @@ def random_bits(seed: int, offset: int, n: int) -> np.ndarray:
     check_count(op, n)
 
     first, skipped = divmod(int(offset), 4)
-    count = -(-(skipped + int(n)) // 4)
+    count = cdiv(skipped + int(n), 4)
     key = int(seed) & 0xFFFFFFFF, int(seed) >> 32
     blocks = np.empty((count, 4), np.uint32)
     for start in range(0, count, _CACHED):

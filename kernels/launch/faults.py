@@ -30,6 +30,9 @@ import numpy as np
 from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
 
+# A note is (row << ROW_SHIFT) | (value + VALUE_OFFSET): triton_faults.py and numba_faults.py write it.
+ROW_SHIFT = 32
+VALUE_OFFSET = 2**31
 _CLEAR = 2**63 - 1
 _SLOTS = 512  # in one block of memory
 _WORDS = 2  # from slot to slot: 16 bytes, so that every slot has the alignment that kernels are compiled for
@@ -86,7 +89,7 @@ def raise_pending() -> None:
             found += faults
     if found:
         (error, *facts), note = found[0]
-        raise error(*facts, note >> 32, (note & 0xFFFFFFFF) - 2**31)
+        raise error(*facts, note >> ROW_SHIFT, (note & (1 << ROW_SHIFT) - 1) - VALUE_OFFSET)
 
 
 def _new_slot(xp: ModuleType, watched: Watched) -> Any:

@@ -16,7 +16,7 @@ made - tile sizes, an activation, a reduction - is a variable of the function ar
     @functools.cache
     def _tile_kernel(size): ... @kernel ... return _kernel
 
-What becomes of the call, as in launch.py:
+What becomes of the call, as in launch/triton_kernel.py:
 
     on a GPU     Numba compiles to PTX for the card, the driver compiles that, and it is launched through CuPy: none of
                  Numba's own launcher, which synchronises the stream for every array and costs 88 us
@@ -34,31 +34,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.launch import driver
-from tilegrad.kernels.launch import numba_target as simt
+from tilegrad.kernels.launch import driver, numba_target
 from tilegrad.kernels.system.modes import Block
 
-if simt.SIMULATED:
-    from tilegrad.kernels.simulate import numba_simulator as cudasim
+if numba_target.SIMULATED:
+    from tilegrad.kernels.simulate import numba_simulator
 
 Axes = tuple[int, ...]
-
-
-def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 class Specialisation(NamedTuple):
     """What one compilation depends on."""
 
     kernel: Kernel
-    kinds: tuple[str, ...]  # of the arguments, as simt.compile_ptx takes them
+    kinds: tuple[str, ...]  # of the arguments, as numba_target.compile_ptx takes them
     threads: int  # of a block
 
     def compile(self, arch: int) -> tuple[str, str]:
         """(PTX, name of its entry) for that compute capability. Needs no GPU."""
-        return simt.compile_ptx(self.kernel.function, self.kinds, arch)
+        return numba_target.compile_ptx(self.kernel.function, self.kinds, arch)
 
 
 class Kernel:
@@ -80,9 +74,9 @@ class Kernel:
             return
         if len(grid) > 1 or grid[0] >> 31:
             driver.check_grid(self.name, grid)
-        if _collected is None and simt.SIMULATED:
-            self._simulated = self._simulated or simt.cuda.jit(self.function)
-            cudasim.run(self.name, self._simulated, grid, block, args)
+        if _collected is None and numba_target.SIMULATED:
+            self._simulated = self._simulated or numba_target.cuda.jit(self.function)
+            numba_simulator.run(self.name, self._simulated, grid, block, args)
             return
         kinds: list[str] = []
         values: list[int | float] = []
@@ -94,7 +88,7 @@ class Kernel:
                 kinds.append("float32")
                 values.append(a)
             elif hasattr(a, "dtype") and hasattr(a, "data"):
-                kinds.append(simt.kind_of(a))
+                kinds.append(numba_target.kind_of(a))
                 values += (0, 0, a.size, a.itemsize, a.data.ptr, *a.shape, *a.strides)
             else:
                 raise TypeError(
@@ -107,7 +101,7 @@ class Kernel:
         key = (driver.device(), *kinds)
         function = self._loaded.get(key)
         if function is None:
-            ptx, name = simt.compile_ptx(self.function, kinds, gpu.capability())
+            ptx, name = numba_target.compile_ptx(self.function, kinds, gpu.capability())
             formats = "".join(map(_formats, kinds))
             function = self._loaded[key] = driver.Function(ptx.encode(), name, formats, 0)
         function.launch(grid, (x, y, z), *values)
@@ -118,7 +112,7 @@ kernel = Kernel  # as a decorator
 
 def _formats(kind: str) -> str:
     """The parameters of an argument of that kind, in the letters of `struct`."""
-    return {"int64": "q", "float32": "f"}.get(kind) or "q" * simt.fields(kind)
+    return {"int64": "q", "float32": "f"}.get(kind) or "q" * numba_target.fields(kind)
 
 
 _collected: list[Specialisation] | None = None

@@ -1,4 +1,4 @@
-"""Numba's CUDA target: the only module that imports it (with cudasim.py), so that its successor can take its place.
+"""Numba's CUDA target. Only this module and simulate/numba_simulator.py import it, so that a successor can replace it.
 
     cuda                     what kernels are written with: cuda.grid, cuda.shared.array, cuda.syncthreads, ...
     device                   decorator of functions that kernels call
@@ -18,9 +18,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
+
+from tilegrad.kernels.system.modes import Block
 
 with warnings.catch_warnings():  # under NumPy 2.5 it is told of names that NumPy will drop: no business of a user's
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -70,7 +71,7 @@ def compile_ptx(function: Callable, kinds: Sequence[str], arch: int) -> tuple[st
     # The functions that a kernel calls are compiled for "the current device", which there need not be.
     from numba.cuda import dispatcher
 
-    with mock.patch.object(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=cc)):
+    with Block((dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=cc))):
         ptx, _ = cuda.compile_ptx(function, signature, cc=cc)
     (entry,) = re.findall(r"\.visible \.entry (\w+)\(", ptx)
     return ptx, entry

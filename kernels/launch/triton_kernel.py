@@ -45,6 +45,7 @@ from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import fits
 from tilegrad.kernels.launch import driver
+from tilegrad.kernels.sizes import cdiv as cdiv  # for the launchers
 from tilegrad.kernels.system.modes import Block
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
@@ -72,11 +73,6 @@ _FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}  # of `struct`; pointers are "P
 _REMEMBERED = 4096  # combinations of sizes, for each kernel
 
 Grid = tuple[int, ...]
-
-
-def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 class Specialisation(NamedTuple):

@@ -53,6 +53,7 @@ from tilegrad.kernels.cpu.tile import (
 from tilegrad.kernels.matmul import reference
 from tilegrad.kernels.matmul.cpu_dots import dots, items
 from tilegrad.kernels.matmul.cpu_panels import lay_out
+from tilegrad.kernels.sizes import cdiv
 
 _MOST_TERMS = 4096
 _TINY = 1 << 11  # multiply-adds
@@ -178,16 +179,16 @@ class _Plan(NamedTuple):
 @lru_cache(maxsize=256)
 def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int, relu: bool) -> _Plan:
     """The plan for a (m, k), in the order of its columns or not, and b (k, n), laid out in panels or not."""
-    blocks = 1 if in_panels else -(-k // _BLOCK)
+    blocks = 1 if in_panels else cdiv(k, _BLOCK)
     by_panels = not in_panels and m <= _FEW_ROWS and n >= 4 * WIDEST * LANES
     if by_panels:
-        items, item_rows = -(-n // (WIDEST * LANES)), m
+        items, item_rows = cdiv(n, WIDEST * LANES), m
     else:
         most = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
-        items = -(-m // most)
+        items = cdiv(m, most)
         items += items % 2 if m >= 2 * ROW_BLOCK else 0  # two threads, the most common number, have as much to do
-        item_rows = ROW_BLOCK * -(-m // (items * ROW_BLOCK))
-        items = -(-m // item_rows)
+        item_rows = ROW_BLOCK * cdiv(m, items * ROW_BLOCK)
+        items = cdiv(m, item_rows)
     walks, panel_at, panel_step = [], [], []
     for block in range(blocks):
         first, end = k * block // blocks, k * (block + 1) // blocks

@@ -38,6 +38,7 @@ from numba.extending import intrinsic
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.cpu.tile import BIAS, LANES
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 
 ROWS, COLUMNS = {16: (4, 6), 8: (3, 4), 4: (3, 4)}[LANES]  # as many sums as registers have room for
 _ITEM_ROWS = 16 * ROWS
@@ -51,12 +52,7 @@ _f32, _i64, _i32, _i1 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntTy
 
 def items(m: int, n: int) -> int:
     """What `dots` shares out for y (m, n)."""
-    return -(-m // _ITEM_ROWS) * -(-n // COLUMNS)
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest from n on."""
-    return 1 << (n - 1).bit_length()
+    return cdiv(m, _ITEM_ROWS) * cdiv(n, COLUMNS)
 
 
 def _floats(lanes: int) -> ir.VectorType:
@@ -101,7 +97,7 @@ def _add_across(b: ir.IRBuilder, vectors: list[ir.Value], one: ir.Value) -> tupl
     `one` is 1, which LLVM must not know: with AVX-512 it would select lanes by more shuffles, which only one port does,
     and not by masks (3 to 5 % of a product of 128 terms).
     """
-    spread = LANES // _power_of_two(len(vectors))
+    spread = LANES // next_power_of_2(len(vectors))
     sums: list[ir.Value | None] = [None] * LANES
     sums[: len(vectors) * spread : spread] = vectors
     distance = LANES // 2
@@ -197,7 +193,7 @@ def _dot_tile(
         y, a, bias = (context.make_array(sig.args[i])(context, b, args[i]).data for i in (0, 1, 5))
         b_at, b_step, b_rows = args[2:5]
         m, n, k, row, column, term, stop, start, relu = args[6:]
-        width = _power_of_two(COLUMNS)
+        width = next_power_of_2(COLUMNS)
         vector, narrow = _floats(LANES), _floats(width)
         fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32")
 

@@ -46,10 +46,11 @@ from numpy import float32, uint64
 from tilegrad.kernels.activations.gpu_numba_math import ACTIVATIONS
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
 from tilegrad.kernels.matmul.gpu_geometry import broadcast_lead, geometry
 from tilegrad.kernels.matmul.reference import check_matmul
+from tilegrad.kernels.sizes import cdiv
 
 MOST_AXES = 2  # of a batch, that the kernels walk
 GROUP = 8  # tiles

@@ -23,7 +23,7 @@ from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.pool import reference
-from tilegrad.kernels.windows import Pair, Windows
+from tilegrad.kernels.windows import Pair
 
 
 def max_pool2d(
@@ -46,7 +46,7 @@ def max_pool2d(
     y, tap = buffers.empty(shape, np.float32), buffers.empty(shape, np.uint8)
     arrays = (contiguous(x.transpose(0, 2, 3, 1)), y, tap)
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
-    if w.kernel == w.stride == (2, 2) and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w):
+    if w.kernel == (2, 2) and w.side_by_side:
         threads.share(_max_2x2, most, len(x), *arrays, activation == "relu")
     else:
         geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
@@ -140,25 +140,22 @@ def max_pool2d_grad(
         return whole(reference.max_pool2d_grad, dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
-    tiling = w.kernel == w.stride and w.padding == (0, 0) and w.dilation == (1, 1) and _inside(w)
-    threads.share(
-        _max_grad,
-        *(n if dx.nbytes > threads.WORTH_SHARING else 1, n),
-        *(contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx),
-        *(*w.kernel, *w.stride, *w.padding, *w.dilation, w.disjoint, tiling),
-    )
+    arrays = contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx
+    geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
+    most = n if dx.nbytes > threads.WORTH_SHARING else 1
+    threads.share(_max_grad, most, n, *arrays, *geometry, w.disjoint, w.side_by_side)
     return dx.transpose(0, 3, 1, 2)
 
 
 @njit(nogil=True, cache=True)
-def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, begin, stop, part, team):
+def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_side, begin, stop, part, team):
     if team:
         share(begin, stop, part, team)
         return
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
     for n in range(begin, stop):
-        if tiling:  # only the rest of the image, to the right and below, is not written by the loop
+        if side_by_side:  # only the rest of the image, to the right and below, is not written by the loop
             dx[n, rows * sh :] = 0
             dx[n, :, columns * sw :] = 0
         else:
@@ -184,8 +181,3 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, tiling, beg
                         else:
                             for c in range(np.uintp(channels)):
                                 dx[pixel + c] += dy[window + c] if tap[window + c] == index else np.float32(0)
-
-
-def _inside(w: Windows) -> bool:
-    """Whether no window reaches beyond the image, as ceil_mode's last may."""
-    return all(count * stride <= size for count, stride, size in zip(w.count, w.stride, w.image, strict=True))

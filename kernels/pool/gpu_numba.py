@@ -32,9 +32,10 @@ from typing import Any
 
 from numpy import float32, int64, uint32
 
+from tilegrad.kernels.device.images import channels_first, channels_last, empty_images
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_images import channels_first, channels_last, empty_images, threads_over
-from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_images import threads_over
+from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import cuda, device
 from tilegrad.kernels.pool.reference import (
     check_avg_pool2d,
@@ -126,9 +127,10 @@ def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool, relu: boo
 
 
 @functools.cache
-def _max_grad_kernel(size: Pair, stride: Pair, dilation: Pair) -> Kernel:
+def _max_grad_kernel(size: Pair, stride: Pair, dilation: Pair, over: Pair) -> Kernel:
+    """over: windows over a pixel, at most."""
     (down, right), (stride_down, stride_right), (apart_down, apart_right) = size, stride, dilation
-    over_down, over_right = _windows_over_a_pixel(size, stride, dilation)
+    over_down, over_right = over
 
     @kernel
     def _max_pool2d_grad_kernel(dy, tap, dx, pad_down, pad_right):
@@ -202,9 +204,10 @@ def _avg_kernel(size: Pair, stride: Pair, edges: bool, divisor: Callable) -> Ker
 
 
 @functools.cache
-def _avg_grad_kernel(size: Pair, stride: Pair, divisor: Callable) -> Kernel:
+def _avg_grad_kernel(size: Pair, stride: Pair, over: Pair, divisor: Callable) -> Kernel:
+    """over: windows over a pixel, at most."""
     (down, right), (stride_down, stride_right) = size, stride
-    over_down, over_right = _windows_over_a_pixel(size, stride, (1, 1))
+    over_down, over_right = over
 
     @kernel
     def _avg_pool2d_grad_kernel(dy, dx, pad_down, pad_right, given):
@@ -253,7 +256,7 @@ def max_pool2d(
     only_served("max_pool2d", dtype)
     images, channels = x.shape[:2]
     y, tap = empty_images(images, w.count, channels, dtype), empty_images(images, w.count, channels, tap_dtype(w))
-    launch = _max_kernel(w.kernel, w.stride, w.dilation, _has_edges(w), activation == "relu")
+    launch = _max_kernel(w.kernel, w.stride, w.dilation, w.has_edges, activation == "relu")
     launch(*_threads_over(y), channels_last(x), y, tap, *w.padding)
     return channels_first(y), channels_first(tap)
 
@@ -272,7 +275,7 @@ def max_pool2d_grad(
     dtype, w = check_max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     only_served("max_pool2d_grad", dtype)
     dx = empty_images(x_shape[0], w.image, x_shape[1], dtype)
-    launch = _max_grad_kernel(w.kernel, w.stride, w.dilation)
+    launch = _max_grad_kernel(w.kernel, w.stride, w.dilation, w.over_a_pixel)
     launch(*_threads_over(dx), channels_last(dy), channels_last(tap), dx, *w.padding)
     return channels_first(dx)
 
@@ -291,7 +294,7 @@ def avg_pool2d(
     only_served("avg_pool2d", dtype)
     y = empty_images(x.shape[0], w.count, x.shape[1], dtype)
     divisor, given = _divisor(w, count_include_pad, divisor_override)
-    launch = _avg_kernel(w.kernel, w.stride, _has_edges(w), divisor)
+    launch = _avg_kernel(w.kernel, w.stride, w.has_edges, divisor)
     launch(*_threads_over(y), channels_last(x), y, *w.padding, given)
     return channels_first(y)
 
@@ -311,7 +314,8 @@ def avg_pool2d_grad(
     only_served("avg_pool2d_grad", dtype)
     dx = empty_images(x_shape[0], w.image, x_shape[1], dtype)
     divisor, given = _divisor(w, count_include_pad, divisor_override)
-    _avg_grad_kernel(w.kernel, w.stride, divisor)(*_threads_over(dx), channels_last(dy), dx, *w.padding, given)
+    launch = _avg_grad_kernel(w.kernel, w.stride, w.over_a_pixel, divisor)
+    launch(*_threads_over(dx), channels_last(dy), dx, *w.padding, given)
     return channels_first(dx)
 
 
@@ -327,18 +331,6 @@ def _divisor(w: Windows, count_include_pad: bool, override: int | None) -> tuple
     """(the device function that gives the divisor of a window, its argument `given`)."""
     if override is not None:
         return _given, float(override)
-    if not _has_edges(w):
-        return _given, float(w.kernel[0] * w.kernel[1])
+    if not w.has_edges:
+        return _given, float(w.tap_count)
     return _counting(*w.kernel, bool(count_include_pad)), 0.0
-
-
-def _has_edges(w: Windows) -> bool:
-    """Whether any window reaches beyond the image."""
-    ends = [(n - 1) * stride + span for n, stride, span in zip(w.count, w.stride, w.span)]
-    return w.padding != (0, 0) or ends[0] > w.image[0] or ends[1] > w.image[1]
-
-
-def _windows_over_a_pixel(size: Pair, stride: Pair, dilation: Pair) -> Pair:
-    """At most, along each axis; 1 where windows are disjoint."""
-    down, right = (cdiv((k - 1) * d + 1, s) for k, s, d in zip(size, stride, dilation))
-    return down, right

@@ -24,14 +24,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import triton
 import triton.language as tl
 
-from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import fits
+from tilegrad.kernels.device.images import channels_first, channels_last, empty_images
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import Kernel, kernel
 from tilegrad.kernels.pool.reference import (
     check_avg_pool2d,
     check_avg_pool2d_grad,
@@ -39,6 +38,7 @@ from tilegrad.kernels.pool.reference import (
     check_max_pool2d_grad,
     tap_dtype,
 )
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.windows import Pair, Windows
 
 BLOCK = 1024  # elements of a program
@@ -229,9 +229,9 @@ def max_pool2d(
     dtype, w = check_max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     no_float64("max_pool2d", dtype)
     images, channels = x.shape[:2]
-    y, tap = _images(images, w.count, channels, dtype), _images(images, w.count, channels, tap_dtype(w))
-    _launch(_max_pool2d_kernel, (_channels_last(x), y, tap), y.shape, w, _taps(w), RELU=activation == "relu")
-    return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
+    y, tap = empty_images(images, w.count, channels, dtype), empty_images(images, w.count, channels, tap_dtype(w))
+    _launch(_max_pool2d_kernel, (channels_last(x), y, tap), y.shape, w, w.tap_count, RELU=activation == "relu")
+    return channels_first(y), channels_first(tap)
 
 
 def max_pool2d_grad(
@@ -247,11 +247,11 @@ def max_pool2d_grad(
     """pool.reference.max_pool2d_grad."""
     dtype, w = check_max_pool2d_grad(dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     no_float64("max_pool2d_grad", dtype)
-    dx = _images(x_shape[0], w.image, x_shape[1], dtype)
-    over = _windows_over_a_pixel(w)
-    arrays = _channels_last(dy), _channels_last(tap), dx
+    dx = empty_images(x_shape[0], w.image, x_shape[1], dtype)
+    over = w.over_a_pixel
+    arrays = channels_last(dy), channels_last(tap), dx
     _launch(_max_pool2d_grad_kernel, arrays, dx.shape, w, over[0] * over[1], OVER=over)
-    return dx.transpose(0, 3, 1, 2)
+    return channels_first(dx)
 
 
 def avg_pool2d(
@@ -266,10 +266,10 @@ def avg_pool2d(
     """pool.reference.avg_pool2d."""
     dtype, w = check_avg_pool2d(x, kernel_size, stride, padding, ceil_mode, divisor_override)
     no_float64("avg_pool2d", dtype)
-    y = _images(x.shape[0], w.count, x.shape[1], dtype)
+    y = empty_images(x.shape[0], w.count, x.shape[1], dtype)
     given, counting = _counting(w, count_include_pad, divisor_override)
-    _launch(_avg_pool2d_kernel, (_channels_last(x), y), y.shape, w, _taps(w), given, DIVISOR=counting)
-    return y.transpose(0, 3, 1, 2)
+    _launch(_avg_pool2d_kernel, (channels_last(x), y), y.shape, w, w.tap_count, given, DIVISOR=counting)
+    return channels_first(y)
 
 
 def avg_pool2d_grad(
@@ -285,12 +285,12 @@ def avg_pool2d_grad(
     """pool.reference.avg_pool2d_grad."""
     dtype, w = check_avg_pool2d_grad(dy, x_shape, kernel_size, stride, padding, ceil_mode, divisor_override)
     no_float64("avg_pool2d_grad", dtype)
-    dx = _images(x_shape[0], w.image, x_shape[1], dtype)
-    over = _windows_over_a_pixel(w)
+    dx = empty_images(x_shape[0], w.image, x_shape[1], dtype)
+    over = w.over_a_pixel
     given, counting = _counting(w, count_include_pad, divisor_override)
-    arrays = _channels_last(dy), dx
+    arrays = channels_last(dy), dx
     _launch(_avg_pool2d_grad_kernel, arrays, dx.shape, w, over[0] * over[1], given, OVER=over, DIVISOR=counting)
-    return dx.transpose(0, 3, 1, 2)
+    return channels_first(dx)
 
 
 def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows, visits: int, *rest: Any, **more: Any):
@@ -299,20 +299,16 @@ def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows,
     pixels = images * rows * columns
     if pixels * channels == 0:
         return
-    block_c = min(CHANNELS, triton.next_power_of_2(channels))
+    block_c = min(CHANNELS, next_power_of_2(channels))
     block_p = BLOCK // block_c
     blocks = cdiv(channels, block_c)
     most = images * max(w.image[0] * w.image[1], w.count[0] * w.count[1])
     kernel(
-        (cdiv(pixels, block_p) * blocks,),
-        *(*arrays, pixels, channels, blocks, *w.image, *w.count, *rest),
-        **{"K": w.kernel, "STRIDE": w.stride, "PAD": w.padding, "DILATION": w.dilation, **more},
-        EDGES=_has_edges(w),
-        UNROLL=visits if visits <= UNROLLED else 1,
-        BLOCK_P=block_p,
-        BLOCK_C=block_c,
-        WIDE=not fits(most) or not fits(channels),
-    )
+        (cdiv(pixels, block_p) * blocks,), *arrays, pixels, channels, blocks, *w.image, *w.count, *rest,
+        K=w.kernel, STRIDE=w.stride, PAD=w.padding, DILATION=w.dilation, **more,
+        EDGES=w.has_edges, UNROLL=visits if visits <= UNROLLED else 1,
+        BLOCK_P=block_p, BLOCK_C=block_c, WIDE=not fits(most) or not fits(channels),
+    )  # fmt: skip
 
 
 def _counting(w: Windows, count_include_pad: bool, override: int | None) -> tuple[float, str]:
@@ -320,31 +316,6 @@ def _counting(w: Windows, count_include_pad: bool, override: int | None) -> tupl
     | pixels (those in the image)."""
     if override is not None:
         return float(override), "given"
-    if not _has_edges(w):
+    if not w.has_edges:
         return 0.0, "taps"
     return 0.0, "padded" if count_include_pad else "pixels"
-
-
-def _has_edges(w: Windows) -> bool:
-    """Whether any window reaches beyond the image."""
-    ends = [(n - 1) * stride + span for n, stride, span in zip(w.count, w.stride, w.span)]
-    return w.padding != (0, 0) or ends[0] > w.image[0] or ends[1] > w.image[1]
-
-
-def _taps(w: Windows) -> int:
-    return w.kernel[0] * w.kernel[1]
-
-
-def _windows_over_a_pixel(w: Windows) -> Pair:
-    """At most, along each axis; 1 where windows are disjoint."""
-    return cdiv(w.span[0], w.stride[0]), cdiv(w.span[1], w.stride[1])
-
-
-def _images(images: int, size: Pair, channels: int, dtype: np.dtype) -> Any:
-    return gpu.xp().empty((images, *size, channels), dtype)
-
-
-def _channels_last(x: Any) -> Any:
-    """x (N, C, H, W) as dense (N, H, W, C): a view where it is that already, else a copy."""
-    x = x.transpose(0, 2, 3, 1)
-    return x if x.flags.c_contiguous else gpu.xp().ascontiguousarray(x)

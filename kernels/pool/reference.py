@@ -58,7 +58,7 @@ def max_pool2d(
     for batch in _batches(x):
         _max_and_tap(x[batch], y[batch], tap[batch], w)
         if activation == "relu":
-            np.copyto(tap[batch], w.kernel[0] * w.kernel[1], where=y[batch] <= 0)
+            np.copyto(tap[batch], w.tap_count, where=y[batch] <= 0)
             np.maximum(y[batch], 0, out=y[batch])
     return channels_first(y, dtype), channels_first(tap, tap.dtype)
 
@@ -228,7 +228,7 @@ def check_avg_pool2d_grad(
 
 def tap_dtype(w: Windows) -> np.dtype:
     """The dtype of max_pool2d's tap: the number of taps, which is the index of none, must fit."""
-    return np.dtype(np.uint8 if w.kernel[0] * w.kernel[1] <= 255 else np.int32)
+    return np.dtype(np.uint8 if w.tap_count <= 255 else np.int32)
 
 
 @remembered

@@ -18,8 +18,7 @@ import numpy as np
 from numba.cuda.simulator import kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-from tilegrad.kernels.device import gpu
-from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.simulate import arrays, tape
 
 _SWITCH = 1e-4  # seconds a thread runs on while others wait: at Python's 5e-3 a barrier takes three times as long
 
@@ -30,7 +29,7 @@ def run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...],
 
 
 def _run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
-    host = [FakeCUDAArray(a._host) if gpu.is_array(a) else np.float32(a) if type(a) is float else a for a in args]
+    host = [_host(a) for a in args]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
     try:
@@ -39,7 +38,14 @@ def _run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...]
             function[grid, block](*host)
     finally:
         sys.setswitchinterval(interval)
-    gpu.xp().assert_guards(name, *(a for a in args if gpu.is_array(a)))
+    arrays.assert_guards(name, *(a for a in args if isinstance(a, arrays.ndarray)))
+
+
+def _host(a: Any) -> Any:
+    """An argument as the simulator takes it: a float is a float32, as numba_kernel.py passes it to a GPU."""
+    if isinstance(a, arrays.ndarray):
+        return FakeCUDAArray(a._host)
+    return np.float32(a) if type(a) is float else a
 
 
 def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:

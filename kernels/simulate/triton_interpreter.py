@@ -23,8 +23,8 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle, interpreter_builder
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.device import addresses, gpu
-from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.device import addresses
+from tilegrad.kernels.simulate import arrays, tape
 
 _TF32_BITS = 13  # of a float32's 23-bit fraction that TF32 has not
 
@@ -36,13 +36,13 @@ def run(name: str, function: Any, grid: tuple[int, ...], args: tuple[Any, ...], 
         with np.errstate(all="ignore"), warnings.catch_warnings():  # a GPU does not warn
             warnings.simplefilter("ignore", RuntimeWarning)  # of rows of NaN
             function[grid](*map(_argument, args), **constexprs)
-        gpu.xp().assert_guards(name, *(a for a in args if hasattr(a, "dtype")))
+        arrays.assert_guards(name, *(a for a in args if hasattr(a, "dtype")))
 
     tape.do(name, launch)
 
 
 def _argument(a: Any) -> Any:
-    """An argument as the interpreter takes it; an int as wide as launch.py makes it."""
+    """An argument as the interpreter takes it; an int as wide as launch/triton_kernel.py makes it."""
     if hasattr(a, "dtype"):
         return _Pointer(a)
     if type(a) is int and not addresses.fits(a):

@@ -37,8 +37,9 @@ from numpy import float32, int64
 
 from tilegrad.kernels.device.dense import empty_like
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.softmax.reference import check_softmax
 
 THREADS = 8 if SIMULATED else 256  # of a block, at most: the lanes of all its rows
@@ -54,20 +55,15 @@ def tile(rows: int, columns: int, across: bool) -> tuple[int, int]:
 
     across   whether neighbours in memory are neighbouring rows, not columns
     """
-    lanes = min(_power_of_2(cdiv(columns, EACH)), THREADS)
+    lanes = min(next_power_of_2(cdiv(columns, EACH)), THREADS)
     if across:
-        lanes = min(lanes, THREADS // min(_LINE, _power_of_2(rows)))
-    return lanes, min(THREADS // lanes, _power_of_2(rows))
+        lanes = min(lanes, THREADS // min(_LINE, next_power_of_2(rows)))
+    return lanes, min(THREADS // lanes, next_power_of_2(rows))
 
 
 def block_of(lanes: int, rows: int, across: bool) -> Axes:
     """The block of such a tile: along x lies what are neighbours in memory."""
     return (rows, lanes) if across else (lanes, rows)
-
-
-def _power_of_2(n: int) -> int:
-    """The least power of two that is >= n, and 1 for 0."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 # --- where a thread stands: (lane, lanes of the row, threads from lane to lane, row)

@@ -30,9 +30,11 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from tilegrad.kernels.activations.gpu_triton_math import exp
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.softmax.reference import check_softmax
 
 ONE_PASS = 32768  # elements of a tile that stays in registers
@@ -41,10 +43,7 @@ _SMALL = 2048  # elements of the smallest full tile: 4 warps
 _LOOPED = 16384  # elements of a looped tile
 _LINE = 32  # rows side by side in memory
 
-_LOG2_E: tl.constexpr = tl.constexpr(1.44269502162933349609375)  # log2 e, as far as float32 has it
-_LOG2_E_REST: tl.constexpr = tl.constexpr(1.925963033500e-8)
 _KEPT: tl.constexpr = tl.constexpr(16384)  # elements of a tile whose exponentials are kept, not computed twice
-_ROUNDER: tl.constexpr = tl.constexpr(12582912.0 + 127)  # 1.5 * 2^23: adding it rounds to an int in the lowest bits
 
 
 class Tile(NamedTuple):
@@ -58,8 +57,8 @@ def tile(rows: int, columns: int, across: bool, most: int, otherwise: int) -> Ti
 
     across   whether neighbours in memory are neighbouring rows, not columns
     """
-    block = _power_of_2(columns)
-    height = min(max(_SMALL // block, _LINE if across else 1), _power_of_2(rows))
+    block = next_power_of_2(columns)
+    height = min(max(_SMALL // block, _LINE if across else 1), next_power_of_2(rows))
     if height * block > most:
         block = otherwise // height
     return Tile(height, block, min(16, max(1, height * block // 512)))
@@ -69,20 +68,6 @@ def tile(rows: int, columns: int, across: bool, most: int, otherwise: int) -> Ti
 def shift_of(m):
     """What is subtracted from logits of maximum m so far: 0 as long as all were -inf, so that none becomes NaN."""
     return tl.where(m == float("-inf"), 0.0, m)
-
-
-@triton.jit
-def _exp(x):
-    """exp(x) to about 2 ulp for x <= 0. (tl.exp rounds x log2(e) to float32, which is |x| / 2 ulp of the result.)
-
-    exp(x) = 2^n 2^r with n = round(x log2(e)), at least -126, and r = x log2(e) - n exactly, by fused multiply-adds.
-    """
-    biased = tl.maximum(x * _LOG2_E + _ROUNDER, _ROUNDER - 126.0)  # n + 127, the exponent's bits, in the lowest bits
-    n = biased - _ROUNDER
-    r = tl.fma(x, _LOG2_E, -n)
-    r = tl.fma(x, _LOG2_E_REST, r)
-    two_to_n = (biased.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
-    return tl.exp2(r) * two_to_n
 
 
 @triton.jit
@@ -112,7 +97,7 @@ def _store(row_ptr, row_inside, start, n, stride, value, BLOCK: tl.constexpr):
 @triton.jit
 def _probabilities(shifted, total, LOG: tl.constexpr):
     """The result for x - m and sum exp(x - m)."""
-    return shifted - tl.log(total)[:, None] if LOG else _exp(shifted) * (1.0 / total)[:, None]
+    return shifted - tl.log(total)[:, None] if LOG else exp(shifted) * (1.0 / total)[:, None]
 
 
 @triton.jit
@@ -168,7 +153,7 @@ def _softmax_kernel(
         if LOG or ROWS * BLOCK > _KEPT:  # x alone fits into registers
             y = _probabilities(shifted, tl.sum(tl.exp(shifted), 1), LOG)
         else:
-            e = _exp(shifted)
+            e = exp(shifted)
             y = e * (1.0 / tl.sum(e, 1))[:, None]
         _store(y_row, inside, 0, n, y_column, y, BLOCK)
 
@@ -291,8 +276,3 @@ def _plan(shape: tuple[int, ...], axis: int, itemsize: int, most: int, *strides:
         sizes += each
     config = {"ROWS": rows, "BLOCK": block, "LOOPED": block < n, "num_warps": num_warps}
     return _Plan((outer * cdiv(inner, rows) if n else 0,), (*sizes,), config)
-
-
-def _power_of_2(n: int) -> int:
-    """The least power of two that is >= n, and 1 for 0."""
-    return 1 << max(0, n - 1).bit_length()

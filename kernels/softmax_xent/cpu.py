@@ -17,7 +17,7 @@ import numpy as np
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import dense, guard, whole
-from tilegrad.kernels.cpu.exp import exp_in_place
+from tilegrad.kernels.cpu.scalar_math import exp_in_place
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.softmax_xent import reference
 

@@ -45,8 +45,10 @@ from tilegrad.kernels.device.dense import empty_like
 from tilegrad.kernels.launch import faults
 from tilegrad.kernels.launch.driver import MOST_ALONG
 from tilegrad.kernels.launch.numba_dtypes import only_served
-from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_faults import note
+from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.softmax.gpu_numba import (
     EACH,
     MINUS_INF,
@@ -78,10 +80,7 @@ def _label(t, row, classes, ignore_index, fault):
     kept = label != ignore_index
     is_class = label >= 0 and label < classes
     if kept and not is_class:
-        told = min(max(label, int64(-2147483648)), int64(2147483647)) + int64(
-            2147483648
-        )  # as kernels/launch/faults.py has it
-        cuda.atomic.min(fault, 0, (row << 32) | told)
+        note(fault, row, label)
     return label, kept, is_class
 
 

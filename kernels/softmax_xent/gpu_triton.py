@@ -33,7 +33,9 @@ from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.dense import dense, empty_like
 from tilegrad.kernels.launch import faults
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_faults import note
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.softmax.gpu_triton import shift_of, tile
 from tilegrad.kernels.softmax_xent.reference import check_softmax_xent, check_softmax_xent_grad, label_error
 
@@ -48,9 +50,7 @@ def _labels(t_ptr, t_step, row, inside, classes, ignore_index, fault_ptr):
     label = tl.load(t_ptr + row * t_step, mask=inside, other=0).to(tl.int64)
     kept = inside & (label != ignore_index)
     is_class = (label >= 0) & (label < classes)
-    told = tl.minimum(tl.maximum(label, -2147483648), 2147483647) + 2147483648  # as kernels/launch/faults.py has it
-    note = (row << 32) | told
-    tl.atomic_min(fault_ptr + row * 0, note, mask=kept & (is_class == 0), sem="relaxed")
+    note(fault_ptr, row, label, kept & (is_class == 0))
     return label, kept, is_class
 
 

@@ -39,8 +39,9 @@ from numpy import float32, int64, uint32
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.driver import MOST_ALONG
 from tilegrad.kernels.launch.numba_dtypes import float_dtype, only_served
-from tilegrad.kernels.launch.numba_kernel import Kernel, cdiv, kernel
+from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.sum.reference import check_sum
 from tilegrad.kernels.windows import image_shape
 
@@ -166,14 +167,9 @@ def _launch(x: Any, y: Any, rows: bool, most: int = BLOCKS) -> None:
 
 def _block(kept: int, summed: int, rows: bool) -> tuple[int, int]:
     """(lanes along r, columns along k) of a block, powers of two. A lane has at least four elements, if it can."""
-    wide_r, wide_k = _power_of_2(cdiv(summed, 4)), _power_of_2(kept)
+    wide_r, wide_k = next_power_of_2(cdiv(summed, 4)), next_power_of_2(kept)
     lanes = min(wide_r, THREADS if rows else THREADS // min(WARP, wide_k))
     return lanes, min(THREADS // lanes, wide_k)
-
-
-def _power_of_2(n: int) -> int:
-    """The least that is not below n >= 1."""
-    return 1 << (n - 1).bit_length()
 
 
 class _View(NamedTuple):

@@ -24,14 +24,13 @@ from numpy import float32, int64
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import faults
+from tilegrad.kernels.launch.numba_faults import note
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
 from tilegrad.kernels.take_rows.reference import check_take_rows, row_error
 
 THREADS = 4 if SIMULATED else 128
 MOST_BLOCKS = 64 if SIMULATED else 1 << 20
-
-_LOWEST, _HIGHEST = -(2**31), 2**31 - 1
 
 
 @device
@@ -42,8 +41,7 @@ def _row_of(index, fault, rows, place, wrap):
     if 0 <= row < rows:
         return row
     if cuda.threadIdx.x == 0:
-        told = min(max(found, int64(_LOWEST)), int64(_HIGHEST)) + int64(2**31)
-        cuda.atomic.min(fault, 0, (int64(place) << 32) | told)
+        note(fault, place, found)
     return int64(-1)
 
 

@@ -19,7 +19,9 @@ import triton.language as tl
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import faults
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_faults import note
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.take_rows.reference import check_take_rows, row_error
 
 BLOCK = 4096  # bytes: 32 a thread, two of its widest loads
@@ -35,8 +37,7 @@ def _row_of(index_ptr, fault_ptr, rows, place, WRAP: tl.constexpr):
     if WRAP:
         row = tl.where(found < 0, found + rows, found)
     inside = (row >= 0) & (row < rows)
-    told = tl.minimum(tl.maximum(found, -2147483648), 2147483647) + 2147483648  # as kernels/launch/faults.py has it
-    tl.atomic_min(fault_ptr + place * 0, (place << 32) | told, mask=inside == 0, sem="relaxed")
+    note(fault_ptr, place, found, inside == 0)
     return row, inside
 
 
@@ -68,7 +69,7 @@ def take_rows(x: Any, index: Any, scale: float | None = None, shift: float = 0.0
     x, index = xp.ascontiguousarray(x), xp.ascontiguousarray(index)
     y = xp.empty((index.size, *x.shape[1:]), x.dtype if scale is None else np.float32)
     size = math.prod(x.shape[1:]) * x.itemsize
-    block = min(BLOCK, max(LEAST, triton.next_power_of_2(size)))
+    block = min(BLOCK, max(LEAST, next_power_of_2(size)))
     blocks = cdiv(size, block)
     _rows_kernel(
         (index.size * blocks,),
