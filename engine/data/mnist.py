@@ -11,12 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tilegrad.data.idx import read_idx
+from tilegrad.data.mnist_files import FILES
 from tilegrad.kernels.system.paths import user_path
-
-FILES = {  # split -> images, labels
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
 
 
 def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
