@@ -21,6 +21,7 @@ from tilegrad.ops.operands import (
     require_one_device,
     wide,
 )
+from tilegrad.ops.writes import tracked_write
 from tilegrad.tensor import Tensor, wrap
 
 
@@ -237,8 +238,6 @@ def scatter_add_at(y: Any, index: Any, values: Any) -> None:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
-    from tilegrad.ops.inplace import tracked_write  # the engine's one door for in-place writes
-
     basic, advanced = _parts("setitem", input, index)
     x = wrap(_taken("setitem", input, _viewing(basic))) if basic or not advanced else input
     advanced = _moved("setitem", x, advanced)
