@@ -23,6 +23,8 @@ from tilegrad.kernels.system import forks
 class Generator:
     """A position in the Philox stream of one seed. Seeds are taken modulo 2^64."""
 
+    _lock: Any  # forks.give_lock's
+
     def __init__(self, seed: int = 0) -> None:
         forks.give_lock(self)
         self.manual_seed(seed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -17,6 +17,15 @@ from tilegrad.captured.gradients import Left
 from tilegrad.device import READS, as_device, device_of, is_array, move, on_host
 from tilegrad.dtypes import DTYPES, FLOATS
 from tilegrad.kernels.capture.planned import Planned
+
+if TYPE_CHECKING:
+    from tilegrad.autograd.backward import Node
+    from tilegrad.methods import Methods
+
+    # The number that a tensor holds. A bool may stand where an int or a float is expected; Any lets the dtype decide.
+    Number = bool | Any
+else:
+    Methods = object  # tilegrad.methods, which imports this file, binds the methods later
 
 
 class Storage:
@@ -50,7 +59,7 @@ class Storage:
         return any(key != id(x) for key in self._sharers or ())
 
 
-class Tensor:
+class Tensor(Methods):
     """An n-dimensional array with a gradient.
 
     data           the NumPy (on a GPU: CuPy) array itself; writing to it goes unnoticed by autograd. A tensor or an
@@ -73,9 +82,9 @@ class Tensor:
             raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (tilegrad.tensor takes any numbers)")
         self._data = adopted("Tensor", data)
         self._grad: Tensor | Left | None = None
-        self._node = None
-        self._storage = storage or Storage()
-        self._hooks = None
+        self._node: Node | None = None
+        self._storage: Storage = storage or Storage()
+        self._hooks: dict[int, Any] | None = None
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -84,10 +93,7 @@ class Tensor:
 
     # --- what it holds
 
-    data = property(attrgetter("_data"))
-
-    @data.setter
-    def data(self, value: Any) -> None:
+    def _set_data(self, value: Any) -> None:
         shared = isinstance(value, Tensor)
         array = value._data if shared else value
         if not is_array(array):
@@ -103,10 +109,12 @@ class Tensor:
         self._storage = value._storage if shared and array is value._data else Storage()
         self._data = array
 
+    data: np.ndarray | Any = property(attrgetter("_data"), _set_data)  # reading it costs no Python call
+
     @property
     def grad(self) -> Tensor | None:
         grad = self._grad
-        return recording.gradient(self) if type(grad) is Left or recording.capturing else grad
+        return recording.gradient(self) if isinstance(grad, Left) or recording.capturing else grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -146,6 +154,16 @@ class Tensor:
         return not isinstance(self._data, np.ndarray)
 
     @property
+    def T(self) -> Tensor:
+        """The dimensions in reverse order; a view."""
+        return self.transpose(0, 1) if self._data.ndim == 2 else self.permute(tuple(range(self._data.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two dimensions exchanged; a view."""
+        return self.transpose(-2, -1)
+
+    @property
     def itemsize(self) -> int:
         return self._data.itemsize
 
@@ -153,7 +171,11 @@ class Tensor:
     def nbytes(self) -> int:
         return self._data.nbytes
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
         """The shape, or its entry `dim`."""
         if dim is None:
             return self._data.shape
@@ -169,7 +191,11 @@ class Tensor:
         """The number of elements."""
         return self._data.size
 
-    def stride(self, dim: int | None = None) -> Any:
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
+    def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
         """Steps between neighbours along each dimension, in elements."""
         strides = tuple(s // self._data.itemsize for s in self._data.strides)
         return strides if dim is None else strides[dim]
@@ -226,14 +252,14 @@ class Tensor:
         recording.refuse_on_cpu(READS)
         return self._data
 
-    def item(self) -> Any:
+    def item(self) -> Number:
         """The one element as a Python number."""
         if self._data.size != 1:
             raise RuntimeError(f"item: the tensor is {self._data.shape}; expected one element")
         return on_host(self._data).item()
 
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers."""
+    def tolist(self) -> list[Any]:
+        """Nested lists of Python numbers; of a tensor without dimensions, its number."""
         return on_host(self._data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -320,8 +346,9 @@ class Tensor:
             raise RuntimeError("deepcopy: the tensor is the result of an op; expected a leaf, or detach() first")
         copy = memo[id(self)] = self._like(copies.deep(self._data, memo))
         copy._storage = memo.setdefault(id(self._storage), copy._storage)
-        if self._grad is not None:
-            copy._grad = deepcopy(self._grad if self._grad._node is None else self._grad.detach(), memo)
+        grad = self.grad  # not `_grad`: what a captured step left becomes a tensor by being read
+        if grad is not None:
+            copy._grad = deepcopy(grad if grad._node is None else grad.detach(), memo)
         if hasattr(self, "__dict__"):
             vars(copy).update(deepcopy(vars(self), memo))
         return copy

@@ -19,7 +19,7 @@ from contextlib import ContextDecorator
 from functools import partial
 from inspect import isgeneratorfunction
 from operator import attrgetter, delitem, setitem
-from typing import Any
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from tilegrad.dtypes import FLOATS
 from tilegrad.kernels.capture.program import is_view
 from tilegrad.tensor import Storage, Tensor, wrap
 
+Function = TypeVar("Function", bound=Callable)
 Rule = Callable[..., "tuple[Tensor | None, ...]"]
 
 
@@ -59,7 +60,7 @@ class _Decorator(ContextDecorator, _IOBase):
 
     closed = True  # as in kernels/system/modes.py
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         if isgeneratorfunction(function):
             raise TypeError(f"{type(self).__name__}: a generator runs outside it; expected a `with` block inside it")
         return super().__call__(function)
@@ -85,7 +86,7 @@ class _Setting(_Decorator):
         self.enter = partial(setitem, stack, -1, mode)
         self.close = partial(setitem, stack, -1, stack[-1])
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         self.close()  # a decorator acts within its function only
         return super().__call__(function)
 
@@ -104,6 +105,10 @@ class _Switch(_Decorator):
     mode: bool
     close = property(partial(getattr, _mode, "leave"))  # of the thread that leaves the block
 
+    @overload
+    def __new__(cls, function: None = None) -> Self: ...
+    @overload
+    def __new__(cls, function: Function) -> Function: ...
     def __new__(cls, function: Callable | None = None) -> Any:
         """A grad mode, or as bare `@no_grad` the decorated function."""
         return super().__new__(cls) if function is None else cls()(function)

@@ -87,7 +87,7 @@ def cached(
 
 def mirror(url: str) -> Source:
     """A folder of gzipped IDX files on an HTTPS server, read with pooch."""
-    host = urlsplit(url).hostname
+    host = urlsplit(url).hostname or url
 
     def fetch(names: Sequence[str]) -> Iterable[tuple[str, bytes | memoryview]]:
         pooch = _import("pooch")
@@ -200,7 +200,7 @@ def _map_verified(path: Path, sha256: str) -> memoryview:
     """The bytes of a file, read-only: what is mapped is what was hashed, whatever is renamed over it."""
     if path.stat().st_size == 0:  # which cannot be mapped
         raise ValueError(f"{path}: expected sha256 {sha256}, found an empty file")
-    data = memoryview(np.memmap(path, np.uint8, mode="r"))
+    data = np.memmap(path, np.uint8, mode="r").data
     _check(path, data, sha256)
     return data
 

@@ -8,7 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,8 +20,20 @@ from tilegrad.tensor import Tensor
 class Dataset:
     """A collection of samples: `dataset[i]` is sample i, `len(dataset)` their number; subclasses say."""
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: a dataset must define __getitem__")
+
+    if TYPE_CHECKING:  # a dataset that is read through a sampler needs no length
+
+        def __len__(self) -> int: ...
+
+
+class Samples(Protocol):
+    """What serves as a dataset: a Dataset, a list, or anything else with these two methods."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __len__(self) -> int: ...
 
 
 class TensorDataset(Dataset):
@@ -56,7 +68,7 @@ class TensorDataset(Dataset):
 class Subset(Dataset):
     """The samples of a dataset at the given indices. Raises IndexError for one out of range."""
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, dataset: Samples, indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = _as_indices("Subset", indices)
         outside = (self.indices < 0) | (self.indices >= len(dataset))
@@ -72,7 +84,7 @@ class Subset(Dataset):
 
 
 def random_split(
-    dataset: Dataset, lengths: Sequence[int] | Sequence[float], generator: random.Generator | None = None
+    dataset: Samples, lengths: Sequence[int] | Sequence[float], generator: random.Generator | None = None
 ) -> list[Subset]:
     """Split a dataset at random into non-overlapping parts.
 
@@ -118,7 +130,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Samples,
         batch_size: int = 1,
         shuffle: bool = False,
         sampler: Iterable[Any] | None = None,
@@ -151,7 +163,8 @@ class DataLoader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch. Raises TypeError for a sampler without a length."""
-        n = len(self.dataset if self.sampler is None else self.sampler)
+        order: Any = self.dataset if self.sampler is None else self.sampler
+        n = len(order)
         return n // self.batch_size if self.drop_last else math.ceil(n / self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
@@ -180,7 +193,7 @@ class DataLoader:
         return self.collate_fn([self.dataset[index] for index in indices])
 
 
-def _rows(dataset: Dataset, indices: Any) -> list[Tensor] | None:
+def _rows(dataset: Samples, indices: Any) -> list[Tensor] | None:
     """The collated batch by indexing alone; None where a class may have its own idea of a sample."""
     if type(dataset) is Subset:
         return _rows(dataset.dataset, dataset.indices[indices])

@@ -8,12 +8,13 @@ records, and the arrays are made from those records afterwards, by us.
 
 import pickle
 import re
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import IO, Any
 
 import numpy as np
 
 
-def load_arrays(stream: BinaryIO) -> np.ndarray | tuple:
+def load_arrays(stream: IO[bytes] | BufferedIOBase) -> np.ndarray | tuple:
     """Load a pickle that holds one NumPy array, or tuples and lists of them, nested as they may be.
 
     ->  a read-only array, or (nested) tuples of them. Elements are bool, int, uint or float.

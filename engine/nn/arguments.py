@@ -23,6 +23,11 @@ def size(op: str, name: str, value: Any, least: int = 0) -> int:
     return int(value)
 
 
+def sizes(value: Any) -> tuple[Any, ...]:
+    """(n,) from n, and a sequence as a tuple."""
+    return (value,) if is_int(value) else tuple(value)
+
+
 def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
     """(height, width) from an int, or a sequence of one, which stands for both, or from two. Raises as `size` does."""
     if isinstance(value, (tuple, list)):
@@ -43,7 +48,7 @@ def probability(op: str, p: Any) -> float:
         raise TypeError(f"{op}: p is {p!r}; expected a number")
     if not 0 <= p <= 1:
         raise ValueError(f"{op}: p is {p}; expected 0 <= p <= 1")
-    return p
+    return p  # type: ignore[return-value]  (NumPy's numbers do as a float)
 
 
 def one_of(op: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:

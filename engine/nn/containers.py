@@ -31,7 +31,7 @@ class _Sequence(Module):
     def __contains__(self, module: Any) -> bool:
         return any(module is own for own in self)
 
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self._part(self._names()[index])
         return self.__dict__[self._name(index)]
@@ -284,6 +284,6 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add modules from a mapping or from (key, module) pairs; keys that exist are replaced."""
-        pairs = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
+        pairs: Any = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
         for key, module in pairs:
             self[key] = module

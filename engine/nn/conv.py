@@ -82,9 +82,9 @@ class Conv2d(Module):
         return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation)
 
     def _pad_widths(self) -> tuple[int, ...]:
-        if self.padding == "same":
-            return same_padding(self.kernel_size, self.dilation)
-        height, width = (0, 0) if self.padding == "valid" else self.padding
+        if isinstance(self.padding, str):
+            return same_padding(self.kernel_size, self.dilation) if self.padding == "same" else (0, 0, 0, 0)
+        height, width = self.padding
         return width, width, height, height
 
     def extra_repr(self) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -54,7 +54,17 @@ _GAINS = {
 }
 
 
-def _of_arrays_too(fill: Callable[..., Tensor]) -> Callable[..., Any]:
+if TYPE_CHECKING:
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+    class Filling(Protocol[P]):
+        """A function that fills a tensor or an array, and returns it."""
+
+        def __call__(self, tensor: T, *args: P.args, **options: P.kwargs) -> T: ...
+
+
+def _of_arrays_too(fill: Callable[Concatenate[Tensor, P], Tensor]) -> Filling[P]:
     @wraps(fill)
     def wrapper(tensor: Any, *args: Any, **options: Any) -> Any:
         if isinstance(tensor, Tensor):

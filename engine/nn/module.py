@@ -11,7 +11,7 @@ import itertools
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from tilegrad import dtypes
 from tilegrad.autograd.backward import RemovableHandle, no_grad
@@ -22,6 +22,16 @@ from tilegrad.ops.moves import destination
 from tilegrad.tensor import Storage, Tensor
 
 T = TypeVar("T", bound="Module")
+
+if TYPE_CHECKING:
+    P = ParamSpec("P")
+    R = TypeVar("R", covariant=True)
+
+    class HasForward(Protocol[P, R]):
+        """So that calling a module has the types of its own `forward`."""
+
+        def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
 
 # The kinds of members.
 PARAMETER, BUFFER, MODULE = "parameter", "buffer", "module"
@@ -59,17 +69,23 @@ class Module:
             _forward_pre_hooks={},
         )
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | Any:
         """What the module computes; called through the module itself."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward(); the class defines none")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        recorded = recording.current()
-        if recorded is not None:
-            recorded.module(self)
-        if self._forward_hooks or self._forward_pre_hooks:
-            return self._call_with_hooks(args, kwargs)
-        return self.forward(*args, **kwargs)
+    if TYPE_CHECKING:
+
+        def __call__(self: HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            recorded = recording.current()
+            if recorded is not None:
+                recorded.module(self)
+            if self._forward_hooks or self._forward_pre_hooks:
+                return self._call_with_hooks(args, kwargs)
+            return self.forward(*args, **kwargs)
 
     # --- members
 

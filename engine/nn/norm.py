@@ -11,7 +11,7 @@ from tilegrad.autograd.backward import no_grad
 from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
-from tilegrad.nn.arguments import is_int, size
+from tilegrad.nn.arguments import size, sizes
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
@@ -132,7 +132,7 @@ class LayerNorm(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+        shape = sizes(normalized_shape)
         self.normalized_shape = tuple(size("LayerNorm", "normalized_shape", s) for s in shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine

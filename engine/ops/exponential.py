@@ -28,7 +28,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         da = _pow_grad_base(dy, a, b) if a.requires_grad else None
-        return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad else None
+        return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad and y is not None else None
 
     with quiet(all="ignore"):
         y = _integer_power(a.data, b.data) if a.data.dtype.kind == "i" else array_module(a.data).power(a.data, b.data)

@@ -10,13 +10,13 @@ import numpy as np
 from tilegrad import dtypes, ops
 from tilegrad.captured import account as recording
 from tilegrad.device import move
-from tilegrad.ops.operands import as_tensor, broadcast_shape, cast, scalar, zeros_like
+from tilegrad.ops.operands import Op, as_tensor, broadcast_shape, cast, scalar, zeros_like
 from tilegrad.ops.writes import is_tracked, require_writable, tracked_write, written
 from tilegrad.random import Generator, default_generator
 from tilegrad.tensor import Tensor, wrap
 
 
-def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def inplace_form(name: str, op: Op) -> Op:
     """The method that makes x op(x, ...), in memory and in the graph."""
 
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -35,8 +35,9 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return self
 
     method.__name__ = method.__qualname__ = name
+    method.__wrapped__ = op  # whose parameters `inspect` and `help` show
     method.__doc__ = f"{name[:-1]} in place; returns the tensor."
-    return method
+    return method  # type: ignore[return-value]  (the parameters of op)
 
 
 def _require_same(name: str, x: Tensor, y: Tensor) -> None:

@@ -43,7 +43,7 @@ def to(
     # The smaller array is the one that travels.
     if dtype is not None and (there or dtype.itemsize <= x.itemsize):
         x = cast(x, dtype)
-    if not there:
+    if device is not None and not there:
         x = _moved(x, device)
     if dtype is not None:
         x = cast(x, dtype)

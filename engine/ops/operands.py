@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from tilegrad.tensor import Tensor, adopted, wrap
 
 # Division by zero, overflow and invalid values give inf and nan without a word, as in PyTorch.
 quiet = np.errstate
+
+Op = TypeVar("Op", bound=Callable[..., Tensor])
 
 
 def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
@@ -81,8 +83,8 @@ def wide(array: Any) -> Any:
     return array.astype(dtypes.float32) if array.dtype in dtypes.HALVES else array
 
 
-def rounded_once(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An op composed of others, of which each would round: float16 and bfloat16 are computed in float32 throughout."""
+def rounded_once(op: Op) -> Op:
+    """An op composed of others, each of which would round: float16 and bfloat16 are computed in float32 throughout."""
 
     @wraps(op)
     def wrapper(input: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -91,7 +93,7 @@ def rounded_once(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         y = op(_widened(input), *map(_widened, args), **{name: _widened(value) for name, value in options.items()})
         return cast(y, input.data.dtype)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]  (its own parameters)
 
 
 def _widened(x: Any) -> Any:
@@ -228,13 +230,12 @@ def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tupl
     """Dimensions counted from the left; None (and, as in PyTorch, an empty list) means all. Duplicates raise."""
     if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most; all else takes the way below
         return (axes % ndim,)
-    if not isinstance(axes, (tuple, list)):
-        axes = () if axes is None else (axes,)
-    if len(axes) == 0:
+    given = tuple(axes) if isinstance(axes, (tuple, list)) else () if axes is None else (axes,)
+    if len(given) == 0:
         return tuple(range(ndim))
-    found = tuple(normalize_axis(op, axis, ndim) for axis in axes)
+    found = tuple(normalize_axis(op, axis, ndim) for axis in given)
     if len(set(found)) != len(found):
-        raise ValueError(f"{op}: dim is {tuple(axes)}; expected each dimension once")
+        raise ValueError(f"{op}: dim is {given}; expected each dimension once")
     return found if ndim else ()
 
 

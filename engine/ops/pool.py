@@ -27,7 +27,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     activation: str | None = None,
-) -> Any:
+) -> Tensor | Any:  # with return_indices a pair
     """The maximum over each window of x (N, C, H, W); the gradient goes to the (first) maximum.
 
     return_indices gives also the place of each maximum, h * W + w, int64.

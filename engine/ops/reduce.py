@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -185,6 +185,12 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     return reshape(values, shape), wrap(at.reshape(shape))
 
 
+@overload
+def max(input: Tensor, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def max(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def max(input: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]: ...
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with an int `dim` (values, indices) along it; with a tensor, the elementwise maximum.
 
@@ -193,6 +199,12 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     return _extremum("max", input, dim, keepdim)
 
 
+@overload
+def min(input: Tensor, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def min(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def min(input: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]: ...
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element; as max otherwise."""
     return _extremum("min", input, dim, keepdim)

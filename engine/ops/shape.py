@@ -202,19 +202,18 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 
     A dimension may be listed more than once: its shifts add up.
     """
-    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
-    shifts = tuple([integer("roll", "a shift", s) for s in shifts])
-    dims = dims if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
-    if not shifts:
+    by = tuple([integer("roll", "a shift", s) for s in (shifts if isinstance(shifts, (tuple, list)) else (shifts,))])
+    given = tuple(dims) if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
+    if not by:
         raise ValueError("roll: there are no shifts; expected at least one")
-    if len(shifts) != (len(dims) or 1):
-        raise ValueError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one each, or one for no dims")
-    if dims and not input.ndim:
-        raise IndexError(f"roll: dims are {tuple(dims)} but the tensor has no dimensions; expected no dims")
-    dims = tuple([normalize_axis("roll", d, input.ndim) for d in dims])
-    back = tuple([-s for s in shifts])
-    y = array_module(input.data).roll(input.data, shifts if dims else shifts[0], dims or None)
-    return record("roll", y, (input,), lambda dy: (roll(dy, back, dims),))
+    if len(by) != (len(given) or 1):
+        raise ValueError(f"roll: {len(by)} shifts for {len(given)} dims; expected one each, or one for no dims")
+    if given and not input.ndim:
+        raise IndexError(f"roll: dims are {given} but the tensor has no dimensions; expected no dims")
+    along = tuple([normalize_axis("roll", d, input.ndim) for d in given])
+    back = tuple([-s for s in by])
+    y = array_module(input.data).roll(input.data, by if along else by[0], along or None)
+    return record("roll", y, (input,), lambda dy: (roll(dy, back, along),))
 
 
 def repeat(input: Tensor, *sizes: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tilegrad import dtypes, ops
 from tilegrad.autograd.backward import is_grad_enabled, no_grad, record
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import is_int, require_tensor, size
+from tilegrad.nn.arguments import require_tensor, size, sizes
 from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 
@@ -89,7 +89,7 @@ def layer_norm(
     """
     op = "layer_norm"
     require_tensor(op, input=input)
-    shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+    shape = sizes(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
     _require_affine(op, input, shape, weight, bias)
@@ -168,8 +168,8 @@ def _normalize(
     array of x's size that is kept is x.
     """
     if x.dtype in dtypes.HALVES:  # whose sums are kept in float32
-        wide = (None if t is None else cast(t, dtypes.float32) for t in (x, weight, bias))
-        y, mean, variance = _normalize(op, next(wide), axes, eps, next(wide), next(wide))
+        weight, bias = (None if t is None else cast(t, dtypes.float32) for t in (weight, bias))
+        y, mean, variance = _normalize(op, cast(x, dtypes.float32), axes, eps, weight, bias)
         return cast(y, x.dtype), mean, variance
     with no_grad():
         xhat, moments = _standardize(x, axes, eps)
@@ -189,7 +189,7 @@ def _normalize(
         if x.requires_grad:
             dx = (g - _mean(g, axes) - xhat * _mean(g * xhat, axes)) * rstd
         grads = [dx]
-        if weight is not None:
+        if weight_shape is not None:
             grads.append(_sum_to(weight_shape, dy * xhat))
         if bias_shape is not None:
             grads.append(_sum_to(bias_shape, dy))
