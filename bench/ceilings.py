@@ -125,6 +125,6 @@ def _torch_product(dtype: str, n: int, device: str) -> Callable[[], Any]:
 
 def _best_product(calls: dict[str, Callable], n: int, best_ms: Callable[[Callable], float], by: str = "") -> Ceiling:
     times = {name: best_ms(call) for name, call in calls.items()}
-    name = min(times, key=times.get)
+    name = min(times, key=lambda by: times[by])
     value = 2 * n**3 / times[name] / 1e6
     return {"value": value, "unit": "GFLOP/s", "how": f"{by}{name}, {n} x {n} x {n}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tilegrad.bench import table
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 
 class Move(NamedTuple):
@@ -75,8 +75,8 @@ def _told(results: Results, name: str) -> object:
 
 
 def _move(before: Row, after: Row) -> Move:
-    spread = max(before.p80 - before.p20, after.p80 - after.p20)
-    return Move(_name(after), before.ms, after.ms, spread)
+    spread = max(known(row.p80) - known(row.p20) for row in (before, after))
+    return Move(_name(after), known(before.ms), known(after.ms), spread)
 
 
 def _name(row: Row) -> str:

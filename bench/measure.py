@@ -13,7 +13,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +64,7 @@ def summary(samples: Sequence[float]) -> Times:
 
 
 def interleaved(
-    rivals: dict[str, Sequence[Call]],
+    rivals: Mapping[str, Sequence[Call]],
     effort: Effort,
     clock: Callable[[Call], float] = wall,
     enter: dict[str, Call] | None = None,
@@ -92,7 +92,7 @@ def interleaved(
 
 
 def on_gpu(
-    rivals: dict[str, Sequence[Call]], effort: Effort, events: Events, capture: dict[str, Callable]
+    rivals: Mapping[str, Sequence[Call]], effort: Effort, events: Events, capture: dict[str, Callable]
 ) -> dict[str, Measured]:
     """The three columns of a GPU; `capture` makes of a rival's calls a replayable graph."""
     times = interleaved(rivals, effort, events.kernel)

@@ -74,7 +74,7 @@ Made = tuple[Train, Callable[[], float]]  # ..., the accuracy
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.mnist", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.mnist", description=str(__doc__).splitlines()[0])
     parser.add_argument("--net", choices=[name.lower() for name in NETS], default="cnn")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--epochs", type=int, default=5)
@@ -186,8 +186,9 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
         for order in task.orders:
             on_device = tg.tensor(order).to(task.device)
             whole = len(order) // (task.batch * steps) * task.batch * steps if several is not None else 0
-            for index in on_device[:whole].reshape(-1, steps, task.batch) if whole else ():
-                loss = several(index)
+            if several is not None and whole:
+                for index in on_device[:whole].reshape(-1, steps, task.batch):
+                    loss = several(index)
             for index in on_device[whole:].split(task.batch) if whole < len(order) else ():
                 loss = step(index)
         yield

@@ -109,7 +109,7 @@ MORE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if every part passed; what failed or had to be stopped is in the summary."""
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.on_gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.on_gpu", description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     runs = commands.add_parser("run", help="all parts, or some")
     runs.add_argument("--out", type=user_path, default=ROOT / ".gpu", help="folder for results and logs (.gpu)")

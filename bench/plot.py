@@ -12,7 +12,7 @@ from typing import Any
 
 from tilegrad.bench import table
 from tilegrad.bench.ceilings import product_name
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 COLOURS = {
     "triton": "#1b6ca8", "numba": "#2a9d8f", "cpu": "#1b6ca8", "reference": "#8ab6d6", "torch": "#e07b39",
@@ -74,9 +74,13 @@ def _colour(provider: str) -> str:
     return COLOURS.get(provider, OTHER)
 
 
+def _intensity(row: Row) -> float:
+    return known(row.flops) / known(row.bytes)
+
+
 def _roofline(axis: Any, results: Results, points: list[Row]) -> None:
     copy = results.ceilings["copy"]["value"]
-    intensities = [row.flops / row.bytes for row in points]
+    intensities = [_intensity(row) for row in points]
     low, high = min(intensities) / 2, max(max(intensities) * 2, 10.0)
     products = {product_name(row.dtype, row.precision) for row in points} & results.ceilings.keys()
     for name in sorted(products):
@@ -105,7 +109,7 @@ def _roofline(axis: Any, results: Results, points: list[Row]) -> None:
     )
     for row in points:
         axis.scatter(
-            row.flops / row.bytes, row.flops / row.ms / 1e6, s=34, marker=MARKERS.get(row.op, "o"),
+            _intensity(row), known(row.flops) / known(row.ms) / 1e6, s=34, marker=MARKERS.get(row.op, "o"),
             color=_colour(row.provider), alpha=0.75, linewidths=0, zorder=2,
         )  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="FLOP a byte", ylabel="GFLOP/s")
@@ -125,7 +129,7 @@ def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     best: dict[tuple, Row] = {}
     for row in rows:
         case = row.key if _colour(row.provider) == OTHER else row.key[:-1]
-        if case not in best or row.ms < best[case].ms:
+        if case not in best or known(row.ms) < known(best[case].ms):
             best[case] = row
     found = [*best.values()]
     if len(found) > BARS:
@@ -143,7 +147,7 @@ def _ratios(axis: Any, groups: list[tuple[str, list[Row]]]) -> None:
     place, ticks, labels = 0.0, [], []
     for _, rows in groups:
         for row in rows:
-            width = row.times_rival
+            width = known(row.times_rival)
             axis.barh(place, width - 1, left=1, height=0.78, color=_colour(row.provider), zorder=2)
             text = f"{width:.2f}"
             axis.annotate(
@@ -154,7 +158,7 @@ def _ratios(axis: Any, groups: list[tuple[str, list[Row]]]) -> None:
             labels.append(_label(row))
             place += 1
         place += 0.6
-    values = [row.times_rival for _, rows in groups for row in rows]
+    values = [known(row.times_rival) for _, rows in groups for row in rows]
     axis.axvline(1, color="#222222", lw=1.2, zorder=3)
     axis.set_xscale("log")
     axis.set_xlim(min(0.5, min(values) / 1.6), max(2.0, max(values) * 1.6))

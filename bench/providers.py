@@ -121,7 +121,7 @@ class Kernels(Provider):
 
     def call(self, case: Case, inputs: Inputs) -> Call:
         k, v = kernels.load(self.name), case.variant
-        return in_mode(case.mode, lambda: v.forward(k, inputs), lambda outputs: v.backward(k, inputs, outputs))
+        return in_mode(case.mode, lambda: v.forward(k, inputs), lambda outputs: v.gradients(k, inputs, outputs))
 
 
 class Torch(Provider):
@@ -235,8 +235,9 @@ class CuPy(Provider):
         return "not every operation of CuPy takes bfloat16" if case.dtype == "bfloat16" else None
 
     def call(self, case: Case, inputs: Inputs) -> Call:
-        cupy = gpu.xp()
-        return lambda: case.variant.cupy(cupy, inputs)
+        cupy, function = gpu.xp(), case.variant.cupy
+        assert function is not None, "`cannot` says so first"
+        return lambda: function(cupy, inputs)
 
 
 class Users(Provider):
@@ -306,6 +307,7 @@ def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> 
 
     def register(function: Callable) -> Callable:
         users = PROVIDERS.setdefault(name, Users(name, device))
+        assert isinstance(users, Users)
         users.functions[op, mode] = function
         return function
 

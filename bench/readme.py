@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tilegrad.bench import results, table
 from tilegrad.bench.ops import OPS
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 BEGIN = "<!-- bench:begin (python -m tilegrad.bench --readme) -->"
@@ -143,7 +143,7 @@ def _by_case(rows: list[Row]) -> list[list[Row]]:
 
 
 def _fastest(rows: Iterator[Row]) -> Row | None:
-    return min(rows, key=lambda row: row.ms, default=None)
+    return min(rows, key=lambda row: known(row.ms), default=None)
 
 
 def _head(*names: str) -> list[str]:
@@ -157,7 +157,8 @@ def _line(*cells: str) -> str:
 def _ms(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{row.ms:.3g} ms" if row.ms >= 1 else f"{1000 * row.ms:.3g} us"
+    ms = known(row.ms)
+    return f"{ms:.3g} ms" if ms >= 1 else f"{1000 * ms:.3g} us"
 
 
 def _ratio(row: Row | None) -> str:

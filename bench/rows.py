@@ -12,7 +12,7 @@ from tilegrad.bench.check import Expected, expected, wrong
 from tilegrad.bench.inputs import copies, drawn
 from tilegrad.bench.ops.op import MODES, Case, Op, Shape
 from tilegrad.bench.providers import SAME_AS_REFERENCE, Call, Provider, as_tuple
-from tilegrad.bench.results import Row
+from tilegrad.bench.results import Row, known
 from tilegrad.bench.session import Session, compared, filled
 
 
@@ -101,11 +101,11 @@ def _rated(row: Row, session: Session) -> None:
         return
     copy = session.ceilings.get("copy", {}).get("value")
     product = session.ceilings.get(product_name(row.dtype, row.precision), {}).get("value")
-    by_memory = row.bytes / copy if copy else 0
-    by_arithmetic = row.flops / product if product else 0
+    by_memory = known(row.bytes) / copy if copy else 0
+    by_arithmetic = known(row.flops) / product if product else 0
     seconds = row.ms / 1e3
     if by_memory >= by_arithmetic:
-        row.rate, row.unit, row.ceiling = row.bytes / seconds / 1e9, "GB/s", copy
+        row.rate, row.unit, row.ceiling = known(row.bytes) / seconds / 1e9, "GB/s", copy
     else:
-        row.rate, row.unit, row.ceiling = row.flops / seconds / 1e9, "GFLOP/s", product
+        row.rate, row.unit, row.ceiling = known(row.flops) / seconds / 1e9, "GFLOP/s", product
     row.of_ceiling = row.rate / row.ceiling if row.ceiling else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tilegrad.bench.clock import Events
 from tilegrad.bench.measure import Effort, Measured, Times, interleaved, on_gpu, wall
 from tilegrad.bench.providers import Provider
-from tilegrad.bench.results import Row
+from tilegrad.bench.results import Row, known
 from tilegrad.kernels.device import gpu
 
 Call = Callable[[], Any]
@@ -41,7 +41,7 @@ class Session:
             return 1
         return COLD_CPU if self.events is None else self.events.memory.nbytes // 2  # twice its L2
 
-    def kernels_of(self, rivals: dict[str, Sequence[Call]]) -> dict[str, Measured]:
+    def kernels_of(self, rivals: Mapping[str, Sequence[Call]]) -> dict[str, Measured]:
         """Time calls of a kernel or two: by wall clock on the CPU, by events on a GPU."""
         if self.simulated:
             return self._unmeasured(rivals)
@@ -59,7 +59,7 @@ class Session:
         calls = {name: [call] for name, call in rivals.items()}
         return {name: Measured(t) for name, t in interleaved(calls, self.effort, wall, enter).items()}
 
-    def _unmeasured(self, rivals: dict[str, Sequence[Call]], enter: dict[str, Call] | None = None) -> dict:
+    def _unmeasured(self, rivals: Mapping[str, Sequence[Call]], enter: dict[str, Call] | None = None) -> dict:
         for name, calls in rivals.items():
             (enter or {}).get(name, lambda: None)()
             calls[0]()
@@ -105,8 +105,8 @@ def compared(rows: list[Row]) -> list[Row]:
     """The rows of one case, each with its ratio to the fastest rival among them."""
     rivals = [row for row in rows if row.rival and row.ms]
     if rivals:
-        best = min(rivals, key=lambda row: row.ms)
+        best = min(rivals, key=lambda row: known(row.ms))
         for row in rows:
             if row.ms:
-                row.times_rival, row.best_rival = best.ms / row.ms, best.provider
+                row.times_rival, row.best_rival = known(best.ms) / row.ms, best.provider
     return rows

@@ -69,6 +69,11 @@ class Variant:
     def modes(self) -> tuple[str, ...]:
         return MODES if self.backward else MODES[:1]
 
+    def gradients(self, k: Any, inputs: Inputs, outputs: tuple[Any, ...]) -> Any:
+        """`backward`, of a variant that has one."""
+        assert self.backward is not None, self.name
+        return self.backward(k, inputs, outputs)
+
 
 @dataclass(frozen=True, eq=False)
 class Op:

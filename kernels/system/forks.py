@@ -29,12 +29,13 @@ def give_lock(owner: Any) -> None:
 
 def _locks() -> Iterator[Any]:
     yield loading
-    compiler = sys.modules.get("numba.core.compiler_lock")
-    if hasattr(compiler, "global_compiler_lock"):
-        yield compiler.global_compiler_lock
+    compiler = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
+    if compiler is not None:
+        yield compiler
     llvm = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
-    if hasattr(getattr(llvm, "_lock", None), "_lock"):
-        yield llvm._lock._lock
+    llvm = getattr(getattr(llvm, "_lock", None), "_lock", None)
+    if llvm is not None:
+        yield llvm
 
 
 def _before() -> None:

@@ -31,7 +31,7 @@ class Block(_IOBase):
     It may be entered again when it was left, not within itself.
     """
 
-    closed = True  # else the destructor of _IOBase would close()
+    closed = True  # type: ignore[assignment]  (else the destructor of _IOBase would close())
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class Block(_IOBase):
             ways_back.append(partial(quiet.__exit__, None, None, None))
         if self._then is not None:
             ways_back.append(partial(self._end, sys.exc_info()[1]))
-        self.close = partial(any, map(call, ways_back))  # one after the other, as each returns None
+        # One after the other, as each returns None.
+        self.close = partial(any, map(call, ways_back))  # type: ignore[method-assign]
         among += (self,)
         try:
             for owner, name, value in self._settings:
@@ -70,7 +71,7 @@ class Block(_IOBase):
         return self._gives
 
     def _end(self, handled_before: BaseException | None) -> None:
-        if sys.exc_info()[1] is handled_before:
+        if self._then is not None and sys.exc_info()[1] is handled_before:
             self._then()
 
 
@@ -79,8 +80,8 @@ class Undone(_IOBase):
     before: on entry nothing is, which nothing can interrupt.
     """
 
-    closed = True
-    __enter__ = object.__init__
+    closed = True  # type: ignore[assignment]
+    __enter__ = object.__init__  # type: ignore[assignment]
 
     def __init__(self, undo: Callable[[], None]) -> None:
-        self.close = undo
+        self.close = undo  # type: ignore[method-assign]
