@@ -37,7 +37,6 @@ ROOMS = """
     autograd
     ops
     create gradcheck methods
-    nn.arguments
     nn.functional
     nn
     optim

@@ -7,7 +7,7 @@ from typing import Any
 from tilegrad import ops
 from tilegrad.create import empty
 from tilegrad.nn import init
-from tilegrad.nn.arguments import one_of, pair, size
+from tilegrad.nn.functional.arguments import one_of, pair, size
 from tilegrad.nn.functional.conv import conv2d, require_padding_name, same_padding
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter

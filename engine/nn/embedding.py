@@ -8,7 +8,7 @@ from tilegrad.autograd.backward import no_grad
 from tilegrad.create import empty
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
-from tilegrad.nn.arguments import size
+from tilegrad.nn.functional.arguments import size
 from tilegrad.nn.functional.embedding import padding_row
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter

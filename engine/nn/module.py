@@ -276,7 +276,13 @@ class Module:
 
     def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Tensor]:
         """Parameters and persistent buffers by dotted name, detached, on the module's own memory."""
-        return state.state_dict(self, prefix)
+        tensors: OrderedDict[str, Tensor] = OrderedDict()
+        for path, owner in self.named_modules(remove_duplicate=False):  # a shared tensor stands under each of its names
+            for kind in (PARAMETER, BUFFER):
+                for name, value in owner._own(kind):
+                    if name not in owner._transient:
+                        tensors[prefix + _joined(path, name)] = value.detach()
+        return tensors
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> state.IncompatibleKeys:
         """Copy values (tensors or arrays) into the parameters and buffers of the same names, in place.
@@ -284,7 +290,7 @@ class Module:
         Returns (missing_keys, unexpected_keys). Raises RuntimeError naming everything that does not fit, before
         anything is copied: wrong shapes and kinds and, if strict, missing and unexpected keys.
         """
-        return state.load_state_dict(self, state_dict, strict)
+        return state.load(type(self).__name__, Module.state_dict(self), state_dict, strict)
 
     def train(self: T, mode: bool = True) -> T:
         """Set training mode (dropout drops, batch norm takes the batch's statistics) here and below."""

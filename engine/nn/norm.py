@@ -11,7 +11,7 @@ from tilegrad.autograd.backward import no_grad
 from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
-from tilegrad.nn.arguments import size, sizes
+from tilegrad.nn.functional.arguments import size, sizes
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor

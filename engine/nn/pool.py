@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad.nn import functional as F
-from tilegrad.nn.arguments import pair, size
+from tilegrad.nn.functional.arguments import pair, size
 from tilegrad.nn.module import Module
 from tilegrad.tensor import Tensor
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import probability
+from tilegrad.nn.functional.arguments import probability
 from tilegrad.ops.operands import broadcast_shape, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 

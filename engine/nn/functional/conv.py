@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad import ops
-from tilegrad.nn.arguments import pair, require_images, require_tensor
+from tilegrad.nn.functional.arguments import pair, require_images, require_tensor
 from tilegrad.tensor import Tensor
 
 pad = ops.pad

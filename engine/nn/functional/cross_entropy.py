@@ -6,7 +6,7 @@ from tilegrad import dtypes, ops
 from tilegrad.autograd.backward import is_grad_enabled
 from tilegrad.captured import account as recording
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import one_of, require_tensor
+from tilegrad.nn.functional.arguments import one_of, require_tensor
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
 from tilegrad.ops.operands import cast, require_float, require_one_device
 from tilegrad.tensor import Tensor, wrap

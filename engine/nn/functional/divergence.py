@@ -5,8 +5,8 @@ from __future__ import annotations
 from tilegrad import ops
 from tilegrad.autograd.backward import no_grad, record
 from tilegrad.captured import account as recording
-from tilegrad.nn.arguments import one_of
 from tilegrad.nn.functional.activation import logsigmoid
+from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
 from tilegrad.ops.operands import require_float
 from tilegrad.tensor import Tensor, wrap

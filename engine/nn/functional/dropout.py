@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import probability, require_tensor
+from tilegrad.nn.functional.arguments import probability, require_tensor
 from tilegrad.ops.inplace import inplace_form
 from tilegrad.ops.operands import require_float
 from tilegrad.tensor import Tensor, wrap

@@ -9,7 +9,7 @@ from tilegrad.autograd.backward import record
 from tilegrad.captured import account as recording
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
-from tilegrad.nn.arguments import is_int, require_tensor
+from tilegrad.nn.functional.arguments import is_int, require_tensor
 from tilegrad.ops.index import scatter_add_at, taken_rows
 from tilegrad.ops.operands import quiet, require_float, require_one_device, wide
 from tilegrad.tensor import Tensor, wrap

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tilegrad import dtypes, ops
 from tilegrad.autograd.backward import is_grad_enabled, no_grad, record
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import require_tensor, size, sizes
+from tilegrad.nn.functional.arguments import require_tensor, size, sizes
 from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 

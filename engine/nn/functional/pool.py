@@ -6,7 +6,7 @@ from typing import Any
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import pair, require_images, size
+from tilegrad.nn.functional.arguments import pair, require_images, size
 from tilegrad.tensor import Tensor, wrap
 
 
