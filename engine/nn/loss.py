@@ -9,7 +9,7 @@ from tilegrad.tensor import Tensor
 
 
 class _Loss(Module):
-    """reduction is "mean", "sum" or "none"; everything is named, PyTorch's deprecated arguments are not there."""
+    """reduction is "mean", "sum" or "none"; all arguments are keywords, without PyTorch's deprecated ones."""
 
     reductions: tuple[str, ...] = ("mean", "sum", "none")
 

@@ -14,7 +14,7 @@ from tilegrad.tensor import Tensor, wrap
 
 
 class IncompatibleKeys(NamedTuple):
-    """What load_state_dict returns: keys the module has and the dict has not, and the reverse."""
+    """What load_state_dict returns: keys that only the module has, and keys that only the dict has."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -55,7 +55,7 @@ def load(of: str, own: Mapping[str, Tensor], values: Mapping[str, Any], strict: 
 
 
 def _array(value: Any) -> Any:
-    """The array of a tensor or of what NumPy takes for one (a tensor of another library); None if it is no numbers."""
+    """The array of a tensor, or of what NumPy takes for one, such as another library's; None if it has no numbers."""
     if isinstance(value, Tensor):
         return value.data
     if is_array(value):

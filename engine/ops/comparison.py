@@ -66,7 +66,7 @@ def logical_xor(input: Any, other: Any) -> Tensor:
 
 
 def _compared(op: str, input: Any, other: Any) -> tuple[Any, Any, Any]:
-    """NumPy or the GPU's module, and the arrays of both operands, of one dtype that orders."""
+    """NumPy or the GPU's module, and both operands' arrays, in one dtype that compares right."""
     a, b = binary(op, input, other)
     return array_module(a.data), ordered(a.data), ordered(b.data)
 

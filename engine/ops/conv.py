@@ -1,4 +1,4 @@
-"""2-D convolution: the primitive and its gradients, each of which is differentiated through the other two."""
+"""2-D convolution: the primitive and its gradients. Each of the three is differentiated through the other two."""
 
 from __future__ import annotations
 

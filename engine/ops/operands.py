@@ -15,7 +15,7 @@ from tilegrad.captured import account as recording
 from tilegrad.device import array_module, device_of, is_array
 from tilegrad.tensor import Tensor, adopted, wrap
 
-# Division by zero, overflow and invalid values give inf and nan without a word, as in PyTorch.
+# Division by zero, overflow and invalid values give inf and nan without a warning, as in PyTorch.
 quiet = np.errstate
 
 Op = TypeVar("Op", bound=Callable[..., Tensor])
@@ -50,7 +50,7 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
 def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
     """A number as an array of this dtype, as `number` has it."""
     try:
-        if abs(x) <= 65504:  # the largest float16: no dtype overflows, and there is nothing to be quiet about
+        if abs(x) <= 65504:  # the largest float16: no dtype overflows, so there is no warning to silence
             value = np.asarray(x, dtype)
         else:
             with quiet(all="ignore"):
@@ -127,7 +127,7 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
 
 
 def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # what follows, without the detours
+    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # a short way for what is asked for most
         return a, number(op, b, a._data.dtype, array_module(a._data))
     a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):  # one was an array
@@ -141,9 +141,9 @@ def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
 
 
 def integer(op: str, name: str, x: Any) -> int:
-    """x as an int: an int, or what stands for one, such as a tensor of one without dimensions.
+    """x as an int: an int itself, or what holds one, such as an integer tensor without dimensions.
 
-    Raises TypeError for a bool, and for all else.
+    Raises TypeError for bools and for anything else.
     """
     if type(x) is int:
         return x
@@ -156,7 +156,7 @@ def integer(op: str, name: str, x: Any) -> int:
 
 
 def scalar(op: str, name: str, x: Any) -> Any:
-    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for all else."""
+    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for anything else."""
     if (isinstance(x, Tensor) or is_array(x)) and not x.ndim:
         x = x.item()
     if not isinstance(x, (bool, int, float, np.generic)):
@@ -228,7 +228,7 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
 
 def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Dimensions counted from the left; None (and, as in PyTorch, an empty list) means all. Duplicates raise."""
-    if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most; all else takes the way below
+    if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most
         return (axes % ndim,)
     given = tuple(axes) if isinstance(axes, (tuple, list)) else () if axes is None else (axes,)
     if len(given) == 0:

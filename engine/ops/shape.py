@@ -38,7 +38,7 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """reshape that is sure to share memory. Raises RuntimeError where the strides do not allow it."""
+    """reshape that always shares memory. Raises RuntimeError where the strides do not allow it."""
     if len(shape) == 1 and isinstance(shape[0], (np.dtype, type)):
         raise TypeError("view: reinterpreting as another dtype is not supported; expected a shape")
     wanted = _inferred("view", input.data.shape, shape_argument("view", shape))
@@ -181,7 +181,7 @@ def clone(input: Tensor) -> Tensor:
 
 
 def contiguous(input: Tensor) -> Tensor:
-    """The tensor in row-major memory: itself if it is."""
+    """The tensor in row-major memory: itself if its memory is so already."""
     if input.data.flags.c_contiguous:
         return input
     return record("contiguous", input.data.copy(), (input,), lambda dy: (dy,))
@@ -240,7 +240,7 @@ def repeat_interleave(
 ) -> Tensor:
     """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row.
 
-    repeats      an int >= 0, or a tensor of integers, one an element along `dim`, or one for all
+    repeats      an int >= 0, or a tensor of integers, one for each element along `dim` or one for all
     output_size  the size of `dim` in the result, where it is known; it must be right
     """
     op = "repeat_interleave"
@@ -386,7 +386,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2 or len(pairs) > input.ndim:
         raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
-    # Replicate and reflect see also what is cut: see _pad_by_index.
+    # Replicate and reflect also see what is cut: see _pad_by_index.
     kept = [
         s + a + b if mode in ("replicate", "reflect") else s + min(a, 0) + min(b, 0)
         for s, (a, b) in zip(input.shape, widths)
@@ -414,7 +414,7 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
     for d, (before, after) in enumerate(widths):
         if (before, after) == (0, 0):
             continue
-        # As in PyTorch, a circle is closed after the cut; replicate and reflect see also what is cut.
+        # As in PyTorch, a circle is closed after the cut; replicate and reflect also see what is cut.
         cut, n = 0, x.shape[d]
         if mode == "circular":
             cut = max(-before, 0)

@@ -28,7 +28,7 @@ def tracked_write(
 ) -> Tensor:
     """Write value, an array, to x at the index, and record `rule` behind x if a gradient passes through.
 
-    part   the array that the index is of, a view of x's; without one x's own
+    part   the view of x's array that the index belongs to; by default x's whole array
 
     rule(dy) -> the gradients of (x before the write, *others).
     Raises RuntimeError for a leaf that requires grad, and where views of x would miss the change in the graph.
@@ -82,7 +82,7 @@ def _is_writable(array: Any) -> bool:
 
 
 def written(x: Tensor, node: Node | None) -> None:
-    """Count the write; where it was recorded, x now stands behind that node."""
+    """Count the write. If it was recorded (node), x now stands behind that node."""
     x._storage.version += 1
     if node is None:
         return

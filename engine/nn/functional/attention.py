@@ -68,8 +68,8 @@ def _attention(
 
 
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """softmax over the last dimension of what the mask leaves; 0 where it leaves nothing."""
+    """softmax over the keys that the mask admits, along the last dimension; 0 where it admits none."""
     scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
     nothing = wrap((scores.data == -math.inf).all(axis=-1, keepdims=True))
-    # Twice: no softmax of nothing, which would be nan, forward or backward.
+    # Masked before and after: the softmax of nothing would be nan, forward and backward.
     return ops.where(nothing, 0.0, ops.softmax(ops.where(nothing, 0.0, scores), -1))

@@ -20,10 +20,10 @@ one_hot = ops.one_hot
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[input]: input (...) integers, weight (V, D) -> (..., D);  dweight[v] = sum of dy where input = v.
 
-    padding_idx  a row that gets no gradient; negative ones count from the end
+    padding_idx  a row that gets no gradient; a negative one counts from the end
 
-    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index that is not a row (on a
-    GPU when the program next waits for it).
+    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index out of range (on a
+    GPU it comes when the program next waits for the GPU).
     """
     require_tensor("embedding", input=input)
     require_float("embedding", weight)

@@ -26,21 +26,21 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias, a channel (dim 1) at a time (Ioffe & Szegedy 2015).
+    """(x - mean) / sqrt(var + eps) * weight + bias, for each channel (dim 1) (Ioffe & Szegedy 2015).
 
     input    (N, C) or (N, C, ...); the other tensors (C,), of input's dtype
     training takes mean and (biased) variance from the batch and moves the running ones, in place, towards them:
              running = (1 - momentum) running + momentum batch, with the unbiased variance. Otherwise the running ones
              are used; they may be None in training only
 
-    An empty batch has no mean: it is returned, and the running ones stay.
-    Raises ValueError for shapes, and for a single value a channel in training; TypeError for dtypes.
+    An empty batch is returned as it is, and the running statistics stay.
+    Raises ValueError for shapes, and for one value per channel in training; TypeError for dtypes.
     """
     op = "batch_norm"
     require_tensor(op, input=input)
     if input.ndim < 2 and input.shape != (0,):
         raise ValueError(f"{op}: input is {input.shape}; expected (N, C) or (N, C, ...)")
-    channel_dim = min(input.ndim - 1, 1)  # the (0,) that PyTorch takes has no other
+    channel_dim = min(input.ndim - 1, 1)  # of an input (0,), which PyTorch takes, it is the only one
     channels = input.shape[channel_dim]
     _require_affine(op, input, (channels,), weight, bias)
     _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
@@ -134,7 +134,7 @@ class _Moments(NamedTuple):
 
 
 def _mean(x: Tensor, axes: Axes) -> Tensor:
-    """The mean over the axes, which are kept as 1: over one after the other, for short sums lose less to rounding."""
+    """The mean over the axes, which are kept as 1. One axis after the other, as short sums lose less to rounding."""
     for axis in axes:
         x = ops.mean(x, axis, keepdim=True)
     return x
@@ -164,10 +164,10 @@ def _normalize(
 
         dx = rstd (g - mean(g) - xhat mean(g xhat)),   g = dy weight
 
-    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient: the one
-    array of x's size that is kept is x.
+    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient, so that
+    x is the only array of its size that is kept.
     """
-    if x.dtype in dtypes.HALVES:  # whose sums are kept in float32
+    if x.dtype in dtypes.HALVES:  # their sums are kept in float32
         weight, bias = (None if t is None else cast(t, dtypes.float32) for t in (weight, bias))
         y, mean, variance = _normalize(op, cast(x, dtypes.float32), axes, eps, weight, bias)
         return cast(y, x.dtype), mean, variance

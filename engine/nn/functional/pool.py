@@ -22,7 +22,7 @@ def max_pool2d(
 ) -> Tensor | Any:  # with return_indices a pair
     """The maximum over each window of input (N, C, H, W) or (C, H, W); stride defaults to kernel_size.
 
-    ceil_mode also takes windows that start inside the image and reach beyond it. return_indices gives also the place
+    ceil_mode also takes windows that start inside the image and reach beyond it. return_indices also gives the place
     h * W + w of each maximum, int64. The gradient goes to the first maximum. activation as in tilegrad.ops.max_pool2d.
     Raises ValueError for shapes, geometry and activation, TypeError for dtypes.
     """
