@@ -50,7 +50,7 @@ class Settings:
 
 
 def parse(given: list[str]) -> Settings:
-    """The settings. Exits with status 2 and a text that lists what there is, where something is not."""
+    """The settings. For an unknown name it exits with status 2 and a text that lists the known ones."""
     parser = _parser()
     flags = parser.parse_args(given)
     if flags.list or flags.readme:

@@ -14,7 +14,7 @@ class Move(NamedTuple):
     name: str
     before: float  # milliseconds
     after: float
-    spread: float  # the larger of both runs'
+    spread: float  # the larger of the two runs'
 
     @property
     def percent(self) -> float:
@@ -36,7 +36,7 @@ class Report(NamedTuple):
     differences: list[str]  # between the machines
 
     def slower_than(self, percent: float) -> list[Move]:
-        """What became slower by more, and beyond the spread."""
+        """The moves to a time that is longer by more than this, and by more than the spread."""
         return [move for move in self.moved if move.percent > percent]
 
     def text(self) -> str:

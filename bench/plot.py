@@ -1,7 +1,7 @@
 """A picture of one run: how far from the ceilings every row is, and how it compares with the best rival.
 
 Left, the roofline (Williams, Waterman & Patterson 2009): GFLOP/s over FLOP per byte, under the measured copy and
-product. Right, a bar a row: how many times as fast as the best rival; beyond the line at 1 is faster.
+product. Right, a bar per row: how many times as fast as the best rival; beyond the line at 1 it is faster.
 matplotlib is imported here and nowhere else.
 """
 
@@ -18,7 +18,7 @@ COLOURS = {
     "triton": "#1b6ca8", "numba": "#2a9d8f", "cpu": "#1b6ca8", "reference": "#8ab6d6", "torch": "#e07b39",
     "torch-compile": "#f2b705", "cupy": "#7b5ea7", "torch channels_last": "#f2b705", "engine": "#1b6ca8",
 }  # fmt: skip
-OTHER = "#c2255c"  # a user's own
+OTHER = "#c2255c"  # a user's own provider
 MARKERS = {
     "matmul": "s",
     "activations": "o",
@@ -28,12 +28,12 @@ MARKERS = {
     "conv": "P",
     "pool": "X",
 }
-BARS = 40  # in a panel; where there are more, each function has those of its first shape
+BARS = 40  # in a panel; if there are more, only those of each function's first shape are shown
 PROGRAMS = ("train", "overhead")
 
 
 def draw(results: Results, path: Path) -> bool:
-    """Write the picture; False where nothing was measured that it could show."""
+    """Write the picture; False if there is nothing to show."""
     points = [row for row in results.rows if row.ms and row.bytes and row.flops and "copy" in results.ceilings]
     ours = [row for row in results.rows if row.ms and row.times_rival and not row.rival]
     bars = [_groups([row for row in ours if (row.op in PROGRAMS) == programs]) for programs in (False, True)]

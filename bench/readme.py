@@ -1,6 +1,6 @@
 """README's performance section, from the results in bench/results: python -m tilegrad.bench --readme
 
-What stands between the two markers is made of the JSON files alone, so that a test can tell when it is stale.
+The text between the two markers is made from the JSON files alone, so that a test can tell when it is stale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END = "<!-- bench:end -->"
 
 
 def main(root: Path = ROOT) -> int:
-    """Rewrite the section; 0 whether it changed or not."""
+    """Rewrite the section; the exit status, 0."""
     path = root / "README.md"
     before = path.read_text()
     after = rewritten(before, section(root / "bench" / "results"))
@@ -30,7 +30,7 @@ def main(root: Path = ROOT) -> int:
 
 
 def rewritten(readme: str, text: str) -> str:
-    """The README with the text between its markers. Raises ValueError where it has not both, once each."""
+    """The README with the text between its markers. Raises ValueError unless it has both markers once."""
     for marker in (BEGIN, END):
         if readme.count(marker) != 1:
             raise ValueError(f"README.md: {marker!r} stands there {readme.count(marker)} times; expected once")
@@ -50,7 +50,7 @@ def section(folder: Path) -> str:
 
 
 def kept(folder: Path) -> list[Path]:
-    """The files in the folder that `python -m tilegrad.bench --json` wrote; what else lies there has no schema."""
+    """The files in the folder that `python -m tilegrad.bench --json` wrote. Other files there have no schema."""
     return [path for path in sorted(folder.glob("*.json")) if "schema" in json.loads(path.read_text())]
 
 
@@ -78,7 +78,7 @@ def _is_quick(row: Row, device: str) -> bool:
 
 
 def _steps(rows: list[Row]) -> Iterator[str]:
-    """A row a net and batch; the captured step has a column where there is one."""
+    """A row for each net and batch size; the captured step has a column if there are any."""
     if not any(row.ms for row in rows):
         return
     captured = any(row.provider.endswith(" captured") for row in rows)
@@ -106,7 +106,7 @@ def _layers(rows: list[Row]) -> Iterator[str]:
 
 
 def _kernels(rows: list[Row]) -> Iterator[str]:
-    """A row a case: the fastest of ours, its rate, and the fastest rival."""
+    """A row for each case: the fastest of ours, its rate, and the fastest rival."""
     if not any(row.ms for row in rows):
         return
     yield from _head("kernel", "shape", "dtype", "by", "time", "rate", "of ceiling", "best rival", "times its speed")
@@ -134,7 +134,7 @@ def _overhead(rows: list[Row]) -> Iterator[str]:
 
 
 def _by_case(rows: list[Row]) -> list[list[Row]]:
-    """The measured rows of each case, in the order in which they were."""
+    """The measured rows of each case, in their order."""
     cases: dict[tuple, list[Row]] = {}
     for row in rows:
         if row.ms:

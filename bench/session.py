@@ -23,7 +23,7 @@ class Session:
 
     device     "cpu" or "cuda"; simulated: everything runs once and is checked, nothing is timed
     providers  those that are measured, by name
-    ceilings   as bench/ceilings.py gives them
+    ceilings   from bench/ceilings.py
     events     the clocks of the GPU; None without one
     """
 
@@ -36,7 +36,7 @@ class Session:
 
     @property
     def cold_bytes(self) -> int:
-        """What a provider's copies of the inputs add up to at least, if there are not too many."""
+        """Bytes of all of a provider's copies of the inputs, at least, if that takes not too many copies."""
         if self.simulated:
             return 1
         return COLD_CPU if self.events is None else self.events.memory.nbytes // 2  # twice its L2
@@ -72,14 +72,14 @@ class Session:
 
 
 class Deadline:
-    """An even share of the minutes that are left, for each op that is left."""
+    """The time until which an op may run: each op left gets an even share of the minutes left."""
 
     def __init__(self, minutes: float | None) -> None:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
         self.of_op = self.end
 
     def start(self, ops_left: int) -> None:
-        """An op begins; it and those behind it are ops_left."""
+        """An op begins; ops_left counts it and those after it."""
         if self.end is not None:
             now = time.monotonic()
             self.of_op = now + (self.end - now) / ops_left

@@ -1,4 +1,4 @@
-"""The table as text: a line that names the case, then a line a provider."""
+"""The table as text: a line that names the case, then a line for each provider."""
 
 from __future__ import annotations
 

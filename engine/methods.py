@@ -68,7 +68,7 @@ def _reflected(name: str, op: Callable[..., Any]) -> Callable[[Tensor, Any], Ten
 
 
 def _named(method: Any, name: str, op: Any) -> Any:
-    """The method under its name; in a traceback, from which errors of captured steps are told, under the op's."""
+    """The method under its name. In a traceback it has the op's, which errors of captured steps then say."""
     method.__name__ = method.__qualname__ = name
     method.__code__ = method.__code__.replace(co_name=op.__name__)
     return method
@@ -93,7 +93,7 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
         return UFUNCS[ufunc](*inputs)
     written = inputs[:1] if method == "at" else out or ()
     if not all(type(x) is np.ndarray for x in written):
-        return NotImplemented  # a write to a tensor would go unnoticed
+        return NotImplemented  # autograd would not notice the write to a tensor
     if out is not None:
         options["out"] = out
     return getattr(ufunc, method)(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
@@ -275,7 +275,7 @@ class Methods:
     __and__ = _operator("__and__", ops.bitwise_and)
     __or__ = _operator("__or__", ops.bitwise_or)
     __xor__ = _operator("__xor__", ops.bitwise_xor)
-    if TYPE_CHECKING:  # `object` promises a bool, which no tensor can keep
+    if TYPE_CHECKING:  # `object` declares a bool, these give tensors
 
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
 
@@ -320,7 +320,7 @@ class Methods:
 
 
 class _Bare:
-    """What Python itself puts into a class that defines `__eq__`, `__hash__` for one."""
+    """What Python itself puts into a class that defines `__eq__`, such as `__hash__`."""
 
     __eq__ = object.__eq__
 

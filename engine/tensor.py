@@ -40,36 +40,36 @@ class Storage:
     _sharers: dict[int, weakref.ref] | None = None
 
     def share(self, *tensors: Tensor) -> None:
-        """Know these as one another's views for as long as they live."""
+        """Remember that these tensors share memory, as long as they live."""
         if self._sharers is None:
             self._sharers = {}
         sharers = self._sharers
         for x in tensors:
             key = id(x)
             if key not in sharers:
-                sharers[key] = weakref.ref(x, partial(sharers.pop, key))  # in C, where no Ctrl-C is lost
+                sharers[key] = weakref.ref(x, partial(sharers.pop, key))  # in C: a Ctrl-C cannot end it halfway
 
     def leave(self, x: Tensor) -> None:
-        """x lies elsewhere from now on. What saved it here finds out, as of a write."""
+        """x has other memory from now on. A rule that saved x finds out, as after a write."""
         self.version += 1
         (self._sharers or {}).pop(id(x), None)
 
     def viewed_beside(self, x: Tensor) -> bool:
-        """Whether x shares this memory with a view, or with what it is a view of, that still lives."""
+        """Whether x shares this memory with another tensor that still lives: a view of x, or what x is a view of."""
         return any(key != id(x) for key in self._sharers or ())
 
 
 class Tensor(Methods):
     """An n-dimensional array with a gradient.
 
-    data           the NumPy (on a GPU: CuPy) array itself; writing to it goes unnoticed by autograd. A tensor or an
-                   array may be assigned, of any shape, dtype and device: its memory is shared from then on
+    data           the NumPy (on a GPU: CuPy) array itself. Autograd does not notice writes to it. A tensor or an array
+                   of any shape, dtype and device may be assigned; its memory is shared from then on
     requires_grad  whether gradients with respect to this tensor are wanted
     grad           for leaves, the gradient that `backward` accumulated; a Tensor of this one's shape, dtype and device,
                    or None
 
     The engine itself reads and writes `_data` and `_grad`, which check nothing, where time counts.
-    Methods have PyTorch's names and defaults; `tilegrad.methods` binds them, and each is a function of `engine` too.
+    Methods have PyTorch's names and defaults; `tilegrad.methods` binds them, and each is a function of `tilegrad` too.
     """
 
     __slots__ = ("_data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
@@ -101,7 +101,7 @@ class Tensor(Methods):
         array = adopted("data", array)
         if self._requires_grad and array.dtype not in FLOATS:
             raise RuntimeError(f"data: got {array.dtype} for a tensor that requires grad; expected floating-point")
-        if array is self._data:  # the end of `x.data += ...`, whose write is counted here
+        if array is self._data:  # `x.data += ...` ends with this assignment, and its write is counted here
             self._storage.version += 1
             return
         recording.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
@@ -362,7 +362,7 @@ class Tensor(Methods):
     def __reduce__(self) -> Any:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
-        if self.is_cuda:  # as bytes that any machine can read; whoever has no GPU is told so
+        if self.is_cuda:  # as bytes of the host: a machine without a GPU can read them and say what is missing
             parts = type(self), on_host(self._data), self.device, self._requires_grad
             return _from_host, parts, getattr(self, "__dict__", None)
         return type(self), (self._data, self._requires_grad), getattr(self, "__dict__", None)
@@ -388,7 +388,7 @@ def require_gradient(x: Tensor, grad: Any) -> None:
 
 
 def adopted(op: str, array: Any) -> Any:
-    """The array as tensors hold it: no subclass, in native byte order; itself where it is so already.
+    """The array as tensors hold it: no subclass, in native byte order; itself if it is like that already.
 
     Raises TypeError for a dtype that tensors cannot have.
     """
@@ -400,7 +400,7 @@ def adopted(op: str, array: Any) -> Any:
 
 
 def wrap(data: Any) -> Tensor:
-    """A tensor around an array or a NumPy scalar, unchecked: what ops make their results with."""
+    """A tensor around an array or a NumPy scalar, unchecked. Ops make their results with it."""
     tensor = Tensor.__new__(Tensor)
     tensor._data = data if not isinstance(data, np.generic) else np.asarray(data)
     tensor._grad = None

@@ -67,7 +67,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _from_cache(split: str) -> tuple[np.ndarray, np.ndarray]:
-    from tilegrad.data import mnist_sources  # here: `import tilegrad` need not wait for what downloads need
+    from tilegrad.data import mnist_sources  # here: only a download needs it
 
     files = mnist_sources.cached(FILES[split])
     images, labels = (read_idx(files[name], name=name) for name in FILES[split])

@@ -13,7 +13,7 @@ from tilegrad.data.unpickle import load_arrays
 
 
 def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
-    """Those of MNIST's files, from the user's cache or else from the first source that has them, verified.
+    """The wanted ones of MNIST's files, verified, from the user's cache or the first source that has them.
 
     Raises RuntimeError, which says what was tried, why it failed and what to do.
     """
@@ -23,7 +23,7 @@ def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
         raise RuntimeError(
             f"mnist: {error}\nPut the four files {', '.join(SHA256)}, gzipped or not, in one folder, and "
             "give it as root or set TILEGRAD_DATA to it."
-        ) from None  # which would say the same once more
+        ) from None  # its text is in this one
 
 
 def _read_wheel(wanted: Sequence[str]) -> Iterable[tuple[str, bytes]]:

@@ -115,7 +115,7 @@ class Module:
         self._forget(name)
 
     def __copy__(self: T) -> T:
-        """A module with the very same members and attributes. A member or hook added to one is not added to the other."""
+        """A module with the same members and attributes. A member or hook added to one is not added to the other."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         for name in _BOOKS & self.__dict__.keys():
