@@ -64,16 +64,17 @@ def test_pyright_basic(packages):
 
 
 @pytest.mark.parametrize(
-    "checker", [("mypy", "--cache-dir=/dev/null"), ("basedpyright", "--pythonpath", sys.executable)]
-)
-def test_in_a_checkout_the_sources_are_found(checker):
+    "command", ["mypy --cache-dir=/dev/null --config-file pyproject.toml examples/bench_my_kernel.py",
+                f"basedpyright --project pyproject.toml --pythonpath {sys.executable}"],
+)  # fmt: skip
+def test_in_a_checkout_the_sources_are_found(command):
     """By the settings in pyproject.toml, which an editor reads too, whatever is installed."""
     if not (ROOT / ".links" / "tilegrad").is_dir():
         pytest.skip("`make links` has not been run")
-    pytest.importorskip(checker[0])
+    checker, *arguments = command.split()
+    pytest.importorskip(checker)
     without = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-m", *checker, "bench_my_kernel.py"],
-        cwd=ROOT / "examples", env=without, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-m", checker, *arguments], cwd=ROOT, env=without, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
