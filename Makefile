@@ -1,6 +1,7 @@
 # make train   a virtual environment, MNIST, and a CNN that learns it
 # make test    the whole suite, in the same kind of environment
 # make lint    formatting and rules
+# make links   the package as a folder of links, .links, for editors and PYTHON=...; the targets above make it too
 # make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
 # make gpu     on a machine with an NVIDIA GPU: tests and benchmarks in order of worth, in ten minutes (ARGS=--more: the rest)
 # make gpu-cache   before that, elsewhere: the compiled kernels to carry along (TRITON=3.6.0 ARCH=90, and the GPU machine's
@@ -72,15 +73,16 @@ $(VENV)/python-ready:
 	$(BASE) -m venv $(VENV)
 	touch $@
 
-$(VENV)/train-ready: pyproject.toml $(VENV)/python-ready
+$(VENV)/train-ready: pyproject.toml $(VENV)/python-ready | links
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cpu$(WITH_CUDA)]"
 	touch $@
 
-$(VENV)/test-ready: pyproject.toml $(VENV)/python-ready
+$(VENV)/test-ready: pyproject.toml $(VENV)/python-ready | links
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test$(WITH_CUDA)]"
 	touch $@ $(VENV)/train-ready
 
-# The package `tilegrad` as a folder of links: what an installation makes of engine/, kernels/ and bench/.
+# The package `tilegrad` as a folder of links: what an installation makes of engine/, kernels/ and bench/. Editors look
+# here too (pyproject.toml).
 links:
 	@mkdir -p .links/tilegrad
 	@ln -sfn $(CURDIR)/engine/* $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/

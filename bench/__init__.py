@@ -1,9 +1,10 @@
-"""Benchmarks: python -m tilegrad.bench --help. Every figure stands beside a ceiling and its rivals, all measured in one
-process.
+"""Benchmarks: python -m tilegrad.bench --help
+
+Every figure stands beside a ceiling and its rivals, all measured in one process.
 
 arguments   what the command line asks for, checked before anything is measured
-ops/        what is measured, one file an op: inputs, bytes and FLOP, and how each provider is called
-train, overhead   the two that measure programs: training steps, and what one eager op costs
+ops/        what is measured, one file per op: inputs, bytes and FLOP, and how each provider is called
+train, overhead   benchmarks of programs: training steps, and what one eager op costs
 providers   who is measured, and why one is not; `provider` adds your own (examples/bench_my_kernel.py)
 check       a provider's output against the float64 reference, before it is timed
 ceilings    what this machine can do at most: a copy, a matrix product

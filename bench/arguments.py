@@ -50,7 +50,7 @@ class Settings:
 
 
 def parse(given: list[str]) -> Settings:
-    """The settings. Exits with status 2 and a text that lists what there is, where something is not."""
+    """The settings. For an unknown name it exits with status 2 and a text that lists the known ones."""
     parser = _parser()
     flags = parser.parse_args(given)
     if flags.list or flags.readme:
@@ -154,9 +154,10 @@ def _shapes(parser: argparse.ArgumentParser, given: str, ops: list[str]) -> list
         if len(shape) != len(op.axes) or any(n < low for n, low in zip(shape, least, strict=True)):
             known = "; ".join(",".join(map(str, sizes.shape)) for sizes in op.cpu)
             parser.error(f"--shapes: got {text!r}; expected {','.join(op.axes)} of {ops[0]}, such as {known}")
-        if ops[0] in OPS and OPS[ops[0]].check:
+        check = OPS[ops[0]].check if ops[0] in OPS else None
+        if check is not None:
             try:
-                OPS[ops[0]].check(shape)
+                check(shape)
             except ValueError as e:
                 parser.error(f"--shapes: got {text!r}; {e}")
         shapes.append(shape)
@@ -173,9 +174,10 @@ def _old(parser: argparse.ArgumentParser, path: Path | None) -> Results | None:
 
 
 def _require_dtypes(parser: argparse.ArgumentParser, settings: Settings) -> None:
-    for name in settings.ops if len(settings.ops) == 1 and settings.dtypes else ():
+    wanted = settings.dtypes or ()
+    for name in settings.ops if len(settings.ops) == 1 else ():
         known = OPS[name].dtypes if name in OPS else ("float32",)
-        unknown = [dtype for dtype in settings.dtypes if dtype not in known]
+        unknown = [dtype for dtype in wanted if dtype not in known]
         if unknown:
             parser.error(f"--dtype: {name} got {', '.join(unknown)}; expected some of {', '.join(known)}")
 

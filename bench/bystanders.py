@@ -1,4 +1,4 @@
-"""What else the machine did during a run: libraries whose threads wait by spinning are slowed several times by it."""
+"""What else the machine did during a run. It slows libraries whose threads wait by spinning several times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STAT = Path("/proc/stat")
 
 
 class Bystanders:
-    """The share of the cores' time that other processes took since this was made; None where Linux does not tell."""
+    """The share of the cores' time that other processes took since this was made; None if the system does not say."""
 
     def __init__(self) -> None:
         self._before = _seconds()
@@ -23,7 +23,7 @@ class Bystanders:
 
 
 def _seconds() -> tuple[float, float, float] | None:
-    """(of all cores, of which somebody used, of which this process and its children did) so far."""
+    """Seconds so far: of all cores, of these the used ones, of those the ones of this process and its children."""
     try:
         fields = [int(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):

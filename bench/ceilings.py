@@ -1,11 +1,11 @@
 """What this machine can do at most, measured in the process that measures the rest, and before it.
 
     copy     GB/s read + written: on the CPU the fastest of 1 to all threads, on a GPU CuPy's copy of 1 GiB
-    float32  GFLOP/s of the largest product that a BLAS is given: NumPy's, and torch's where it is installed; so for
-             every dtype of the rows. On a GPU cuBLAS, by torch where it can use the GPU, otherwise by CuPy
+    float32  GFLOP/s of a large matrix product, by the fastest BLAS: NumPy's, and torch's where it is installed. There
+             is one such ceiling for every dtype of the rows. On a GPU it is cuBLAS, by torch or otherwise by CuPy
 
-"float32 tf32" is its own ceiling; tf32x3, three products for one, is held against it too. A ceiling is no limit of
-nature: a row whose inputs lie in a cache that the copy's did not can pass it.
+"float32 tf32" is its own ceiling; tf32x3, three products for one, is compared with it too. A row can pass its
+ceiling: its inputs may lie in a cache that the copy's inputs did not fit.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def of_gpu(events: Events, pairs: Iterable[tuple[str, str]]) -> dict[str, Ceilin
 
 
 def product_name(dtype: str, precision: str) -> str:
-    """The ceiling that a row's arithmetic is held against."""
+    """The name of the ceiling for a row's arithmetic."""
     return f"{dtype} tf32" if precision in ("tf32", "tf32x3") else dtype
 
 
@@ -85,7 +85,7 @@ def _median(clock: Callable[[Callable], float], call: Callable) -> float:
 
 
 def _least(call: Callable) -> float:
-    """The fastest of some calls: what else the machine does is no part of a ceiling."""
+    """The fastest of some calls, so that what else the machine does is no part of a ceiling."""
     stop = time.perf_counter() + LEAST_SECONDS
     times = [wall(call) for _ in range(3)]
     while time.perf_counter() < stop:
@@ -125,6 +125,6 @@ def _torch_product(dtype: str, n: int, device: str) -> Callable[[], Any]:
 
 def _best_product(calls: dict[str, Callable], n: int, best_ms: Callable[[Callable], float], by: str = "") -> Ceiling:
     times = {name: best_ms(call) for name, call in calls.items()}
-    name = min(times, key=times.get)
+    name = min(times, key=lambda by: times[by])
     value = 2 * n**3 / times[name] / 1e6
     return {"value": value, "unit": "GFLOP/s", "how": f"{by}{name}, {n} x {n} x {n}"}

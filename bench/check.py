@@ -1,4 +1,4 @@
-"""Is a provider's output right? It is asked before anything is timed.
+"""Whether a provider's output is right, asked before anything is timed.
 
     || got - want ||  <=  2 || baseline - want ||  +  (ULPS eps + sqrt(K) eps32 / 2) || want ||
 
@@ -7,8 +7,8 @@ in the 2-norm and in the max-norm, with
 
     want      the reference in float64, from the same (rounded) inputs
     baseline  the reference in the row's dtype, for tf32 from inputs rounded to it, as the provider's dtype holds it
-    K         terms of the longest sum, where there is one: added one by one in float32, K numbers of random sign lose
-              sqrt(K / 6) eps32 / 2 of their sum on average, and the reference, which adds in another order, need not
+    K         terms of the longest sum, if any: added one by one in float32, K numbers of random sign lose on average
+              sqrt(K / 6) eps32 / 2 of their sum; the reference adds in another order and may lose less
 
 A large result is checked on evenly spaced rows, its first and last among them.
 """
@@ -27,14 +27,14 @@ from tilegrad.bench.ops.op import Case
 from tilegrad.bench.providers import as_tuple, in_mode
 
 ULPS = 4
-ULPS_BFLOAT16 = 0.1  # of its 8 bits none is to spare
-ULPS_FLOAT64 = 32  # want rounds as much as what it judges
-MOST = 0.009  # of the 2-norm: whatever the dtype, what is 1 % off everywhere is wrong
-PART = 1 << 22  # elements of the largest input, beyond which rows are picked
+ULPS_BFLOAT16 = 0.1  # it has only 8 bits
+ULPS_FLOAT64 = 32  # want is rounded as much as the output
+MOST = 0.009  # of the 2-norm: for any dtype, an output that is 1 % off everywhere is wrong
+PART = 1 << 22  # elements; of larger inputs only some rows are checked
 
 
 class Expected(NamedTuple):
-    """What a case's outputs are judged by; of large ones some rows.
+    """What a case's outputs are compared with; of large outputs some rows.
 
     rows    which; all: slice(None)
     length  of the leading axis that they are rows of
@@ -59,10 +59,10 @@ def expected(case: Case, inputs: dict[str, np.ndarray]) -> Expected:
 
 
 def wrong(got: tuple[np.ndarray, ...], by: Expected) -> str | None:
-    """What is wrong with these outputs; None if nothing is. A provider may return fewer: torch keeps no (m, s)."""
+    """What is wrong with these outputs; None if nothing is. A provider may return fewer, as torch keeps no (m, s)."""
     for i, (output, want, baseline) in enumerate(zip(got, by.want, by.baseline, strict=False)):
         if want.dtype.kind != "f":
-            continue  # the taps of max_pool2d: bookkeeping, of each library's own kind
+            continue  # the taps of max_pool2d: each library has its own kind
         picked = not isinstance(by.rows, slice)
         shape = (by.length, *want.shape[1:]) if picked else want.shape
         if output.shape != shape:
@@ -74,7 +74,7 @@ def wrong(got: tuple[np.ndarray, ...], by: Expected) -> str | None:
 
 
 def _rows(x: np.ndarray) -> Any:
-    """Of an array too large to check as a whole evenly spaced rows, otherwise all."""
+    """All rows, or evenly spaced ones of an array that is too large to check as a whole."""
     if x.size <= PART:
         return slice(None)
     many = max(2, PART // (x.size // len(x)))
@@ -83,9 +83,9 @@ def _rows(x: np.ndarray) -> Any:
 
 def _reference(case: Case, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     k, v = kernels.load("reference"), case.variant
-    # copies: what an op writes in place must not be anybody else's
+    # copies, as an op may write in place
     inputs = SimpleNamespace(**{name: x.copy(order="K") for name, x in arrays.items()}, precision="ieee")
-    outputs = in_mode(case.mode, lambda: v.forward(k, inputs), lambda saved: v.backward(k, inputs, saved))()
+    outputs = in_mode(case.mode, lambda: v.forward(k, inputs), lambda saved: v.gradients(k, inputs, saved))()
     return tuple(map(np.asarray, as_tuple(outputs)))
 
 

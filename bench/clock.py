@@ -1,9 +1,9 @@
 """The time of one call, in milliseconds.
 
-On the CPU the wall clock. On a GPU three numbers that differ, and are three columns:
+On the CPU it is the wall clock. On a GPU there are three times, which differ, in three columns:
 
     kernel   CUDA events around one call, the L2 cache flushed by a write before it; the write keeps the GPU busy while
-             the host prepares the launch, so that host time is not in it
+             the host prepares the launch, so that the host's time is not part of it
     graph    a CUDA graph of many calls, each on its own copy of the inputs, replayed: the share of one call
     host     from the call to its return, on an idle stream: what eager code pays before the GPU begins
 
@@ -22,7 +22,7 @@ Call = Callable[[], Any]
 
 
 def wall(call: Call) -> float:
-    """Of one call on the CPU."""
+    """The time of one call on the CPU."""
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
@@ -32,7 +32,7 @@ class Events:
     """The clocks of a GPU, by CuPy.
 
     xp     CuPy, or what stands in for it
-    flush  bytes to be written so that nothing of the inputs is left in L2: 0 for four times its size
+    flush  bytes to write so that L2 holds nothing of the inputs; 0 for four times its size
     """
 
     def __init__(self, xp: Any, flush: int = 0) -> None:
@@ -63,7 +63,7 @@ class Events:
         return self.cuda.get_elapsed_time(start, stop) / calls
 
     def host(self, calls: Sequence[Call]) -> float:
-        """Host time of one of the calls, which the stream takes without waiting: keep them fewer than it queues."""
+        """Host time of one of the calls, which must be fewer than the stream queues without waiting."""
         self.cuda.runtime.deviceSynchronize()
         start = time.perf_counter()
         for call in calls:
@@ -74,10 +74,10 @@ class Events:
 
 
 def capture(xp: Any, calls: Sequence[Call]) -> tuple[Call, Any]:
-    """A CUDA graph of the calls by CuPy: what replays it, and what must live as long.
+    """A CUDA graph of the calls by CuPy: what replays it, and what must be kept alive with it.
 
-    Memory comes from a pool of the graph's own, warmed up first: nothing may be allocated while a stream is captured.
-    Whatever refuses to be captured (cuBLAS under CuPy does) raises here.
+    Memory comes from the graph's own pool, warmed up first: nothing may be allocated while a stream is captured.
+    What cannot be captured, such as cuBLAS under CuPy, raises here.
     """
     pool = xp.cuda.MemoryPool()
     stream = xp.cuda.Stream(non_blocking=True)

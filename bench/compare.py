@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tilegrad.bench import table
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 
 class Move(NamedTuple):
@@ -14,7 +14,7 @@ class Move(NamedTuple):
     name: str
     before: float  # milliseconds
     after: float
-    spread: float  # the larger of both runs'
+    spread: float  # the larger of the two runs'
 
     @property
     def percent(self) -> float:
@@ -36,7 +36,7 @@ class Report(NamedTuple):
     differences: list[str]  # between the machines
 
     def slower_than(self, percent: float) -> list[Move]:
-        """What became slower by more, and beyond the spread."""
+        """The moves to a time that is longer by more than this, and by more than the spread."""
         return [move for move in self.moved if move.percent > percent]
 
     def text(self) -> str:
@@ -75,8 +75,8 @@ def _told(results: Results, name: str) -> object:
 
 
 def _move(before: Row, after: Row) -> Move:
-    spread = max(before.p80 - before.p20, after.p80 - after.p20)
-    return Move(_name(after), before.ms, after.ms, spread)
+    spread = max(known(row.p80) - known(row.p20) for row in (before, after))
+    return Move(_name(after), known(before.ms), known(after.ms), spread)
 
 
 def _name(row: Row) -> str:

@@ -13,7 +13,7 @@ DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES}
 
 
 def drawn(variant: Variant, shape: Shape, dtype: str) -> dict[str, np.ndarray]:
-    """The inputs by name, in dtype; what the variant calls wide is float32 beside a 16-bit dtype."""
+    """The inputs by name, in dtype; beside a 16-bit dtype the variant's wide inputs are float32."""
     seed = zlib.crc32(f"{variant.name} {shape}".encode())  # other numbers for other rows, the same in every run
     arrays = variant.draw(np.random.default_rng(seed), shape)
     return {name: cast(x, dtype, name in variant.wide) for name, x in arrays.items()}
@@ -29,8 +29,8 @@ def cast(x: np.ndarray, dtype: str, wide: bool = False) -> np.ndarray:
 def to_tf32(x: np.ndarray) -> np.ndarray:
     """float32 cut to 10 bits of mantissa, as coarse as TF32 may be.
 
-    mma rounds its operands before it multiplies them; wgmma reads them as they lie in shared memory and leaves their
-    last 13 bits out of account (the PTX that Triton writes for it has no cvt.rna.tf32).
+    mma rounds its operands before it multiplies them; wgmma reads them from shared memory as they are and ignores
+    their last 13 bits (the PTX that Triton writes for it has no cvt.rna.tf32).
     """
     if x.dtype != np.float32:
         return x
@@ -38,5 +38,5 @@ def to_tf32(x: np.ndarray) -> np.ndarray:
 
 
 def copies(nbytes: int, cold_bytes: int, most: int = 64) -> int:
-    """How many copies of the inputs a provider rotates through, so that cold_bytes lie between two uses of one."""
+    """How many copies of the inputs a provider rotates through, so that cold_bytes lie between two uses of a copy."""
     return max(1, min(most, -(-cold_bytes // max(1, nbytes))))

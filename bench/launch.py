@@ -143,7 +143,7 @@ def _kernel() -> Any:
 
 @contextlib.contextmanager
 def _without_driver() -> Iterator[None]:
-    """Within the block loading and launching a kernel does nothing, as on a GPU of compute capability 9.0."""
+    """A block in which loading and launching a kernel do nothing, as if on a GPU of compute capability 9.0."""
     stream = SimpleNamespace(ptr=0)
     cuda = SimpleNamespace(
         function=SimpleNamespace(Module=lambda: SimpleNamespace(load=len), Function=lambda *_: SimpleNamespace(ptr=1)),

@@ -1,10 +1,10 @@
-"""Rounds of calls, in turns: whatever else the machine does hits every provider alike.
+"""Rounds of calls, in turns: whatever else the machine does affects every provider alike.
 
-A provider's turn is a run of calls. Before it there is a pause, in which the threads of the library before it stop
-waiting: OpenBLAS's spin on after their last product, and where there are as many threads as cores torch's then get
-every other time slice (measured on 2 cores: 8 ms for a product of 0.6 ms, in half of the turns without a pause or with
-20 ms, in one of eight with 50 ms, in none with 100 ms). The first calls of a turn are not counted: the caches hold the
-data of others. Each call takes the next copy of the inputs.
+A provider's turn is a run of calls. Before it there is a pause, in which the threads of the previous library go to
+sleep: OpenBLAS's threads spin for a while after their last product. Where there are as many threads as cores, torch's
+then get only every other time slice. Measured on 2 cores: 8 ms for a product of 0.6 ms, in half of the turns without a
+pause or with 20 ms, in one of eight with 50 ms, in none with 100 ms. The first calls of a turn are not counted, as the
+caches hold other data. Each call takes the next copy of the inputs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ HOST_CALLS = 50  # far fewer launches than a stream queues
 
 
 class Effort(NamedTuple):
-    """How long is measured."""
+    """How long to measure."""
 
     turns: int
     seconds: float  # of a turn
@@ -49,7 +49,7 @@ class Times(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The columns of a row. On the CPU there is the first; on the simulated device there is none."""
+    """The columns of a row. On the CPU only the first is filled; on the simulated device none."""
 
     ms: Times | None = None
     graph_ms: float | None = None
@@ -64,7 +64,7 @@ def summary(samples: Sequence[float]) -> Times:
 
 
 def interleaved(
-    rivals: dict[str, Sequence[Call]],
+    rivals: Mapping[str, Sequence[Call]],
     effort: Effort,
     clock: Callable[[Call], float] = wall,
     enter: dict[str, Call] | None = None,
@@ -92,7 +92,7 @@ def interleaved(
 
 
 def on_gpu(
-    rivals: dict[str, Sequence[Call]], effort: Effort, events: Events, capture: dict[str, Callable]
+    rivals: Mapping[str, Sequence[Call]], effort: Effort, events: Events, capture: dict[str, Callable]
 ) -> dict[str, Measured]:
     """The three columns of a GPU; `capture` makes of a rival's calls a replayable graph."""
     times = interleaved(rivals, effort, events.kernel)
@@ -105,7 +105,7 @@ def on_gpu(
             launch()
             graph_ms = statistics.median(events.replay(launch, len(some)) for _ in range(5))
             del keep
-        except Exception as e:  # what refuses capture does so by all kinds of errors; the row says which
+        except Exception as e:  # capture fails with all kinds of errors; the row says which
             reason = f"{type(e).__name__}: {e}".splitlines()[0]
         some = list(itertools.islice(itertools.cycle(calls), HOST_CALLS))
         host_ms = min(events.host(some) for _ in range(3))

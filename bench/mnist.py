@@ -4,10 +4,10 @@
     [--limit N]
         [--data DIR] [--json PATH]
 
-For each contestant: seconds of the training loop (median of the runs after the first, which compiles and is told
-apart), milliseconds a step, the host's microseconds a step (before anybody waits), and the accuracy on the test images.
-All have the same initial weights, orders of the images and learning rate (Adam, 1e-3), and the images as bytes on the
-device, gathered and normalised in the step. Contestants take turns, run by run.
+For each contestant: seconds of the training loop (median of the runs after the first, which compiles and is reported
+separately), milliseconds per step, the host's microseconds per step (before anything waits), and the accuracy on the
+test images. All have the same initial weights, orders of the images and learning rate (Adam, 1e-3). The images lie as
+bytes on the device, and are gathered and normalised in the step. Contestants take turns, run by run.
 
     plain               the engine, an op at a time
     captured            tilegrad.capture: a step is one CUDA graph, or a program of the CPU's kernels
@@ -61,7 +61,7 @@ class Task:
 
 @dataclass
 class Times:
-    """Of one contestant: seconds of each run's training loop, the host's share of it, and the accuracy at its end."""
+    """One contestant's runs: seconds of the training loop, the host's share of it, and the accuracy at the end."""
 
     seconds: list[float] = field(default_factory=list)
     host_seconds: list[float] = field(default_factory=list)
@@ -69,12 +69,12 @@ class Times:
     accuracy: float = 0.0
 
 
-Train = Callable[[], Iterator[Any]]  # from the first weights; yields once the last step is told, then its loss
+Train = Callable[[], Iterator[Any]]  # from the first weights; yields when the last step is launched, then its loss
 Made = tuple[Train, Callable[[], float]]  # ..., the accuracy
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.mnist", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.mnist", description=str(__doc__).splitlines()[0])
     parser.add_argument("--net", choices=[name.lower() for name in NETS], default="cnn")
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
     parser.add_argument("--epochs", type=int, default=5)
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(e))
 
     found: dict[str, Times] = {}
-    made: dict[str, Made] = {}  # once, so that nobody compiles in every run
+    made: dict[str, Made] = {}  # once, so that no contestant compiles in every run
     for run in range(flags.runs + 1):
         for name in names:
             if "torch" in name and importlib.util.find_spec("torch") is None:
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for warning in told:
                     print(f"{name}: {warning.message}")
                 print(f"run {run}  {name:<16} {found[name].seconds[-1]:8.3f} s", flush=True)
-                if flags.json is not None:  # after each, for the next may be one too many for the time there is
+                if flags.json is not None:  # after each run, as the time may end in the next
                     _write(flags, device, found)
     _print(found, task)
     return 0
@@ -186,8 +186,9 @@ def _engine(task: Task, captured: bool, steps: int = 1) -> Made:
         for order in task.orders:
             on_device = tg.tensor(order).to(task.device)
             whole = len(order) // (task.batch * steps) * task.batch * steps if several is not None else 0
-            for index in on_device[:whole].reshape(-1, steps, task.batch) if whole else ():
-                loss = several(index)
+            if several is not None and whole:
+                for index in on_device[:whole].reshape(-1, steps, task.batch):
+                    loss = several(index)
             for index in on_device[whole:].split(task.batch) if whole < len(order) else ():
                 loss = step(index)
         yield

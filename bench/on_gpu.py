@@ -1,11 +1,11 @@
-"""What is run on the rare day that there is a GPU: parts in order of worth, each under a time limit of its own.
+"""What is run when there is a GPU for once: parts in order of worth, each under a time limit of its own.
 
     python -m tilegrad.bench.on_gpu run [--out DIR] [--only NAME,...] [--more] [--toy]
     python -m tilegrad.bench.on_gpu report DIR
     python -m tilegrad.bench.on_gpu pack CACHE
 
-run     no part stops the next. Each writes its results to DIR at once, with a log; one that had to be stopped keeps
-        the rows that it had. `summary.json` says what became of each. --more: the second round, of what matters less.
+run     no part stops the next. Each writes its results and a log to DIR at once; a part that had to be stopped keeps
+        its rows so far. `summary.json` says what became of each. --more: the second round, with what matters less.
         --toy: every part at sizes that the simulated device manages, which proves the command itself
 pack    Triton's cache becomes the archive .carry/triton.tar.xz, which `run` unpacks to where Triton looks
 report  the rows in DIR become one file in bench/results, named after the card, and README's tables are written anew
@@ -39,10 +39,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".carry" / "triton.tar.xz"
 TRITON_CACHE = Path(
     "/tmp/tilegrad-triton"
-)  # the same on every machine: Triton finds what was made elsewhere only there
+)  # the same on every machine: only there does Triton find what was made elsewhere
 CUDA_HOME = Path("/usr/local/cuda")
 BAD = ("wrong", "failed")
-GRACE = 10  # seconds from being asked to stop to being stopped
+GRACE = 10  # seconds between asking a part to stop and killing it
 
 
 class Part(NamedTuple):
@@ -109,7 +109,7 @@ MORE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if every part passed; what failed or had to be stopped is in the summary."""
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.on_gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.on_gpu", description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     runs = commands.add_parser("run", help="all parts, or some")
     runs.add_argument("--out", type=user_path, default=ROOT / ".gpu", help="folder for results and logs (.gpu)")
@@ -175,12 +175,12 @@ def _run(part: Part, out: Path, environment: dict[str, str], toy: bool) -> dict[
 
 
 def _hears_interrupts() -> None:
-    """In the new process: a shell starts what runs in its background with Ctrl-C ignored, and so would be we."""
+    """Called in the new process: a shell starts its background jobs with Ctrl-C ignored, which would be inherited."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """As Ctrl-C does, so that what was measured is written; then for good, with all that it started."""
+    """Stop it as Ctrl-C does, so that it writes what it measured; then kill it with all that it started."""
     os.killpg(process.pid, signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
@@ -203,7 +203,7 @@ def _environment(toy: bool) -> dict[str, str]:
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """The files of an archive in that folder; how many. Nothing is written outside of it."""
+    """Unpack an archive into that folder and nowhere else; returns the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
@@ -211,7 +211,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def pack(cache: Path, archive: Path) -> int:
-    """What a launch needs of Triton's cache, cubins and what describes them, as an archive; how many files."""
+    """Pack what launches need of Triton's cache, cubins and their descriptions; returns the number of files."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     files = [path for path in sorted(cache.rglob("*")) if path.suffix in (".cubin", ".json")]
     partial = archive.with_name(f".{archive.name}.part")
@@ -223,7 +223,7 @@ def pack(cache: Path, archive: Path) -> int:
 
 
 def report(folder: Path, root: Path) -> int:
-    """bench/results gets what came back, README its tables. Raises ValueError where nothing was measured."""
+    """Write the results to bench/results, and README's tables. Raises ValueError where nothing was measured."""
     found = [(path, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
     runs = [results.read(path) for path, content in found if "schema" in content]
     trainings = [(path, content) for path, content in found if "contestants" in content]
@@ -242,11 +242,11 @@ def report(folder: Path, root: Path) -> int:
 
 
 def join(runs: Sequence[Results]) -> Results:
-    """Several runs on one card as one: the rows of all, the ceilings of the run that had each first.
+    """Several runs on one card as one: the rows of all, each ceiling from the first run that has it.
 
-    What was wrong or failed is no row, for it has no figure: the notes tell of it.
+    What was wrong or failed has no figure. It becomes a note, not a row.
 
-    Raises ValueError for runs of different cards, commits or versions: they are no one measurement.
+    Raises ValueError for runs with different cards, commits or versions: together they are not one measurement.
     """
     first = runs[0]
     for other in runs[1:]:

@@ -1,7 +1,7 @@
 """Pictures of one run: how far from the ceilings every row is, and how it compares with the best rival.
 
 Left, the roofline (Williams, Waterman & Patterson 2009): GFLOP/s over FLOP per byte, under the measured copy and
-product. Right, a bar a row: how many times as fast as the best rival; beyond the line at 1 is faster.
+product. Right, a bar per row: how many times as fast as the best rival; beyond the line at 1 it is faster.
 matplotlib is imported here and nowhere else.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 
 from tilegrad.bench import table
 from tilegrad.bench.ceilings import product_name
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 COLOURS = {
     "triton": "#1b6ca8", "numba": "#2a9d8f", "cpu": "#1b6ca8", "reference": "#8ab6d6", "torch": "#e07b39",
     "torch-compile": "#f2b705", "cupy": "#7b5ea7", "torch channels_last": "#f2b705", "engine": "#1b6ca8",
 }  # fmt: skip
-OTHER = "#c2255c"  # a user's own
+OTHER = "#c2255c"  # a user's own provider
 MARKERS = {
     "matmul": "s",
     "activations": "o",
@@ -29,12 +29,12 @@ MARKERS = {
     "conv": "P",
     "pool": "X",
 }
-BARS = 40  # in a panel; where there are more, each function has those of its first shape
+BARS = 40  # in a panel; if there are more, only those of each function's first shape are shown
 PROGRAMS = ("train", "overhead")
 
 
 def draw(results: Results, path: Path) -> bool:
-    """Write the picture; False where nothing was measured that it could show."""
+    """Write the picture; False if there is nothing to show."""
     points = [row for row in results.rows if row.ms and row.bytes and row.flops and "copy" in results.ceilings]
     ours = [row for row in results.rows if row.ms and row.times_rival and not row.rival]
     bars = [_groups([row for row in ours if (row.op in PROGRAMS) == programs]) for programs in (False, True)]
@@ -118,9 +118,13 @@ def _colour(provider: str) -> str:
     return COLOURS.get(provider, OTHER)
 
 
+def _intensity(row: Row) -> float:
+    return known(row.flops) / known(row.bytes)
+
+
 def _roofline(axis: Any, results: Results, points: list[Row]) -> None:
     copy = results.ceilings["copy"]["value"]
-    intensities = [row.flops / row.bytes for row in points]
+    intensities = [_intensity(row) for row in points]
     low, high = min(intensities) / 2, max(max(intensities) * 2, 10.0)
     products = {product_name(row.dtype, row.precision) for row in points} & results.ceilings.keys()
     for name in sorted(products):
@@ -149,7 +153,7 @@ def _roofline(axis: Any, results: Results, points: list[Row]) -> None:
     )
     for row in points:
         axis.scatter(
-            row.flops / row.bytes, row.flops / row.ms / 1e6, s=34, marker=MARKERS.get(row.op, "o"),
+            _intensity(row), known(row.flops) / known(row.ms) / 1e6, s=34, marker=MARKERS.get(row.op, "o"),
             color=_colour(row.provider), alpha=0.75, linewidths=0, zorder=2,
         )  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="FLOP a byte", ylabel="GFLOP/s")
@@ -169,7 +173,7 @@ def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     best: dict[tuple, Row] = {}
     for row in rows:
         case = row.key if _colour(row.provider) == OTHER else row.key[:-1]
-        if case not in best or row.ms < best[case].ms:
+        if case not in best or known(row.ms) < known(best[case].ms):
             best[case] = row
     found = [*best.values()]
     if len(found) > BARS:
@@ -187,7 +191,7 @@ def _ratios(axis: Any, groups: list[tuple[str, list[Row]]]) -> None:
     place, ticks, labels = 0.0, [], []
     for _, rows in groups:
         for row in rows:
-            width = row.times_rival
+            width = known(row.times_rival)
             axis.barh(place, width - 1, left=1, height=0.78, color=_colour(row.provider), zorder=2)
             text = f"{width:.2f}"
             axis.annotate(
@@ -198,7 +202,7 @@ def _ratios(axis: Any, groups: list[tuple[str, list[Row]]]) -> None:
             labels.append(_label(row))
             place += 1
         place += 0.6
-    values = [row.times_rival for _, rows in groups for row in rows]
+    values = [known(row.times_rival) for _, rows in groups for row in rows]
     axis.axvline(1, color="#222222", lw=1.2, zorder=3)
     axis.set_xscale("log")
     axis.set_xlim(min(0.5, min(values) / 1.6), max(2.0, max(values) * 1.6))

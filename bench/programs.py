@@ -13,7 +13,7 @@ from tilegrad.bench.session import Session
 
 @dataclass(frozen=True)
 class Program:
-    """As an Op, but it makes its rows itself: `rows` yields what measures each case when it is called."""
+    """Like an Op, but it makes its rows itself: `rows` yields functions, each of which measures one case."""
 
     name: str
     axes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where a figure comes from: machine, versions, commit, date; of a GPU also its driver and its clocks."""
+"""Where a figure comes from: machine, versions, commit, date; for a GPU also driver and clocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
-    """What must be known to measure a figure again."""
+    """What one must know to measure a figure again."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": _commit(),
@@ -65,7 +65,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """The commit of the checkout, with "+" behind it where files differ from it."""
+    """The commit of the checkout, with "+" behind it if files differ from it."""
     here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(
@@ -78,7 +78,7 @@ def _commit() -> str:
 
 
 def _cpu() -> str:
-    """The processor's name and its widest vector unit, as far as the system tells."""
+    """The processor's name and its widest vector unit, as far as the system says."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -37,10 +37,10 @@ SAME_AS_REFERENCE = "the same code as reference"
 
 
 class Provider:
-    """What every provider is asked.
+    """What a provider says and does.
 
-    name    as --providers has it
-    rival   whether it is somebody else's: the best of them is what the others are compared with
+    name    as in --providers
+    rival   whether it is another library: the others are compared with the best rival
     """
 
     name: str
@@ -58,7 +58,7 @@ class Provider:
         """A copy of a host array as this provider takes it, in the same memory order."""
         if device == "cpu":
             return array.copy(order="K")
-        # CuPy keeps no order but C and F: the array goes over as it lies in memory
+        # CuPy keeps only the orders C and F, so the array is copied in memory order
         axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
         return gpu.xp().asarray(np.ascontiguousarray(array.transpose(axes))).transpose(np.argsort(axes).tolist())
 
@@ -71,17 +71,17 @@ class Provider:
         raise NotImplementedError
 
     def capture(self, calls: Sequence[Call]) -> tuple[Call, Any]:
-        """A CUDA graph of the calls: what replays it, and what must live as long. Raises where one refuses."""
+        """A CUDA graph of the calls: what replays it, and what must live with it. Raises if one cannot be captured."""
         return clock.capture(gpu.xp(), calls)
 
 
 def as_tuple(outputs: Any) -> tuple[Any, ...]:
-    """Outputs, however many a function returned."""
+    """The outputs as a tuple, also if there is only one."""
     return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
 def in_mode(mode: str, forward: Callable[[], Any], backward: Callable[[tuple[Any, ...]], Any]) -> Call:
-    """forward alone; backward of what a forward left once; or the one after the other."""
+    """A call of forward; of backward, with the outputs of one forward before; or of both in turn."""
     if mode == "forward":
         return forward
     if mode == "backward":
@@ -120,7 +120,7 @@ class Kernels(Provider):
 
     def call(self, case: Case, inputs: Inputs) -> Call:
         k, v = kernels.load(self.name), case.variant
-        return in_mode(case.mode, lambda: v.forward(k, inputs), lambda outputs: v.backward(k, inputs, outputs))
+        return in_mode(case.mode, lambda: v.forward(k, inputs), lambda outputs: v.gradients(k, inputs, outputs))
 
 
 class Torch(Provider):
@@ -168,7 +168,7 @@ class Torch(Provider):
 
     def call(self, case: Case, inputs: Inputs) -> Call:
         torch, v = importlib.import_module("torch"), case.variant
-        if inputs.device == "cuda":  # switches of the process; all calls of a row share their precision
+        if inputs.device == "cuda":  # these switch the whole process, but all calls of a row have the same precision
             allow = case.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow
             torch.backends.cudnn.benchmark = True
@@ -205,7 +205,7 @@ class Torch(Provider):
 
 @cache
 def _compiled(variant: Variant) -> Callable[..., Any]:
-    """The variant's torch function under torch.compile: one for all copies of the inputs, compiled once a shape."""
+    """The variant's torch function under torch.compile: one for all copies of the inputs, compiled once per shape."""
     torch = importlib.import_module("torch")
     compiled = torch.compile(lambda arrays: variant.torch(torch, SimpleNamespace(**arrays)), dynamic=False)
     return lambda _, inputs: compiled({k: x for k, x in vars(inputs).items() if hasattr(x, "dtype")})
@@ -234,8 +234,9 @@ class CuPy(Provider):
         return "not every operation of CuPy takes bfloat16" if case.dtype == "bfloat16" else None
 
     def call(self, case: Case, inputs: Inputs) -> Call:
-        cupy = gpu.xp()
-        return lambda: case.variant.cupy(cupy, inputs)
+        cupy, function = gpu.xp(), case.variant.cupy
+        assert function is not None, "`cannot` says so first"
+        return lambda: function(cupy, inputs)
 
 
 class Users(Provider):
@@ -278,7 +279,7 @@ PROVIDERS: dict[str, Provider] = {
         Torch("torch-compile", compiled=True),
     )
 }
-# torch.compile takes seconds a row on the CPU: there it is measured by those who ask for it.
+# torch.compile takes seconds per row on the CPU: there it is measured only on request.
 DEFAULTS = {
     "cpu": ("cpu", "reference", "torch"),
     "cuda": ("triton", "numba", "cupy", "torch", "torch-compile"),
@@ -288,7 +289,7 @@ DEFAULTS = {
 def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> Callable[[Callable], Callable]:
     """Register the decorated function as a provider of an op's function (softmax, gelu, conv2d + bias, ...).
 
-    Raises ValueError for a name that is taken, and for an op, mode or device that there is not.
+    Raises ValueError for a name that is taken, and for an unknown op, mode or device.
     """
     from tilegrad.bench.ops import OPS
 
@@ -305,6 +306,7 @@ def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> 
 
     def register(function: Callable) -> Callable:
         users = PROVIDERS.setdefault(name, Users(name, device))
+        assert isinstance(users, Users)
         users.functions[op, mode] = function
         return function
 

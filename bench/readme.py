@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tilegrad.bench import plot, results, table
 from tilegrad.bench.ops import OPS
-from tilegrad.bench.results import Results, Row
+from tilegrad.bench.results import Results, Row, known
 
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout
 BEGIN = "<!-- bench:begin (python -m tilegrad.bench --readme) -->"
@@ -36,7 +36,7 @@ def main(root: Path = ROOT) -> int:
 
 
 def rewritten(readme: str, text: str) -> str:
-    """The README with the text between its markers. Raises ValueError where it has not both, once each."""
+    """The README with the text between its markers. Raises ValueError unless it has both markers once."""
     for marker in (BEGIN, END):
         if readme.count(marker) != 1:
             raise ValueError(f"README: {marker!r} stands there {readme.count(marker)} times; expected once")
@@ -71,7 +71,7 @@ def _machines(folder: Path) -> Iterator[tuple[Results, Path]]:
 
 
 def kept(folder: Path) -> list[Path]:
-    """The files in the folder that `python -m tilegrad.bench --json` wrote; what else lies there has no schema."""
+    """The files in the folder that `python -m tilegrad.bench --json` wrote. Other files there have no schema."""
     return [path for path in sorted(folder.glob("*.json")) if "schema" in json.loads(path.read_text())]
 
 
@@ -103,7 +103,7 @@ def _is_quick(row: Row, device: str) -> bool:
 
 
 def _steps(rows: list[Row]) -> Iterator[str]:
-    """A row a net and batch; the captured step has a column where there is one."""
+    """A row for each net and batch size; the captured step has a column if there are any."""
     if not any(row.ms for row in rows):
         return
     captured = any(row.provider.endswith(" captured") for row in rows)
@@ -131,7 +131,7 @@ def _layers(rows: list[Row]) -> Iterator[str]:
 
 
 def _kernels(rows: list[Row]) -> Iterator[str]:
-    """A row a case: the fastest of ours, its rate, and the fastest rival."""
+    """A row for each case: the fastest of ours, its rate, and the fastest rival."""
     if not any(row.ms for row in rows):
         return
     yield from _head("kernel", "shape", "dtype", "by", "time", "rate", "of ceiling", "best rival", "times its speed")
@@ -159,7 +159,7 @@ def _overhead(rows: list[Row]) -> Iterator[str]:
 
 
 def _by_case(rows: list[Row]) -> list[list[Row]]:
-    """The measured rows of each case, in the order in which they were."""
+    """The measured rows of each case, in their order."""
     cases: dict[tuple, list[Row]] = {}
     for row in rows:
         if row.ms:
@@ -168,7 +168,7 @@ def _by_case(rows: list[Row]) -> list[list[Row]]:
 
 
 def _fastest(rows: Iterator[Row]) -> Row | None:
-    return min(rows, key=lambda row: row.ms, default=None)
+    return min(rows, key=lambda row: known(row.ms), default=None)
 
 
 def _head(*names: str) -> list[str]:
@@ -182,7 +182,8 @@ def _line(*cells: str) -> str:
 def _ms(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{row.ms:.3g} ms" if row.ms >= 1 else f"{1000 * row.ms:.3g} us"
+    ms = known(row.ms)
+    return f"{ms:.3g} ms" if ms >= 1 else f"{1000 * ms:.3g} us"
 
 
 def _ratio(row: Row | None) -> str:

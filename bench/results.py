@@ -8,9 +8,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SCHEMA = 1
+T = TypeVar("T")
 STATUSES = ("ok", "wrong", "failed", "skipped", "unmeasured")  # unmeasured: right, on the simulated device
 
 
@@ -19,11 +20,11 @@ class Row:
     """One line of the table.
 
     op, variant, mode, shape, dtype, precision, provider   who computed what; together they are the row's key
-    rival           whether the provider is one of those that ours are compared with
+    rival           whether ours are compared with this provider
     status, reason  one of STATUSES, and why if not "ok"
     ms, p20, p80    median, 20th and 80th percentile of one call in milliseconds; of `samples` calls
-    graph_ms, host_ms   on a GPU: its share of a replayed CUDA graph, and the host's time for one launch
-    bytes, flops    that one call moves and computes at the least
+    graph_ms, host_ms   on a GPU: one call's share of a replayed CUDA graph, and the host's time for one launch
+    bytes, flops    the least that one call has to move and to compute
     rate, unit      what was reached, in GB/s where memory bounds and GFLOP/s where arithmetic does; images/s, ...
     ceiling         the most that this machine reached in that unit; of_ceiling: rate / ceiling
     times_rival     the fastest rival's median / this one's: above 1 is faster; best_rival: who that was
@@ -59,13 +60,19 @@ class Row:
         return self.op, self.variant, self.mode, tuple(self.shape), self.dtype, self.precision, self.provider
 
 
+def known(figure: T | None) -> T:
+    """A figure of a row that is known to have it: `ms` where it was measured, `times_rival` where there was a rival."""
+    assert figure is not None
+    return figure
+
+
 @dataclass
 class Results:
     """One run.
 
     device     "cpu" or "cuda"; simulated: nothing was measured
     provenance machine, versions, commit, date; "others": the share of the cores' time that other processes took
-    arguments  of the command, without the paths of its files
+    arguments  the command's, without the paths of its files
     complete   False where Ctrl-C ended it
     ceilings   by name ("copy", "float32", "float32 tf32"): value, unit, and how it was measured
     providers  by name: None, or why it was left out of every row
@@ -113,7 +120,7 @@ def read(path: Path) -> Results:
 
 
 def write(path: Path, text: str) -> None:
-    """The whole text or nothing of it."""
+    """Write the whole text, or nothing."""
     partial = path.with_name(f".{path.name}.part")
     try:
         partial.write_text(text)
@@ -123,7 +130,7 @@ def write(path: Path, text: str) -> None:
 
 
 def writable(path: Path) -> str | None:
-    """Why a file cannot be written there; None if it can. Makes the folder that it is to lie in."""
+    """Why a file cannot be written there; None if it can. Makes its folder."""
     if path.is_dir():
         return "is a folder"
     try:
@@ -139,7 +146,7 @@ def writable(path: Path) -> str | None:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats with six digits: more were never measured."""
+    """Floats with six digits, more than were measured."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):

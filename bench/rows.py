@@ -12,12 +12,12 @@ from tilegrad.bench.check import Expected, expected, wrong
 from tilegrad.bench.inputs import copies, drawn
 from tilegrad.bench.ops.op import MODES, Case, Op, Shape
 from tilegrad.bench.providers import SAME_AS_REFERENCE, Call, Provider, as_tuple
-from tilegrad.bench.results import Row
+from tilegrad.bench.results import Row, known
 from tilegrad.bench.session import Session, compared, filled
 
 
 def cases(op: Op, shapes: list[Shape], dtypes: list[str], modes: list[str], device: str) -> Iterator[Case]:
-    """Every row of an op, whoever computes it."""
+    """Every case of an op."""
     for shape in shapes:
         for variant in op.variants:
             for dtype in dtypes:
@@ -28,7 +28,7 @@ def cases(op: Op, shapes: list[Shape], dtypes: list[str], modes: list[str], devi
 
 
 def measured(case: Case, session: Session) -> list[Row]:
-    """The case's rows, one a provider."""
+    """The case's rows, one per provider."""
     inputs = drawn(case.variant, case.shape, case.dtype)
     by = None
     rows: list[Row] = []
@@ -46,13 +46,13 @@ def measured(case: Case, session: Session) -> list[Row]:
         try:
             by = by or expected(case, inputs)
             ready[provider.name] = _checked_calls(case, provider, session, inputs, by, row)
-        except Exception as e:  # a provider's failure is its row's, not the run's
+        except Exception as e:  # a provider's failure ends its row, not the run
             row.status, row.reason = "failed", _told(e)
         if row.status != "ok":
             ready.pop(provider.name, None)
     try:
         times = session.kernels_of(ready) if ready else {}
-    except Exception as e:  # such as memory that was used up: the rows so far are not lost for it
+    except Exception as e:  # such as too little memory: the rows so far are kept
         times = {}
         for row in rows:
             if row.provider in ready:
@@ -78,7 +78,7 @@ def _reason(case: Case, provider: Provider, session: Session) -> str | None:
 def _checked_calls(
     case: Case, provider: Provider, session: Session, inputs: dict[str, np.ndarray], by: Expected, row: Row
 ) -> list[Call]:
-    """The calls to be timed, each on its own copy of the inputs; the row says what is wrong, if anything is."""
+    """The calls to be timed, each on its own copy of the inputs; if the output is wrong, the row says what."""
     nbytes = sum(x.nbytes for x in inputs.values())
     calls = []
     for i in range(copies(nbytes, session.cold_bytes)):
@@ -96,16 +96,16 @@ def _checked_calls(
 
 
 def _rated(row: Row, session: Session) -> None:
-    """What was reached, against what bounds the row: the larger of the two times that the ceilings allow."""
+    """Fill in the rate, in the unit of what bounds the row: the ceiling that allows the longer time."""
     if not row.ms:
         return
     copy = session.ceilings.get("copy", {}).get("value")
     product = session.ceilings.get(product_name(row.dtype, row.precision), {}).get("value")
-    by_memory = row.bytes / copy if copy else 0
-    by_arithmetic = row.flops / product if product else 0
+    by_memory = known(row.bytes) / copy if copy else 0
+    by_arithmetic = known(row.flops) / product if product else 0
     seconds = row.ms / 1e3
     if by_memory >= by_arithmetic:
-        row.rate, row.unit, row.ceiling = row.bytes / seconds / 1e9, "GB/s", copy
+        row.rate, row.unit, row.ceiling = known(row.bytes) / seconds / 1e9, "GB/s", copy
     else:
-        row.rate, row.unit, row.ceiling = row.flops / seconds / 1e9, "GFLOP/s", product
+        row.rate, row.unit, row.ceiling = known(row.flops) / seconds / 1e9, "GFLOP/s", product
     row.of_ceiling = row.rate / row.ceiling if row.ceiling else None

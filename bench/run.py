@@ -23,7 +23,7 @@ from tilegrad.kernels.device import gpu
 
 MakeRows = Callable[[], list[Row]]
 INTERRUPTED = 130
-BUSY = 0.05  # of the cores' time; more that others took is told
+BUSY = 0.05  # of the cores' time; if others took more, the run says so
 SIMULATED = "SIMULATED DEVICE: every kernel runs once and is checked; nothing is measured, and no figure is a GPU's."
 
 
@@ -57,7 +57,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _without_paths(given: list[str]) -> list[str]:
-    """The arguments that say what was measured: where its files lie is nobody else's business."""
+    """The arguments without the paths of files, which say nothing about what was measured."""
     kept = []
     words = iter(given)
     for word in words:
@@ -92,7 +92,7 @@ def _measure(settings: Settings, found: Results) -> None:
 
 
 def _not_there(op: Op | Program, settings: Settings) -> Iterator[str]:
-    """What was asked for and this op has not."""
+    """What was asked for but this op does not have."""
     if isinstance(op, Op):
         for dtype in _dtypes(settings):
             if dtype not in op.dtypes:
@@ -104,7 +104,7 @@ def _not_there(op: Op | Program, settings: Settings) -> Iterator[str]:
 
 
 def _cases(op: Op | Program, shapes: list[Shape], settings: Settings, session: Session) -> Iterator[MakeRows]:
-    """What measures each case when it is called."""
+    """Functions, each of which measures one case."""
     if isinstance(op, Program):
         yield from op.rows(session, shapes)
         return

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tilegrad.bench.clock import Events
 from tilegrad.bench.measure import Effort, Measured, Times, interleaved, on_gpu, wall
 from tilegrad.bench.providers import Provider
-from tilegrad.bench.results import Row
+from tilegrad.bench.results import Row, known
 from tilegrad.kernels.device import gpu
 
 Call = Callable[[], Any]
@@ -23,7 +23,7 @@ class Session:
 
     device     "cpu" or "cuda"; simulated: everything runs once and is checked, nothing is timed
     providers  those that are measured, by name
-    ceilings   as bench/ceilings.py gives them
+    ceilings   from bench/ceilings.py
     events     the clocks of the GPU; None without one
     """
 
@@ -36,12 +36,12 @@ class Session:
 
     @property
     def cold_bytes(self) -> int:
-        """What a provider's copies of the inputs add up to at least, if there are not too many."""
+        """Bytes of all of a provider's copies of the inputs, at least, if that takes not too many copies."""
         if self.simulated:
             return 1
         return COLD_CPU if self.events is None else self.events.memory.nbytes // 2  # twice its L2
 
-    def kernels_of(self, rivals: dict[str, Sequence[Call]]) -> dict[str, Measured]:
+    def kernels_of(self, rivals: Mapping[str, Sequence[Call]]) -> dict[str, Measured]:
         """Time calls of a kernel or two: by wall clock on the CPU, by events on a GPU."""
         if self.simulated:
             return self._unmeasured(rivals)
@@ -59,7 +59,7 @@ class Session:
         calls = {name: [call] for name, call in rivals.items()}
         return {name: Measured(t) for name, t in interleaved(calls, self.effort, wall, enter).items()}
 
-    def _unmeasured(self, rivals: dict[str, Sequence[Call]], enter: dict[str, Call] | None = None) -> dict:
+    def _unmeasured(self, rivals: Mapping[str, Sequence[Call]], enter: dict[str, Call] | None = None) -> dict:
         for name, calls in rivals.items():
             (enter or {}).get(name, lambda: None)()
             calls[0]()
@@ -72,14 +72,14 @@ class Session:
 
 
 class Deadline:
-    """An even share of the minutes that are left, for each op that is left."""
+    """The time until which an op may run: each op left gets an even share of the minutes left."""
 
     def __init__(self, minutes: float | None) -> None:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
         self.of_op = self.end
 
     def start(self, ops_left: int) -> None:
-        """An op begins; it and those behind it are ops_left."""
+        """An op begins; ops_left counts it and those after it."""
         if self.end is not None:
             now = time.monotonic()
             self.of_op = now + (self.end - now) / ops_left
@@ -105,8 +105,8 @@ def compared(rows: list[Row]) -> list[Row]:
     """The rows of one case, each with its ratio to the fastest rival among them."""
     rivals = [row for row in rows if row.rival and row.ms]
     if rivals:
-        best = min(rivals, key=lambda row: row.ms)
+        best = min(rivals, key=lambda row: known(row.ms))
         for row in rows:
             if row.ms:
-                row.times_rival, row.best_rival = best.ms / row.ms, best.provider
+                row.times_rival, row.best_rival = known(best.ms) / row.ms, best.provider
     return rows

@@ -1,8 +1,8 @@
-"""The table as text: a line that names the case, then a line a provider."""
+"""The table as text: a line that names the case, then a line for each provider."""
 
 from __future__ import annotations
 
-from tilegrad.bench.results import Row
+from tilegrad.bench.results import Row, known
 
 
 def heading(row: Row) -> str:
@@ -10,7 +10,7 @@ def heading(row: Row) -> str:
     where = {"train": f"batch {row.shape[0]}", "overhead": ""}.get(row.op, shape(row.shape))
     parts = [f"{row.variant}, {row.mode}", where, kind(row)]
     if row.bytes is not None:
-        parts.append(f"{_scaled(row.bytes, 'B')}, {_scaled(row.flops, 'FLOP')}")
+        parts.append(f"{_scaled(row.bytes, 'B')}, {_scaled(known(row.flops), 'FLOP')}")
     return "  ".join(filter(None, parts))
 
 

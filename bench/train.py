@@ -1,8 +1,8 @@
 """A training step of the seed nets (forward, cross-entropy, backward, Adam), and the CNN's layers one by one.
 
 One process, the same initial weights and the same data for all; torch runs with fused Adam, for the CNN in both of its
-memory formats. Before anything is timed, the losses of five steps are held against those of the reference backend, and
-a layer's output and gradients against float64.
+memory formats. Before anything is timed, the losses of five steps are compared with those of the reference backend, and
+a layer's output and gradients with float64.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOSS_TOLERANCE = 1e-3  # rounding grows as weights drift apart, by far less than
 
 @contextlib.contextmanager
 def _backends_restored() -> Iterator[None]:
-    """The choice of backends afterwards is what it was before."""
+    """A block after which the choice of backends is the one before it."""
     with kernels.use(kernels.name("cpu")):
         yield
 
@@ -69,7 +69,7 @@ def _simulated_rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]
 
 @_backends_restored()
 def net_rows(session: Session, name: str, batch: int) -> list[Row]:
-    """One row a provider: milliseconds of a step, images/s."""
+    """One row per provider: milliseconds of a step, images/s."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
     t = rng.integers(0, 10, batch)
@@ -102,7 +102,7 @@ def net_rows(session: Session, name: str, batch: int) -> list[Row]:
 
 @_backends_restored()
 def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]:
-    """One row a provider: a layer alone, forward (with what its backward needs) or forward and backward."""
+    """One row per provider: a layer alone, forward (with what its backward needs) or forward and backward."""
     name, make, image = LAYERS[index]
     rng = np.random.default_rng(index)
     x = rng.standard_normal((batch, *image), dtype=np.float32)
@@ -123,7 +123,7 @@ def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]
         for provider, last in (("torch", False), ("torch channels_last", True)):
             if not last or len(image) == 3:  # dense layers have one order
                 calls[provider] = _torch_layer(session.device, make, weights, x, dy, mode, last)
-    terms = batch * int(np.prod(dy.shape[2:])) + int(np.prod(image))  # of any sum over places or over a window
+    terms = batch * int(np.prod(dy.shape[2:])) + int(np.prod(image))  # of the longest sum, over places or over a window
     rows = [_row("train", f"CNN's {name}", mode, [batch], provider) for provider in calls]
     for row in rows:
         enter.get(row.provider, lambda: None)()

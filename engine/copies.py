@@ -1,6 +1,6 @@
 """Deep copies of arrays that share memory where the originals do, as PyTorch's deep copies of tensors do.
 
-What is copied is the whole array that owns the memory, once for all of its views.
+Each array that owns memory is copied once, as a whole, for all of its views.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tilegrad.kernels.device import gpu
 
 
 def deep(array: Any, memo: dict[int, Any]) -> Any:
-    """The array's copy, of the same strides, on the memory that the copies of its memory's other arrays are on.
+    """The array's copy, with the same strides. Arrays that share memory have copies that share memory.
 
-    memo  copy.deepcopy's: by id what was copied. An owner is found there also where it was copied as itself.
+    memo  copy.deepcopy's: the copies by the id of what was copied, among them those of arrays that own memory
     """
     owner = _owner(array)
     if id(owner) not in memo:
@@ -23,7 +23,7 @@ def deep(array: Any, memo: dict[int, Any]) -> Any:
     twin = memo[id(owner)]
     if array is owner:
         return twin
-    if twin.strides != owner.strides or not array.size:  # an owner with gaps, which its copy has not
+    if twin.strides != owner.strides or not array.size:  # the owner has gaps, its copy has none
         return array.copy(order="K")
     if not isinstance(array, np.ndarray):
         return gpu.view_in(twin, array.data.ptr - owner.data.ptr, array)
@@ -34,7 +34,7 @@ def deep(array: Any, memo: dict[int, Any]) -> Any:
 
 
 def _owner(array: Any) -> Any:
-    """The array that has the memory; on a GPU an array knows it directly."""
+    """The array that owns the memory; on a GPU it is the base of every view."""
     if not isinstance(array, np.ndarray):
         return array if array.base is None else array.base
     while isinstance(array.base, np.ndarray):

@@ -38,7 +38,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 def as_tensor(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
-    """Like `tensor`, but sharing memory where dtype and device already fit. A Tensor keeps its history."""
+    """Like `tensor`, but but shares memory if dtype and device already fit. A Tensor keeps its history."""
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
     if capture_hooks.capturing:
@@ -62,7 +62,7 @@ def from_dlpack(source: Any) -> Tensor:
 
 
 def _read(data: Any) -> Any:
-    """A tensor or an array, as a step reads it that may be captured; anything else as it is."""
+    """A tensor or an array as a step that may be captured reads it; anything else as it is."""
     if isinstance(data, Tensor):
         capture_hooks.reads(data)
         return wrap(capture_hooks.planned(data.data))
@@ -99,7 +99,7 @@ def _plain(data: Any) -> Any:
 
 
 def _has_arrays(data: Any) -> bool:
-    """Whether a nested sequence holds arrays or tensors, whose float64 is meant (a Python float's is not)."""
+    """Whether a nested sequence holds arrays or tensors. Their float64 is kept; a Python float becomes float32."""
     if isinstance(data, (list, tuple)):
         return any(map(_has_arrays, data))
     return isinstance(data, (np.generic, Tensor)) or is_array(data)
@@ -134,7 +134,7 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value everywhere; the dtype defaults to the one that the number has by itself."""
+    """A tensor with one value everywhere; by default of the dtype that the number becomes as a tensor."""
     fill_value = scalar("full", "fill_value", fill_value)
     dtype = dtypes.of_scalar(fill_value) if dtype is None else dtype
     shape, value = _size("full", (size,)), rounded("full", fill_value, dtypes.as_dtype(dtype))
@@ -155,9 +155,9 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Memory as it is found; float32 by default."""
+    """Memory that is not initialised; float32 by default."""
     xp = module_of(as_device(device))
-    # On the CPU large arrays begin on a cache line: products of two that do not lose a quarter of their speed.
+    # On the CPU large arrays begin on a cache line: products of arrays that do not are a quarter slower.
     make = buffers.empty if xp is np else xp.empty
     out = wrap(make(_size("empty", size), dtypes.as_dtype(dtype or float)))
     if requires_grad:
@@ -184,7 +184,7 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
 
 
 def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Memory as it is found, with input's shape and (by default) dtype and device."""
+    """Memory that is not initialised, with input's shape and (by default) dtype and device."""
     options = {"dtype": dtype or input.dtype, "device": device or input.device, "requires_grad": requires_grad}
     return empty(input.shape, **options)
 
@@ -198,7 +198,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... below end; integers give int64, any float float32."""
+    """start, start + step, ... below end; int64 if all three are integers, otherwise float32."""
     start, end = (0, start) if end is None else (start, end)
     numbers = (("start", start), ("end", end), ("step", step))
     start, end, step = (_python_number("arange", scalar("arange", *x)) for x in numbers)
@@ -230,7 +230,7 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers evenly from start to end, both included; float32 by default.
 
-    An integer dtype cuts start and end to integers first, and then every number.
+    An integer dtype first cuts start and end to integers, then every number.
     """
     start, end = scalar("linspace", "start", start), scalar("linspace", "end", end)
     steps = integer("linspace", "steps", steps)

@@ -1,7 +1,7 @@
 """Device "cuda": whether there is one, waiting for it, and its memory. Names are those of torch.cuda.
 
 Where there is no GPU, `is_available` is False, `device_count` 0, and what needs one raises RuntimeError naming what is
-missing. A simulated GPU is not available: only who asks for "cuda" by name gets it.
+missing. A simulated GPU does not count as available: a program gets it only by asking for "cuda" by name.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def is_simulated() -> bool:
 
 
 def device_count() -> int:
-    """How many GPUs are visible, of which one is used; a simulated one is one."""
+    """How many GPUs are visible. Only the first is used. A simulated one counts as one."""
     if gpu.is_simulated():
         return 1
     return gpu.xp().cuda.runtime.getDeviceCount() if gpu.is_available() else 0
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done all it was told. Raises what its kernels found wrong in their arguments."""
+    """Wait until the GPU has finished its work. Raises what its kernels found wrong in their arguments."""
     xp = gpu.xp()
     refuse(WAITS)
     if not gpu.is_simulated():
@@ -56,7 +56,7 @@ def synchronize() -> None:
 
 
 def memory_allocated() -> int:
-    """Bytes that arrays occupy, those of captured steps among them."""
+    """Bytes that arrays occupy, including those of captured steps."""
     xp = gpu.xp()
     if gpu.is_simulated():
         return sum(block.nbytes for block in held(xp.ndarray))
@@ -76,14 +76,14 @@ def _pools(xp: ModuleType) -> list[Any]:
 
 
 def empty_cache() -> None:
-    """Give the GPU back what is kept for arrays to come, so that other programs can have it."""
+    """Give the memory that is kept for later arrays back to the GPU, for other programs to use."""
     xp = gpu.xp()
     if not gpu.is_simulated():
         xp.get_default_memory_pool().free_all_blocks()
 
 
 def memory_summary() -> str:
-    """Allocated and reserved bytes, those of the whole GPU, and the largest arrays alive, as a text of some lines."""
+    """A text of a few lines: allocated and reserved bytes, those of the whole GPU, and the largest arrays alive."""
     xp = gpu.xp()
     rows = [("allocated", memory_allocated()), ("reserved", memory_reserved())]
     if not gpu.is_simulated():

@@ -36,7 +36,7 @@ def module_of(device: str) -> ModuleType:
 
 
 def is_device(x: Any) -> bool:
-    """Whether x says a device, as `as_device` takes it, rather than a dtype."""
+    """Whether x names a device, as `as_device` takes it, rather than a dtype."""
     if isinstance(x, str):
         return x.partition(":")[0] in NAMES
     return type(x) is int or isinstance(getattr(x, "type", None), str)
@@ -74,10 +74,10 @@ def move(array: Any, device: str) -> Any:
 
 
 def on_host(array: Any) -> np.ndarray:
-    """A NumPy array of the elements: itself where it is one, otherwise a copy, once all work on it is done.
+    """A NumPy array of the elements: itself where it is one, otherwise a copy, made when all work on it is done.
 
-    Here the program waits for the GPU, so that here it hears of what kernels found wrong in their arguments, such as
-    labels out of range: the error of `tilegrad.kernels.launch.faults.raise_pending`.
+    As the program waits for the GPU here, this also raises what kernels found wrong in their arguments, such as labels
+    out of range (`tilegrad.kernels.launch.faults.raise_pending`).
     """
     if isinstance(array, np.ndarray):
         capture_hooks.refuse_on_cpu(READS)

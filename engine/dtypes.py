@@ -1,9 +1,9 @@
 """Dtypes and type promotion: NumPy's dtypes, and bfloat16 from ml_dtypes, under PyTorch's rules.
 
 Where the two libraries differ, PyTorch's rule holds: a Python number or a 0-dim tensor changes the result's dtype only
-when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer meeting a float
-takes the float's dtype (NumPy would widen int64 + float32 to float64); float16 meeting bfloat16, neither of which
-holds the other, gives float32; true division of integers gives float32.
+when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer with a float
+takes the float's dtype (NumPy would widen int64 + float32 to float64); float16 with bfloat16 gives float32, as neither
+holds the other; true division of integers gives float32.
 https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
 """
 
@@ -29,7 +29,7 @@ float64 = np.dtype(np.float64)
 DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
 FLOATS = frozenset((float16, bfloat16, float32, float64))  # those that can carry gradients
 HALVES = frozenset((float16, bfloat16))
-_KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # NumPy files bfloat16 under V, its kind for foreign types
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # V is NumPy's kind for foreign types, such as bfloat16
 _PYTHON_KIND = {bool: 0, int: 1, float: 2}
 _DEFAULT = (bool_, int64, float32)  # what a Python bool, int, float becomes
 
@@ -56,7 +56,7 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 def is_number(dtype: np.dtype) -> bool:
-    """Whether it is a dtype of numbers or bools, be it one that tensors have or not."""
+    """Whether it is a dtype of numbers or bools, also one that tensors cannot have."""
     return dtype.kind in "biuf" or dtype == bfloat16
 
 
@@ -66,7 +66,7 @@ def accumulator(dtype: np.dtype) -> np.dtype:
 
 
 def can_hold(dtype: np.dtype, other: np.dtype) -> bool:
-    """Whether results of `other` may be written to a tensor of `dtype`: no float to integers, nor number to bools."""
+    """Whether results of `other` may be written to a tensor of `dtype`: no floats to integers, no numbers to bools."""
     return _KIND[other.kind] <= _KIND[dtype.kind]
 
 

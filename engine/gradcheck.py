@@ -23,7 +23,7 @@ from tilegrad.tensor import Tensor, wrap
 
 
 class GradcheckError(RuntimeError):
-    """A gradient is not what finite differences say."""
+    """A gradient differs from the finite differences."""
 
 
 def gradcheck(

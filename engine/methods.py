@@ -1,12 +1,17 @@
-"""What Tensor offers as methods: the functions of tilegrad.ops and tilegrad.ops.inplace, bound by name.
+"""What Tensor offers as methods: the functions of `tilegrad.ops` by their names, and the operators.
 
-A method *is* the function: x.relu() is ops.relu(x). An operator of two operands is the function for operands that it
-knows, tensors, numbers and arrays; any other is left to Python, which then asks the other side.
+A method *is* the function: x.relu() is ops.relu(x). So its parameters and its docstring are written once. An operator
+of two operands is the function too, for the operands that it knows: tensors, numbers and arrays. Any other operand is
+left to Python, which then asks the other side.
+
+The class `Methods` is written for two readers. At run time its members are bound to Tensor, once, when the engine is
+imported. A type checker sees Tensor inherit from it (tensor.py says so), and so knows each method as it is declared.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,79 +22,6 @@ from tilegrad.device import is_array
 from tilegrad.ops import inplace, moves
 from tilegrad.ops.operands import cast
 from tilegrad.tensor import Tensor
-
-FUNCTIONS = """
-    abs acos add all allclose amax amin any arccos arcsin arctan argmax argmin argsort asin atan bitwise_and
-    bitwise_not bitwise_or bitwise_xor bmm broadcast_to ceil chunk clamp clip clone contiguous cos cosh cumprod
-    cumsum detach diagonal div dot eq equal exp expand expand_as expm1 flatten flip floor floor_divide gather ge gt
-    index_select isfinite isinf isnan le log log10 log1p log2 log_softmax logical_and logical_not logical_or
-    logical_xor logsumexp lt masked_fill masked_select matmul max maximum mean min minimum mm movedim mul narrow ne
-    neg nonzero norm outer permute pow prod reciprocal relu remainder repeat repeat_interleave reshape roll round
-    rsqrt scatter scatter_add select sigmoid sign sin sinh softmax sort split sqrt square squeeze std sub sum t
-    take_along_dim tan tanh tile topk trace transpose tril triu trunc unbind unflatten unsqueeze var view where
-""".split()
-
-INPLACE = """
-    add_ clamp_ copy_ div_ exp_ fill_ masked_fill_ mul_ neg_ normal_ pow_ relu_ sigmoid_ sqrt_ sub_ tanh_ uniform_ zero_
-""".split()
-
-
-UNARY = {
-    "__neg__": ops.neg,
-    "__abs__": ops.abs,
-    "__invert__": ops.bitwise_not,
-    "__getitem__": ops.getitem,
-    "__setitem__": ops.setitem,
-}
-
-OPERATORS = {
-    "__add__": ops.add,
-    "__sub__": ops.sub,
-    "__mul__": ops.mul,
-    "__truediv__": ops.div,
-    "__floordiv__": ops.floor_divide,
-    "__mod__": ops.remainder,
-    "__pow__": ops.pow,
-    "__matmul__": ops.matmul,
-    "__and__": ops.bitwise_and,
-    "__or__": ops.bitwise_or,
-    "__xor__": ops.bitwise_xor,
-    "__eq__": ops.eq,
-    "__ne__": ops.ne,
-    "__lt__": ops.lt,
-    "__le__": ops.le,
-    "__gt__": ops.gt,
-    "__ge__": ops.ge,
-    "__iadd__": inplace.add_,
-    "__isub__": inplace.sub_,
-    "__imul__": inplace.mul_,
-    "__itruediv__": inplace.div_,
-    "__ipow__": inplace.pow_,
-}
-
-REFLECTED = {
-    "__radd__": ops.add,
-    "__rsub__": ops.sub,
-    "__rmul__": ops.mul,
-    "__rtruediv__": ops.div,
-    "__rfloordiv__": ops.floor_divide,
-    "__rmod__": ops.remainder,
-    "__rpow__": ops.pow,
-    "__rmatmul__": ops.matmul,
-    "__rand__": ops.bitwise_and,
-    "__ror__": ops.bitwise_or,
-    "__rxor__": ops.bitwise_xor,
-}
-
-
-def _caster(name: str, dtype: Any) -> Any:
-    def method(self: Tensor) -> Tensor:
-        return cast(self, dtype)
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"The tensor as {dtype}."
-    return method
-
 
 # What NumPy computes an operator of its arrays with.
 UFUNCS = {
@@ -120,7 +52,7 @@ def _is_operand(x: Any) -> bool:
     return isinstance(x, _KNOWN) or is_array(x)
 
 
-def _operator(name: str, op: Any) -> Any:
+def _operator(name: str, op: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
     def method(self: Tensor, other: Any) -> Any:
         if isinstance(other, _KNOWN) or is_array(other):
             return op(self, other)
@@ -129,7 +61,7 @@ def _operator(name: str, op: Any) -> Any:
     return _named(method, name, op)
 
 
-def _reflected(name: str, op: Any) -> Any:
+def _reflected(name: str, op: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
     def method(self: Tensor, other: Any) -> Any:
         return op(other, self) if _is_operand(other) else NotImplemented
 
@@ -137,61 +69,262 @@ def _reflected(name: str, op: Any) -> Any:
 
 
 def _named(method: Any, name: str, op: Any) -> Any:
-    """The method under its name; in a traceback, from which errors of captured steps are told, under the op's."""
+    """The method under its name. In a traceback it has the op's, which errors of captured steps then say."""
     method.__name__ = method.__qualname__ = name
     method.__code__ = method.__code__.replace(co_name=op.__name__)
     return method
 
 
-def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-    """NumPy's question when one of its functions is called with a tensor: array + tensor is a tensor, as
-    tensor + array is; array += tensor writes to the array. To any other function the tensor is the array that it gives.
+def _caster(name: str, dtype: np.dtype) -> Callable[[Tensor], Tensor]:
+    def method(self: Tensor) -> Tensor:
+        return cast(self, dtype)
 
-    Raises what `numpy()` raises for a tensor that gives none.
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"The tensor as {dtype}."
+    return method
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+    """What NumPy calls when one of its ufuncs is given a tensor (NEP 13).
+
+    array + tensor is a tensor, as tensor + array is. array += tensor writes to the array. For any other ufunc a tensor
+    stands for its array. Raises what `numpy()` raises where a tensor has none to give.
     """
     if out is None and not options and method == "__call__" and ufunc in UFUNCS and all(map(_is_operand, inputs)):
         return UFUNCS[ufunc](*inputs)
     written = inputs[:1] if method == "at" else out or ()
     if not all(type(x) is np.ndarray for x in written):
-        return NotImplemented  # a write to a tensor would go unnoticed
+        return NotImplemented  # autograd would not notice the write to a tensor
     if out is not None:
         options["out"] = out
     return getattr(ufunc, method)(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
 
 
-def bind() -> None:
-    """Give Tensor its methods; called once, when the engine is imported."""
-    for name in FUNCTIONS:
-        setattr(Tensor, name, getattr(ops, name))
-    for name in INPLACE:
-        setattr(Tensor, name, getattr(inplace, name))
-    for name, op in UNARY.items():
-        setattr(Tensor, name, op)
-    for name, op in OPERATORS.items():
-        setattr(Tensor, name, _operator(name, op))
-    for name, op in REFLECTED.items():
-        setattr(Tensor, name, _reflected(name, op))
-    for name, dtype in (
-        ("half", dtypes.float16),
-        ("bfloat16", dtypes.bfloat16),
-        ("float", dtypes.float32),
-        ("double", dtypes.float64),
-        ("int", dtypes.int32),
-        ("long", dtypes.int64),
-        ("bool", dtypes.bool_),
-    ):
-        setattr(Tensor, name, _caster(name, dtype))
-    for function in (moves.to, moves.cpu, moves.cuda, moves.type_as):
-        setattr(Tensor, function.__name__, function)
-    for function in (backward, register_hook, retain_grad):
-        setattr(Tensor, function.__name__, function)
-    Tensor.__array_ufunc__ = __array_ufunc__
-    Tensor.T = property(_transposed, doc="The dimensions in reverse order; a view.")
-    Tensor.mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged; a view.")
+class Methods:
+    """The methods of Tensor that are functions of the engine."""
+
+    abs = ops.abs
+    acos = ops.acos
+    add = ops.add
+    all = ops.all
+    allclose = ops.allclose
+    amax = ops.amax
+    amin = ops.amin
+    any = ops.any
+    arccos = ops.arccos
+    arcsin = ops.arcsin
+    arctan = ops.arctan
+    argmax = ops.argmax
+    argmin = ops.argmin
+    argsort = ops.argsort
+    asin = ops.asin
+    atan = ops.atan
+    bitwise_and = ops.bitwise_and
+    bitwise_not = ops.bitwise_not
+    bitwise_or = ops.bitwise_or
+    bitwise_xor = ops.bitwise_xor
+    bmm = ops.bmm
+    broadcast_to = ops.broadcast_to
+    ceil = ops.ceil
+    chunk = ops.chunk
+    clamp = ops.clamp
+    clip = ops.clip
+    clone = ops.clone
+    contiguous = ops.contiguous
+    cos = ops.cos
+    cosh = ops.cosh
+    cumprod = ops.cumprod
+    cumsum = ops.cumsum
+    detach = ops.detach
+    diagonal = ops.diagonal
+    div = ops.div
+    dot = ops.dot
+    eq = ops.eq
+    equal = ops.equal
+    exp = ops.exp
+    expand = ops.expand
+    expand_as = ops.expand_as
+    expm1 = ops.expm1
+    flatten = ops.flatten
+    flip = ops.flip
+    floor = ops.floor
+    floor_divide = ops.floor_divide
+    gather = ops.gather
+    ge = ops.ge
+    gt = ops.gt
+    index_select = ops.index_select
+    isfinite = ops.isfinite
+    isinf = ops.isinf
+    isnan = ops.isnan
+    le = ops.le
+    log = ops.log
+    log10 = ops.log10
+    log1p = ops.log1p
+    log2 = ops.log2
+    log_softmax = ops.log_softmax
+    logical_and = ops.logical_and
+    logical_not = ops.logical_not
+    logical_or = ops.logical_or
+    logical_xor = ops.logical_xor
+    logsumexp = ops.logsumexp
+    lt = ops.lt
+    masked_fill = ops.masked_fill
+    masked_select = ops.masked_select
+    matmul = ops.matmul
+    max = ops.max
+    maximum = ops.maximum
+    mean = ops.mean
+    min = ops.min
+    minimum = ops.minimum
+    mm = ops.mm
+    movedim = ops.movedim
+    mul = ops.mul
+    narrow = ops.narrow
+    ne = ops.ne
+    neg = ops.neg
+    nonzero = ops.nonzero
+    norm = ops.norm
+    outer = ops.outer
+    permute = ops.permute
+    pow = ops.pow
+    prod = ops.prod
+    reciprocal = ops.reciprocal
+    relu = ops.relu
+    remainder = ops.remainder
+    repeat = ops.repeat
+    repeat_interleave = ops.repeat_interleave
+    reshape = ops.reshape
+    roll = ops.roll
+    round = ops.round
+    rsqrt = ops.rsqrt
+    scatter = ops.scatter
+    scatter_add = ops.scatter_add
+    select = ops.select
+    sigmoid = ops.sigmoid
+    sign = ops.sign
+    sin = ops.sin
+    sinh = ops.sinh
+    softmax = ops.softmax
+    sort = ops.sort
+    split = ops.split
+    sqrt = ops.sqrt
+    square = ops.square
+    squeeze = ops.squeeze
+    std = ops.std
+    sub = ops.sub
+    sum = ops.sum
+    t = ops.t
+    take_along_dim = ops.take_along_dim
+    tan = ops.tan
+    tanh = ops.tanh
+    tile = ops.tile
+    topk = ops.topk
+    trace = ops.trace
+    transpose = ops.transpose
+    tril = ops.tril
+    triu = ops.triu
+    trunc = ops.trunc
+    unbind = ops.unbind
+    unflatten = ops.unflatten
+    unsqueeze = ops.unsqueeze
+    var = ops.var
+    view = ops.view
+    where = ops.where
+
+    add_ = inplace.add_
+    clamp_ = inplace.clamp_
+    copy_ = inplace.copy_
+    div_ = inplace.div_
+    exp_ = inplace.exp_
+    fill_ = inplace.fill_
+    masked_fill_ = inplace.masked_fill_
+    mul_ = inplace.mul_
+    neg_ = inplace.neg_
+    normal_ = inplace.normal_
+    pow_ = inplace.pow_
+    relu_ = inplace.relu_
+    sigmoid_ = inplace.sigmoid_
+    sqrt_ = inplace.sqrt_
+    sub_ = inplace.sub_
+    tanh_ = inplace.tanh_
+    uniform_ = inplace.uniform_
+    zero_ = inplace.zero_
+
+    to = moves.to
+    cpu = moves.cpu
+    cuda = moves.cuda
+    type_as = moves.type_as
+
+    backward = backward
+    register_hook = register_hook
+    retain_grad = retain_grad
+
+    __neg__ = ops.neg
+    __abs__ = ops.abs
+    __invert__ = ops.bitwise_not
+    __getitem__ = ops.getitem
+    __setitem__ = ops.setitem
+
+    __add__ = _operator("__add__", ops.add)
+    __sub__ = _operator("__sub__", ops.sub)
+    __mul__ = _operator("__mul__", ops.mul)
+    __truediv__ = _operator("__truediv__", ops.div)
+    __floordiv__ = _operator("__floordiv__", ops.floor_divide)
+    __mod__ = _operator("__mod__", ops.remainder)
+    __pow__ = _operator("__pow__", ops.pow)
+    __matmul__ = _operator("__matmul__", ops.matmul)
+    __and__ = _operator("__and__", ops.bitwise_and)
+    __or__ = _operator("__or__", ops.bitwise_or)
+    __xor__ = _operator("__xor__", ops.bitwise_xor)
+    if TYPE_CHECKING:  # `object` declares a bool, these give tensors
+
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+
+        def __hash__(self) -> int: ...
+    else:
+        __eq__ = _operator("__eq__", ops.eq)
+        __ne__ = _operator("__ne__", ops.ne)
+    __lt__ = _operator("__lt__", ops.lt)
+    __le__ = _operator("__le__", ops.le)
+    __gt__ = _operator("__gt__", ops.gt)
+    __ge__ = _operator("__ge__", ops.ge)
+    __iadd__ = _operator("__iadd__", inplace.add_)
+    __isub__ = _operator("__isub__", inplace.sub_)
+    __imul__ = _operator("__imul__", inplace.mul_)
+    __itruediv__ = _operator("__itruediv__", inplace.div_)
+    __ipow__ = _operator("__ipow__", inplace.pow_)
+
+    __radd__ = _reflected("__radd__", ops.add)
+    __rsub__ = _reflected("__rsub__", ops.sub)
+    __rmul__ = _reflected("__rmul__", ops.mul)
+    __rtruediv__ = _reflected("__rtruediv__", ops.div)
+    __rfloordiv__ = _reflected("__rfloordiv__", ops.floor_divide)
+    __rmod__ = _reflected("__rmod__", ops.remainder)
+    __rpow__ = _reflected("__rpow__", ops.pow)
+    __rmatmul__ = _reflected("__rmatmul__", ops.matmul)
+    __rand__ = _reflected("__rand__", ops.bitwise_and)
+    __ror__ = _reflected("__ror__", ops.bitwise_or)
+    __rxor__ = _reflected("__rxor__", ops.bitwise_xor)
+
+    __array_ufunc__ = _array_ufunc
+
+    # Last: below these lines `float`, `int` and `bool` are methods.
+    half = _caster("half", dtypes.float16)
+    bfloat16 = _caster("bfloat16", dtypes.bfloat16)
+    float = _caster("float", dtypes.float32)
+    double = _caster("double", dtypes.float64)
+    int = _caster("int", dtypes.int32)
+    long = _caster("long", dtypes.int64)
+    bool = _caster("bool", dtypes.bool_)
 
 
-def _transposed(x: Tensor) -> Tensor:
-    return ops.transpose(x, 0, 1) if x.ndim == 2 else ops.permute(x, tuple(range(x.ndim))[::-1])
+class _Bare:
+    """What Python itself puts into a class that defines `__eq__`, such as `__hash__`."""
+
+    __eq__ = object.__eq__
 
 
-bind()
+for _name in vars(Methods).keys() - vars(_Bare).keys() | {"__eq__"}:
+    setattr(Tensor, _name, vars(Methods)[_name])

@@ -1,8 +1,8 @@
 """One Philox stream: every random number of the engine comes from here.
 
 A Generator is a seed and an offset into the counter-based stream Philox4x32-10 (Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011). Drawing n words moves the offset by n, so that a whole program's randomness is
-fixed by one number, and an op can be told (seed, offset) and make the same bits on any device, in any order.
+numbers: as easy as 1, 2, 3", SC 2011). Drawing n words moves the offset by n. So one number fixes the randomness of a
+whole program, and an op that is given (seed, offset) makes the same bits on any device, in any order.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from tilegrad.kernels.system import forks
 class Generator:
     """A position in the Philox stream of one seed. Seeds are taken modulo 2^64."""
 
+    _lock: Any  # from forks.give_lock
+
     def __init__(self, seed: int = 0) -> None:
         forks.give_lock(self)
         self.manual_seed(seed)
@@ -36,7 +38,7 @@ class Generator:
         return self
 
     def get_state(self) -> tuple[int, int]:
-        """(seed, offset): all there is."""
+        """(seed, offset), which is the whole state."""
         return self.seed, self.offset
 
     def set_state(self, state: tuple[int, int]) -> None:
@@ -110,7 +112,7 @@ class Generator:
         return xp.argsort((words[0::2] << np.uint64(32)) | words[1::2], kind="stable").astype(np.int64)
 
 
-# Like PyTorch's, an unseeded run differs from the last one.
+# As in PyTorch, an unseeded run differs from the one before.
 default_generator = Generator(int.from_bytes(os.urandom(8), "little"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -16,6 +16,15 @@ from tilegrad.capture_hooks import Left
 from tilegrad.device import READS, as_device, device_of, is_array, move, on_host
 from tilegrad.dtypes import DTYPES, FLOATS
 from tilegrad.kernels.capture.planned import Planned
+
+if TYPE_CHECKING:
+    from tilegrad.autograd.record import Node
+    from tilegrad.methods import Methods
+
+    # The number that a tensor holds. A bool may stand where an int or a float is expected; Any lets the dtype decide.
+    Number = bool | Any
+else:
+    Methods = object  # tilegrad.methods, which imports this file, binds the methods later
 
 
 class Storage:
@@ -30,36 +39,36 @@ class Storage:
     _sharers: dict[int, weakref.ref] | None = None
 
     def share(self, *tensors: Tensor) -> None:
-        """Know these as one another's views for as long as they live."""
+        """Remember that these tensors share memory, as long as they live."""
         if self._sharers is None:
             self._sharers = {}
         sharers = self._sharers
         for x in tensors:
             key = id(x)
             if key not in sharers:
-                sharers[key] = weakref.ref(x, partial(sharers.pop, key))  # in C, where no Ctrl-C is lost
+                sharers[key] = weakref.ref(x, partial(sharers.pop, key))  # in C: a Ctrl-C cannot end it halfway
 
     def leave(self, x: Tensor) -> None:
-        """x lies elsewhere from now on. What saved it here finds out, as of a write."""
+        """x has other memory from now on. A rule that saved x finds out, as after a write."""
         self.version += 1
         (self._sharers or {}).pop(id(x), None)
 
     def viewed_beside(self, x: Tensor) -> bool:
-        """Whether x shares this memory with a view, or with what it is a view of, that still lives."""
+        """Whether x shares this memory with another tensor that still lives: a view of x, or what x is a view of."""
         return any(key != id(x) for key in self._sharers or ())
 
 
-class Tensor:
+class Tensor(Methods):
     """An n-dimensional array with a gradient.
 
-    data           the NumPy (on a GPU: CuPy) array itself; writing to it goes unnoticed by autograd. A tensor or an
-                   array may be assigned, of any shape, dtype and device: its memory is shared from then on
+    data           the NumPy (on a GPU: CuPy) array itself. Autograd does not notice writes to it. A tensor or an array
+                   of any shape, dtype and device may be assigned; its memory is shared from then on
     requires_grad  whether gradients with respect to this tensor are wanted
     grad           for leaves, the gradient that `backward` accumulated; a Tensor of this one's shape, dtype and device,
                    or None
 
     The engine itself reads and writes `_data` and `_grad`, which check nothing, where time counts.
-    Methods have PyTorch's names and defaults; `tilegrad.methods` binds them, and each is a function of `engine` too.
+    Methods have PyTorch's names and defaults; `tilegrad.methods` binds them, and each is a function of `tilegrad` too.
     """
 
     __slots__ = ("_data", "_grad", "_requires_grad", "_node", "_storage", "_hooks", "__weakref__")
@@ -72,9 +81,9 @@ class Tensor:
             raise TypeError(f"Tensor: expected an array; got {type(data).__name__} (tilegrad.tensor takes any numbers)")
         self._data = adopted("Tensor", data)
         self._grad: Tensor | Left | None = None
-        self._node = None
-        self._storage = storage or Storage()
-        self._hooks = None
+        self._node: Node | None = None
+        self._storage: Storage = storage or Storage()
+        self._hooks: dict[int, Any] | None = None
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -83,10 +92,7 @@ class Tensor:
 
     # --- what it holds
 
-    data = property(attrgetter("_data"))
-
-    @data.setter
-    def data(self, value: Any) -> None:
+    def _set_data(self, value: Any) -> None:
         shared = isinstance(value, Tensor)
         array = value._data if shared else value
         if not is_array(array):
@@ -94,13 +100,15 @@ class Tensor:
         array = adopted("data", array)
         if self._requires_grad and array.dtype not in FLOATS:
             raise RuntimeError(f"data: got {array.dtype} for a tensor that requires grad; expected floating-point")
-        if array is self._data:  # the end of `x.data += ...`, whose write is counted here
+        if array is self._data:  # `x.data += ...` ends with this assignment, and its write is counted here
             self._storage.version += 1
             return
         capture_hooks.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
         self._storage.leave(self)
         self._storage = value._storage if shared and array is value._data else Storage()
         self._data = array
+
+    data: np.ndarray | Any = property(attrgetter("_data"), _set_data)  # reading it costs no Python call
 
     @property
     def grad(self) -> Tensor | None:
@@ -147,6 +155,16 @@ class Tensor:
         return not isinstance(self._data, np.ndarray)
 
     @property
+    def T(self) -> Tensor:
+        """The dimensions in reverse order; a view."""
+        return self.transpose(0, 1) if self._data.ndim == 2 else self.permute(tuple(range(self._data.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two dimensions exchanged; a view."""
+        return self.transpose(-2, -1)
+
+    @property
     def itemsize(self) -> int:
         return self._data.itemsize
 
@@ -154,7 +172,11 @@ class Tensor:
     def nbytes(self) -> int:
         return self._data.nbytes
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
         """The shape, or its entry `dim`."""
         if dim is None:
             return self._data.shape
@@ -170,7 +192,11 @@ class Tensor:
         """The number of elements."""
         return self._data.size
 
-    def stride(self, dim: int | None = None) -> Any:
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
+    def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
         """Steps between neighbours along each dimension, in elements."""
         strides = tuple(s // self._data.itemsize for s in self._data.strides)
         return strides if dim is None else strides[dim]
@@ -227,14 +253,14 @@ class Tensor:
         capture_hooks.refuse_on_cpu(READS)
         return self._data
 
-    def item(self) -> Any:
+    def item(self) -> Number:
         """The one element as a Python number."""
         if self._data.size != 1:
             raise RuntimeError(f"item: the tensor is {self._data.shape}; expected one element")
         return on_host(self._data).item()
 
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers."""
+    def tolist(self) -> list[Any]:
+        """Nested lists of Python numbers; of a tensor without dimensions, its number."""
         return on_host(self._data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -321,8 +347,9 @@ class Tensor:
             raise RuntimeError("deepcopy: the tensor is the result of an op; expected a leaf, or detach() first")
         copy = memo[id(self)] = self._like(copies.deep(self._data, memo))
         copy._storage = memo.setdefault(id(self._storage), copy._storage)
-        if self._grad is not None:
-            copy._grad = deepcopy(self._grad if self._grad._node is None else self._grad.detach(), memo)
+        grad = self.grad  # not `_grad`: what a captured step left becomes a tensor by being read
+        if grad is not None:
+            copy._grad = deepcopy(grad if grad._node is None else grad.detach(), memo)
         if hasattr(self, "__dict__"):
             vars(copy).update(deepcopy(vars(self), memo))
         return copy
@@ -336,7 +363,7 @@ class Tensor:
     def __reduce__(self) -> Any:
         if self._node is not None:
             raise RuntimeError("pickle: the tensor is the result of an op; expected a leaf, or detach() first")
-        if self.is_cuda:  # as bytes that any machine can read; whoever has no GPU is told so
+        if self.is_cuda:  # as bytes of the host: a machine without a GPU can read them and say what is missing
             parts = type(self), on_host(self._data), self.device, self._requires_grad
             return _from_host, parts, getattr(self, "__dict__", None)
         return type(self), (self._data, self._requires_grad), getattr(self, "__dict__", None)
@@ -362,7 +389,7 @@ def require_gradient(x: Tensor, grad: Any) -> None:
 
 
 def adopted(op: str, array: Any) -> Any:
-    """The array as tensors hold it: no subclass, in native byte order; itself where it is so already.
+    """The array as tensors hold it: no subclass, in native byte order; itself if it is like that already.
 
     Raises TypeError for a dtype that tensors cannot have.
     """
@@ -381,7 +408,7 @@ def materialized(leaf: Tensor, grad: Tensor | Left | None) -> Tensor | None:
 
 
 def wrap(data: Any) -> Tensor:
-    """A tensor around an array or a NumPy scalar, unchecked: what ops make their results with."""
+    """A tensor around an array or a NumPy scalar, unchecked. Ops make their results with it."""
     tensor = Tensor.__new__(Tensor)
     tensor._data = data if not isinstance(data, np.generic) else np.asarray(data)
     tensor._grad = None

@@ -135,7 +135,8 @@ def evaluate(model: nn.Module, data: Images) -> float:
     if data.labels.is_cuda:  # on the CPU NumPy finds the largest, and no program would have that
         right = tg.capture(right)
     numbers = tg.arange(len(data), device=data.labels.device)
-    return sum(tg.stack([right(index) for index in numbers.split(500)]).tolist()) / len(data)
+    count: int = sum(tg.stack([right(index) for index in numbers.split(500)]).tolist())
+    return count / len(data)
 
 
 def progress(batches: Sequence[Tensor], title: str, images: int, losses: list[Tensor]) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ STEP, LR = 10, 1e-2  # large enough for the check to see an update that is 1 % o
 def _draw(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
     n = shape[0]
     p, g, m, v = (normal(rng, n) for _ in range(4))
-    return {"p": p, "g": g, "m": m, "v": v * v, "before": np.float32([STEP - 1])}
+    return {"p": p, "g": g, "m": m, "v": v * v, "before": np.array([STEP - 1], np.float32)}
 
 
 def _forward(k: Any, i: Inputs) -> Any:

@@ -1,8 +1,8 @@
 """What an op to be measured is made of.
 
 An `Op` (matmul, softmax) has shapes, each with its reason, and variants (softmax, log_softmax). A `Variant` knows its
-inputs, how a library is called, and what one call moves and computes at the least. A `Case` is a row of the table
-before anybody has run it: a variant in one mode, shape, dtype and precision.
+inputs, how a library is called, and the least that one call moves and computes. A `Case` is a row of the table
+that no provider has run yet: a variant in one mode, shape, dtype and precision.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Sizes(NamedTuple):
 class Variant:
     """One function of an op.
 
-    names     of what the forward takes, in the order that a user's own provider gets it
+    names     of the forward's inputs, in the order in which a user's own provider gets them
     draw      (rng, shape) -> the inputs by name, the incoming gradient among them; floating ones are then rounded
     forward   (k, inputs) -> outputs, for a backend k of the kernels' contract
     backward  (k, inputs, outputs of the forward) -> gradients in the order of `wrt`; None: there is none
     torch     (torch, inputs) -> the first of the outputs: its gradients come from torch.autograd
     cupy      as forward, composed of CuPy's own operations; None: CuPy has no such thing
-    wrt       inputs that gradients are taken of
-    incoming  name of the gradient that comes in
+    wrt       inputs that get gradients
+    incoming  name of the incoming gradient
     wide      inputs that are float32 beside 16-bit ones
     bytes     by mode: (shape, itemsize) -> bytes that must be read and written
     flops     by mode: (shape) -> floating-point operations; a comparison, an exp or an erf counts as one
     uses      by mode: the primitives of the contract that are called
-    terms     by mode: (shape) -> terms of the longest sum: what rounding may add up to; none is 1
+    terms     by mode: (shape) -> terms of the longest sum, over which rounding adds up; 1 by default
     rowwise   by mode: inputs whose leading axis is that of every output, so that a large result can be checked in part
     fusible   whether torch.compile has several operations to fuse
     """
@@ -69,6 +69,11 @@ class Variant:
     def modes(self) -> tuple[str, ...]:
         return MODES if self.backward else MODES[:1]
 
+    def gradients(self, k: Any, inputs: Inputs, outputs: tuple[Any, ...]) -> Any:
+        """`backward`, of a variant that has one."""
+        assert self.backward is not None, self.name
+        return self.backward(k, inputs, outputs)
+
 
 @dataclass(frozen=True, eq=False)
 class Op:
@@ -77,9 +82,9 @@ class Op:
     axes        names of a shape's numbers: what --shapes expects
     cpu, cuda   the shapes that are measured where none are asked for
     toy         the shape for the simulated device, where a program instance takes milliseconds
-    dtypes      that it can be asked for, the default first
-    precisions  of float32 on a GPU
-    check       raises ValueError for numbers that are no shape of this op
+    dtypes      those that it supports, the default first
+    precisions  those of float32 on a GPU
+    check       raises ValueError for a shape that this op cannot have
     """
 
     name: str
@@ -94,7 +99,7 @@ class Op:
 
 
 class Case(NamedTuple):
-    """One row, whoever computes it."""
+    """One row, for any provider."""
 
     op: Op
     variant: Variant
@@ -104,7 +109,7 @@ class Case(NamedTuple):
     precision: str
 
     def bytes(self) -> int:
-        """Read and written at the least. Both modes: what lies between them is written once and read again."""
+        """The least that is read and written. In mode both, what forward leaves is written once and read again."""
         size = itemsize(self.dtype)
         return sum(self.variant.bytes[mode](self.shape, size) for mode in _steps(self.mode))
 
@@ -112,7 +117,7 @@ class Case(NamedTuple):
         return sum(self.variant.flops[mode](self.shape) for mode in _steps(self.mode))
 
     def terms(self) -> int:
-        """Of the longest sum."""
+        """Terms of the longest sum."""
         return max(self.variant.terms.get(mode, lambda _: 1)(self.shape) for mode in _steps(self.mode))
 
     def primitives(self) -> tuple[str, ...]:

@@ -11,7 +11,11 @@ LABEL, LOSS = 8, 4  # bytes: t is int64; m, s and a loss are float32 for every d
 
 def _draw(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
     rows, classes = shape
-    return {"z": 3 * normal(rng, rows, classes), "t": rng.integers(0, classes, rows), "dloss": np.float32([1.5])}
+    return {
+        "z": 3 * normal(rng, rows, classes),
+        "t": rng.integers(0, classes, rows),
+        "dloss": np.array([1.5], np.float32),
+    }
 
 
 def _forward_bytes(shape: Shape, size: int) -> int:

@@ -12,7 +12,9 @@ from contextlib import ContextDecorator
 from functools import partial
 from inspect import isgeneratorfunction
 from operator import attrgetter, delitem, setitem
-from typing import Any
+from typing import Any, Self, TypeVar, overload
+
+Function = TypeVar("Function", bound=Callable)
 
 
 class _Mode(threading.local):
@@ -36,7 +38,7 @@ class _Decorator(ContextDecorator, _IOBase):
 
     closed = True  # as in kernels/system/modes.py
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         if isgeneratorfunction(function):
             raise TypeError(f"{type(self).__name__}: a generator runs outside it; expected a `with` block inside it")
         return super().__call__(function)
@@ -62,7 +64,7 @@ class _Setting(_Decorator):
         self.enter = partial(setitem, stack, -1, mode)
         self.close = partial(setitem, stack, -1, stack[-1])
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         self.close()  # a decorator acts within its function only
         return super().__call__(function)
 
@@ -81,6 +83,10 @@ class _Switch(_Decorator):
     mode: bool
     close = property(partial(getattr, of_thread, "leave"))  # of the thread that leaves the block
 
+    @overload
+    def __new__(cls, function: None = None) -> Self: ...
+    @overload
+    def __new__(cls, function: Function) -> Function: ...
     def __new__(cls, function: Callable | None = None) -> Any:
         """A grad mode, or as bare `@no_grad` the decorated function."""
         return super().__new__(cls) if function is None else cls()(function)

@@ -11,7 +11,7 @@ import functools
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
@@ -33,6 +33,16 @@ _TRIES = 2  # with constants that differ from those of the call before
 MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
 
 
+# Of the function that is captured.
+P = ParamSpec("P")
+Q = ParamSpec("Q")  # without `self`
+R = TypeVar("R")
+
+
+@overload
+def capture(fn: Callable[P, R], *, warmup: int = 2, steps: int = 1) -> CapturedStep[P, R]: ...
+@overload
+def capture(fn: None = None, *, warmup: int = 2, steps: int = 1) -> Callable[[Callable[P, R]], CapturedStep[P, R]]: ...
 def capture(
     fn: Callable[..., Any] | None = None, *, warmup: int = 2, steps: int = 1
 ) -> CapturedStep | Callable[[Callable[..., Any]], CapturedStep]:
@@ -126,7 +136,7 @@ class _OfInstance:
         return _OfInstance, ()
 
 
-class CapturedStep:
+class CapturedStep(Generic[P, R]):
     """A function that `capture` was given; called like it."""
 
     def __init__(self, fn: Callable[..., Any], warmup: int, steps: int) -> None:
@@ -143,6 +153,12 @@ class CapturedStep:
         self._warned: set[str] = set()
         forks.give_lock(self)
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> CapturedStep[P, R]: ...
+    @overload
+    def __get__(
+        self: CapturedStep[Concatenate[Any, Q], R], instance: Any, owner: type | None = None
+    ) -> CapturedStep[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: a captured step for each instance, in its __dict__, so that it goes when the instance does.
 
@@ -158,7 +174,7 @@ class CapturedStep:
             held = instance.__dict__[key] = _OfInstance(self, instance)
         return held.step
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if capture_hooks.current() is not None or capture_hooks.is_watched():  # within a larger step: part of it
             return self._plain(args, kwargs)
         with self._lock:

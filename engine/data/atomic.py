@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_STALE_SECONDS = 3600  # without a byte written, where there are no locks to tell by
+_STALE_SECONDS = 3600  # without a write: where there are no locks, such a file counts as left behind
 
 
 def write_atomically(path: str | os.PathLike[str], *chunks: bytes | memoryview) -> None:
@@ -20,8 +20,8 @@ def write_atomically(path: str | os.PathLike[str], *chunks: bytes | memoryview) 
 
     They go to a temporary name in the same folder (a rename is atomic only inside one file system), reach the
     disk, and are renamed. Whatever fails on the way, `path` is as it was and the temporary file is gone; only a
-    process that is killed leaves it, for `sweep`. Two writers at once are safe: each has its own temporary name,
-    and the last rename wins whole.
+    killed process leaves one behind, which `sweep` removes. Two writers at once are safe: each has its own temporary
+    name, and the file is the one that was renamed last.
 
     Raises OSError where the folder does not exist or cannot be written.
     """
@@ -30,14 +30,14 @@ def write_atomically(path: str | os.PathLike[str], *chunks: bytes | memoryview) 
         for chunk in chunks:
             file.write(chunk)
         file.flush()
-        os.fsync(file.fileno())  # before the rename: else a power cut can leave the new name on no bytes
+        os.fsync(file.fileno())  # before the rename: else a power cut can leave the new name without its bytes
         if fcntl is None:
             file.close()  # Windows renames no open file
         os.replace(partial, path)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed writers have left in the folder; those of writers at work stay."""
+    """Remove the temporary files that killed writers left in the folder. Those of writers at work stay."""
     with contextlib.suppress(OSError):
         for partial in folder.glob(".*.part"):
             with contextlib.suppress(OSError):  # it is being written, or gone
@@ -58,7 +58,7 @@ def _partial(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         try:
             with open(partial, "xb") as file:
                 if fcntl is not None:
-                    with contextlib.suppress(OSError):  # a file system without locks, where none is swept either
+                    with contextlib.suppress(OSError):  # a file system without locks: there `sweep` goes by age
                         fcntl.flock(file, fcntl.LOCK_EX)
                 if not partial.exists():
                     continue  # swept before it was locked

@@ -17,7 +17,7 @@ def default_collate(samples: Sequence[Any]) -> Any:
     or float64 tensor; str and bytes stay a list; mappings become dicts, tuples and lists become lists (named
     tuples stay what they are), collated entry by entry.
 
-    Raises ValueError for no samples and for shapes, lengths or keys that differ; TypeError for samples of
+    Raises ValueError for an empty list and for shapes, lengths or keys that differ; TypeError for samples of
     differing or other types.
     """
     if len(samples) == 0:

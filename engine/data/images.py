@@ -1,4 +1,4 @@
-"""A batch of images out of all of them, which lie on the device as bytes."""
+"""A batch of images, taken from a data set that lies on the device as bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def image_batch(images: Tensor, index: Tensor, mean: float = 0.0, std: float = 1
 
     images     (N, ...) uint8
     index      (M,) int32 | int64 on the images' device; negative ones count from the end
-    mean, std  of pixels from 0 to 1, as torchvision's Normalize has them
+    mean, std  of pixels from 0 to 1, as in torchvision's Normalize
     ->         (M, ...) float32
 
     Raises TypeError for dtypes and devices, ValueError for shapes and a std that is not above 0, IndexError for an
-    index that is no image (on a GPU when the program next waits for it).
+    index out of range (on a GPU it comes when the program next waits for the GPU).
     """
     op = "image_batch"
     require_one_device(op, images, index)

@@ -8,7 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,17 +18,29 @@ from tilegrad.tensor import Tensor
 
 
 class Dataset:
-    """A collection of samples: `dataset[i]` is sample i, `len(dataset)` their number; subclasses say."""
+    """A collection of samples: `dataset[i]` is sample i, `len(dataset)` their number. Subclasses define both."""
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: a dataset must define __getitem__")
+
+    if TYPE_CHECKING:  # a dataset that is read through a sampler needs no length
+
+        def __len__(self) -> int: ...
+
+
+class Samples(Protocol):
+    """What serves as a dataset: a Dataset, a list, or anything else with these two methods."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __len__(self) -> int: ...
 
 
 class TensorDataset(Dataset):
     """Tensors or NumPy arrays of equal length; sample i is the tuple of their rows i.
 
-    Raises ValueError without tensors, for one without dimensions and if their lengths differ; TypeError for
-    anything else.
+    Raises ValueError without tensors, for a tensor without dimensions and if the lengths differ; TypeError
+    for anything else.
     """
 
     def __init__(self, *tensors: Tensor | np.ndarray) -> None:
@@ -56,7 +68,7 @@ class TensorDataset(Dataset):
 class Subset(Dataset):
     """The samples of a dataset at the given indices. Raises IndexError for one out of range."""
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, dataset: Samples, indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = _as_indices("Subset", indices)
         outside = (self.indices < 0) | (self.indices >= len(dataset))
@@ -72,12 +84,12 @@ class Subset(Dataset):
 
 
 def random_split(
-    dataset: Dataset, lengths: Sequence[int] | Sequence[float], generator: random.Generator | None = None
+    dataset: Samples, lengths: Sequence[int] | Sequence[float], generator: random.Generator | None = None
 ) -> list[Subset]:
     """Split a dataset at random into non-overlapping parts.
 
     lengths    the parts' lengths, with sum len(dataset), or fractions with sum 1: each part then gets the
-               floor of its share, and what is left over goes to the first parts, one sample each
+               floor of its share, and the samples left over go to the first parts, one each
     generator  by default the engine's
 
     Raises ValueError if the lengths are negative or do not add up.
@@ -102,15 +114,15 @@ class DataLoader:
     """Iterates over a dataset in batches; each pass is an epoch.
 
     dataset     anything with __getitem__ and, without a sampler, __len__
-    batch_size  samples a batch
+    batch_size  samples per batch
     shuffle     a new random order each epoch, drawn when the epoch begins
     sampler     an iterable of indices that gives the order instead
     drop_last   leave out the last batch if it is not full
     collate_fn  makes a batch of a list of samples; by default `default_collate`
     generator   where shuffles come from; by default the engine's, so that `tilegrad.manual_seed` fixes them
 
-    A batch of a TensorDataset (or of Subsets of one) is one indexing operation a tensor: the same batch that
-    `default_collate` would make of its samples, without a loop over them.
+    A batch of a TensorDataset (or of Subsets of one) is made by one indexing operation per tensor. It is the batch that
+    `default_collate` would make of the samples, without a loop over them.
 
     Raises ValueError for a batch size below 1 and for a sampler together with shuffle, TypeError for
     arguments of another kind.
@@ -118,7 +130,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Samples,
         batch_size: int = 1,
         shuffle: bool = False,
         sampler: Iterable[Any] | None = None,
@@ -151,7 +163,8 @@ class DataLoader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch. Raises TypeError for a sampler without a length."""
-        n = len(self.dataset if self.sampler is None else self.sampler)
+        order: Any = self.dataset if self.sampler is None else self.sampler
+        n = len(order)
         return n // self.batch_size if self.drop_last else math.ceil(n / self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
@@ -176,12 +189,12 @@ class DataLoader:
         if rows is not None:
             return rows
         if isinstance(indices, np.ndarray):
-            indices = indices.tolist()  # a dataset is promised Python's ints
+            indices = indices.tolist()  # a dataset gets Python's ints
         return self.collate_fn([self.dataset[index] for index in indices])
 
 
-def _rows(dataset: Dataset, indices: Any) -> list[Tensor] | None:
-    """The collated batch by indexing alone; None where a class may have its own idea of a sample."""
+def _rows(dataset: Samples, indices: Any) -> list[Tensor] | None:
+    """The collated batch by indexing alone; None for classes that may define their samples otherwise."""
     if type(dataset) is Subset:
         return _rows(dataset.dataset, dataset.indices[indices])
     if type(dataset) is not TensorDataset:
@@ -210,7 +223,7 @@ def _as_generator(op: str, generator: random.Generator | None) -> random.Generat
 
 
 def _as_indices(op: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """One-dimensional int64, or TypeError: NumPy would read bools as a mask and cut floats off."""
+    """One-dimensional int64, or TypeError: NumPy would read bools as a mask and cut floats."""
     if not isinstance(indices, np.ndarray):
         return np.array([operator.index(index) for index in indices], np.int64)
     if indices.dtype.kind not in "iu" or indices.ndim != 1:

@@ -11,12 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tilegrad.data.idx import read_idx
+from tilegrad.data.mnist_files import FILES
 from tilegrad.kernels.system.paths import user_path
-
-FILES = {  # split -> images, labels
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
 
 
 def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +67,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _from_cache(split: str) -> tuple[np.ndarray, np.ndarray]:
-    from tilegrad.data import mnist_sources  # here: `import tilegrad` need not wait for what downloads need
+    from tilegrad.data import mnist_sources  # here: only a download needs it
 
     files = mnist_sources.cached(FILES[split])
     images, labels = (read_idx(files[name], name=name) for name in FILES[split])

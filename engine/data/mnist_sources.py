@@ -1,4 +1,4 @@
-"""MNIST's four files: their checksums, and the public places that have them."""
+"""The public places that have MNIST's files."""
 
 import gzip
 import io
@@ -8,20 +8,12 @@ import numpy as np
 
 from tilegrad.data import fetch
 from tilegrad.data.idx import encode_idx
-from tilegrad.data.mnist import FILES
+from tilegrad.data.mnist_files import FILES, SHA256
 from tilegrad.data.unpickle import load_arrays
-
-# Of the decompressed files: mirrors compress them anew.
-SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
 
 
 def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
-    """Those of MNIST's files, from the user's cache or else from the first source that has them, verified.
+    """The wanted ones of MNIST's files, verified, from the user's cache or the first source that has them.
 
     Raises RuntimeError, which says what was tried, why it failed and what to do.
     """
@@ -31,7 +23,7 @@ def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
         raise RuntimeError(
             f"mnist: {error}\nPut the four files {', '.join(SHA256)}, gzipped or not, in one folder, and "
             "give it as root or set TILEGRAD_DATA to it."
-        ) from None  # which would say the same once more
+        ) from None  # its text is in this one
 
 
 def _read_wheel(wanted: Sequence[str]) -> Iterable[tuple[str, bytes]]:

@@ -2,23 +2,24 @@
 
 A pickle is a program that may call any importable function. The only cure is to hand it nothing worth
 calling. Even NumPy's own classes are too much: `numpy.dtype` takes its flags from the pickle, and a forged
-one makes NumPy take raw bytes for Python objects. So the three names in a pickled array stand here for inert
-records, and the arrays are made from those records afterwards, by us.
+one makes NumPy take raw bytes for Python objects. So the three names in a pickled array stand for inert records
+here, and the arrays are made from the records afterwards.
 """
 
 import pickle
 import re
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import IO, Any
 
 import numpy as np
 
 
-def load_arrays(stream: BinaryIO) -> np.ndarray | tuple:
-    """Load a pickle that holds one NumPy array, or tuples and lists of them, nested as they may be.
+def load_arrays(stream: IO[bytes] | BufferedIOBase) -> np.ndarray | tuple:
+    """Load a pickle that holds one NumPy array, or tuples and lists of them, however nested.
 
     ->  a read-only array, or (nested) tuples of them. Elements are bool, int, uint or float.
 
-    Reads pickles that Python 2 wrote and protocols 3 and 4, of NumPy before and after 2.0.
+    Reads pickles of Python 2 and of protocols 3 and 4, by NumPy before and after 2.0.
 
     Raises ValueError for a damaged pickle and for one that holds or names anything else; nothing that it
     names is imported or called.
@@ -64,7 +65,7 @@ class _Array:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
             raise ValueError("found an array without a dtype or without bytes")
         array = np.frombuffer(raw, dtype.to_numpy()) if raw else np.empty(0, dtype.to_numpy())
-        if min(shape, default=0) < 0:  # which reshape would take for "as many as there are"
+        if min(shape, default=0) < 0:  # reshape would take -1 for "as many as there are"
             raise ValueError(f"found an array of shape {shape}")
         array = array.reshape(shape, order="F" if fortran else "C")
         array.flags.writeable = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilegrad import ops
 from tilegrad.nn import functional as F
-from tilegrad.nn.arguments import one_of
+from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.module import Module
 from tilegrad.tensor import Tensor
 

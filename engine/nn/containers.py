@@ -31,7 +31,7 @@ class _Sequence(Module):
     def __contains__(self, module: Any) -> bool:
         return any(module is own for own in self)
 
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self._part(self._names()[index])
         return self.__dict__[self._name(index)]
@@ -117,11 +117,11 @@ class Sequential(_Sequence):
     """Modules called one after the other: Sequential(a, b, ...) or Sequential(OrderedDict(name=a, ...)).
 
     A Linear or Conv2d directly followed by an activation that the kernels know is computed as one primitive, with the
-    activation in its epilogue. Where Conv2d and ReLU are followed by MaxPool2d, ReLU goes into the epilogue of that:
-    the maximum of relu is relu of the maximum, and its gradient is then masked at the pooled size.
+    activation in its epilogue. Where Conv2d and ReLU are followed by MaxPool2d, ReLU goes into the epilogue of the
+    pooling: the maximum of relu is relu of the maximum, and the gradient is then masked at the pooled size.
 
-    Only where nobody can see the intermediate result: all are exactly these classes, with no hooks and no forward of
-    their own. In float16 that result is then not rounded; otherwise values are the same.
+    This is done only where nobody can see the intermediate result: all modules are of exactly these classes, without
+    hooks and without a forward of their own. In float16 that result is then not rounded; otherwise values are the same.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -149,7 +149,7 @@ class Sequential(_Sequence):
             pool = modules[i + 2] if i + 2 < n and _pools_first(module, activation, modules[i + 2]) else None
             together = modules[i : i + (2 if pool is None else 3)]
             account = capture_hooks.current()
-            if account is not None:  # which would hear of a call
+            if account is not None:  # it hears of modules by their calls
                 for each in together:
                     account.module(each)
             if pool is None:
@@ -160,7 +160,7 @@ class Sequential(_Sequence):
         return input
 
 
-# The activations of the kernels' epilogues, by the class that computes the same; None if its options differ.
+# By class: the activation in the kernels' epilogues that computes the same, or None if the module's options differ.
 _EPILOGUES: dict[type, Callable[[Any], str | None]] = {
     ReLU: lambda m: "relu",
     LeakyReLU: lambda m: "leaky_relu" if m.negative_slope == 0.01 else None,
@@ -187,7 +187,7 @@ def _pools_first(module: Module, activation: str, following: Module) -> bool:
         return False
     if following.return_indices or _observed(following):
         return False
-    # A dilated window may hold padding alone: its maximum, minus infinity, is not relu's.
+    # A dilated window may hold padding alone. Its maximum is then minus infinity, which relu of it is not.
     return following.dilation in (1, (1, 1), [1, 1])
 
 
@@ -284,6 +284,6 @@ class ModuleDict(Module):
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add modules from a mapping or from (key, module) pairs; keys that exist are replaced."""
-        pairs = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
+        pairs: Any = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
         for key, module in pairs:
             self[key] = module

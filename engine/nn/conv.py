@@ -7,7 +7,7 @@ from typing import Any
 from tilegrad import ops
 from tilegrad.create import empty
 from tilegrad.nn import init
-from tilegrad.nn.arguments import one_of, pair, size
+from tilegrad.nn.functional.arguments import one_of, pair, size
 from tilegrad.nn.functional.conv import conv2d, require_padding_name, same_padding
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
@@ -82,9 +82,9 @@ class Conv2d(Module):
         return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation)
 
     def _pad_widths(self) -> tuple[int, ...]:
-        if self.padding == "same":
-            return same_padding(self.kernel_size, self.dilation)
-        height, width = (0, 0) if self.padding == "valid" else self.padding
+        if isinstance(self.padding, str):
+            return same_padding(self.kernel_size, self.dilation) if self.padding == "same" else (0, 0, 0, 0)
+        height, width = self.padding
         return width, width, height, height
 
     def extra_repr(self) -> str:

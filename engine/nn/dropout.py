@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilegrad.nn import functional as F
-from tilegrad.nn.arguments import probability
+from tilegrad.nn.functional.arguments import probability
 from tilegrad.nn.module import Module
 from tilegrad.tensor import Tensor
 

@@ -8,7 +8,7 @@ from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.create import empty
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
-from tilegrad.nn.arguments import size
+from tilegrad.nn.functional.arguments import size
 from tilegrad.nn.functional.embedding import padding_row
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
@@ -41,7 +41,7 @@ class Embedding(Module):
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
-        """An embedding on a table that exists, (num_embeddings, embedding_dim); frozen: it asks for no gradient."""
+        """An embedding on a table that exists, (num_embeddings, embedding_dim); freeze: without gradient."""
         if not isinstance(embeddings, Tensor):
             raise TypeError(f"from_pretrained: embeddings is {type(embeddings).__name__}; expected a tensor")
         if embeddings.ndim != 2:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,10 @@ from tilegrad.tensor import Tensor
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """What a nonlinearity takes from the standard deviation, inverted; param is leaky_relu's slope (0.01)."""
+    """The factor that makes up for what a nonlinearity takes from the standard deviation.
+
+    param  leaky_relu's slope, 0.01 by default
+    """
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
         if isinstance(slope, bool) or not isinstance(slope, (int, float)):
@@ -54,7 +57,17 @@ _GAINS = {
 }
 
 
-def _of_arrays_too(fill: Callable[..., Tensor]) -> Callable[..., Any]:
+if TYPE_CHECKING:
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+    class Filling(Protocol[P]):
+        """A function that fills a tensor or an array, and returns it."""
+
+        def __call__(self, tensor: T, *args: P.args, **options: P.kwargs) -> T: ...
+
+
+def _of_arrays_too(fill: Callable[Concatenate[Tensor, P], Tensor]) -> Filling[P]:
     @wraps(fill)
     def wrapper(tensor: Any, *args: Any, **options: Any) -> Any:
         if isinstance(tensor, Tensor):
@@ -62,7 +75,7 @@ def _of_arrays_too(fill: Callable[..., Tensor]) -> Callable[..., Any]:
         if not is_array(tensor):
             raise TypeError(f"{fill.__name__}: got a {type(tensor).__name__}; expected a tensor, or an array")
         filled = fill(Tensor(tensor), *args, **options).data
-        if filled is not tensor:  # one that a tensor cannot hold as it is
+        if filled is not tensor:  # a tensor cannot hold this array as it is
             tensor[...] = filled
         return tensor
 
@@ -94,7 +107,7 @@ def trunc_normal_(
 ) -> Tensor:
     """Normal, but drawn again while outside [a, b] (bounds, not multiples of std, as in PyTorch).
 
-    Raises ValueError if [a, b] holds less than 1 % of the distribution, where that would take for ever.
+    Raises ValueError if [a, b] holds less than 1 % of the distribution, for which drawing would take for ever.
     """
     inside = _normal_cdf((b - mean) / std) - _normal_cdf((a - mean) / std) if std > 0 else 0.0
     if not inside >= 0.01:
@@ -178,7 +191,7 @@ def kaiming_uniform_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Uniform on [-b, b),  b = gain sqrt(3 / fan),  gain of the nonlinearity with slope a, fan that `mode` names."""
+    """Uniform on [-b, b),  b = gain sqrt(3 / fan),  gain that of the nonlinearity (slope a), fan by `mode`."""
     bound = _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity) * math.sqrt(3.0)
     return uniform_(tensor, -bound, bound, generator)
 
@@ -211,7 +224,7 @@ def _fans(op: str, tensor: Tensor) -> tuple[int, int]:
 
 
 def default_(weight: Tensor, bias: Tensor | None) -> None:
-    """PyTorch's start of a linear or convolution layer: both uniform on [-b, b),  b = 1 / sqrt(fan_in)."""
+    """PyTorch's first values of a linear or convolution layer: both uniform on [-b, b),  b = 1 / sqrt(fan_in)."""
     kaiming_uniform_(weight, a=math.sqrt(5))
     if bias is not None:
         fan_in, _ = _fans("default_", weight)

@@ -8,7 +8,7 @@ from typing import Any
 from tilegrad import ops
 from tilegrad.create import empty
 from tilegrad.nn import init
-from tilegrad.nn.arguments import size
+from tilegrad.nn.functional.arguments import size
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tilegrad.nn import functional as F
-from tilegrad.nn.arguments import one_of
+from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.module import Module
 from tilegrad.tensor import Tensor
 
 
 class _Loss(Module):
-    """reduction is "mean", "sum" or "none"; everything is named, PyTorch's deprecated arguments are not there."""
+    """reduction is "mean", "sum" or "none"; all arguments are keywords, without PyTorch's deprecated ones."""
 
     reductions: tuple[str, ...] = ("mean", "sum", "none")
 

@@ -1,7 +1,7 @@
 """Module: the base of all layers and models.
 
-What a module owns are plain attributes; `_members` says which of them are parameters, buffers and submodules, in the
-order in which they were registered. So reading one costs an attribute access and no more.
+Parameters, buffers and submodules are plain attributes: reading one costs an attribute access and no more. `_members`
+says which attributes these are, in the order in which they were registered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from tilegrad import capture_hooks, dtypes
 from tilegrad.autograd.grad_mode import no_grad
@@ -23,11 +23,21 @@ from tilegrad.tensor import Storage, Tensor
 
 T = TypeVar("T", bound="Module")
 
+if TYPE_CHECKING:
+    P = ParamSpec("P")
+    R = TypeVar("R", covariant=True)
+
+    class HasForward(Protocol[P, R]):
+        """So that calling a module has the types of its own `forward`."""
+
+        def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
 # The kinds of members.
 PARAMETER, BUFFER, MODULE = "parameter", "buffer", "module"
 _EXPECTED = {PARAMETER: "a Parameter", BUFFER: "a Tensor", MODULE: "a Module"}
 
-# The attributes that say what else there is.
+# The attributes that say which members and hooks there are.
 _BOOKS = {"_members", "_transient", "_forward_hooks", "_forward_pre_hooks"}
 
 _hook_numbers = itertools.count()
@@ -59,17 +69,23 @@ class Module:
             _forward_pre_hooks={},
         )
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | Any:
         """What the module computes; called through the module itself."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward(); the class defines none")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        account = capture_hooks.current()
-        if account is not None:
-            account.module(self)
-        if self._forward_hooks or self._forward_pre_hooks:
-            return self._call_with_hooks(args, kwargs)
-        return self.forward(*args, **kwargs)
+    if TYPE_CHECKING:
+
+        def __call__(self: HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            account = capture_hooks.current()
+            if account is not None:
+                account.module(self)
+            if self._forward_hooks or self._forward_pre_hooks:
+                return self._call_with_hooks(args, kwargs)
+            return self.forward(*args, **kwargs)
 
     # --- members
 
@@ -99,7 +115,7 @@ class Module:
         self._forget(name)
 
     def __copy__(self: T) -> T:
-        """A module of the very same members and attributes; which members and hooks it has is its own affair."""
+        """A module with the same members and attributes. A member or hook added to one is not added to the other."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         for name in _BOOKS & self.__dict__.keys():
@@ -107,7 +123,7 @@ class Module:
         return twin
 
     def __getattr__(self, name: str) -> Any:
-        # Only what was not found in the usual places arrives here.
+        # Python calls this only for what it did not find in the usual places.
         if "_members" not in self.__dict__ and not name.startswith("__"):
             raise AttributeError(
                 f"{type(self).__name__}: {name!r} is missing because Module.__init__() was not called; "
@@ -145,7 +161,7 @@ class Module:
         self._register("register_parameter", PARAMETER, name, param, Parameter)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Register a tensor that is part of the state but no parameter; not persistent: not of the state dict either.
+        """Register a tensor that is part of the state but no parameter. The state dict has it only if it is persistent.
 
         Raises as register_parameter does.
         """
@@ -260,7 +276,13 @@ class Module:
 
     def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Tensor]:
         """Parameters and persistent buffers by dotted name, detached, on the module's own memory."""
-        return state.state_dict(self, prefix)
+        tensors: OrderedDict[str, Tensor] = OrderedDict()
+        for path, owner in self.named_modules(remove_duplicate=False):  # a shared tensor stands under each of its names
+            for kind in (PARAMETER, BUFFER):
+                for name, value in owner._own(kind):
+                    if name not in owner._transient:
+                        tensors[prefix + _joined(path, name)] = value.detach()
+        return tensors
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> state.IncompatibleKeys:
         """Copy values (tensors or arrays) into the parameters and buffers of the same names, in place.
@@ -268,7 +290,7 @@ class Module:
         Returns (missing_keys, unexpected_keys). Raises RuntimeError naming everything that does not fit, before
         anything is copied: wrong shapes and kinds and, if strict, missing and unexpected keys.
         """
-        return state.load_state_dict(self, state_dict, strict)
+        return state.load(type(self).__name__, Module.state_dict(self), state_dict, strict)
 
     def train(self: T, mode: bool = True) -> T:
         """Set training mode (dropout drops, batch norm takes the batch's statistics) here and below."""
@@ -289,7 +311,7 @@ class Module:
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop every parameter's gradient or, not set_to_none, fill it with zeros."""
+        """Drop every parameter's gradient; with set_to_none=False fill it with zeros instead."""
         for p in self.parameters():
             if set_to_none:
                 p.grad = None
@@ -340,12 +362,12 @@ class Module:
         return self.to("cuda" if device is None else device)
 
     def _convert(self: T, convert: Callable[[Tensor], Tensor]) -> T:
-        """Give every parameter and buffer the memory of convert(it); the objects stay, for optimisers hold them."""
+        """Give every parameter and buffer the memory of convert(it). The objects stay, as optimizers hold them."""
         with no_grad():
             for x in itertools.chain(self.parameters(), self.buffers()):
                 data = convert(x).data
                 if data is not x.data:
-                    x._storage.leave(x)  # a graph that saved it must not go on with other values
+                    x._storage.leave(x)  # a graph that saved x must not use the new values
                     x._data, x._storage = data, Storage()
                 if x.grad is not None:
                     x.grad = convert(x.grad)
@@ -376,7 +398,7 @@ class Module:
     # --- looks
 
     def extra_repr(self) -> str:
-        """What stands between the parentheses of the repr."""
+        """The text between the parentheses of the repr."""
         return ""
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
-from tilegrad.nn.arguments import is_int, size
+from tilegrad.nn.functional.arguments import size, sizes
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
@@ -72,7 +72,7 @@ class _BatchNorm(Module):
         _reset_affine(self)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input normalised, with the running statistics moved if training."""
+        """The input normalised; in training the running statistics follow."""
         name = type(self).__name__
         if input.ndim not in self._dims or input.shape[1] != self.num_features:
             raise ValueError(f"{name}: input is {input.shape}; expected {self._shape} with C = {self.num_features}")
@@ -116,7 +116,7 @@ class BatchNorm2d(_BatchNorm):
 class LayerNorm(Module):
     """Layer normalisation over the last dimensions, normalized_shape (Ba, Kiros & Hinton 2016); see `F.layer_norm`.
 
-    weight (ones) and bias (zeros) have that shape; None without elementwise_affine, the bias also without `bias`.
+    weight (ones) and bias (zeros) have that shape. Both are None without elementwise_affine; bias also without `bias`.
     """
 
     weight: Parameter | None
@@ -132,7 +132,7 @@ class LayerNorm(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+        shape = sizes(normalized_shape)
         self.normalized_shape = tuple(size("LayerNorm", "normalized_shape", s) for s in shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad.nn import functional as F
-from tilegrad.nn.arguments import pair, size
+from tilegrad.nn.functional.arguments import pair, size
 from tilegrad.nn.module import Module
 from tilegrad.tensor import Tensor
 
@@ -37,7 +37,7 @@ class MaxPool2d(Module):
         return self.forward_activated(input, None)
 
     def forward_activated(self, input: Tensor, activation: str | None) -> Any:
-        """act(maxima) as one primitive; activation is "relu", without return_indices, or None."""
+        """act(maxima) as one primitive; activation is None or, without return_indices, "relu"."""
         windows = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         return F.max_pool2d(input, *windows, self.return_indices, activation)
 

@@ -1,10 +1,9 @@
-"""State dicts: everything a module would have to remember, by dotted name."""
+"""Loading a state dict: values by dotted name, into the tensors of these names."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,34 +12,22 @@ from tilegrad.device import is_array
 from tilegrad.dtypes import is_number
 from tilegrad.tensor import Tensor, wrap
 
-if TYPE_CHECKING:
-    from tilegrad.nn.module import Module
-
 
 class IncompatibleKeys(NamedTuple):
-    """What load_state_dict returns: keys the module has and the dict has not, and the reverse."""
+    """What load_state_dict returns: keys that only the module has, and keys that only the dict has."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
-def state_dict(module: Module, prefix: str = "") -> OrderedDict[str, Tensor]:
-    """Parameters and persistent buffers, module by module, detached; a shared tensor stands under each of its names."""
-    tensors: OrderedDict[str, Tensor] = OrderedDict()
-    for path, owner in module.named_modules(remove_duplicate=False):
-        start = f"{prefix}{path}." if path else prefix
-        for kind in ("parameter", "buffer"):
-            for name, value in owner._own(kind):
-                if name not in owner._transient:
-                    tensors[start + name] = value.detach()
-    return tensors
+def load(of: str, own: Mapping[str, Tensor], values: Mapping[str, Any], strict: bool) -> IncompatibleKeys:
+    """Copy values into the tensors of the same names, as Module.load_state_dict says.
 
-
-def load_state_dict(module: Module, values: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-    """Module.load_state_dict."""
+    of   the module's class, for errors
+    own  the module's tensors
+    """
     if not isinstance(values, Mapping):
         raise TypeError(f"load_state_dict: the state dict is {type(values).__name__}; expected a mapping")
-    own = state_dict(module)
     missing = [key for key in own if key not in values]
     unexpected = [key for key in values if key not in own]
     problems = []
@@ -59,7 +46,7 @@ def load_state_dict(module: Module, values: Mapping[str, Any], strict: bool = Tr
                 problems.append(f"size mismatch for {key}: got {array.shape}; expected {tensor.shape}")
     if problems:
         listed = "".join(f"\n    {problem}" for problem in problems)
-        raise RuntimeError(f"load_state_dict: the state dict does not fit {type(module).__name__}:{listed}")
+        raise RuntimeError(f"load_state_dict: the state dict does not fit {of}:{listed}")
 
     with no_grad():
         for key, array in arrays.items():
@@ -68,7 +55,7 @@ def load_state_dict(module: Module, values: Mapping[str, Any], strict: bool = Tr
 
 
 def _array(value: Any) -> Any:
-    """The array of a tensor or of what NumPy takes for one (a tensor of another library); None if it is no numbers."""
+    """The array of a tensor, or of what NumPy takes for one, such as another library's; None if it has no numbers."""
     if isinstance(value, Tensor):
         return value.data
     if is_array(value):

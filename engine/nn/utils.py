@@ -1,4 +1,4 @@
-"""What training loops do to all parameters at once: clip gradients, go to one vector and back."""
+"""What training loops do to all parameters at once: clip gradients, turn parameters into a vector and back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def clip_grad_norm_(
     """Scale all gradients, in place, by min(1, max_norm / (norm + 1e-6)); returns the norm (0-dim).
 
     The norm is that of all gradients as one vector: (sum |g|^p)^(1/p), p = norm_type, which may be inf (Pascanu,
-    Mikolov & Bengio 2013). It is computed in float32 at least. Raises RuntimeError, with error_if_nonfinite, before
-    anything is scaled, if it is infinite or nan.
+    Mikolov & Bengio 2013). It is computed in float32 at least. With error_if_nonfinite, an infinite norm or nan raises
+    RuntimeError before anything is scaled.
     """
     op = "clip_grad_norm_"
     p = float(norm_type)
@@ -46,7 +46,7 @@ def clip_grad_norm_(
             g._storage.version += 1
         return wrap(total)
     xp = array_module(grads[0].data)
-    with quiet(all="ignore"):  # an infinite norm is a result like any other
+    with quiet(all="ignore"):  # an infinite norm is a valid result
         norms = xp.stack([_norm(xp, _flat(g.data), p) for g in grads])
         total = _norm(xp, norms, p)
     if error_if_nonfinite and not xp.isfinite(total):
@@ -76,7 +76,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """Copy a vector that parameters_to_vector could have made into the parameters, in place.
 
-    Raises TypeError for what is no tensor, ValueError unless it has as many elements as they have.
+    Raises TypeError for what is no tensor, ValueError unless both have the same number of elements.
     """
     if not isinstance(vec, Tensor):
         raise TypeError(f"vector_to_parameters: vec is {type(vec).__name__}; expected a tensor")
@@ -102,7 +102,7 @@ def _gradients(op: str, parameters: Any) -> list[Tensor]:
 
 
 def _flat(array: Any) -> Any:
-    """The elements as a vector of float32 at least, in the order in which they lie: a view where it can be one."""
+    """The elements as a vector of float32 at least, in memory order: a view where possible."""
     # ravel(order="K"), which CuPy lacks
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     return wide(array.transpose(order).reshape(-1))

@@ -151,23 +151,27 @@ def sign(input: Tensor) -> Tensor:
     return record("sign", y, (x,), lambda dy: (zeros_like(dy),))
 
 
-def _stepwise(name: str, doc: str) -> Any:
-    def op(input: Tensor) -> Tensor:
-        x = as_tensor(name, input)
-        if x.data.dtype not in dtypes.FLOATS:
-            return wrap(x.data.copy())
-        y = getattr(array_module(x.data), name)(ordered(x.data)).astype(x.data.dtype, copy=False)
-        return record(name, y, (x,), lambda dy: (zeros_like(dy),))
-
-    op.__name__ = op.__qualname__ = name
-    op.__doc__ = doc + " Its gradient is zero, as in PyTorch."
-    return op
+def floor(input: Tensor) -> Tensor:
+    """The largest integer <= x. Its gradient is zero, as in PyTorch."""
+    return _stepwise("floor", input)
 
 
-floor = _stepwise("floor", "The largest integer <= x.")
-ceil = _stepwise("ceil", "The smallest integer >= x.")
-trunc = _stepwise("trunc", "x without its fraction.")
-_round = _stepwise("round", "")
+def ceil(input: Tensor) -> Tensor:
+    """The smallest integer >= x. Its gradient is zero, as in PyTorch."""
+    return _stepwise("ceil", input)
+
+
+def trunc(input: Tensor) -> Tensor:
+    """x without its fraction. Its gradient is zero, as in PyTorch."""
+    return _stepwise("trunc", input)
+
+
+def _stepwise(name: str, input: Tensor) -> Tensor:
+    x = as_tensor(name, input)
+    if x.data.dtype not in dtypes.FLOATS:
+        return wrap(x.data.copy())
+    y = getattr(array_module(x.data), name)(ordered(x.data)).astype(x.data.dtype, copy=False)
+    return record(name, y, (x,), lambda dy: (zeros_like(dy),))
 
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
@@ -177,7 +181,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """
     x = as_tensor("round", input)
     if decimals == 0:
-        return _round(x)
+        return _stepwise("round", x)
     if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"round: the tensor is {x.dtype} and decimals {decimals}; expected a floating-point tensor")
     xp, scale = array_module(x.data), 10.0 ** builtins.abs(decimals)

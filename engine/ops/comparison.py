@@ -11,42 +11,89 @@ from tilegrad.ops.operands import as_tensor, binary, ordered, require_one_device
 from tilegrad.tensor import Tensor, wrap
 
 
-def _comparison(name: str, symbol: str, xp_name: str) -> Any:
-    def op(input: Any, other: Any) -> Tensor:
-        a, b = binary(name, input, other)
-        return wrap(getattr(array_module(a.data), xp_name)(ordered(a.data), ordered(b.data)))
-
-    op.__name__ = op.__qualname__ = name
-    op.__doc__ = f"a {symbol} b elementwise, broadcast; a bool tensor."
-    return op
+def eq(input: Any, other: Any) -> Tensor:
+    """a == b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("eq", input, other)
+    return wrap(xp.equal(a, b))
 
 
-eq = _comparison("eq", "==", "equal")
-ne = _comparison("ne", "!=", "not_equal")
-lt = _comparison("lt", "<", "less")
-le = _comparison("le", "<=", "less_equal")
-gt = _comparison("gt", ">", "greater")
-ge = _comparison("ge", ">=", "greater_equal")
-logical_and = _comparison("logical_and", "and", "logical_and")
-logical_or = _comparison("logical_or", "or", "logical_or")
-logical_xor = _comparison("logical_xor", "xor", "logical_xor")
+def ne(input: Any, other: Any) -> Tensor:
+    """a != b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("ne", input, other)
+    return wrap(xp.not_equal(a, b))
 
 
-def _bitwise(name: str, symbol: str) -> Any:
-    def op(input: Any, other: Any) -> Tensor:
-        a, b = binary(name, input, other)
-        if a.data.dtype in FLOATS:
-            raise TypeError(f"{name}: the operands are {a.dtype}; expected bool or integer tensors")
-        return wrap(getattr(array_module(a.data), name)(a.data, b.data))
-
-    op.__name__ = op.__qualname__ = name
-    op.__doc__ = f"a {symbol} b on the bits of bool or integer tensors, broadcast."
-    return op
+def lt(input: Any, other: Any) -> Tensor:
+    """a < b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("lt", input, other)
+    return wrap(xp.less(a, b))
 
 
-bitwise_and = _bitwise("bitwise_and", "&")
-bitwise_or = _bitwise("bitwise_or", "|")
-bitwise_xor = _bitwise("bitwise_xor", "^")
+def le(input: Any, other: Any) -> Tensor:
+    """a <= b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("le", input, other)
+    return wrap(xp.less_equal(a, b))
+
+
+def gt(input: Any, other: Any) -> Tensor:
+    """a > b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("gt", input, other)
+    return wrap(xp.greater(a, b))
+
+
+def ge(input: Any, other: Any) -> Tensor:
+    """a >= b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("ge", input, other)
+    return wrap(xp.greater_equal(a, b))
+
+
+def logical_and(input: Any, other: Any) -> Tensor:
+    """a and b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("logical_and", input, other)
+    return wrap(xp.logical_and(a, b))
+
+
+def logical_or(input: Any, other: Any) -> Tensor:
+    """a or b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("logical_or", input, other)
+    return wrap(xp.logical_or(a, b))
+
+
+def logical_xor(input: Any, other: Any) -> Tensor:
+    """a xor b elementwise, broadcast; a bool tensor."""
+    xp, a, b = _compared("logical_xor", input, other)
+    return wrap(xp.logical_xor(a, b))
+
+
+def _compared(op: str, input: Any, other: Any) -> tuple[Any, Any, Any]:
+    """NumPy or the GPU's module, and both operands' arrays, in one dtype that compares right."""
+    a, b = binary(op, input, other)
+    return array_module(a.data), ordered(a.data), ordered(b.data)
+
+
+def bitwise_and(input: Any, other: Any) -> Tensor:
+    """a & b on the bits of bool or integer tensors, broadcast."""
+    xp, a, b = _bits("bitwise_and", input, other)
+    return wrap(xp.bitwise_and(a, b))
+
+
+def bitwise_or(input: Any, other: Any) -> Tensor:
+    """a | b on the bits of bool or integer tensors, broadcast."""
+    xp, a, b = _bits("bitwise_or", input, other)
+    return wrap(xp.bitwise_or(a, b))
+
+
+def bitwise_xor(input: Any, other: Any) -> Tensor:
+    """a ^ b on the bits of bool or integer tensors, broadcast."""
+    xp, a, b = _bits("bitwise_xor", input, other)
+    return wrap(xp.bitwise_xor(a, b))
+
+
+def _bits(op: str, input: Any, other: Any) -> tuple[Any, Any, Any]:
+    a, b = binary(op, input, other)
+    if a.data.dtype in FLOATS:
+        raise TypeError(f"{op}: the operands are {a.dtype}; expected bool or integer tensors")
+    return array_module(a.data), a.data, b.data
 
 
 def logical_not(input: Any) -> Tensor:

@@ -18,7 +18,8 @@ from tilegrad.tensor import Tensor, wrap
 def pow(input: Any, exponent: Any) -> Tensor:
     """a ** b, broadcast;  da = dy * b * a^(b-1),  db = dy * a^b * log a (0 where a = 0 and b >= 0).
 
-    Raises ValueError for integers to a negative number; to negative elements of a tensor, they are cut to integers.
+    Integers to the power of a negative number raise ValueError. To the power of a tensor's negative elements, their
+    results are cut to integers.
     """
     a, b = binary("pow", input, exponent)
     if a.data.dtype.kind == "b":
@@ -28,7 +29,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         da = _pow_grad_base(dy, a, b) if a.requires_grad else None
-        return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad else None
+        return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad and y is not None else None
 
     with quiet(all="ignore"):
         y = _integer_power(a.data, b.data) if a.data.dtype.kind == "i" else array_module(a.data).power(a.data, b.data)
@@ -49,7 +50,7 @@ def _pow_grad_exponent(dy: Tensor, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
 
 
 def _integer_power(a: Any, b: Any) -> Any:
-    """a ** b of signed integers; a^-n is cut to an integer: 0 but for 1 and -1, of 0 too, as in PyTorch."""
+    """a ** b of signed integers. a^-n is cut to an integer: 0 unless a is 1 or -1; 0 for a = 0 too, as in PyTorch."""
     xp = array_module(a)
     y = xp.power(a, xp.maximum(b, 0))
     unit = xp.where(a == 1, 1, xp.where(a == -1, 1 - 2 * (b & 1), 0)).astype(y.dtype)

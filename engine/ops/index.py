@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tilegrad.ops.operands import (
     require_one_device,
     wide,
 )
+from tilegrad.ops.writes import tracked_write
 from tilegrad.tensor import Tensor, wrap
 
 
@@ -51,11 +52,11 @@ def is_basic(index: Any) -> bool:
 def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index]: a view for ints and slices, a copy for index arrays and masks (bools, or uint8).
 
-    The order of dimensions is PyTorch's: ints select first; then the dimensions of the index arrays stand where these
-    stood, in front where a slice or None separated them. (NumPy counts ints among the index arrays.)
-    Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, repeated indices add up
-    their gradients in no fixed order; and rows, x[i] with a tensor of integers, are taken without waiting for it to see
-    whether they are there: IndexError then comes when the program next waits.
+    The order of dimensions is PyTorch's: ints select first; then the dimensions of the index arrays stand where the
+    arrays stood, or in front if a slice or None separated them. (NumPy counts ints among the index arrays.)
+    Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, the gradients of repeated
+    indices are added in no fixed order. There x[i] with a tensor of integers does not wait to see whether the rows
+    exist: IndexError then comes when the program next waits for the GPU.
     """
     by_rows = type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda
     if by_rows and (input.is_cuda or capture_hooks.on_device(index._data) is not None):
@@ -98,14 +99,15 @@ _ALL = slice(None)
 
 
 def _viewing(basic: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A basic index that gives a view of one element too, where NumPy without Ellipsis gives a copy."""
+    """A basic index with an Ellipsis: so a single element is a view as well, where NumPy gave a copy."""
     return basic if Ellipsis in basic else (*basic, Ellipsis)
 
 
 def _parts(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """An index of x as (basic, advanced): x[index] is x[basic][advanced], in PyTorch's order of dimensions.
 
-    Either may be empty. A gradient rule may keep them: lists, which may change, are tensors; 0-dim tensors are ints.
+    Either may be empty. A gradient rule may keep them: lists, which may change, have become tensors, and 0-dim tensors
+    ints.
     """
     parts = index if type(index) is tuple else (index,)
     if is_basic(parts):
@@ -141,7 +143,7 @@ def _selects(i: Any) -> bool:
 
 
 def _part(op: str, x: Tensor, i: Any) -> Any:
-    """One part of an index: an int, slice, None, Ellipsis or bool; all else as an index tensor, or a NumPy array."""
+    """One part of an index: an int, slice, None, Ellipsis or bool as it is, other things as index tensor or array."""
     if isinstance(i, (slice, int)):
         return i
     if isinstance(i, (list, tuple, range)):
@@ -163,7 +165,7 @@ def _part(op: str, x: Tensor, i: Any) -> Any:
 
 
 def _counts(i: Any) -> bool:
-    """Whether an index tensor or array counts places; one of bools or, as in PyTorch, uint8 is a mask."""
+    """Whether an index tensor or array holds positions. One of bools is a mask; so is one of uint8, as in PyTorch."""
     return i.dtype.kind in "iu" and i.dtype != dtypes.uint8
 
 
@@ -183,7 +185,7 @@ def _moved(op: str, x: Tensor, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _require_inside(op: str, x: Tensor, parts: tuple[Any, ...]) -> None:
-    """Raise IndexError for index arrays out of range, which NumPy finds by itself and CuPy wraps round."""
+    """Raise IndexError for index arrays out of range. NumPy finds these by itself; CuPy wraps them round."""
     d = 0
     for i in parts:
         if isinstance(i, Tensor) and not _is_mask(i) and i.numel() and d < x.ndim:
@@ -236,8 +238,6 @@ def scatter_add_at(y: Any, index: Any, values: Any) -> None:
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, in place, `value` broadcast to the place; gradients flow to value, and to the rest of x."""
-    from tilegrad.ops.inplace import tracked_write  # the engine's one door for in-place writes
-
     basic, advanced = _parts("setitem", input, index)
     x = wrap(_taken("setitem", input, _viewing(basic))) if basic or not advanced else input
     advanced = _moved("setitem", x, advanced)
@@ -272,7 +272,7 @@ def clone_with_zeros(x: Tensor, basic: tuple[Any, ...], advanced: tuple[Any, ...
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices `index` (1-D, integers) along `dim`. A 0-dim tensor is its one element, and stays 0-dim."""
+    """The slices `index` (1-D, integers) along `dim`. A 0-dim tensor counts as its one element, and stays 0-dim."""
     d = normalize_axis("index_select", dim, input.ndim)
     index = _integers("index_select", index)
     if index.ndim > 1 or (input.ndim == 0 and index.numel() != 1):
@@ -358,7 +358,7 @@ def _corner(op: str, src: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _integers(op: str, index: Any) -> Tensor:
-    """An index tensor that counts. Raises TypeError for bools, which NumPy would take for a mask, and for floats."""
+    """An index tensor of positions. Raises TypeError for floats, and for bools, which NumPy would take for a mask."""
     index = as_tensor(op, index)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{op}: the index is {index.dtype}; expected integers")
@@ -384,7 +384,7 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Te
 
 
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
-    """The indices of every dimension, with `at` (an array, or a tensor that a rule shall guard) for dimension d."""
+    """The indices of every dimension, with `at` (an array, or a tensor that a rule keeps) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
     if capture_hooks.capturing:
         axes = [capture_hooks.constant(wrap(axis)).data for axis in axes]
@@ -401,8 +401,12 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return getitem(input.expand(shape), mask.expand(shape))
 
 
+@overload
+def nonzero(input: Tensor, *, as_tuple: Literal[False] = False) -> Tensor: ...
+@overload
+def nonzero(input: Tensor, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ...
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """The indices of elements that are not zero, one a row: (n, ndim) int64; as_tuple gives a vector a dimension."""
+    """The indices of the elements that are not zero, int64: (n, ndim), or with as_tuple a vector for each dimension."""
     if as_tuple:
         return nonzero(input if input.ndim else input.reshape(1)).unbind(1)
     if input.ndim == 0:
@@ -430,7 +434,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> tuple[Tensor, Tensor]:
-    """(values, indices) in order along `dim`, always a stable one; nan counts as largest."""
+    """(values, indices) sorted along `dim`; equal elements keep their order, and nan counts as largest."""
     at = argsort(input, dim, descending)
     d = normalize_axis("sort", dim, input.ndim)
     if input.ndim == 0:
@@ -439,7 +443,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
-    """The indices that sort along `dim`, int64, always stable; nan counts as largest."""
+    """The indices that sort along `dim`, int64; equal elements keep their order, and nan counts as largest."""
     d = normalize_axis("argsort", dim, input.ndim)
     xp = array_module(input.data)
     if input.ndim == 0:

@@ -1,102 +1,26 @@
-"""In-place writes: the one door through which the engine changes a tensor's memory.
-
-Every write counts up the storage's version, so that a backward that needs the old values finds out. A write that must
-itself be differentiated gives the tensor a new place in the graph, behind a node of its own.
-"""
+"""The in-place methods: `x.add_(y)` is x = x + y in the memory of x. Every write goes through `ops.writes`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tilegrad import capture_hooks, dtypes, ops
-from tilegrad.autograd.grad_mode import is_grad_enabled
-from tilegrad.autograd.record import Node
 from tilegrad.device import move
-from tilegrad.ops.operands import as_tensor, broadcast_shape, cast, scalar, zeros_like
+from tilegrad.ops.operands import Op, as_tensor, broadcast_shape, cast, scalar, zeros_like
+from tilegrad.ops.writes import is_tracked, require_writable, tracked_write, written
 from tilegrad.random import Generator, default_generator
 from tilegrad.tensor import Tensor, wrap
 
 
-def tracked_write(
-    name: str,
-    x: Tensor,
-    others: Sequence[Tensor],
-    index: Any,
-    value: Any,
-    rule: Callable[[Tensor], tuple],
-    part: Any = None,
-) -> Tensor:
-    """Write value, an array, to x at the index, and record `rule` behind x if a gradient passes through.
-
-    part   the array that the index is of, a view of x's; without one x's own
-
-    rule(dy) -> the gradients of (x before the write, *others).
-    Raises RuntimeError for a leaf that requires grad, and where views of x would miss the change in the graph.
-    """
-    tracking = _is_tracked(x, *others)
-    _require_writable(name, x, tracking)
-    node = Node(name, rule, (x, *others)) if tracking else None
-    capture_hooks.reads(x, *others)
-    capture_hooks.assign(x, index, value, part)
-    _written(x, node)
-    return x
-
-
-def _is_tracked(*tensors: Any) -> bool:
-    return is_grad_enabled() and any(isinstance(t, Tensor) and t._requires_grad for t in tensors)
-
-
-def _require_writable(name: str, x: Tensor, tracking: bool) -> None:
-    account = capture_hooks.current()
-    if account is not None:
-        account.graph.require_here(x.data, tracking)
-        capture_hooks.refuse_of_host(x)
-    if not _is_writable(x.data):
-        raise RuntimeError(f"{name}: x is read-only (an expanded view, or a read-only array); expected a clone() first")
-    if not tracking:
-        return
-    if x._node is None and x._requires_grad:
-        raise RuntimeError(f"{name}: x is a leaf that requires grad; expected the write under no_grad()")
-    if x._storage.viewed_beside(x):
-        raise RuntimeError(
-            f"{name}: x shares its memory with a view, which would miss this write in the graph; "
-            "expected a clone() first, or the write under no_grad()"
-        )
-    if x.data.dtype not in dtypes.FLOATS:
-        raise RuntimeError(f"{name}: x is {x.dtype}, which carries no gradient; expected a floating-point tensor")
-
-
-def _is_writable(array: Any) -> bool:
-    """Whether each element has memory of its own. CuPy lets an expanded view be written to.
-
-    An array without elements may have strides of 0, expanded or not.
-    """
-    if isinstance(array, np.ndarray):
-        return array.flags.writeable
-    return not array.size or not any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape))
-
-
-def _written(x: Tensor, node: Node | None) -> None:
-    """Count the write; where it was recorded, x now stands behind that node."""
-    x._storage.version += 1
-    if node is None:
-        return
-    if x._node is not None and x._node.retainers:  # a retained gradient is that of the latest value, as in PyTorch
-        retained = [r for r in x._node.retainers if r() is x]
-        x._node.retainers = [r for r in x._node.retainers if r() is not x]
-        node.retainers = (node.retainers or []) + retained
-    x._node, x._requires_grad = node, True
-
-
-def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def inplace_form(name: str, op: Op) -> Op:
     """The method that makes x op(x, ...), in memory and in the graph."""
 
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        tracking = _is_tracked(self, *args, *options.values())
-        _require_writable(name, self, tracking)
+        tracking = is_tracked(self, *args, *options.values())
+        require_writable(name, self, tracking)
         capture_hooks.reads(self)
         before = wrap(capture_hooks.planned(self.data))  # stands where x stood in the graph, with a version of its own
         before._node, before._requires_grad = self._node, self._requires_grad
@@ -106,12 +30,13 @@ def inplace_form(name: str, op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if before._storage.kept:
             before._data = before._data.copy()  # the rule needs the value that is about to be overwritten
         capture_hooks.assign(self, ..., y._data)
-        _written(self, y._node if tracking else None)
+        written(self, y._node if tracking else None)
         return self
 
     method.__name__ = method.__qualname__ = name
+    method.__wrapped__ = op  # whose parameters `inspect` and `help` show
     method.__doc__ = f"{name[:-1]} in place; returns the tensor."
-    return method
+    return method  # type: ignore[return-value]  (the parameters of op)
 
 
 def _require_same(name: str, x: Tensor, y: Tensor) -> None:
@@ -196,6 +121,6 @@ def _drawn(name: str, x: Tensor, draw: Callable[[Generator], np.ndarray], genera
     if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"{name}: x is {x.dtype}; expected a floating-point tensor")
 
-    _require_writable(name, x, _is_tracked(x))  # before the stream goes on
+    require_writable(name, x, is_tracked(x))  # before the stream goes on
     values = move(draw(generator or default_generator), x.device)
     return tracked_write(name, x, (), ..., values, lambda dy: (zeros_like(dy),))

@@ -61,7 +61,7 @@ def _matmul(a: Tensor, b: Tensor, ta: bool = False, tb: bool = False) -> Tensor:
         broadcast_shape("matmul", left.shape[:-2], right.shape[:-2])
     left, right = left.swapaxes(-1, -2) if ta else left, right.swapaxes(-1, -2) if tb else right
     if left.dtype not in dtypes.FLOATS:
-        return wrap(array_module(left).matmul(left, right))  # integers are no business of the kernels
+        return wrap(array_module(left).matmul(left, right))  # the kernels take no integers
     # Each operand is kept only for the other's gradient.
     for_a, for_b = b if a._requires_grad else None, a if b._requires_grad else None
 
@@ -84,7 +84,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
-    """matmul of two batches of as many matrices."""
+    """matmul of two batches with the same number of matrices."""
     if input.ndim != 3 or mat2.ndim != 3 or input.shape[0] != mat2.shape[0]:
         raise ValueError(f"bmm: shapes are {input.shape} and {mat2.shape}; expected (B, M, K) and (B, K, N)")
     return matmul(input, mat2)
@@ -113,7 +113,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     """act(x W^T + b): x (..., in), W (out, in), b (out,) -> (..., out), one primitive.
 
     Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
-    activation  None or a name of ACTIVATIONS; in the epilogue where its gradient needs only y, or none is wanted
+    activation  None or a name of ACTIVATIONS; in the epilogue, unless its gradient is wanted and needs more than y
     """
     if not isinstance(input, Tensor) or input.data.dtype in dtypes.FLOATS or not _are_alike(input, weight, bias):
         require_float("linear", input, weight, bias)
@@ -126,7 +126,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         raise ValueError(f"linear: weight is {weight.shape} but bias is {bias.shape}; expected {weight.shape[:-1]}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"linear: activation is {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
-    if w.ndim == 1 or w.dtype not in dtypes.FLOATS:  # integers are no business of the kernels
+    if w.ndim == 1 or w.dtype not in dtypes.FLOATS:  # the kernels take no integers
         y = matmul(input, t(weight))
         y = y if bias is None else y + bias
         return y if activation is None else ACTIVATIONS[activation](y)
@@ -143,7 +143,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     for_x, for_w = weight if rows._requires_grad else None, rows if weight._requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        dz = dy if y is None else activation_grad(activation, dy, y)
+        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else _matmul(dz, for_x)
         dw = None if for_w is None else _matmul(dz, for_w, True)
         return (dx, dw, sum(dz, 0) if biased else None)[:count]
@@ -189,8 +189,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 
 def _parse_einsum(equation: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], str]:
-    """One string of labels an operand, and the output's; the dimensions of "..." become capital Greek labels."""
-    if not equation.isascii():  # "..." is about to become letters beyond
+    """A string of labels for each operand and for the output; the dimensions of "..." become capital Greek labels."""
+    if not equation.isascii():  # "..." becomes letters that are not
         raise ValueError(f"einsum: got {equation!r}; expected letters, commas, '...' and '->'")
     left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")

@@ -22,13 +22,13 @@ def to(
     non_blocking: bool = False,
     copy: bool = False,
 ) -> Tensor:
-    """The tensor in another dtype and / or on another device: itself where nothing changes; the gradient comes back.
+    """The tensor in another dtype or on another device, or both; itself where nothing changes. The gradient moves back.
 
-    to(dtype), to(device), to(device, dtype) or to(other), the last taking both from another tensor; non_blocking and
-    copy may follow.
+    to(dtype), to(device), to(device, dtype), or to(other), which takes both from another tensor; then non_blocking and
+    copy, if given.
 
     copy          a new tensor also where nothing changes
-    non_blocking  makes no difference: a copy to the GPU never waits for it, one from the GPU always does
+    non_blocking  makes no difference: a copy to the GPU never waits, a copy from the GPU always does
 
     Raises TypeError for what is no dtype, ValueError for what is no device, RuntimeError for "cuda" without a GPU.
     """
@@ -43,7 +43,7 @@ def to(
     # The smaller array is the one that travels.
     if dtype is not None and (there or dtype.itemsize <= x.itemsize):
         x = cast(x, dtype)
-    if not there:
+    if device is not None and not there:
         x = _moved(x, device)
     if dtype is not None:
         x = cast(x, dtype)

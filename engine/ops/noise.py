@@ -14,7 +14,7 @@ from tilegrad.tensor import Tensor
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
     """x / (1 - p) with each element kept with probability 1 - p, else 0 (Srivastava et al. 2014).
 
-    The mask is never stored: the gradient draws the same bits again. Not in training, x itself.
+    The mask is never stored: the gradient draws the same bits again. Outside of training the result is x itself.
     """
     require_float("dropout", input)
     if not 0.0 <= p <= 1.0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from tilegrad.autograd.record import record
 from tilegrad.device import array_module, device_of, is_array
 from tilegrad.tensor import Tensor, adopted, wrap
 
-# Division by zero, overflow and invalid values give inf and nan without a word, as in PyTorch.
+# Division by zero, overflow and invalid values give inf and nan without a warning, as in PyTorch.
 quiet = np.errstate
+
+Op = TypeVar("Op", bound=Callable[..., Tensor])
 
 
 def as_tensor(op: str, x: Any, like: Tensor | None = None) -> Tensor:
@@ -47,7 +49,7 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
 def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
     """A number as an array of this dtype, as `number` has it."""
     try:
-        if abs(x) <= 65504:  # the largest float16: no dtype overflows, and there is nothing to be quiet about
+        if abs(x) <= 65504:  # the largest float16: no dtype overflows, so there is no warning to silence
             value = np.asarray(x, dtype)
         else:
             with quiet(all="ignore"):
@@ -80,8 +82,8 @@ def wide(array: Any) -> Any:
     return array.astype(dtypes.float32) if array.dtype in dtypes.HALVES else array
 
 
-def rounded_once(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An op composed of others, of which each would round: float16 and bfloat16 are computed in float32 throughout."""
+def rounded_once(op: Op) -> Op:
+    """An op composed of others, each of which would round: float16 and bfloat16 are computed in float32 throughout."""
 
     @wraps(op)
     def wrapper(input: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -90,7 +92,7 @@ def rounded_once(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
         y = op(_widened(input), *map(_widened, args), **{name: _widened(value) for name, value in options.items()})
         return cast(y, input.data.dtype)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]  (its own parameters)
 
 
 def _widened(x: Any) -> Any:
@@ -124,7 +126,7 @@ def binary(op: str, a: Any, b: Any, xp: Any = np) -> tuple[Tensor, Tensor]:
 
 
 def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # what follows, without the detours
+    if isinstance(a, Tensor) and dtypes.absorbs(a._data.dtype, b):  # a short way for what is asked for most
         return a, number(op, b, a._data.dtype, array_module(a._data))
     a, b = (x if isinstance(x, (bool, int, float, np.generic)) else as_tensor(op, x) for x in (a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):  # one was an array
@@ -138,9 +140,9 @@ def _with_number(op: str, a: Any, b: Any, xp: Any) -> tuple[Tensor, Tensor]:
 
 
 def integer(op: str, name: str, x: Any) -> int:
-    """x as an int: an int, or what stands for one, such as a tensor of one without dimensions.
+    """x as an int: an int itself, or what holds one, such as an integer tensor without dimensions.
 
-    Raises TypeError for a bool, and for all else.
+    Raises TypeError for bools and for anything else.
     """
     if type(x) is int:
         return x
@@ -153,7 +155,7 @@ def integer(op: str, name: str, x: Any) -> int:
 
 
 def scalar(op: str, name: str, x: Any) -> Any:
-    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for all else."""
+    """x as a number: itself, or what a tensor or array without dimensions holds. Raises TypeError for anything else."""
     if (isinstance(x, Tensor) or is_array(x)) and not x.ndim:
         x = x.item()
     if not isinstance(x, (bool, int, float, np.generic)):
@@ -225,15 +227,14 @@ def normalize_axis(op: str, axis: Any, ndim: int) -> int:
 
 def normalize_axes(op: str, axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Dimensions counted from the left; None (and, as in PyTorch, an empty list) means all. Duplicates raise."""
-    if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most; all else takes the way below
+    if type(axes) is int and -ndim <= axes < ndim:  # what is asked for most
         return (axes % ndim,)
-    if not isinstance(axes, (tuple, list)):
-        axes = () if axes is None else (axes,)
-    if len(axes) == 0:
+    given = tuple(axes) if isinstance(axes, (tuple, list)) else () if axes is None else (axes,)
+    if len(given) == 0:
         return tuple(range(ndim))
-    found = tuple(normalize_axis(op, axis, ndim) for axis in axes)
+    found = tuple(normalize_axis(op, axis, ndim) for axis in given)
     if len(set(found)) != len(found):
-        raise ValueError(f"{op}: dim is {tuple(axes)}; expected each dimension once")
+        raise ValueError(f"{op}: dim is {given}; expected each dimension once")
     return found if ndim else ()
 
 

@@ -27,13 +27,14 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     activation: str | None = None,
-) -> Any:
+) -> Tensor | Any:  # with return_indices a pair
     """The maximum over each window of x (N, C, H, W); the gradient goes to the (first) maximum.
 
-    return_indices gives also the place of each maximum, h * W + w, int64.
-    activation  None, or "relu": relu of the maxima, in the same primitive. What passes no gradient then has no place.
+    return_indices also gives the place of each maximum, h * W + w, int64.
+    activation  None, or "relu": relu of the maxima, in the same primitive. A window that passes no gradient then has no
+                place.
 
-    Raises ValueError for both together.
+    Raises ValueError for return_indices together with activation.
     """
     require_float("max_pool2d", input)
     if return_indices and activation is not None:
@@ -62,7 +63,7 @@ def _max_pool2d_grad(dy: Tensor, tap: Any, shape: tuple[int, ...], windows: Wind
 
 
 def _places(tap: Any, windows: Windows) -> tuple[Any, Any]:
-    """Row and column in x of each window's winning tap, int64; of no use where the tap is none."""
+    """Row and column in x of each window's winning tap, int64; without meaning where a window has no winner."""
     (_, kw), (sh, sw), (ph, pw), (dh, dw), _ = windows
     xp = array_module(tap)
     tap = tap.astype(np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from tilegrad.ops.operands import (
     quiet,
     rounded_once,
 )
-from tilegrad.ops.selection import where
-from tilegrad.ops.shape import expand, flip, movedim, reshape
+from tilegrad.ops.selection import maximum, minimum, where
+from tilegrad.ops.shape import expand, flip, movedim, pad, reshape
 from tilegrad.tensor import Tensor, wrap
 
 Dim = int | Sequence[int] | None
@@ -38,7 +38,7 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if d in axes else s for d, s in enumerate(shape))
 
 
-_accumulator = dtypes.accumulator  # always named: NumPy would widen small integers
+_accumulator = dtypes.accumulator  # always passed: without it NumPy widens small integers
 
 
 def _has_kernel(x: Any) -> bool:
@@ -83,7 +83,7 @@ def var(
     """sum (x - mean)^2 / (n - correction) over `dim`, in two passes; unbiased=False means correction=0.
 
     correction None is 1, and var(x, False) is var(x, unbiased=False), as in PyTorch. Where n <= correction, the sum is
-    divided by 0, yet the gradient by n - correction.
+    divided by 0, but the gradient by n - correction.
     """
     x = float_operand("var", input)
     if isinstance(dim, bool):
@@ -108,13 +108,13 @@ def var(
 def std(
     input: Tensor, dim: Any = None, correction: float | None = 1, keepdim: bool = False, unbiased: bool | None = None
 ) -> Tensor:
-    """The square root of var; its gradient where that is 0 is 0."""
+    """The square root of var; where that is 0, so is the gradient."""
     return _root(var(input, dim, correction, keepdim, unbiased), 2)
 
 
 @rounded_once
 def norm(input: Tensor, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|, -inf the smallest, 0 the number that are not 0.
+    """(sum |x|^p)^(1/p) over `dim`; p = inf is the largest |x|, -inf the smallest, p = 0 how many are not 0.
 
     The gradient at the zero vector is 0; p = 0 has none. p "fro" is 2, and "nuc" the sum of the singular values of
     matrices, whose gradient has no gradient of its own.
@@ -170,9 +170,7 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: expected a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
-        from tilegrad.ops import selection
-
-        return getattr(selection, name + "imum")(input, dim)
+        return (maximum if name == "max" else minimum)(input, dim)
     if dim is None:
         return amax(input) if name == "max" else amin(input)
     at = _arg(name, "arg" + name, input, dim, keepdim=True)
@@ -186,6 +184,12 @@ def _extremum(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     return reshape(values, shape), wrap(at.reshape(shape))
 
 
+@overload
+def max(input: Tensor, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def max(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def max(input: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]: ...
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with an int `dim` (values, indices) along it; with a tensor, the elementwise maximum.
 
@@ -194,6 +198,12 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     return _extremum("max", input, dim, keepdim)
 
 
+@overload
+def min(input: Tensor, dim: None = None, keepdim: bool = False) -> Tensor: ...
+@overload
+def min(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def min(input: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]: ...
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element; as max otherwise."""
     return _extremum("min", input, dim, keepdim)
@@ -249,12 +259,12 @@ def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> 
 
 
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether any element along `dim` (None: of all) is not zero: bool, but uint8 of uint8."""
+    """Whether any element along `dim` (None: of all) is not zero; bool, of a uint8 tensor uint8."""
     return _truth(input, input.data.any(axis=normalize_axes("any", dim, input.ndim), keepdims=keepdim))
 
 
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether every element along `dim` (None: of all) is not zero: bool, but uint8 of uint8."""
+    """Whether every element along `dim` (None: of all) is not zero; bool, of a uint8 tensor uint8."""
     return _truth(input, input.data.all(axis=normalize_axes("all", dim, input.ndim), keepdims=keepdim))
 
 
@@ -302,8 +312,6 @@ def _product_of_others(x: Tensor, axis: int) -> Tensor:
 
 def _exclusive_product(rows: Tensor) -> Tensor:
     """out_i = prod_{j < i} x_j along the last dimension (Hillis and Steele's scan)."""
-    from tilegrad.ops.shape import pad
-
     n = rows.shape[-1]
     out = pad(rows, (1, -1), value=1.0) if n else rows
     step = 1

@@ -12,12 +12,12 @@ from tilegrad.tensor import Tensor, wrap
 
 
 def maximum(input: Any, other: Any) -> Tensor:
-    """The larger of a and b (nan if either is); the gradient goes to the larger, half to each of equals."""
+    """The larger of a and b (nan if either is); the gradient goes to the larger, or half to each of two equals."""
     return _extremum("maximum", input, other)
 
 
 def minimum(input: Any, other: Any) -> Tensor:
-    """The smaller of a and b (nan if either is); the gradient goes to the smaller, half to each of equals."""
+    """The smaller of a and b (nan if either is); the gradient goes to the smaller, or half to each of two equals."""
     return _extremum("minimum", input, other)
 
 
@@ -28,9 +28,9 @@ def _extremum(name: str, input: Any, other: Any) -> Tensor:
         larger, smaller = (a, b) if name == "maximum" else (b, a)
         tie = mul(cast(wrap(a.data == b.data), dy.dtype), 0.5)
         larger, smaller = ordered(larger.data), ordered(smaller.data)
-        lost = cast(wrap(larger < smaller), dy.dtype)  # by a; by b it is the other way round
-        won = cast(wrap(larger > smaller), dy.dtype)
-        # Beside a nan neither is lost, and both get the gradient, as in PyTorch.
+        lost = cast(wrap(larger < smaller), dy.dtype)  # by a
+        won = cast(wrap(larger > smaller), dy.dtype)  # by a, so that b lost
+        # Where one is nan, neither lost, and both get the gradient, as in PyTorch.
         da = mul(dy, sub(1.0, add(lost, tie))) if a.requires_grad else None
         return da, mul(dy, sub(1.0, add(won, tie))) if b.requires_grad else None
 

@@ -38,7 +38,7 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """reshape that is sure to share memory. Raises RuntimeError where the strides do not allow it."""
+    """reshape that always shares memory. Raises RuntimeError where the strides do not allow it."""
     if len(shape) == 1 and isinstance(shape[0], (np.dtype, type)):
         raise TypeError("view: reinterpreting as another dtype is not supported; expected a shape")
     wanted = _inferred("view", input.data.shape, shape_argument("view", shape))
@@ -181,7 +181,7 @@ def clone(input: Tensor) -> Tensor:
 
 
 def contiguous(input: Tensor) -> Tensor:
-    """The tensor in row-major memory: itself if it is."""
+    """The tensor in row-major memory: itself if its memory is so already."""
     if input.data.flags.c_contiguous:
         return input
     return record("contiguous", input.data.copy(), (input,), lambda dy: (dy,))
@@ -202,19 +202,18 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 
     A dimension may be listed more than once: its shifts add up.
     """
-    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
-    shifts = tuple([integer("roll", "a shift", s) for s in shifts])
-    dims = dims if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
-    if not shifts:
+    by = tuple([integer("roll", "a shift", s) for s in (shifts if isinstance(shifts, (tuple, list)) else (shifts,))])
+    given = tuple(dims) if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
+    if not by:
         raise ValueError("roll: there are no shifts; expected at least one")
-    if len(shifts) != (len(dims) or 1):
-        raise ValueError(f"roll: {len(shifts)} shifts for {len(dims)} dims; expected one each, or one for no dims")
-    if dims and not input.ndim:
-        raise IndexError(f"roll: dims are {tuple(dims)} but the tensor has no dimensions; expected no dims")
-    dims = tuple([normalize_axis("roll", d, input.ndim) for d in dims])
-    back = tuple([-s for s in shifts])
-    y = array_module(input.data).roll(input.data, shifts if dims else shifts[0], dims or None)
-    return record("roll", y, (input,), lambda dy: (roll(dy, back, dims),))
+    if len(by) != (len(given) or 1):
+        raise ValueError(f"roll: {len(by)} shifts for {len(given)} dims; expected one each, or one for no dims")
+    if given and not input.ndim:
+        raise IndexError(f"roll: dims are {given} but the tensor has no dimensions; expected no dims")
+    along = tuple([normalize_axis("roll", d, input.ndim) for d in given])
+    back = tuple([-s for s in by])
+    y = array_module(input.data).roll(input.data, by if along else by[0], along or None)
+    return record("roll", y, (input,), lambda dy: (roll(dy, back, along),))
 
 
 def repeat(input: Tensor, *sizes: Any) -> Tensor:
@@ -241,7 +240,7 @@ def repeat_interleave(
 ) -> Tensor:
     """Every element along `dim` (None: of the flattened tensor) `repeats` times in a row.
 
-    repeats      an int >= 0, or a tensor of integers, one an element along `dim`, or one for all
+    repeats      an int >= 0, or a tensor of integers, one for each element along `dim` or one for all
     output_size  the size of `dim` in the result, where it is known; it must be right
     """
     op = "repeat_interleave"
@@ -387,7 +386,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2 or len(pairs) > input.ndim:
         raise ValueError(f"pad: got {tuple(pad)} for shape {input.shape}; expected a pair a dimension at most")
     widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
-    # Replicate and reflect see also what is cut: see _pad_by_index.
+    # Replicate and reflect also see what is cut: see _pad_by_index.
     kept = [
         s + a + b if mode in ("replicate", "reflect") else s + min(a, 0) + min(b, 0)
         for s, (a, b) in zip(input.shape, widths)
@@ -415,7 +414,7 @@ def _pad_by_index(x: Tensor, widths: list[tuple[int, int]], mode: str) -> Tensor
     for d, (before, after) in enumerate(widths):
         if (before, after) == (0, 0):
             continue
-        # As in PyTorch, a circle is closed after the cut; replicate and reflect see also what is cut.
+        # As in PyTorch, a circle is closed after the cut; replicate and reflect also see what is cut.
         cut, n = 0, x.shape[d]
         if mode == "circular":
             cut = max(-before, 0)

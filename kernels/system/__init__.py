@@ -1,1 +1,1 @@
-"""What a careful program asks of the system: whole files, paths, forks, blocks that Ctrl-C cannot leave half done."""
+"""Care with the system: files written whole, paths, forks, and blocks that Ctrl-C cannot leave half done."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write the text beside the path and rename it; whatever fails on the way, Ctrl-C too, leaves all as it was.
+    """Write the text beside the path and rename it. If anything fails on the way, also by Ctrl-C, all is as it was.
 
     Raises OSError where the folder does not exist or cannot be written.
     """

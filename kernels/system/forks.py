@@ -1,8 +1,8 @@
 """A process that forks while other threads are at work: its child has their locks, but not the threads.
 
-What another thread is in the middle of when Numba compiles, or when a backend is imported, has no meaning in the child
-half done, so a fork waits until it is done: it takes those locks first, in the order in which threads take them. The
-locks of our objects guard a few steps each, between none of which anything is half done: the child gets new ones.
+Another thread may be compiling with Numba or importing a backend. Half done, that would stay broken in the child, so a
+fork waits for it: it first takes their locks, in the order in which threads take them. The locks of our own objects
+guard a few steps each, and nothing is half done between these steps: the child gets new locks.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ def give_lock(owner: Any) -> None:
 
 def _locks() -> Iterator[Any]:
     yield loading
-    compiler = sys.modules.get("numba.core.compiler_lock")
-    if hasattr(compiler, "global_compiler_lock"):
-        yield compiler.global_compiler_lock
+    compiler = getattr(sys.modules.get("numba.core.compiler_lock"), "global_compiler_lock", None)
+    if compiler is not None:
+        yield compiler
     llvm = getattr(sys.modules.get("llvmlite.binding.ffi"), "lib", None)
-    if hasattr(getattr(llvm, "_lock", None), "_lock"):
-        yield llvm._lock._lock
+    llvm = getattr(getattr(llvm, "_lock", None), "_lock", None)
+    if llvm is not None:
+        yield llvm
 
 
 def _before() -> None:
@@ -50,10 +51,10 @@ def _after() -> None:
 
 @cache
 def hold() -> None:
-    """From now on a fork waits; called before a backend is imported, and `loading` taken.
+    """Make forks wait from now on. Called before a backend is imported, and before `loading` is taken.
 
-    What was registered last goes first before a fork. Numba logs while it compiles, so its locks have to be taken
-    before those that these two take for a fork, and they are imported before.
+    Before a fork, what was registered last runs first. The two modules imported here take locks for a fork, too. Numba
+    logs while it compiles, so its lock has to be taken before theirs, and so they have to be imported before.
     """
     import concurrent.futures.thread
     import logging

@@ -1,11 +1,11 @@
 """Values that hold within a `with` block, and are taken back whatever interrupts it.
 
-Ctrl-C raises KeyboardInterrupt in the main thread, wherever Python looks for signals: when one of its functions begins,
-after a call of one in C, and when a loop goes round. So an `__exit__` that is written in Python may be left before it
-has done anything, as may be what contextlib makes of a generator; and a block may not be begun although its `__enter__`
-has done everything, if that ended with a call. Here what takes a value back is in C from beginning to end, where Python
-does not look: `_IOBase.__exit__` calls self.close(), and that is made of C's functions. And what sets a value is
-followed by nothing, or has the way back prepared.
+Ctrl-C raises KeyboardInterrupt in the main thread wherever Python looks for signals: when a Python function begins,
+after a call of a function in C, and when a loop goes round. So an `__exit__` written in Python may be interrupted
+before it has done anything; contextlib's are no different. And if an `__enter__` ends with a call, it may be
+interrupted when all is done, and the block then never begins. Here a value is taken back in C from beginning to end,
+where Python does not look for signals: `_IOBase.__exit__` calls self.close(), which is made of functions in C. And when
+a value is set, either nothing comes after it or the way back is prepared.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Block(_IOBase):
 
     among   a list that the block is in as long as it lasts, to count those of all threads
     gives   what `with ... as` names
-    quiet   whether NumPy warns of no values within the block
-    then    what is called behind the block, where the settings are taken back, unless an exception led there
+    quiet   whether NumPy's warnings about values are off within the block
+    then    called at the end of the block, when the settings are taken back, unless an exception ended it
 
-    It may be entered again when it was left, not within itself.
+    A block may be entered again after its end, but not within itself.
     """
 
-    closed = True  # else the destructor of _IOBase would close()
+    closed = True  # type: ignore[assignment]  (else the destructor of _IOBase would close())
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class Block(_IOBase):
             ways_back.append(partial(quiet.__exit__, None, None, None))
         if self._then is not None:
             ways_back.append(partial(self._end, sys.exc_info()[1]))
-        self.close = partial(any, map(call, ways_back))  # one after the other, as each returns None
+        # One after the other, as each returns None.
+        self.close = partial(any, map(call, ways_back))  # type: ignore[method-assign]
         among += (self,)
         try:
             for owner, name, value in self._settings:
@@ -70,17 +71,18 @@ class Block(_IOBase):
         return self._gives
 
     def _end(self, handled_before: BaseException | None) -> None:
-        if sys.exc_info()[1] is handled_before:
+        if self._then is not None and sys.exc_info()[1] is handled_before:
             self._then()
 
 
 class Undone(_IOBase):
-    """A `with` block at whose end undo() is called, a function of C that returns None. What is to be undone was done
-    before: on entry nothing is, which nothing can interrupt.
+    """A `with` block at whose end undo() is called, a function in C that returns None.
+
+    What it undoes was done before the block: the entry itself does nothing, so that nothing can interrupt it.
     """
 
-    closed = True
-    __enter__ = object.__init__
+    closed = True  # type: ignore[assignment]
+    __enter__ = object.__init__  # type: ignore[assignment]
 
     def __init__(self, undo: Callable[[], None]) -> None:
-        self.close = undo
+        self.close = undo  # type: ignore[method-assign]

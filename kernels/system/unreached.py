@@ -1,4 +1,4 @@
-"""Work that no Ctrl-C reaches: what it would leave half done could not be made good."""
+"""Work that Ctrl-C must not interrupt, because what it leaves half done stays broken."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def unreached(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, done in a thread of its own if the main thread calls it: only there does Python raise for signals.
+    """The function; called by the main thread, it runs in a thread of its own. Python raises for signals only in the
+    main thread.
 
-    For Numba, of which an interrupted import leaves a package that fails ever after, and an interrupted compilation
-    half of a function. The main thread waits, and who interrupts it gets on with something else meanwhile; a program
-    ends when the work is done.
+    Made for Numba: an interrupted import leaves a package that fails from then on, an interrupted compilation half of a
+    function. The main thread waits and can be interrupted; the work goes on meanwhile, and the program ends after it.
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:

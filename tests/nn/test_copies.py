@@ -232,3 +232,23 @@ def test_a_deep_copy_takes_its_hooks_along():
     twin = copy.deepcopy(net)
     twin(tg.ones(1, 3))
     assert seen == [1]
+
+
+def test_a_deep_copy_has_the_gradient_that_a_captured_step_left():
+    model = nn.Linear(3, 2)
+
+    @tg.capture(warmup=1)
+    def step(x):
+        model.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        step(tg.ones(4, 3))
+    twin = copy.deepcopy(model)
+    for own, copied in zip(model.parameters(), twin.parameters()):
+        assert own.grad is not None and copied.grad is not None and copied.grad is not own.grad
+        np.testing.assert_array_equal(copied.grad.numpy(), own.grad.numpy())
+    step(tg.zeros(4, 3))
+    assert not model.weight.grad.numpy().any() and twin.weight.grad.numpy().any(), "the copy's own"

@@ -1,7 +1,7 @@
 """Layers and losses as functions, with PyTorch's names: `from tilegrad.nn import functional as F`.
 
-Where PyTorch's signature has deprecated arguments in the middle (size_average, reduce), they are left out, and what
-follows them is keyword-only.
+PyTorch has deprecated arguments in the middle of some signatures (size_average, reduce). They are left out here, and
+the arguments after them are keyword-only.
 """
 
 from tilegrad.nn.functional.activation import (

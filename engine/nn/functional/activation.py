@@ -110,7 +110,7 @@ def _elu(input: Tensor, alpha: float) -> Tensor:
 
     def rule(dy: Tensor) -> tuple:
         slope = ops.exp(ops.clamp(x, max=0.0)) * alpha  # cut at 0: e^x of a large x would be infinite
-        return (ops.where(x <= 0, dy * slope, dy),)  # dy at nan, as in PyTorch
+        return (ops.where(x <= 0, dy * slope, dy),)  # nan passes dy, as in PyTorch
 
     return record("elu", y, (x,), rule)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import probability
+from tilegrad.nn.functional.arguments import probability
 from tilegrad.ops.operands import broadcast_shape, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 
@@ -68,8 +68,8 @@ def _attention(
 
 
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """softmax over the last dimension of what the mask leaves; 0 where it leaves nothing."""
+    """softmax over the keys that the mask admits, along the last dimension; 0 where it admits none."""
     scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
     nothing = wrap((scores.data == -math.inf).all(axis=-1, keepdims=True))
-    # Twice: no softmax of nothing, which would be nan, forward or backward.
+    # Masked before and after: the softmax of nothing would be nan, forward and backward.
     return ops.where(nothing, 0.0, ops.softmax(ops.where(nothing, 0.0, scores), -1))

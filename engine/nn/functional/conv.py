@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilegrad import ops
-from tilegrad.nn.arguments import pair, require_images, require_tensor
+from tilegrad.nn.functional.arguments import pair, require_images, require_tensor
 from tilegrad.tensor import Tensor
 
 pad = ops.pad
@@ -26,7 +26,7 @@ def conv2d(
     input       (N, C, H, W), or one image (C, H, W)
     weight      (O, C / groups, KH, KW) of input's dtype, bias (O,) or None
     stride      an int or a pair; likewise padding and dilation. padding may also be "valid" (none) or "same" (the
-                output is as large as the input; stride must be 1, an odd pixel goes to the end)
+                output is as large as the input; stride must be 1; of an odd padding the end gets one more)
     activation  as in tilegrad.ops.conv2d: computed in the primitive's epilogue
     ->          (N, O, OH, OW), OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1
 
@@ -65,7 +65,7 @@ def require_padding_name(op: str, padding: str, stride: tuple[int, ...]) -> None
 def _padded_by_name(
     input: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], padding: str, dilation: tuple[int, ...]
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The input and the padding left to the primitive, which pads evenly: what is odd is padded here."""
+    """The input, and the padding that is left to the primitive. It pads evenly, so that an odd rest is padded here."""
     require_padding_name("conv2d", padding, stride)
     if padding == "valid":
         return input, (0, 0)

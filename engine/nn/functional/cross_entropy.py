@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilegrad import capture_hooks, dtypes, ops
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import one_of, require_tensor
+from tilegrad.nn.functional.arguments import one_of, require_tensor
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
 from tilegrad.ops.operands import cast, require_float, require_one_device
 from tilegrad.tensor import Tensor, wrap
@@ -23,10 +23,10 @@ def cross_entropy(
     """-sum_c q_c w_c log softmax(input)_c, q the target distribution.
 
     input            (N, C), (C,) or (N, C, d1, ...): logits
-    target           class indices: integers (N,), () or (N, d1, ...), each 0 <= t < C or ignore_index, which counts
+    target           class indices: integers (N,), () or (N, d1, ...), each 0 <= t < C, or ignore_index, which adds
                      nothing; or probabilities: floating, of input's shape
-    weight           (C,), the w_c above. "mean" divides by the sum of w_t over the labels that count (not for
-                     probabilities: there by the number of rows)
+    weight           (C,), the w_c above. "mean" divides by the sum of w_t over the labels that count; for
+                     probabilities by the number of rows
     label_smoothing  e in q = (1 - e) q + e / C (Szegedy et al. 2016)
     ->               of input's dtype; float32 for float16 or bfloat16 logits and class indices
 
@@ -79,7 +79,7 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """-w_t input_t: input log-probabilities, target class indices; shapes and the rest as in cross_entropy."""
+    """-w_t input_t, of log-probabilities (input) and class indices (target); all else as in cross_entropy."""
     op = "nll_loss"
     one_of(op, "reduction", reduction, REDUCTIONS)
     require_float(op, input, weight)
@@ -99,7 +99,7 @@ def nll_loss(
     safe = xp.where(counts, t, 0)
     picked = rows[xp.arange(len(t)), safe]
     w = counts.astype(rows.dtype) if weight is None else xp.where(counts, weight.data[safe], 0).astype(rows.dtype)
-    loss = ops.where(wrap(counts), picked * wrap(-w), 0.0)  # not 0 * picked, which may be infinite
+    loss = ops.where(wrap(counts), picked * wrap(-w), 0.0)  # not 0 * picked: picked may be infinite
     if reduction == "none":
         return ops.reshape(loss, target.shape)
     if reduction == "sum":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tilegrad import capture_hooks, ops
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.autograd.record import record
-from tilegrad.nn.arguments import one_of
 from tilegrad.nn.functional.activation import logsigmoid
+from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
 from tilegrad.ops.operands import require_float
 from tilegrad.tensor import Tensor, wrap
@@ -63,7 +63,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """-(pos_weight t log sigmoid(x) + (1 - t) log sigmoid(-x)) * weight: logits x and target t of one shape.
 
-    Both logarithms are exact however large |x| is, and for 0 <= t <= 1 nothing cancels. weight and pos_weight broadcast
+    Both logarithms are exact for any |x|, and for 0 <= t <= 1 no digits cancel. weight and pos_weight broadcast
     to x. Raises ValueError for shapes, TypeError for dtypes.
     """
     op = "binary_cross_entropy_with_logits"
@@ -79,8 +79,8 @@ def binary_cross_entropy_with_logits(
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log t - input), 0 where t = 0: input log-probabilities, target probabilities (or log-probabilities).
 
-    reduction may also be "batchmean": the sum divided by the first size, which is what the formula of Kullback &
-    Leibler (1951) means; "mean" divides by the number of elements. Shapes as mse_loss.
+    reduction may also be "batchmean": the sum divided by the batch size, as the formula of Kullback & Leibler
+    (1951) has it; "mean" divides by the number of elements. Shapes as mse_loss.
     """
     op = "kl_div"
     one_of(op, "reduction", reduction, (*REDUCTIONS, "batchmean"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import probability, require_tensor
+from tilegrad.nn.functional.arguments import probability, require_tensor
 from tilegrad.ops.inplace import inplace_form
 from tilegrad.ops.operands import require_float
 from tilegrad.tensor import Tensor, wrap
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Each element 0 with probability p, else x / (1 - p) (Srivastava et al. 2014); not in training, x itself.
+    """Each element 0 with probability p, else x / (1 - p) (Srivastava et al. 2014); x itself unless training.
 
     The bits come from the default generator's Philox stream. Raises ValueError unless 0 <= p <= 1.
     """
@@ -25,7 +25,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each channel of (N, C, H, W) as a whole 0 with probability p, else x / (1 - p) (Tompson et al. 2015).
 
-    Channels are what the first two dimensions count, also of (N, C) and, as in PyTorch, of a single image (C, H, W).
+    The first two dimensions count the channels, also in (N, C) and, as in PyTorch, in a single image (C, H, W).
     Raises ValueError for shapes and unless 0 <= p <= 1.
     """
     require_float("dropout2d", input)

@@ -8,7 +8,7 @@ from tilegrad import capture_hooks, ops
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
-from tilegrad.nn.arguments import is_int, require_tensor
+from tilegrad.nn.functional.arguments import is_int, require_tensor
 from tilegrad.ops.index import scatter_add_at, taken_rows
 from tilegrad.ops.operands import quiet, require_float, require_one_device, wide
 from tilegrad.tensor import Tensor, wrap
@@ -19,10 +19,10 @@ one_hot = ops.one_hot
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """weight[input]: input (...) integers, weight (V, D) -> (..., D);  dweight[v] = sum of dy where input = v.
 
-    padding_idx  a row that gets no gradient; negative ones count from the end
+    padding_idx  a row that gets no gradient; a negative one counts from the end
 
-    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index that is not a row (on a
-    GPU when the program next waits for it).
+    Raises TypeError for dtypes, ValueError for shapes and padding_idx, IndexError for an index out of range (on a
+    GPU it comes when the program next waits for the GPU).
     """
     require_tensor("embedding", input=input)
     require_float("embedding", weight)

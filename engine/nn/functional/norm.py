@@ -10,7 +10,7 @@ from tilegrad import dtypes, ops
 from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import is_int, require_tensor, size
+from tilegrad.nn.functional.arguments import require_tensor, size, sizes
 from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 
@@ -27,21 +27,21 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias, a channel (dim 1) at a time (Ioffe & Szegedy 2015).
+    """(x - mean) / sqrt(var + eps) * weight + bias, for each channel (dim 1) (Ioffe & Szegedy 2015).
 
     input    (N, C) or (N, C, ...); the other tensors (C,), of input's dtype
     training takes mean and (biased) variance from the batch and moves the running ones, in place, towards them:
              running = (1 - momentum) running + momentum batch, with the unbiased variance. Otherwise the running ones
              are used; they may be None in training only
 
-    An empty batch has no mean: it is returned, and the running ones stay.
-    Raises ValueError for shapes, and for a single value a channel in training; TypeError for dtypes.
+    An empty batch is returned as it is, and the running statistics stay.
+    Raises ValueError for shapes, and for one value per channel in training; TypeError for dtypes.
     """
     op = "batch_norm"
     require_tensor(op, input=input)
     if input.ndim < 2 and input.shape != (0,):
         raise ValueError(f"{op}: input is {input.shape}; expected (N, C) or (N, C, ...)")
-    channel_dim = min(input.ndim - 1, 1)  # the (0,) that PyTorch takes has no other
+    channel_dim = min(input.ndim - 1, 1)  # of an input (0,), which PyTorch takes, it is the only one
     channels = input.shape[channel_dim]
     _require_affine(op, input, (channels,), weight, bias)
     _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
@@ -90,7 +90,7 @@ def layer_norm(
     """
     op = "layer_norm"
     require_tensor(op, input=input)
-    shape = (normalized_shape,) if is_int(normalized_shape) else tuple(normalized_shape)
+    shape = sizes(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
     _require_affine(op, input, shape, weight, bias)
@@ -135,7 +135,7 @@ class _Moments(NamedTuple):
 
 
 def _mean(x: Tensor, axes: Axes) -> Tensor:
-    """The mean over the axes, which are kept as 1: over one after the other, for short sums lose less to rounding."""
+    """The mean over the axes, which are kept as 1. One axis after the other, as short sums lose less to rounding."""
     for axis in axes:
         x = ops.mean(x, axis, keepdim=True)
     return x
@@ -165,12 +165,12 @@ def _normalize(
 
         dx = rstd (g - mean(g) - xhat mean(g xhat)),   g = dy weight
 
-    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient: the one
-    array of x's size that is kept is x.
+    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient, so that
+    x is the only array of its size that is kept.
     """
-    if x.dtype in dtypes.HALVES:  # whose sums are kept in float32
-        wide = (None if t is None else cast(t, dtypes.float32) for t in (x, weight, bias))
-        y, mean, variance = _normalize(op, next(wide), axes, eps, next(wide), next(wide))
+    if x.dtype in dtypes.HALVES:  # their sums are kept in float32
+        weight, bias = (None if t is None else cast(t, dtypes.float32) for t in (weight, bias))
+        y, mean, variance = _normalize(op, cast(x, dtypes.float32), axes, eps, weight, bias)
         return cast(y, x.dtype), mean, variance
     with no_grad():
         xhat, moments = _standardize(x, axes, eps)
@@ -190,7 +190,7 @@ def _normalize(
         if x.requires_grad:
             dx = (g - _mean(g, axes) - xhat * _mean(g * xhat, axes)) * rstd
         grads = [dx]
-        if weight is not None:
+        if weight_shape is not None:
             grads.append(_sum_to(weight_shape, dy * xhat))
         if bias_shape is not None:
             grads.append(_sum_to(bias_shape, dy))

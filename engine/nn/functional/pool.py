@@ -6,7 +6,7 @@ from typing import Any
 
 from tilegrad import ops
 from tilegrad.device import array_module
-from tilegrad.nn.arguments import pair, require_images, size
+from tilegrad.nn.functional.arguments import pair, require_images, size
 from tilegrad.tensor import Tensor, wrap
 
 
@@ -19,10 +19,10 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     activation: str | None = None,
-) -> Any:
+) -> Tensor | Any:  # with return_indices a pair
     """The maximum over each window of input (N, C, H, W) or (C, H, W); stride defaults to kernel_size.
 
-    ceil_mode also takes windows that start inside the image and reach beyond it. return_indices gives also the place
+    ceil_mode also takes windows that start inside the image and reach beyond it. return_indices also gives the place
     h * W + w of each maximum, int64. The gradient goes to the first maximum. activation as in tilegrad.ops.max_pool2d.
     Raises ValueError for shapes, geometry and activation, TypeError for dtypes.
     """
@@ -71,7 +71,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return input
 
 
-def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor | Any:
     """The maximum over windows as adaptive_avg_pool2d has them; return_indices as in max_pool2d."""
     out = _adaptive_size("adaptive_max_pool2d", input, output_size)
     kernel = _even_windows(input, out)

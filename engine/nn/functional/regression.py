@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilegrad import ops
-from tilegrad.nn.arguments import one_of, require_tensor
+from tilegrad.nn.functional.arguments import one_of, require_tensor
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
 from tilegrad.tensor import Tensor
 

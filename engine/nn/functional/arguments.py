@@ -15,7 +15,7 @@ def is_int(value: Any) -> bool:
 
 
 def size(op: str, name: str, value: Any, least: int = 0) -> int:
-    """The value as an int. Raises TypeError if it is none, ValueError if it is below `least`."""
+    """The value as an int. Raises TypeError for anything else, ValueError if it is below `least`."""
     if not is_int(value):
         raise TypeError(f"{op}: {name} is {value!r}; expected an int")
     if value < least:
@@ -23,8 +23,13 @@ def size(op: str, name: str, value: Any, least: int = 0) -> int:
     return int(value)
 
 
+def sizes(value: Any) -> tuple[Any, ...]:
+    """(n,) from n, and a sequence as a tuple."""
+    return (value,) if is_int(value) else tuple(value)
+
+
 def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
-    """(height, width) from an int, or a sequence of one, which stands for both, or from two. Raises as `size` does."""
+    """(height, width) from two ints, or from one, which stands for both. Raises as `size` does."""
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = value * 2
@@ -38,12 +43,12 @@ def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
 
 
 def probability(op: str, p: Any) -> float:
-    """p itself. Raises TypeError if it is no number, ValueError unless 0 <= p <= 1."""
+    """p itself. Raises TypeError unless it is a number, ValueError unless 0 <= p <= 1."""
     if isinstance(p, bool) or not isinstance(p, (int, float, np.number)):
         raise TypeError(f"{op}: p is {p!r}; expected a number")
     if not 0 <= p <= 1:
         raise ValueError(f"{op}: p is {p}; expected 0 <= p <= 1")
-    return p
+    return p  # type: ignore[return-value]  (NumPy's numbers do as a float)
 
 
 def one_of(op: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -1,0 +1,38 @@
+"""The package passes pyright's basic mode, as an installation has it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tests.types.checkers import installed, pyright
+
+# What does not pass yet, by path under tilegrad/. Each entry must still be needed, so that this list can only shrink.
+LEFT_OUT = [
+    # functions that Numba or Triton compile, which are in languages of their own, beside their launchers
+    "kernels/*/cpu*.py",
+    "kernels/*/gpu_*.py",
+    "kernels/cpu/*",
+    "kernels/launch/*",
+    "kernels/compile/*",
+    "kernels/simulate/*",
+    # what is None where nothing is captured
+    "captured/*",
+    "autograd/*",
+    "kernels/capture/*",
+    "ops/writes.py",
+    # options of which a few are None
+    "optim/*",
+    "bench/overhead.py",
+    "kernels/__init__.py",
+    "kernels/windows.py",
+    "kernels/*/reference.py",
+]
+
+
+def test_the_package_passes_apart_from_what_is_left_out(tmp_path):
+    folder = installed(tmp_path)
+    found = {(str(Path(f.file).relative_to(folder / "tilegrad")), f.line, f.message) for f in pyright([folder], folder)}
+    assert sorted(f for f in found if not any(fnmatch(f[0], pattern) for pattern in LEFT_OUT)) == []
+    passing = [pattern for pattern in LEFT_OUT if not any(fnmatch(file, pattern) for file, _, _ in found)]
+    assert passing == [], "these pass now; take them out of LEFT_OUT"
