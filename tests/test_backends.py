@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cpu import test_dirty_memory as compiled
-from tests.test_imports import sources
+from tests.test_imports import ROOT, sources
 from tilegrad import kernels
 from tilegrad.kernels import backends, checks, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
@@ -293,6 +293,13 @@ def test_the_engine_and_the_examples_know_no_backend():
     files = [*sources("engine"), *sources("examples")]
     assert len(files) > 60
     assert [str(path) for path in files if of_a_backend.search(path.read_text())] == []
+
+
+def test_every_place_that_the_readme_of_kernels_names_is_there():
+    readme = (ROOT / "kernels" / "README.md").read_text()
+    places = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(places) > 20
+    assert [place for place in places if not (ROOT / "kernels" / place).exists()] == []
 
 
 def test_a_primitive_that_a_backend_lacks_is_named_with_the_file_that_should_have_it(monkeypatch):
