@@ -11,8 +11,8 @@ once. float16 and float32 parameters, also mixed; what is remembered is float32.
 memory as their parameter does are copied, and those that are updated copied back.
 
 What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every thread
-then reads it, so that a captured step replays with what is there by then: the float32 numbers that a launch passes
-otherwise.
+then reads it, so that each launch of a captured step has the values of that moment: the float32 numbers that a launch
+passes otherwise.
 
 Traffic, bytes a parameter of float32 (of float16): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). Memory is
 the ceiling, and within reach: a thread of Adam has four loads under way at a time, 16 bytes (12). At 36 registers six

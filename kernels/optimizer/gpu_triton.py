@@ -9,11 +9,11 @@ float16, bfloat16 and float32 parameters, also mixed; what is remembered is floa
 walk memory as their parameter does are copied, and those that are updated copied back.
 
 What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every program
-then reads it, so that a captured step replays with what is there by then. These are the float32 numbers that a launch
-passes otherwise, computed in float64 on the host: so a replayed step has the bits of an eager one.
+then reads it, so that each launch of a captured step has the values of that moment. They are the float32 numbers that a
+launch passes otherwise, computed in float64 on the host, so that a captured step has the bits of a plain one.
 
 Traffic, bytes a parameter of float32 (of 16 bits): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). That is the
-floor: of the some 240 instructions for which an H100 has time while 28 bytes come and go, Adam takes a quarter.
+floor: while 28 bytes come and go, an H100 has time for some 240 instructions, and Adam takes a quarter of them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tilegrad.kernels.multi_tensor.arrays import Arrays, in_one_order, write_bac
 from tilegrad.kernels.multi_tensor.gpu_triton import find, pointer, tables
 from tilegrad.kernels.optimizer.reference import adam_factors, check_adam_numbers, check_arrays, check_sgd_numbers
 
-# 4 elements a thread: for Adam 4 loads of 16 bytes, of which the 6 programs that a multiprocessor holds have 96 KB
-# under way. Some 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which
-# comes before the first load, is hidden too. With 8 elements halves and floats would be laid out differently over the
-# threads, and exchanged through shared memory.
+# 4 elements a thread: for Adam 4 loads of 16 bytes. A multiprocessor holds 6 programs, which have 96 KB under way. Some
+# 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which comes before the
+# first load, is hidden too. With 8 elements halves and floats would be laid out differently over the threads, and
+# exchanged through shared memory.
 BLOCK, WARPS = 1024, 8
 
 
