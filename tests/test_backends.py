@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cpu import test_dirty_memory as compiled
-from tests.test_imports import sources
+from tests.test_imports import ROOT, sources
 from tilegrad import kernels
 from tilegrad.kernels import backends, checks, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
@@ -295,6 +295,13 @@ def test_the_engine_and_the_examples_know_no_backend():
     assert [str(path) for path in files if of_a_backend.search(path.read_text())] == []
 
 
+def test_every_place_that_the_readme_of_kernels_names_is_there():
+    readme = (ROOT / "kernels" / "README.md").read_text()
+    places = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(places) > 20
+    assert [place for place in places if not (ROOT / "kernels" / place).exists()] == []
+
+
 def test_a_primitive_that_a_backend_lacks_is_named_with_the_file_that_should_have_it(monkeypatch):
     monkeypatch.delattr("tilegrad.kernels.softmax.gpu_triton.softmax_grad")
     message = "the backend 'triton' has no 'softmax_grad'; expected a function in tilegrad.kernels.softmax.gpu_triton"
@@ -326,29 +333,21 @@ def test_an_error_within_a_file_of_the_cpu_is_no_reason_to_go_without(monkeypatc
 
 # --- by which door a primitive of the CPU goes into a captured step ---------------------------------------------------
 
-_x, _images = np.ones((3, 4), np.float32), np.ones((1, 2, 4, 4), np.float32)
-_window = (2, 2), (2, 2), (0, 0)
-CALLS = {name: arguments for name, arguments in compiled.CASES} | {  # of each primitive one
-    "tanh": (_x,),
-    "avg_pool2d": (_images, *_window),
-    "avg_pool2d_grad": (_images, (1, 2, 8, 8), *_window),
-    "take_rows": (_x, np.array([2, 0])),
-    "random_bits": (5, 1, 2),
-    "dropout": (_x, 0.5, 1, 2),
-    "clip_norm_step": ([_x.copy()], 1.0),
-    "sgd_step": ([_x.copy()], [_x], None, 0.1),
-}
+CALLS = dict(compiled.CASES)  # of each compiled primitive one
 
 
-@pytest.mark.parametrize("name", kernels.PRIMITIVES)
-def test_a_primitive_notes_its_own_kernels_if_the_backend_says_so(name):
-    """Called by itself while a program is captured, it leaves its parts there, or none: then it is noted as a whole."""
-    function, captured = getattr(cpu, name), Program()
+@pytest.mark.parametrize("name", sorted(cpu.NOTED))
+def test_a_primitive_that_the_backend_says_notes_its_own_kernels_does(name):
+    captured = Program()
     with captured.capturing():
-        function(*copy.deepcopy(CALLS[name]))
-    assert bool(captured.nodes()) == (name in cpu.NOTED)
-    assert (function is getattr(reference, name)) == (name not in cpu.NOTED)
+        getattr(cpu, name)(*copy.deepcopy(CALLS[name]))
+    assert captured.nodes()
 
 
-def test_the_backend_says_so_of_primitives_alone():
-    assert cpu.NOTED <= kernels.PRIMITIVES.keys()
+def test_the_others_are_the_references_which_knows_no_door():
+    assert cpu.NOTED < kernels.PRIMITIVES.keys()
+    for name in kernels.PRIMITIVES.keys() - cpu.NOTED:
+        assert getattr(cpu, name) is getattr(reference, name)
+    files = list(Path(kernels.__path__[0]).glob("*/reference*.py"))
+    assert len(files) > len(contract.FAMILIES)
+    assert [str(path) for path in files if re.search(r"kernels\.(capture|cpu)", path.read_text())] == []

@@ -1,6 +1,6 @@
-"""What a captured step reads anew at each launch: learning rates, momenta, Adam's betas and counts of steps.
+"""The numbers of an optimizer that each launch of a captured step reads anew: learning rates, momenta, Adam's steps.
 
-Where no step is captured these are the numbers themselves.
+While no step is captured they are plain numbers.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     norm      one block adds up the sums of the blocks in the same way, and has the norm and the factor
     scale     the blocks of the first launch multiply by the factor where that is not 1
 
-Which array a block is of it finds in a table of addresses (kernels/multi_tensor/gpu_numba.py). The host waits for
-nothing, all is added in a fixed order.
+A block finds its array in a table of addresses (kernels/multi_tensor/gpu_numba.py). The host waits for nothing, and all
+is added in a fixed order.
 
 Traffic: 4 bytes a float32 element, 12 where they are clipped. Memory is the ceiling, and within reach: 16 loads a
 thread do not depend on one another.
@@ -29,11 +29,10 @@ from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, array_at, cuda, device
 from tilegrad.kernels.multi_tensor.arrays import in_one_order, write_back
-from tilegrad.kernels.multi_tensor.gpu_numba import TABLES, find
+from tilegrad.kernels.multi_tensor.gpu_numba import find, tables
 
 THREADS, BLOCK = (4, 64) if SIMULATED else (256, 4096)  # BLOCK: elements
 
-_ELEMENTS = {"e": np.float16, "f": np.float32}  # by the dtype's char
 _ZERO, _ONE, _EPS = float32(0), float32(1), float32(EPS)
 
 
@@ -90,7 +89,7 @@ def _norm_kernel(sums, numbers, max_norm):
 def _scale_kernel(element: type) -> Kernel:
     @kernel
     def _scale_kernel(table, numbers):
-        """table: of arrays, which are written. numbers: (2,), of which the second is the factor."""
+        """table: of arrays, which are written. numbers: (2,); the second is the factor."""
         factor = numbers[1]
         if factor != _ONE:
             column = find(table, cuda.blockIdx.x)
@@ -110,19 +109,16 @@ def clip_norm_step(arrays: Sequence[Any], max_norm: float) -> Any:
     for a in arrays:
         only_served("clip_norm_step", a.dtype)
     tensors, copies = in_one_order([arrays])
-    rows: dict[str, list[tuple[int, int]]] = {}
-    for (a,) in tensors:
-        rows.setdefault(a.dtype.char, []).append((a.size, a.data.ptr))
-    if not rows:
+    launches = tables(tensors, BLOCK)
+    if not launches:
         return xp.zeros((), np.float32)
-    tables = [(TABLES.of(tuple(group), BLOCK), _ELEMENTS[char]) for char, group in rows.items()]
-    sums, numbers = xp.empty(sum(table.blocks for table, _ in tables), np.float32), xp.empty(2, np.float32)
+    sums, numbers = xp.empty(sum(table.blocks for table, _ in launches), np.float32), xp.empty(2, np.float32)
     before = 0
-    for table, element in tables:
+    for table, element in launches:
         _squares_kernel(element)((table.blocks,), (THREADS,), table.array, sums, before)
         before += table.blocks
     _norm_kernel((1,), (THREADS,), sums, numbers, float(max_norm))
-    for table, element in tables:
+    for table, element in launches:
         _scale_kernel(element)((table.blocks,), (THREADS,), table.array, numbers)
     write_back(copies)
     return numbers[0]

@@ -20,19 +20,17 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.clip_norm.reference import EPS, check_clip_norm
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.multi_tensor.arrays import in_one_order, write_back
-from tilegrad.kernels.multi_tensor.gpu_triton import MOST_TENSORS, TABLES, Table, find, pointer
+from tilegrad.kernels.multi_tensor.gpu_triton import find, pointer, tables
 
 BLOCK, WARPS = 4096, 8  # four 16-byte loads of floats a thread
 PARTIALS = 4096  # that the norm's program adds at once
 
 _EPS: tl.constexpr = tl.constexpr(EPS)
-_ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
 
 
 @triton.jit
@@ -89,34 +87,20 @@ def clip_norm_step(arrays: Sequence[Any], max_norm: float) -> Any:
     for a in arrays:
         no_float64("clip_norm_step", a.dtype)
     tensors, copies = in_one_order([arrays])
-    tables = _tables([array for (array,) in tensors])
-    if not tables:
+    launches = tables(tensors, BLOCK)
+    if not launches:
         return xp.zeros((), np.float32)
-    programs = sum(table.programs for table, _ in tables)
+    programs = sum(table.programs for table, _ in launches)
     sums, numbers = xp.empty(programs, np.float32), xp.empty((2, 4), np.float32)  # each number 16-byte aligned
     before = 0
-    for table, constexprs in tables:
+    for table, constexprs in launches:
         grid = (table.programs,)
         _squares_kernel(grid, table.array, sums, table.tensors, before, **constexprs, num_warps=WARPS)
         before += table.programs
     block = min(PARTIALS, max(32, triton.next_power_of_2(programs)))
     norm, factor = numbers[0, :1], numbers[1, :1]
     _norm_kernel((1,), sums, norm, factor, programs, float(max_norm), BLOCK=block, num_warps=WARPS)
-    for table, constexprs in tables:
+    for table, constexprs in launches:
         _scale_kernel((table.programs,), table.array, factor, table.tensors, **constexprs, num_warps=WARPS)
     write_back(copies)
     return norm.reshape(())
-
-
-def _tables(arrays: list[Any]) -> list[tuple[Table, dict[str, Any]]]:
-    """Tables of arrays that one launch serves, with its constexprs."""
-    rows: dict[tuple[str, bool], list[tuple[int, int]]] = {}
-    for a in arrays:
-        rows.setdefault((a.dtype.char, a.data.ptr % 16 == 0), []).append((a.size, a.data.ptr))
-    found = []
-    for (char, aligned), group in rows.items():
-        for i in range(0, len(group), MOST_TENSORS):
-            table = TABLES.of(tuple(group[i : i + MOST_TENSORS]), BLOCK)
-            constexprs = {"ELEMENT": _ELEMENTS[char], "ALIGNED": aligned, "TENSORS": table.TENSORS, "BLOCK": BLOCK}
-            found.append((table, constexprs))
-    return found

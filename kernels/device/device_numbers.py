@@ -1,4 +1,4 @@
-"""Numbers that a launch may also take from device memory, so that a captured step replays with what they hold by then.
+"""Numbers that a launch may also take from device memory: each launch of a captured step reads what is there then.
 
 Nothing here waits for the device: of an array only its shape and dtype are checked.
 """

@@ -1,7 +1,8 @@
 """The memory of device "cuda": who holds it, and what is done when there is none left.
 
-CuPy's pool keeps what is freed for the next array. An allocation that fails has everything given back that nobody
-uses, and is tried once more; then `OutOfMemoryError` says what is used, what the limit is, and by which arrays.
+CuPy's pool keeps freed memory for the next array. When an allocation fails, all memory that nobody uses is given back,
+and the allocation is tried once more. If that fails too, `OutOfMemoryError` says how much is used, by which arrays, and
+what the limit is.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def retrying(
         try:
             return allocate(size)
         except failure:
-            pass  # and the frames that the exception holds are gone before memory is freed
+            pass  # outside this block the exception is gone, and so are the arrays in the frames that it held
         gc.collect()
         free()
         try:

@@ -1,7 +1,7 @@
-"""Parameters and what belongs to them, as an optimizer's kernel walks them: dense, element beside element.
+"""Lists of arrays as a kernel for all of them walks memory: dense, and in one order for arrays that belong together.
 
-What the launchers of both kernel languages share: arrays that do not walk memory as their parameter does are copied,
-and those that are updated copied back; tables of addresses are remembered.
+The launchers of both kernel languages share this. Arrays that do not walk memory as their parameter does are copied,
+and copied back if they are updated. Tables of addresses are remembered.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Arrays = Sequence[Any]
 Rows = tuple[tuple[int, ...], ...]  # for each tensor its number of elements, at least 1, and its arrays' addresses
 
 _REMEMBERED = 64  # tables
-_GRADIENT = 1  # the place of what is never written
+_GRADIENT = 1  # the place of the gradients, which are never written
 
 
 def in_one_order(lists: Sequence[Arrays]) -> tuple[list[Arrays], list[tuple[Any, Any]]]:
-    """(for each parameter that is not empty its arrays in one memory order, what to copy back once they are updated).
+    """(for each parameter that is not empty its arrays in one memory order, pairs for `write_back`).
 
     lists   the parameters, the gradients, then what is remembered
     """
@@ -38,20 +38,21 @@ def in_one_order(lists: Sequence[Arrays]) -> tuple[list[Arrays], list[tuple[Any,
         tensors.append(arrays)
     captured = cuda_graph.capturing()
     if captured is not None:
-        captured.keep(tensors)  # which its launches know by their addresses alone
+        captured.keep(tensors)  # its launches have their addresses alone
     return tensors, copies
 
 
 def write_back(copies: list[tuple[Any, Any]]) -> None:
-    """Copy to each array what was computed in its stead."""
+    """Copy to each array the result of the copy that a kernel has updated instead of it."""
     for given, copy in copies:
         given[...] = copy
 
 
 class Tables:
-    """Tables of addresses in device memory, the latest remembered by all that is in them: a steady step fills none.
+    """Tables of addresses in device memory. The latest are remembered by their content: a steady step fills none.
 
-    A graph that is captured has its own, filled once and beside it: its addresses are those of every launch.
+    A captured graph has tables of its own, whose addresses are those of every launch. They are filled once, outside the
+    graph.
 
     fill        (rows, elements of a program) -> the table, filled by launches alone
     collecting  whether launches are collected, not run
@@ -82,7 +83,7 @@ class Tables:
         return table
 
     def _stream(self) -> int | None:
-        """The current stream; None where a table must not be remembered: it is captured, or launches are collected."""
+        """The current stream; None where no table may be remembered: it is captured, or launches are collected."""
         if self.collecting():
             return None
         cuda = getattr(gpu.xp(), "cuda", None)

@@ -6,16 +6,17 @@
                                                                   address of array 0    ..  ..  ..
 
 A block finds its column by a binary search along row 0, a few loads that all of its threads share and that stay in the
-caches, and makes arrays of the addresses (simt.array_at).
+caches, and makes arrays of the addresses (launch/numba_target.py).
 
-Why a table, what fills it and how long it is remembered: as multi_tensor/gpu_triton.py. A kernel writes it, of which
-its numbers are arguments, so that nothing waits for a copy from host memory; it is remembered by all that is in it and
-by the stream, so that a steady step of training costs one look-up in a dict; a graph that is captured has a table of
+Why a table, what fills it and how long it is remembered: as multi_tensor/gpu_triton.py. A kernel writes it, whose
+arguments are its numbers, so that nothing waits for a copy from host memory. It is remembered by all that is in it and
+by the stream, so that a steady step of training costs one look-up in a dict. A graph that is captured has a table of
 its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,10 @@ import numpy as np
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.numba_kernel import is_collecting, kernel
 from tilegrad.kernels.launch.numba_target import device
-from tilegrad.kernels.multi_tensor.arrays import Rows, Tables, columns
+from tilegrad.kernels.multi_tensor.arrays import Arrays, Rows, Tables, columns
 
 _FILLED = 32  # numbers in one launch
+_ELEMENTS = {"e": np.float16, "f": np.float32}  # by the dtype's char
 
 
 class Table(NamedTuple):
@@ -55,7 +57,7 @@ def _fill_kernel(
     n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15,
     n16, n17, n18, n19, n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31,
 ):
-    """table: at least at + 32 numbers, of which those from `at` on are written. One thread."""
+    """table: at least at + 32 numbers; those from `at` on are written. One thread."""
     table[at + 0], table[at + 1], table[at + 2], table[at + 3] = n0, n1, n2, n3
     table[at + 4], table[at + 5], table[at + 6], table[at + 7] = n4, n5, n6, n7
     table[at + 8], table[at + 9], table[at + 10], table[at + 11] = n8, n9, n10, n11
@@ -78,3 +80,14 @@ def _fill(rows: Rows, size: int) -> Table:
 
 
 TABLES = Tables(_fill, is_collecting)
+
+
+def tables(tensors: Sequence[Arrays], block: int) -> list[tuple[Table, type]]:
+    """A table for each launch that these tensors need, with the type of their elements.
+
+    tensors  for each its arrays, the first of which says its dtype; all are dense
+    """
+    rows: dict[str, list[tuple[int, ...]]] = {}
+    for arrays in tensors:
+        rows.setdefault(arrays[0].dtype.char, []).append((arrays[0].size, *(a.data.ptr for a in arrays)))
+    return [(TABLES.of(tuple(group), block), _ELEMENTS[char]) for char, group in rows.items()]

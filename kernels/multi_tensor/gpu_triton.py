@@ -16,22 +16,25 @@ be used for something else, while a graph still reads it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import triton
 import triton.language as tl
 
+from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.triton_kernel import is_collecting, kernel
-from tilegrad.kernels.multi_tensor.arrays import Rows, Tables, columns
+from tilegrad.kernels.multi_tensor.arrays import Arrays, Rows, Tables, columns
 
 MOST_TENSORS = 1024  # that one launch looks among
 _LEAST_TENSORS = 128  # fewer are looked among as fast, and every power of two is a compilation
 _FILLED = 64  # numbers in one launch
+_ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
 
-# launch.py specialises on numbers that are 1, that 16 divides or that need 64 bits. Those for the table are made all of
-# one kind: shifted by 4 bits, with bit 62 set.
+# A launch is specialised on numbers that are 1, that 16 divides or that need 64 bits (launch/triton_kernel.py). Those
+# for the table are made all of one kind: shifted by 4 bits, with bit 62 set.
 _SHIFT: tl.constexpr = tl.constexpr(4)
 _MARK: tl.constexpr = tl.constexpr(1 << 62)
 
@@ -75,7 +78,7 @@ def _fill_kernel(
     n32, n33, n34, n35, n36, n37, n38, n39, n40, n41, n42, n43, n44, n45, n46, n47,
     n48, n49, n50, n51, n52, n53, n54, n55, n56, n57, n58, n59, n60, n61, n62, n63,
 ):
-    """table: at least at + 64 numbers of 64 bits, of which those from `at` on are written."""
+    """table: at least at + 64 numbers of 64 bits; those from `at` on are written."""
     numbers = (
         n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15,
         n16, n17, n18, n19, n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31,
@@ -99,3 +102,22 @@ def _fill(rows: Rows, block: int) -> Table:
 
 
 TABLES = Tables(_fill, is_collecting)
+
+
+def tables(tensors: Sequence[Arrays], block: int) -> list[tuple[Table, dict[str, Any]]]:
+    """A table for each launch that these tensors need, with its constexprs, those of `find` and `pointer`.
+
+    tensors  for each its arrays, the first of which says its dtype; all are dense
+    """
+    rows: dict[tuple[str, bool], list[tuple[int, ...]]] = {}
+    for arrays in tensors:
+        addresses = [a.data.ptr for a in arrays]
+        aligned = not any([address % 16 for address in addresses])
+        rows.setdefault((arrays[0].dtype.char, aligned), []).append((arrays[0].size, *addresses))
+    found = []
+    for (char, aligned), group in rows.items():
+        for i in range(0, len(group), MOST_TENSORS):
+            table = TABLES.of(tuple(group[i : i + MOST_TENSORS]), block)
+            constexprs = {"ELEMENT": _ELEMENTS[char], "ALIGNED": aligned, "TENSORS": table.TENSORS, "BLOCK": block}
+            found.append((table, constexprs))
+    return found

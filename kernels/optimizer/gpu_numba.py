@@ -11,8 +11,8 @@ once. float16 and float32 parameters, also mixed; what is remembered is float32.
 memory as their parameter does are copied, and those that are updated copied back.
 
 What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every thread
-then reads it, so that a captured step replays with what is there by then: the float32 numbers that a launch passes
-otherwise.
+then reads it, so that each launch of a captured step has the values of that moment: the float32 numbers that a launch
+passes otherwise.
 
 Traffic, bytes a parameter of float32 (of float16): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). Memory is
 the ceiling, and within reach: a thread of Adam has four loads under way at a time, 16 bytes (12). At 36 registers six
@@ -27,7 +27,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy import float32
 
 from tilegrad.kernels.device import gpu
@@ -36,13 +35,11 @@ from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, array_at, cuda, device
 from tilegrad.kernels.multi_tensor.arrays import Arrays, in_one_order, write_back
-from tilegrad.kernels.multi_tensor.gpu_numba import TABLES, find
+from tilegrad.kernels.multi_tensor.gpu_numba import find, tables
 from tilegrad.kernels.optimizer.reference import adam_factors, check_adam_numbers, check_arrays, check_sgd_numbers
 
 THREADS, BLOCK = (4, 64) if SIMULATED else (256, 1024)  # BLOCK: elements
 
-
-_ELEMENTS = {"e": np.float16, "f": np.float32}  # by the dtype's char
 _ONE = float32(1)
 
 
@@ -231,12 +228,7 @@ def _check(op: str, params: Arrays, grads: Arrays, **state: Arrays) -> None:
 
 def _launch(kernel_for: Callable[[type], Kernel], lists: Sequence[Arrays], *numbers: Any) -> None:
     """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
-    rows: dict[str, list[tuple[int, ...]]] = {}
     tensors, copies = in_one_order(lists)
-    for arrays in tensors:
-        rows.setdefault(arrays[0].dtype.char, []).append((arrays[0].size, *(a.data.ptr for a in arrays)))
-
-    for char, group in rows.items():
-        table = TABLES.of(tuple(group), BLOCK)
-        kernel_for(_ELEMENTS[char])((table.blocks,), (THREADS,), table.array, *numbers)
+    for table, element in tables(tensors, BLOCK):
+        kernel_for(element)((table.blocks,), (THREADS,), table.array, *numbers)
     write_back(copies)

@@ -9,11 +9,11 @@ float16, bfloat16 and float32 parameters, also mixed; what is remembered is floa
 walk memory as their parameter does are copied, and those that are updated copied back.
 
 What changes from step to step may be in device memory: lr, momentum, and what Adam's step count gives. Every program
-then reads it, so that a captured step replays with what is there by then. These are the float32 numbers that a launch
-passes otherwise, computed in float64 on the host: so a replayed step has the bits of an eager one.
+then reads it, so that each launch of a captured step has the values of that moment. They are the float32 numbers that a
+launch passes otherwise, computed in float64 on the host, so that a captured step has the bits of a plain one.
 
 Traffic, bytes a parameter of float32 (of 16 bits): Adam 28 (22); SGD with momentum 20 (14), without 12 (6). That is the
-floor: of the some 240 instructions for which an H100 has time while 28 bytes come and go, Adam takes a quarter.
+floor: while 28 bytes come and go, an H100 has time for some 240 instructions, and Adam takes a quarter of them.
 """
 
 from __future__ import annotations
@@ -24,23 +24,19 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.device_numbers import number_or_array, step_or_factors
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import Kernel, kernel
 from tilegrad.kernels.multi_tensor.arrays import Arrays, in_one_order, write_back
-from tilegrad.kernels.multi_tensor.gpu_triton import MOST_TENSORS, TABLES, find, pointer
+from tilegrad.kernels.multi_tensor.gpu_triton import find, pointer, tables
 from tilegrad.kernels.optimizer.reference import adam_factors, check_adam_numbers, check_arrays, check_sgd_numbers
 
-# 4 elements a thread: for Adam 4 loads of 16 bytes, of which the 6 programs that a multiprocessor holds have 96 KB
-# under way. Some 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which
-# comes before the first load, is hidden too. With 8 elements halves and floats would be laid out differently over the
-# threads, and exchanged through shared memory.
+# 4 elements a thread: for Adam 4 loads of 16 bytes. A multiprocessor holds 6 programs, which have 96 KB under way. Some
+# 20 KB hide the latency of its share of an H100's memory, so that the search for the parameter, which comes before the
+# first load, is hidden too. With 8 elements halves and floats would be laid out differently over the threads, and
+# exchanged through shared memory.
 BLOCK, WARPS = 1024, 8
-
-
-_ELEMENTS = {"e": tl.float16, bfloat16.char: tl.bfloat16, "f": tl.float32}  # by the dtype's char
 
 
 @triton.jit
@@ -270,27 +266,8 @@ def _launch(
     kernel: Kernel, lists: Sequence[Arrays], pointers: tuple[Any, ...], numbers: tuple[float, ...], **constexprs: Any
 ) -> None:
     """One launch for all parameters of a dtype; lists has the parameters, the gradients, then what is remembered."""
-    rows: dict[tuple[str, bool], list[tuple[int, ...]]] = {}
     tensors, copies = in_one_order(lists)
-    for arrays in tensors:
-        addresses = [a.data.ptr for a in arrays]
-        aligned = not any([address % 16 for address in addresses])
-        rows.setdefault((arrays[0].dtype.char, aligned), []).append((arrays[0].size, *addresses))
-
-    for (char, aligned), group in rows.items():
-        for i in range(0, len(group), MOST_TENSORS):
-            table = TABLES.of(tuple(group[i : i + MOST_TENSORS]), BLOCK)
-            kernel(
-                (table.programs,),
-                table.array,
-                *pointers,
-                table.tensors,
-                *numbers,
-                **constexprs,
-                ELEMENT=_ELEMENTS[char],
-                ALIGNED=aligned,
-                TENSORS=table.TENSORS,
-                BLOCK=BLOCK,
-                num_warps=WARPS,
-            )
+    for table, found in tables(tensors, BLOCK):
+        arguments = (table.array, *pointers, table.tensors, *numbers)
+        kernel((table.programs,), *arguments, **constexprs, **found, num_warps=WARPS)
     write_back(copies)

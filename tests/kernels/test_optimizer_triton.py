@@ -157,7 +157,7 @@ def test_70_tensors_are_one_launch(triton, rng, launched, tables):
 
 
 def test_more_tensors_than_one_launch_takes(triton, rng, launched, monkeypatch):
-    monkeypatch.setattr("tilegrad.kernels.optimizer.gpu_triton.MOST_TENSORS", 2)
+    monkeypatch.setattr("tilegrad.kernels.multi_tensor.gpu_triton.MOST_TENSORS", 2)
     host = lists(rng, [(3,), (2,), (1,)])
     device = to_device(host)
     triton.adam_step(*device, 3, 0.1)
