@@ -17,6 +17,14 @@ float16, bfloat16 and float32, computed in float32; the device's exp is ex2.appr
 Tiles: 16 elements a thread and at most 8 warps, in the loop too, so that while one program waits for its reduction
 several more on the same SM have loads in flight.
 
+The loop over the classes is pipelined where the programs are few (`_stages`): two blocks are copied to shared memory
+ahead of the one that is reduced. What that should bring, reasoned and not measured: a load takes some 0.8 us to arrive,
+a reduction with its barriers some 0.4. With one program an SM, as for 128 rows of 128k classes, a block of 16 KB takes
+1.2 us: 14 GB/s of the SM's share of 32 GB/s (4.2 TB/s over 132 SMs). Pipelined, a block is asked for two reductions
+before it is used, and takes (0.8 + 0.4) / 2 = 0.6 us: twice as fast. Where more programs share an SM, one loads while
+another reduces: 6 of them have up to 96 KB in flight, and 26 KB suffice for 32 GB/s at 0.8 us. Pipelining would change
+nothing there but that, in float32, 5 programs fit for 6 (47 registers for 38, 32 KB of shared memory).
+
 Traffic: the forward reads N*C*itemsize once and writes 12 N bytes (m, s, losses), for "mean" 4 N more; "mean" and "sum"
 read 8 N and 4 N of them again. The gradient reads and writes N*C*itemsize once. The floor is that over the bandwidth.
 """
@@ -40,6 +48,7 @@ from tilegrad.kernels.softmax.gpu_triton import shift_of, tile
 from tilegrad.kernels.softmax_xent.reference import check_softmax_xent, check_softmax_xent_grad, label_error
 
 TILE = 4096  # elements of a program at once
+FEW = 512  # programs, which run all at once on 128 SMs: 4 on each, pipelined or not
 SPAN = 16384  # rows whose losses one program adds
 _SUMMED = 4096  # of them at once
 
@@ -87,11 +96,12 @@ def _softmax_xent_kernel(
     SMOOTH: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """z: (rows, classes); t: (rows,); weight: (classes,) or None; each with its strides, in elements.
 
     loss, m, s: (rows,). counted: (rows,), the rows' weights, or None. total: () to be 1, or None. fault: a slot.
-    at_label, each_class: 1 - e and e/C.
+    at_label, each_class: 1 - e and e/C. STAGES: as `_stages` gives it.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
@@ -102,7 +112,7 @@ def _softmax_xent_kernel(
     shift = shift_of(m)
     smooth = tl.zeros([ROWS], tl.float32)  # sum_j w_j (z_ij - shift)
     weight_sum = tl.zeros([1], tl.float32)
-    for start in range(0, classes, BLOCK):
+    for start in tl.range(0, classes, BLOCK, num_stages=STAGES):
         column = start + tl.arange(0, BLOCK).to(tl.int64)
         is_class = column < classes
         within = inside[:, None] & is_class[None, :]
@@ -255,8 +265,9 @@ def softmax_xent(
     losses, m, s, counted, total = _empty(rows), _empty(rows), _empty(rows), None, _empty()
     if reduction == "mean":
         counted = _empty(rows)
+    programs = max(1, cdiv(rows, height))  # one at least, which writes total
     _softmax_xent_kernel(
-        (max(1, cdiv(rows, height)),),  # one at least, which writes total
+        (programs,),
         z,
         t,
         weight,
@@ -278,6 +289,7 @@ def softmax_xent(
         SMOOTH=label_smoothing != 0,
         ROWS=height,
         BLOCK=block,
+        STAGES=_stages(programs, block < classes, z_row, z_column),
         num_warps=num_warps,
     )
     loss = losses if reduction == "none" else _reduced(losses, counted, total)
@@ -336,6 +348,20 @@ def softmax_xent_grad(
         num_warps=num_warps,
     )
     return dz
+
+
+def _stages(programs: int, looped: bool, *steps: int) -> int:
+    """`num_stages` of the loop over the classes: 3 copies two blocks ahead, 1 none. (Triton's 2 would copy a block when
+    the one before has been reduced, and wait for it at once.)
+
+    looped  whether there is more than one block
+    steps   z's strides, in elements
+
+    cp.async is used where a thread copies 16 bytes at a time: one axis is contiguous, and 16 divides the other stride.
+    Copied one by one, elements of float32 would take 16 instructions a thread; those of 16 bits cannot be copied so.
+    """
+    aligned = 1 in steps and all(step == 1 or step % 16 == 0 for step in steps)
+    return 3 if looped and aligned and programs <= FEW else 1
 
 
 def _reduced(losses: Any, counted: Any | None, total: Any) -> Any:
