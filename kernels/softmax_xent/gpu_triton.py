@@ -1,12 +1,12 @@
 """Cross-entropy of a softmax and its gradient on a GPU, in Triton: the formulas of softmax_xent/reference.py.
 
-    forward    a program reads ROWS rows of z once, blockwise, with a running maximum and sum (Milakov & Gimelshein
-               2018, "Online normalizer calculation for softmax"), so that 256k classes are as good as 10; no (N, C)
-               memory is taken. "mean" and "sum" then add the rows' losses in a fixed order, in one stage or two
-    gradient   m and s are known, so every element stands alone: programs of ROWS x BLOCK elements
+    forward    a program reads ROWS rows of z once, block by block, with a running maximum and sum (Milakov &
+               Gimelshein 2018, "Online normalizer calculation for softmax"), so that 256k classes are no worse than
+               10; no (N, C) memory is taken. "mean" and "sum" then add the losses in a fixed order, in 1 or 2 stages
+    gradient   m and s are known, so every element is computed by itself, in programs of ROWS x BLOCK elements
 
-The smoothing's sum over the classes of w_j ((m + s) - z_ij) is kept online too, as sum_j w_j (z_ij - m), and
-subtracted from s sum_j w_j once m and s are known; for weights >= 0 both terms are >= 0 and nothing cancels.
+Label smoothing needs sum_j w_j ((m + s) - z_ij). sum_j w_j (z_ij - m) is kept online too, and subtracted from
+s sum_j w_j once m and s are known. For weights >= 0 that adds two terms >= 0, and nothing cancels.
 
 Nothing is read or written beyond an array for a label that is out of range: its row is NaN, and the host raises the
 reference's ValueError at the next synchronisation (kernels/launch/faults.py). Nothing waits for the device, and nothing
@@ -14,8 +14,8 @@ depends on the order in which programs run.
 
 float16, bfloat16 and float32, computed in float32; the device's exp is ex2.approx, good to 2 ulp beside the maximum.
 
-Tiles: 16 elements a thread and at most 8 warps, in the loop too, so that while one program waits for its reduction
-several more on the same SM have loads in flight.
+Tiles: 16 elements a thread and at most 8 warps, in the loop too: while one program reduces, several others on the same
+SM have loads in flight.
 
 The loop over the classes is pipelined where the programs are few (`_stages`): two blocks are copied to shared memory
 ahead of the one that is reduced. What that should bring, reasoned and not measured: a load takes some 0.8 us to arrive,
@@ -55,7 +55,7 @@ _SUMMED = 4096  # of them at once
 
 @triton.jit
 def _labels(t_ptr, t_step, row, inside, classes, ignore_index, fault_ptr):
-    """(label, whether the row counts, whether its label is a class) of each row; notes what counts and is no class."""
+    """(label, whether the row counts, whether its label is a class) of each row; notes a label that is a fault."""
     label = tl.load(t_ptr + row * t_step, mask=inside, other=0).to(tl.int64)
     kept = inside & (label != ignore_index)
     is_class = (label >= 0) & (label < classes)
@@ -65,7 +65,7 @@ def _labels(t_ptr, t_step, row, inside, classes, ignore_index, fault_ptr):
 
 @triton.jit
 def _weights(weight_ptr, index, step, inside):
-    """Class weights in float32, 0 where not inside; without any, each is 1."""
+    """Class weights in float32, 1 where there are none; 0 where not inside."""
     if weight_ptr is not None:
         w = tl.load(weight_ptr + index * step, mask=inside, other=0.0).to(tl.float32)
     else:
@@ -129,7 +129,7 @@ def _softmax_xent_kernel(
             smooth += weight_sum * (shift_before - shift) + tl.sum(terms, 1)
             weight_sum += tl.sum(w, 0)
 
-    m = tl.where((s != s) & (tl.abs(m) < float("inf")), s, m)  # a GPU's maximum passes NaN over, the sum does not
+    m = tl.where((s != s) & (tl.abs(m) < float("inf")), s, m)  # a GPU's maximum passes over NaN, the sum does not
     s = tl.where(m == float("-inf"), float("nan"), tl.log(s))
     tl.store(m_ptr + row, m, mask=inside)
     tl.store(s_ptr + row, s, mask=inside)
@@ -162,7 +162,7 @@ def _sum_kernel(
 ):
     """x: (n,), counted: (n,) or None -> sum, total: (programs,), of `span` elements a program.
 
-    LAST: of one program, which divides: sum / total, and total is 1 where nothing is counted.
+    LAST: a single program, which divides sum by total; total is 1 where nothing is counted.
     """
     begin = tl.program_id(0).to(tl.int64) * span
     end = tl.minimum(begin + span, n)
@@ -365,7 +365,10 @@ def _stages(programs: int, looped: bool, *steps: int) -> int:
 
 
 def _reduced(losses: Any, counted: Any | None, total: Any) -> Any:
-    """Their sum over the sum of what is counted, or over 1; that goes to `total`. Added in one order, whatever runs."""
+    """The sum of the losses over the sum of what is counted, or over 1; this divisor goes to `total`.
+
+    The order of the additions depends on the number of losses alone.
+    """
     n = losses.shape[0]
     if n > SPAN:
         programs = cdiv(n, SPAN)
