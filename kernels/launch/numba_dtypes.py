@@ -1,4 +1,4 @@
-"""The contract's checks, with what the Numba kernels do not take."""
+"""The contract's checks, narrowed to the dtypes that the Numba kernels take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def float_dtype(op: str, **arrays: Any) -> np.dtype:
 
 
 def only_served(op: str, dtype: np.dtype) -> np.dtype:
-    """The dtype itself. Raises TypeError for those that other backends serve."""
+    """The dtype itself. Raises TypeError for dtypes that only other backends serve."""
     if dtype not in _SERVED:
         served = "expected float16 or float32 (bfloat16: triton, reference, cpu; float64: reference, cpu)"
         raise TypeError(f"{op}: the arrays are {dtype}, which the backend 'numba' does not serve; {served}")
