@@ -4,7 +4,7 @@ A window is a grid of *taps*. Along one axis, tap k of window o reads the image 
 
     index = o * stride + k * dilation - padding
 
-and the padding around the image holds whatever changes nothing: zero for a sum, minus infinity for a maximum.
+The padding around the image holds what does not change the result: zero for a sum, minus infinity for a maximum.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Windows(NamedTuple):
 
     @property
     def span(self) -> Pair:
-        """What a window covers, from its first tap to its last."""
+        """The size of what a window covers, from its first tap to its last."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
@@ -70,7 +70,7 @@ class Windows(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """One tap of every window that has it inside the image.
+    """One tap, of all windows in which it lies inside the image.
 
     Pixel `image[:, rows, cols]` is what this tap reads for window `output[:, window_rows, window_cols]`.
     """
@@ -96,7 +96,8 @@ def windows(
         count = floor((image + 2 * padding - span) / stride) + 1,    span = dilation * (kernel - 1) + 1
 
     ceil_mode rounds up, but no window may start beyond the image and the padding before it, as in PyTorch.
-    Raises TypeError for what is no pair of ints, ValueError for values out of range or if no window fits.
+    Raises TypeError for an argument that is not a pair of ints, ValueError for values out of range and where no
+    window fits.
     """
     kernel = int_pair(op, "kernel_size", kernel, least=1)
     stride = int_pair(op, "stride", stride, least=1)
@@ -119,7 +120,7 @@ def _count(op: str, w: Windows, axis: int, ceil_mode: bool) -> int:
 
 
 def taps(w: Windows, window_rows: slice | None = None) -> Iterator[Tap]:
-    """The taps in row-major order; given a slice of window rows, for these only, counted from its start."""
+    """The taps in row-major order. With a slice of window rows: the taps of these rows, counted from its start."""
     begin, end = (0, w.count[0]) if window_rows is None else (window_rows.start, window_rows.stop)
     columns = [_inside(w, 1, k, 0, w.count[1]) for k in range(w.kernel[1])]
     for k in range(w.kernel[0]):
@@ -141,9 +142,9 @@ def _inside(w: Windows, axis: int, k: int, begin: int, end: int) -> tuple[slice,
 
 
 def image_shape(op: str, name: str, shape: Any, axes: str = "(N, C, H, W)") -> tuple[int, int, int, int]:
-    """The shape as four ints, by default (N, C, H, W).
+    """The shape as four ints; `axes` names them in errors.
 
-    Raises TypeError if it is no sequence of ints, ValueError if there are not four or one is negative.
+    Raises TypeError if it is not a sequence of ints, ValueError if there are not four or one is negative.
     """
     if not isinstance(shape, (tuple, list)) or not all(map(is_int, shape)):
         raise TypeError(f"{op}: {name} is {shape!r}; expected a tuple of ints {axes}")
@@ -153,10 +154,10 @@ def image_shape(op: str, name: str, shape: Any, axes: str = "(N, C, H, W)") -> t
 
 
 def channels_last(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """x (N, C, H, W) as a dense (N, H, W, C) array of this dtype: a view where x is that already."""
+    """x (N, C, H, W) as a dense (N, H, W, C) array of this dtype: a view if x is that already."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=dtype)
 
 
 def channels_first(y: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """y (N, H, W, C) as an array of this dtype that is logically (N, C, H, W), in the memory order it has."""
+    """y (N, H, W, C) as an array of this dtype that is logically (N, C, H, W); its memory order stays."""
     return y.astype(dtype, copy=False).transpose(0, 3, 1, 2)

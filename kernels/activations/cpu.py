@@ -1,8 +1,8 @@
 """Activations and their gradients on the CPU, compiled: NumPy makes a pass over memory for every operation.
 
-Served here are float32 arrays of one dense memory order, and the 16-bit types in C order by way of float32; all else is
-the reference's. 2,768,896 numbers, two cores with AVX-512 shared with other work, in milliseconds (of torch's threads
-none that spins between calls: those halve the speed of whoever comes next):
+Served here are float32 arrays of one dense memory order, and the 16-bit types in C order by way of float32. All else is
+left to the reference. 2,768,896 numbers, two cores with AVX-512 shared with other work, in milliseconds (torch's
+threads do not spin between calls here: spinning threads halve the speed of what is timed next):
 
     |                        | reference |     here |    torch |
     | relu                   |       1.9 |      1.0 |      1.0 |
@@ -13,9 +13,9 @@ none that spins between calls: those halve the speed of whoever comes next):
     | gelu, gradient         |   90, 107 | 2.8, 2.9 | 1.3, 2.8 |
     | gelu by tanh, gradient |    28, 60 | 2.5, 3.3 | 4.9, 5.4 |
 
-Of 32 x 128 numbers a call takes 7 to 17 microseconds, 6 of which are not the loop's; the reference is quicker at relu
-only, 5 for 7. tanh is NumPy's, 2.5 milliseconds: 1.4 of them could be saved by one that is off by 2.5 units in the last
-place for 1.3, of which a gradient that is taken from it, 1 - y^2, makes much more.
+For 32 x 128 numbers a call takes 7 to 17 microseconds, of which 6 are spent outside the loop. The reference is faster
+at relu only: 5 microseconds against 7. tanh is NumPy's, 2.5 milliseconds. A loop for it would take 1.1, but be off by
+2.5 units in the last place instead of 1.3, and the gradient, which is taken from the result as 1 - y^2, by much more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tilegrad.kernels.cpu.effects import do, whole
 _float32 = np.dtype(np.float32)
 _16_BIT = np.dtype(np.float16), bfloat16
 _CHEAP = loops.relu, loops.relu_grad, loops.leaky_relu, loops.leaky_relu_grad, loops.sigmoid_grad, loops.tanh_grad
-_WORTH_SHARING = 1 << 16  # bytes that the other loops write: some 20 microseconds of one core
+_WORTH_SHARING = 1 << 16  # bytes written by one of the other loops: some 20 microseconds of one core
 _GELU = {"none": loops.gelu, "tanh": loops.gelu_tanh}
 _GELU_GRAD = {"none": loops.gelu_grad, "tanh": loops.gelu_tanh_grad}
 
@@ -64,14 +64,14 @@ def leaky_relu_grad(dy: np.ndarray, x: np.ndarray, negative_slope: float = 0.01)
 
 
 def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
-    """activations.reference.gelu, with its digits where it is small."""
+    """activations.reference.gelu; small results keep all their digits."""
     if type(approximate) is not str or approximate not in _GELU:
         return whole(reference.gelu, x, approximate)
     return _elementwise(_GELU[approximate], reference.gelu, x, formula=(approximate,))
 
 
 def gelu_grad(dy: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.ndarray:
-    """activations.reference.gelu_grad, with its digits where it is small."""
+    """activations.reference.gelu_grad; small results keep all their digits."""
     if type(approximate) is not str or approximate not in _GELU_GRAD:
         return whole(reference.gelu_grad, dy, x, approximate)
     return _elementwise(_GELU_GRAD[approximate], reference.gelu_grad, dy, x, formula=(approximate,))
@@ -116,7 +116,7 @@ _EPILOGUES = {
 def activated(y: np.ndarray, name: str | None) -> np.ndarray:
     """The activation of that name, one of activations.reference.ACTIVATIONS, of y; y itself for None.
 
-    The epilogue of products, with the bits that the primitive gives alone.
+    The epilogue of products. It gives the same bits as the primitive.
     """
     return y if name is None else _EPILOGUES[name](y)
 
@@ -128,9 +128,9 @@ def _elementwise(
     options: tuple[float, ...] = (),
     formula: tuple[str, ...] = (),
 ) -> np.ndarray:
-    """What the loop makes of the arrays and options, or the specification where they are not served.
+    """The loop over the arrays with these options; the specification for arrays that are not served.
 
-    formula  options of the specification's only, which the loop was chosen by
+    formula  options of the specification alone: the loop was chosen by them
     """
     order = _dense_order(*arrays)
     if order is None and len(arrays) == 2:
@@ -154,9 +154,9 @@ def _along_memory(loop: Callable[..., None], order: Any, arrays: Any, options: t
 
 
 def _dense_order(a: Any, b: Any = None) -> list[int] | tuple[()] | None:
-    """The axes, outermost in memory first, of one array or of two alike; () for C order, None where it is not served.
+    """The axes, outermost in memory first, of one array or of two alike; () for C order, None if they are not served.
 
-    What is not served may be what the reference refuses.
+    Arrays that are not served may be ones that the reference refuses.
     """
     if type(a) is not np.ndarray or a.dtype != _float32 or not a.flags.aligned:
         return None
@@ -174,7 +174,7 @@ def _dense_order(a: Any, b: Any = None) -> list[int] | tuple[()] | None:
 
 
 def _in_one_order(a: Any, b: Any) -> tuple[Any, Any]:
-    """The arrays with a copy of the first in the second's memory order, where that is all that keeps them apart."""
+    """The arrays, the first copied to the memory order of the second if that is their only difference."""
     order = _dense_order(b)
     if order is None or type(a) is not np.ndarray or a.dtype != _float32 or a.shape != b.shape:
         return a, b
@@ -195,7 +195,7 @@ def _are_16_bit(*arrays: Any) -> bool:
 
 
 def _rounded_once(loop: Callable[..., None], *arguments: Any) -> np.ndarray:
-    """The loop for 16-bit arrays, whose results are those of float32 rounded."""
+    """The loop for 16-bit arrays: computed in float32, rounded once."""
     arrays = [a for a in arguments if isinstance(a, np.ndarray)]
     dtype = arrays[0].dtype
     with np.errstate(all="ignore"):

@@ -6,14 +6,14 @@
     |0 1 2 ... 255| |0 1 2 ... 255| |0 1 2 ... 255| |...
      thread t of block b computes element 256 b + t; neighbours in a warp read neighbours in memory
 
-Any strides: what has holes is first copied to dense memory in its own order, and all are walked as one row. float16 is
-computed in float32 and rounded once.
+Any strides: an array with holes is first copied to dense memory in its own order; dense memory is walked as one row.
+float16 is computed in float32 and rounded once.
 
-Loops are `while`: a `range` with a step that is not known when compiling costs 64-bit divisions.
+Loops are `while` loops: a `range` whose step is not known at compile time costs 64-bit divisions.
 
 Traffic: an activation reads and writes each element once, a gradient reads two and writes one. A thread has one load of
 4 bytes (2 for float16) in flight, so copy bandwidth can only be reached by 2048 threads on every multiprocessor;
-float16 needs as many instructions for half of the bytes, which the Triton sibling's 16-byte loads avoid.
+float16 needs as many instructions for half of the bytes; activations/gpu_triton.py avoids that by 16-byte loads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tilegrad.kernels.launch.numba_target import SIMULATED, cuda
 from tilegrad.kernels.sizes import cdiv
 
 THREADS = 16 if SIMULATED else 256
-MOST_BLOCKS = 4 if SIMULATED else 1 << 20  # then a thread takes several elements, a grid apart
+MOST_BLOCKS = 4 if SIMULATED else 1 << 20  # beyond that a thread takes several elements, a grid apart
 
 
 @functools.cache

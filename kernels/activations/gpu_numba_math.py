@@ -1,7 +1,7 @@
 """Functions of one float32 value, for kernels to call.
 
-Constants are wrapped in float32: beside a Python float, which Numba takes for a float64, all arithmetic would be done
-in float64, at a fraction of the speed.
+Constants are wrapped in float32. Numba takes a Python float for a float64, and arithmetic with it would be done in
+float64, at a fraction of the speed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Elementwise activations and their gradients on a GPU, in Triton: the formulas of activations/reference.py.
 
-One program takes BLOCK neighbouring elements of memory, computes them in float32 and rounds once. Any strides: what
-has holes is first copied to dense memory in its own order; the result has its argument's memory order.
+One program takes BLOCK neighbouring elements of memory, computes them in float32 and rounds once. Any strides: an array
+with holes is first copied to dense memory in its own order. The result has its argument's memory order.
 
-float16, bfloat16 and float32. Not one rounding a formula, but a few ulp: kernels/activations/gpu_triton_math.py.
+float16, bfloat16 and float32. Results are good to a few ulp of float32 (kernels/activations/gpu_triton_math.py).
 
 Traffic: an activation reads and writes each element once; a gradient reads two arrays and writes one. That is the
 floor as long as the arithmetic hides behind it: while it moves an element of 2 + 2 bytes, an H200 can issue 28
@@ -41,7 +41,7 @@ _SQRT_8_PI: tl.constexpr = tl.constexpr(1.5957691216057308)
 def activate(x, slope, NAME: tl.constexpr):
     """The activation of that name (of ACTIVATIONS, or None) of a float32 block; the epilogue of matmul and conv2d.
 
-    slope is leaky_relu's alone.
+    Only leaky_relu uses slope.
     """
     if NAME == "relu":
         x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)

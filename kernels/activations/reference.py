@@ -2,8 +2,8 @@
 
 For all of them: x, y and dy are float16, bfloat16, float32 or float64 arrays of one dtype and one shape
 (nothing broadcasts), with any strides; the result has that dtype and shape, and the memory order of its
-arguments. 16-bit types are computed in float32. NaN gives NaN. No finite argument overflows on the way or
-warns; 0 * inf is NaN, so gelu(-inf) and silu(-inf) are, and the gradients of both at +-inf.
+arguments. 16-bit types are computed in float32. NaN gives NaN. No intermediate result of a finite argument
+overflows or warns. 0 * inf is NaN; so gelu(-inf) and silu(-inf) are NaN, and so are both gradients at +-inf.
 
 Each raises TypeError for another dtype or for two dtypes, and ValueError for two shapes.
 

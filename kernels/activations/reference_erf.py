@@ -3,8 +3,8 @@
     erf(x) = 2 / sqrt(pi) * integral from 0 to x of exp(-u^2) du
 
 |x| is split into the nearest node a of a grid and the rest d, |d| <= 1/512. erf(a) and g = 2/sqrt(pi)
-exp(-a^2) come from tables; what is between is the Taylor series about a, whose terms are Hermite
-polynomials (Abramowitz & Stegun 7.1.19):
+exp(-a^2) come from tables; the rest is the Taylor series about a, whose terms are Hermite polynomials
+(Abramowitz & Stegun 7.1.19):
 
     erf(a + d) = erf(a) + g (d - a d^2 + (2a^2 - 1) d^3/3 - (2a^3 - 3a) d^4/6 + (4a^4 - 12a^2 + 3) d^5/30 ...)
 

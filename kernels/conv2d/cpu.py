@@ -1,14 +1,14 @@
 """Two-dimensional convolution on the CPU, compiled: the register tile run straight over the image, without im2col.
 
-Inside, images are channels-last, so that the taps of one row of a window are one run of memory. With K = KH KW C:
+Here images are channels-last, so that the taps of one row of a window are one run of memory. With K = KH KW C:
 
     y   a tile is `rows` pixels of y times `vectors` vectors of its channels; its K terms are KH runs of KW * C
     dx  for each tap, a tile is `rows` pixels of dy, whose O channels are one run; the sums start from dx itself
-    dw  a tile is `rows` of the K taps times `vectors` vectors of O; a row of pixels is one run. Every thread sums its
-        part of the images, and the parts are added in their order
+    dw  a tile is `rows` of the K taps times `vectors` vectors of O; a row of pixels is one run. Every thread sums over
+        its part of the images, and the parts are added in their order
 
-Served here are float32, groups = 1 and channel counts that whole vectors hold; all else is the reference's. Threads
-share out the images. FLOP: 2 N OH OW K O each.
+Served here is float32 with groups = 1 and channels that are a multiple of a vector's length. All else is left to the
+reference. Each thread takes a share of the images. FLOP: 2 N OH OW K O for each of the three.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Plan(NamedTuple):
     runs: np.ndarray  # the runs of taps that are contiguous in x, from the first tap
     taps: np.ndarray  # each tap, from the first
     window: np.ndarray  # each of the K elements of a window, from the first
-    window_dw: np.ndarray  # the row of dw that belongs to it
+    window_dw: np.ndarray  # the row of dw for each of them
     rows: np.ndarray  # the first tap of each row of pixels, in x
     forward: dict[tuple[int, int], np.ndarray]  # by (start, relu)
-    grad_input: np.ndarray | None  # None where the channels of dx are no whole vectors
+    grad_input: np.ndarray | None  # None where the channels of dx are not whole vectors
     grad_weight: np.ndarray
 
 
@@ -59,7 +59,7 @@ class _Plan(NamedTuple):
 def _plan(
     height: int, width: int, channels: int, out_channels: int, kernel: Pair, stride: Pair, dilation: Pair, count: Pair
 ) -> _Plan:
-    """The plan of one geometry; height and width are those of the padded image."""
+    """The plan for one geometry; height and width are those of the padded image."""
     (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
     row, column = np.arange(count[0])[:, None], np.arange(count[1])
     pixels_x = (row * sh * width + column * sw).ravel() * channels
@@ -249,7 +249,7 @@ def _plan_of(s: Any) -> _Plan:
 
 
 def _padded(x: np.ndarray, s: Any) -> np.ndarray:
-    """x (N, H, W, C) with its zeros around it: itself where there are none."""
+    """x (N, H, W, C) with the padding around it; x itself where there is no padding."""
     ph, pw = s.windows.padding
     if not (ph or pw):
         return x

@@ -8,17 +8,18 @@
     w[.., c, o]   | 0  | 1  | 2  | ... | 31 |           128 bytes in a row, of (KH, KW, C / groups, O) memory
     y[.., o]      | 0  | 1  | 2  | ... | 31 |           128 bytes in a row, of channels-last memory
 
-How warps make up a grid: launch/numba_images.py. A weight lies in memory with its outputs first, where neighbouring
-lanes would read far apart, so it is copied once a call to lie with them last; x is copied if it is not channels-last.
+launch/numba_images.py says how the grid lies over an image. A weight has its outputs first in memory, where
+neighbouring lanes would read far apart. So it is copied at every call, with the outputs last; x is copied if it is not
+channels-last.
 
-Products and sums are float32, in a fixed order; bias and activation are applied before the only rounding. What
-`precision` allows a tensor core to round is not rounded here: Numba reaches none.
+Products and sums are float32, in a fixed order; bias and activation are applied before the only rounding. `precision`
+changes nothing: it permits tensor cores to round, and Numba cannot use them.
 
 Traffic: x, w and y once from memory, if what is read again is found in the caches: 2 C KH KW / groups reads for each
 element of y. Those reads, not memory, are the ceiling: each multiplication and addition of a warp needs two loads; a
 multiprocessor's L1 cache serves one such load a cycle, while its pipes could do four such operations. So an eighth of
 the float32 rate is the most. A register tile (matmul/gpu_numba.py) or tensor cores (conv2d/gpu_triton.py) read less for
-each product; in exchange this file is the formula.
+each product; this file has the plain formula instead.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@
     w[.., o, c]    | 0  | 1  | 2  | ... | 31 |          128 bytes in a row, of (KH, KW, O, C / groups) memory
     dx[.., c]      | 0  | 1  | 2  | ... | 31 |          128 bytes in a row, of channels-last memory
 
-The forward turned round: windows would scatter to pixels that others also write, with atomics and an order that
-differs from run to run; a pixel that gathers is written once, by one thread, in a fixed order. With a stride, a tap
-whose distance the stride does not divide belongs to no window and is skipped; lanes of one pixel skip the same.
+The forward reversed. If windows scattered to their pixels, several would write to one pixel, with atomics and in an
+order that differs from run to run. Here a pixel gathers: it is written once, by one thread, and its terms are added in
+a fixed order. A tap whose distance the stride does not divide belongs to no window and is skipped; all lanes of a pixel
+skip the same taps.
 
 Traffic and ceiling: as conv2d/gpu_numba.py, two loads for each multiplication and addition.
 """

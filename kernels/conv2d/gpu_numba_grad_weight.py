@@ -3,7 +3,7 @@
     dw[o, c, kh, kw] = sum over (n, i, j) of
                        dy[n, o, i, j] * x[n, c, i * sh + kh * dh - ph, j * sw + kw * dw - pw]
 
-Few elements, long sums: the work is to share a sum. A block has one tap (c, kh, kw) and up to 32 outputs o.
+There are few elements, each a long sum, so blocks share a sum. A block has one tap (c, kh, kw) and up to 32 outputs o.
 
     threadIdx.x, outputs     0  1  2 ... 31                       rows (n, i) of all images, each OW pixels:
     threadIdx.y, strand 0   +--------------+  sums rows 0,     8 S, ...
@@ -12,14 +12,14 @@ Few elements, long sums: the work is to share a sum. A block has one tap (c, kh,
                 strand 7    +--------------+  sums rows 7, 7 + 8 S, ...
                   strands 0..3 += 4..7, then 0..1 += 2..3, then 0 += 1, in shared memory: one sum a block
 
-Lanes read 128 bytes of dy in a row, and one x for all of them (or, depthwise, neighbours too). The sums of a block go
-to a workspace (S, taps, outputs) of float32, and a second kernel adds the S of each element, in order. No atomics: two
-runs give the same bits. S depends on the shape alone and brings the blocks to BLOCKS where the pixels allow: the first
-layer of a net has nine taps, and more pixels than any other.
+The lanes of a warp read 128 bytes of dy in a row, and all of them the same x (or, depthwise, neighbours). The sums of a
+block go to a workspace (S, taps, outputs) of float32, and a second kernel adds the S sums of each element, in order. No
+atomics: two runs give the same bits. S depends on the shape alone. It makes BLOCKS blocks where there are pixels
+enough: the first layer of a net has nine taps, and more pixels than any other.
 
 Traffic: dy and x once from memory, if the caches hold what is read again: dy C KH KW / groups times, x by the blocks of
 O / 32 groups of outputs and of all taps; the workspace, S O C KH KW / groups * 4 bytes, is written and read once.
-Two loads for each multiplication and addition, as in conv2d/gpu_numba.py: an eighth of the float32 rate at the most.
+Two loads for each multiplication and addition, as in conv2d/gpu_numba.py: at most an eighth of the float32 rate.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A convolution is a matrix product once every window is laid out as a row of *columns* (im2col; Chellapilla,
 Puri & Simard 2006). The columns are KH * KW times as large as the image, so they are made, used and
-overwritten tile by tile, in memory that stays in the cache. Inside, images are channels-last: a row of the
+overwritten tile by tile, in memory that stays in the cache. Here images are channels-last: a row of the
 window is then one run of memory.
 
 Shapes, per group: M windows in a tile, K = KH * KW * C / groups taps of a window.
@@ -78,7 +78,7 @@ def conv2d(
     activation  a name of ACTIVATIONS, or None
     precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
                 always computes "ieee"
-    ->          y (N, O, OH, OW) of x's dtype, channels-last in memory; 16 bits are accumulated in float32
+    ->          y (N, O, OH, OW) of x's dtype, channels-last in memory; 16-bit types are accumulated in float32
 
     Traffic: reads x and w at least once, writes N O OH OW * itemsize; the columns, KH KW times the image,
     pass through the cache in tiles.
@@ -118,7 +118,7 @@ def conv2d_grad_input(
     dy       (N, O, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     w        (O, C / groups, KH, KW) of dy's dtype
     x_shape  (N, C, H, W); the other arguments are those of the forward
-    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; 16 bits are accumulated in float32
+    ->       dx (N, C, H, W) of dy's dtype, channels-last in memory; 16-bit types are accumulated in float32
 
     Traffic: reads dy and w at least once, writes N C H W * itemsize; the gradient of the columns, KH KW times
     the image, passes through the cache in tiles.
@@ -159,7 +159,7 @@ def conv2d_grad_weight(
     dy       (N, O, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     x        (N, C, H, W) of dy's dtype
     w_shape  (O, C / groups, KH, KW); the other arguments are those of the forward
-    ->       dw (O, C / groups, KH, KW) of dy's dtype; 16 bits are accumulated in float32
+    ->       dw (O, C / groups, KH, KW) of dy's dtype; 16-bit types are accumulated in float32
 
     Traffic: reads dy and x at least once, writes O C/groups KH KW * itemsize; the columns, KH KW times the
     image, pass through the cache in tiles.
@@ -180,7 +180,7 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     """Gradient of conv2d with respect to its bias: db[o] = sum over (n, i, j) of dy[n, o, i, j].
 
     dy  (N, O, OH, OW) float16 | bfloat16 | float32 | float64, any strides
-    ->  db (O,) of dy's dtype; 16 bits are accumulated in float32
+    ->  db (O,) of dy's dtype; 16-bit types are accumulated in float32
 
     Traffic: reads N O OH OW * itemsize, writes O * itemsize.
     Raises ValueError if dy has not 4 dimensions, TypeError for dtypes.

@@ -1,9 +1,9 @@
-"""Large results in memory that was used before.
+"""Memory for large results, reused after the arrays in it are gone.
 
-A fresh array of a few megabytes costs more than many kernels: the system maps its pages one fault at a time and takes
-them back when it dies (measured: a CNN step in plain NumPy ran 1.6 times faster on pages that were kept). So results
-of the CPU kernels above a threshold come from here: a block of memory is lent as an array, and comes back when the
-array and every view of it are gone. It can therefore never be seen through an array that is still alive.
+A fresh array of a few megabytes costs more than many kernels: the system maps its pages one fault at a time, and takes
+them back when the array is freed (measured: a CNN step in plain NumPy ran 1.6 times faster on pages that were kept). So
+results of the CPU kernels above a threshold come from here: a block of memory is lent as an array, and comes back when
+the array and every view of it are gone. An array that is still alive never sees its memory reused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.system import forks
 from tilegrad.kernels.system.modes import Block
 
-SMALLEST = 1 << 16  # bytes; below, the allocator of NumPy keeps its pages by itself
+SMALLEST = 1 << 16  # bytes; for less, NumPy's allocator keeps its pages by itself
 KEPT = 1 << 28  # bytes of idle blocks at most
-LINE = 64  # bytes of a cache line, where arrays begin: a vector load then never touches two
+LINE = 64  # bytes of a cache line: arrays begin at one, so that a vector load never touches two
 
 
 class _Block(NamedTuple):
@@ -35,16 +35,17 @@ class _Block(NamedTuple):
 class Pool:
     """Idle blocks, by their size.
 
-    kept  bytes of them at most; what comes back beyond goes to the system
+    kept  the most bytes that are kept idle; blocks that come back beyond that go to the system
 
-    Lent arrays know their pool weakly: when it goes, its idle blocks go, and a lent one goes with its array.
+    Lent arrays hold a weak reference to their pool: a freed pool frees its idle blocks, and a block that is lent is
+    then freed with its array.
     """
 
     def __init__(self, kept: float = KEPT) -> None:
         self._kept = kept
         self.reference = weakref.ref(self)
         self._blocks: dict[int, list[_Block]] = {}
-        forks.give_lock(self)  # one to be taken again: a block may come back, by garbage collection, meanwhile
+        forks.give_lock(self)  # reentrant: garbage collection may give a block back meanwhile
         self.idle_bytes = 0
         self.nbytes = 0  # of all blocks that were ever made
 
@@ -54,7 +55,7 @@ class Pool:
         rounded = cdiv(size, unit) * unit
         with self._lock:
             blocks = self._blocks.get(rounded)
-            if blocks:  # no calls here or below, between which Ctrl-C could leave one half done
+            if blocks:  # no calls from here on, between which Ctrl-C could leave this half done
                 block = blocks[-1]
                 del blocks[-1]
                 self.idle_bytes -= rounded
@@ -103,8 +104,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _lease_of(size: int) -> Any:
     """The class of owners of lent blocks of that size: NumPy keeps one alive as long as any view of its array.
 
-    Of ctypes, because lending through one of its objects costs half of what it does through __array_interface__, 5
-    microseconds for 10; a class for each size, of which there are few.
+    A ctypes object, because lending through one takes 5 microseconds, and through __array_interface__ 10. Each size has
+    a class of its own; there are few sizes.
     """
     return type("_Lease", (ctypes.c_char * size,), {"__del__": _give_back})
 
@@ -116,12 +117,12 @@ def _give_back(lease: Any) -> None:
 
 
 def taken_from(pool: Pool) -> Block:
-    """Within the block this thread's arrays come from that pool, and go back to it whenever they die."""
+    """Within the block this thread's arrays come from that pool; they go back to it whenever they are freed."""
     return Block(taking_from(pool))
 
 
 def taking_from(pool: Pool) -> tuple[Any, str, Any]:
-    """The setting of such a block."""
+    """The setting of a block as `taken_from` gives it."""
     return _local, "pool", pool
 
 

@@ -2,18 +2,22 @@
 
     exp(v) = 2^n exp(r),   n = round(v / log 2),   |r| <= log(2) / 2                 for v <= 0
 
-in float32 with log 2 in two parts (Cody & Waite, "Software Manual for the Elementary Functions", 1980). Where v is no
-float32 but the result of a formula, its rounding alone would put exp(v) off by some |v| / 2 units in the last place. So
-`normal_in_parts` has a^2 exactly, as the square of a's first 12 bits and what is missing, and `wide_exp_in_parts` takes
-a float64, reduces it and goes on in float32.
+in float32, with log 2 in two parts (Cody & Waite, "Software Manual for the Elementary Functions", 1980). It is off by
+less than one unit in the last place, also where the result is a subnormal number. Numba's own exp calls the C library
+for every element: 5,120 of them take 25 microseconds, here 1.5.
+
+If v is the result of a formula, rounding it to float32 would put exp(v) off by some |v| / 2 units in the last place. So
+`normal_in_parts` has a^2 exactly, as the square of a's first 12 bits plus the rest, and `wide_exp_in_parts` takes a
+float64, reduces it and goes on in float32.
 
 exp(r) = 1 + r + r^2 q(r), and erfc(a / sqrt 2) / 2 = exp(-a^2/2) s t(s - 0.6) with s = 1 / (1 + a / 2), much as in
-Abramowitz & Stegun 7.1.26. q, of degree 4, and t, of degree 11, have the least of largest relative errors of exp(r) and
-of erfc for a <= 19, found by Lawson's algorithm (reweighted least squares): 3e-9 each, where half a unit in the last
-place is 3e-8 to 6e-8. About 0.6, in the middle, t's terms hardly cancel; of a smaller factor of a, t would be shorter,
-but rounding s would weigh more (degree 9 for 0.3: 4.5 units in the last place at most, for 3.3).
+Abramowitz & Stegun 7.1.26. The polynomials q, of degree 4, and t, of degree 11, minimise the largest relative error of
+exp(r), and of erfc for a <= 19. They were found by Lawson's algorithm (reweighted least squares): the error is 3e-9
+each, where half a unit in the last place is 3e-8 to 6e-8. Taken about 0.6, the middle of its range, t has terms that
+hardly cancel. With 0.3 a in s instead of a / 2, t would be shorter (degree 9), but rounding s would weigh more: 4.5
+units in the last place at most, instead of 3.3.
 
-Products may be contracted with sums, so that a core that has fused multiply-adds uses them.
+Products may be contracted with sums, so that a core with fused multiply-adds uses them.
 """
 
 from __future__ import annotations
@@ -35,8 +39,8 @@ _PER_LOG2 = _f(1 / math.log(2))
 _LOG2_HIGH, _LOG2_LOW = _f(0.693359375), _f(-2.12194440e-4)
 _ROUND = _f(1.5 * 2**23)  # adding it leaves no bits for a fraction
 _WIDE_PER_LOG2, _WIDE_LOG2, _WIDE_ROUND = 1 / math.log(2), math.log(2), 1.5 * 2**52
-_LEAST = _f(-176)  # of it n is -254, and half of 2^n is 2^-127, whose bits read 0
-_FARTHEST = _f(18.77)  # and of minus half its square
+_LEAST = _f(-176)  # here n is -254, and half of it -127: the bits of 2^-127 are 0
+_FARTHEST = _f(18.77)  # the same for minus half of its square
 _Q0, _Q1, _Q2, _Q3, _Q4 = map(_f, (0.49999994, 0.16666521, 0.04166839, 0.008368717, 0.0013814598))
 _HALF, _MIDDLE = _f(0.5), _f(0.6)
 _T0, _T1, _T2, _T3, _T4, _T5 = map(_f, (0.36977416, 0.3385519, 0.014281686, -0.13898258, 0.03959465, 0.06461051))
@@ -57,10 +61,10 @@ def _power_of_two(context: Any, k: Any) -> Any:
 
 @njit(nogil=True, fastmath=CONTRACT)
 def exp_in_parts(v):
-    """(g, p, h), whose product is exp(v) for a float32 v <= 0; g and h are powers of two, for 2^n may be none.
+    """(g, p, h), whose product is exp(v) for a float32 v <= 0. g h = 2^n: by itself 2^n may be too small a number.
 
-    x exp(v) is x * g * p * h: what is too small for a normal number is rounded to one that is not at the end only.
-    Below -176 g is 0, so that finite numbers times that are 0, and infinity is NaN. NaN gives NaN.
+    x exp(v) is x * g * p * h: a subnormal result is then rounded once, at the end. Below -176 g is 0, so that a finite
+    x gives 0 and an infinite one NaN. NaN gives NaN.
     """
     v = _LEAST if v < _LEAST else v
     n = (v * _PER_LOG2 + _ROUND) - _ROUND
@@ -113,7 +117,7 @@ def _parts(r, n):
 
 @njit(nogil=True, fastmath=CONTRACT, error_model="numpy")
 def normal_tail(a):
-    """erfc(a / sqrt 2) / 2 over exp(-a^2/2) for a >= 0: what is beyond a of the normal distribution."""
+    """erfc(a / sqrt 2) / 2 over exp(-a^2/2) for a >= 0: the tail of the normal distribution beyond a, scaled."""
     s = _ONE / (_ONE + _HALF * a)
     u = s - _MIDDLE
     t = _T6 + u * (_T7 + u * (_T8 + u * (_T9 + u * (_T10 + u * _T11))))
@@ -122,9 +126,9 @@ def normal_tail(a):
 
 @intrinsic
 def ordered(context: Any, x: Any) -> Any:
-    """An int32 for a float32, in the same order: unlike floats, integers have a maximum in vectors whatever they are.
+    """An int32 for a float32, in the same order. Integers have a maximum in vectors; floats do not, because of NaN.
 
-    A NaN is beyond infinity.
+    A NaN is larger than infinity, or smaller than -infinity if its sign is set.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -135,7 +139,7 @@ def ordered(context: Any, x: Any) -> Any:
 
 @intrinsic
 def of_ordered(context: Any, number: Any) -> Any:
-    """What `ordered` made that int32 of."""
+    """The float32 that `ordered` turned into this int32."""
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return b.bitcast(_reversed_if_negative(b, args[0]), ir.FloatType())
@@ -144,7 +148,7 @@ def of_ordered(context: Any, number: Any) -> Any:
 
 
 def _reversed_if_negative(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
-    """The bits but for the sign flipped where that is set."""
+    """The bits; if the sign is set, all others are flipped."""
     word = ir.IntType(32)
     return b.xor(bits, b.and_(b.ashr(bits, word(31)), word(0x7FFFFFFF)))
 

@@ -2,14 +2,14 @@
 
     y[p, :] = start[p, :] + sum over runs s and steps k of  x[x_at[p] + run_at[s] + k * x_step] * w[j, :]
 
-for `rows` rows p of `vectors` vectors each, w moving on by w_step a term j = s * run + k. The rows * vectors sums live
-in vector registers from the first term to the last; a term costs `vectors` loads of w, `rows` broadcast loads of x and
-rows * vectors fused multiply-adds. That is the scheme of Goto & van de Geijn ("Anatomy of high-performance matrix
-multiplication", ACM TOMS 2008); the table of row offsets makes it a direct convolution without im2col.
+for `rows` rows p of `vectors` vectors each. w moves on by w_step with each term j = s * run + k. The rows * vectors
+sums live in vector registers from the first term to the last; a term costs `vectors` loads of w, `rows` broadcast loads
+of x and rows * vectors fused multiply-adds. That is the scheme of Goto & van de Geijn ("Anatomy of high-performance
+matrix multiplication", ACM TOMS 2008); the table of row offsets makes it a direct convolution without im2col.
 
 `tiles` runs the tile along a `Walk`, a nest of loops whose steps are numbers. One loop nest serves all products and
-convolutions because its three tiles are what takes long to compile: every kernel that had loops and tiles of its own,
-for every type of array, cost 1.0 to 1.6 seconds of a first use.
+convolutions, because its three tiles take long to compile: kernels with loops and tiles of their own each took 1.0 to
+1.6 seconds on first use, for every type of array.
 
 NumPy's sgemm cannot take its rows from a table, and LLVM does not keep a block of sums in registers by itself, so the
 tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core with AVX-512 and 96 GFLOP/s of sgemm:
@@ -96,13 +96,13 @@ def register_tile(
     """One tile (see the module), to be called from njit code with literal `rows` and `vectors`.
 
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
-    y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows stand from `first` on
-    run_at, run    intp, where each run of x begins from its row's offset; terms a run
-    ahead          memory of w, so far ahead of each term, is fetched into the first cache: one line a term
-    start          where y starts from: HELD, what it holds; BIAS, bias[bias_base:], the same for all rows; ZERO
+    y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows begin at entry `first`
+    run_at, run    intp, where each run of x begins, from its row's offset; the number of terms in a run
+    ahead          how far ahead of each term a line of w is fetched into the first cache
+    start          what the sums start from: HELD, what y holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
 
-    Rows may repeat: all are read before any is written, so that a repeated row is just written twice.
+    Rows may repeat: all are read before any is written, so a repeated row is only written twice.
     No bounds are checked.
     """
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
@@ -191,7 +191,7 @@ class Walk(NamedTuple):
             x begins at  n x_item + x_base,  its rows at x_at[p] from there, and from each row its runs at run_at
             w begins at  (n w_item + s w_shift + i w_panel) + w_base
 
-    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all; and so of the panels.
+    Item n has the rows from n item_rows on, at most `rows` of them, of `total_rows` in all. The same holds for panels.
     """
 
     vectors: int  # a tile's width; the rows that go with it are ROWS[vectors]
@@ -204,7 +204,7 @@ class Walk(NamedTuple):
     total_rows: int = -1  # -1: `rows`
     item_panels: int = 0
     total_panels: int = -1  # -1: `panels`
-    fetch: int = 0  # how far behind w's panel lies the one that comes next, if it is not in the caches yet
+    fetch: int = 0  # how far beyond w's panel the next one lies, if that is not in the caches yet
     clear: int = 0  # elements of y from n y_item on that are zeroed first
     y_item: int = 0
     y_part: int = 0
@@ -227,13 +227,13 @@ _WALK = np.dtype([(name, np.int64) for name in Walk._fields])
 
 
 def walk_array(*walks: Walk) -> np.ndarray:
-    """Walks as `tiles` takes them: an array of records, gone along one after the other for every item."""
+    """Walks as `tiles` takes them: an array of records. Every item goes along all of them, in order."""
     whole = [w if w.total_rows >= 0 else w._replace(total_rows=w.rows) for w in walks]
     return np.array([w if w.total_panels >= 0 else w._replace(total_panels=w.panels) for w in whole], _WALK)
 
 
 def row_table(offsets: np.ndarray) -> np.ndarray:
-    """Offsets of rows as `tiles` takes them: the last repeated, so that a tile may begin at any row."""
+    """Offsets of rows as `tiles` takes them: the last one is repeated, so that a tile may begin at any row."""
     return np.pad(offsets, (0, max(ROWS.values())), mode="edge").astype(np.intp)
 
 

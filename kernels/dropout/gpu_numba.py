@@ -1,10 +1,10 @@
 """Random bits from a counter, and dropout from them, on a GPU, in Numba-CUDA: the stream of dropout/reference.py.
 
-Element i takes word offset + i of the stream, in row-major order whatever the memory order. One Philox block is four
-words, and one thread computes it for the four neighbours that it serves: the bits are never stored.
+Element i takes word offset + i of the stream, in row-major order whatever the memory order. A Philox block is four
+words, which serve four neighbours: one thread computes the block, and the bits are never stored.
 
-    row-major     thread t makes words 4 t .. 4 t + 3 and lays them down in shared memory, where those of a block of T
-                  threads are words 0 .. 4 T - 1; then it takes elements t, t + T, t + 2 T and t + 3 T, so that a warp
+    row-major     thread t makes words 4 t .. 4 t + 3 and writes them to shared memory, which then holds words
+                  0 .. 4 T - 1 of a block of T threads. It takes elements t, t + T, t + 2 T and t + 3 T, so that a warp
                   reads and writes neighbours in memory, whatever the offset
                       makes   t0 t0 t0 t0 t1 t1 t1 t1 t2 t2 t2 t2 ...
                       takes   t0 t1 t2 t3 t4 t5 t6 t7 t8 t9 ...
@@ -12,10 +12,10 @@ words, and one thread computes it for the four neighbours that it serves: the bi
                   along memory; the four words of a thread are for neighbours along S, which lie R apart
     any other     is copied to row-major memory and back
 
-Traffic: random_bits writes 4 n bytes; dropout reads and writes x.size * itemsize. The ceiling is memory for float32, if
-the arithmetic hides behind it: while it moves 4 + 4 bytes an H200 can start 56 instructions (132 SMs * 128 lanes *
-1.75 GHz against 4.2 TB/s), and compiled for sm_90 the row-major kernel has at most 53 for an element, 10 of them in the
-rounds. For float16, with room for 28, the instructions are the limit, at about half of copy bandwidth.
+Traffic: random_bits writes 4 n bytes; dropout reads and writes x.size * itemsize. For float32 the ceiling is memory
+bandwidth, if the arithmetic hides behind it: while it moves 4 + 4 bytes an H200 can start 56 instructions (132 SMs *
+128 lanes * 1.75 GHz against 4.2 TB/s), and compiled for sm_90 the row-major kernel has at most 53 for an element, 10 of
+them in the rounds. For float16, with room for 28, the instructions are the limit, at about half of copy bandwidth.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def _philox(block, k0, k1):
 
 @device
 def _given(first, skipped):
-    """(the block that the stream begins in, the words of it that come before), from two numbers."""
+    """(the block that the stream begins in, how many words of that block come before it), from two numbers."""
     return uint64(first), skipped
 
 
 @device
 def _loaded(offset, skipped):
-    """The same from the offset in memory: one 64-bit integer."""
+    """As _given, from an offset in memory: one 64-bit integer."""
     word = uint64(offset[0])
     return word >> uint64(2), int64(word & uint64(3))
 
 
 @device
 def _lay_down(words, block, seed_low, seed_high):
-    """This thread's Philox block into the shared words, one column of four; all threads of the block must come here."""
+    """Write this thread's Philox block to the shared words, a column of four. All threads of the block must call it."""
     t = cuda.threadIdx.x
     w0, w1, w2, w3 = _philox(block, uint64(seed_low), uint64(seed_high))
     words[0, t] = w0
@@ -144,7 +144,7 @@ def _dropout_transposed_kernel(place: Callable) -> Kernel:
         first, before = place(offset, skipped)
         r, first_b, n = cuda.grid(3)
         _, b_step, n_step = cuda.gridsize(3)
-        while n < N and r < R:  # a range with a step would divide, to count its rounds
+        while n < N and r < R:  # a range with a step would divide to count its iterations
             b = first_b
             while b < (S + 6) >> 2:
                 word = before + (n * R + r) * S
@@ -161,8 +161,10 @@ def _dropout_transposed_kernel(place: Callable) -> Kernel:
 
 
 def random_bits(seed: int, offset: Any, n: int) -> Any:
-    """As the reference, into device memory. offset may be a 0-d int64 or uint64 device array, read by the kernel:
-    a captured CUDA graph then takes another part of the stream at every replay.
+    """dropout.reference.random_bits, in device memory.
+
+    offset may be a 0-d int64 or uint64 device array, which the kernel reads: a captured CUDA graph then takes another
+    part of the stream at every replay.
     """
     op = "random_bits"
     place, stream = _stream(op, seed, offset)
@@ -173,7 +175,7 @@ def random_bits(seed: int, offset: Any, n: int) -> Any:
 
 
 def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
-    """As the reference; float16 and float32. offset may be in device memory, as random_bits's."""
+    """dropout.reference.dropout, for float16 and float32. offset may be in device memory, as in random_bits."""
     op = "dropout"
     float_dtype(op, x=x)
     check_rate(op, p)
@@ -203,7 +205,7 @@ def _row_major(x: Any, place: Callable, *numbers: Any) -> Any:
 
 
 def _blocks(n: int) -> tuple[int]:
-    """For n elements that begin anywhere in a Philox block."""
+    """The grid for n elements that begin anywhere in a Philox block."""
     return (cdiv(n + 3, 4 * THREADS) if n else 0,)
 
 

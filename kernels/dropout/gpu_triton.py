@@ -1,11 +1,11 @@
 """Random bits from a counter, and dropout from them, on a GPU, in Triton: the stream of dropout/reference.py.
 
-One Philox block is four words, and a block is computed once for the four neighbours that it serves, in registers: the
-bits are never stored. Element i takes word offset + i of the stream, in row-major order whatever the memory order, so
-that three kinds of memory are told apart:
+A Philox block is four words, which serve four neighbours: it is computed once, in registers, and the bits are never
+stored. Element i takes word offset + i of the stream, in row-major order whatever the memory order. So there are three
+kinds of memory order:
 
-    row-major     neighbours in the stream are neighbours in memory. Where 4 divides the offset (a branch that all
-                  threads take alike) a thread moves 16 bytes at a time, otherwise single elements
+    row-major     neighbours in the stream are neighbours in memory. If 4 divides the offset (a branch that is the same
+                  for all threads), a thread moves 16 bytes at a time, otherwise single elements
     transposed    logically (N, R, S), in memory (N, S, R), as channels-last images are: tiles of R x S, loads and
                   stores contiguous along R, the neighbours that share a block along S
     any other     is copied to row-major memory and back
@@ -59,7 +59,7 @@ def _philox(seed_low, seed_high, block):
 
 @triton.jit
 def _bits(seed_low, seed_high, block, PAIRS: tl.constexpr):
-    """The words of the blocks in order, 4 for each; of each and its successor where PAIRS, 8."""
+    """The words of the blocks in order: 4 of each, or with PAIRS 8, those of the block and its successor."""
     w0, w1, w2, w3 = _philox(seed_low, seed_high, block)
     if PAIRS:
         v0, v1, v2, v3 = _philox(seed_low, seed_high, block + 1)
@@ -119,7 +119,7 @@ def _dropout_kernel(
     block = first + block.to(tl.uint64)
     i = program * BLOCK + tl.arange(0, BLOCK)
     if skipped == 0:  # as above
-        x = tl.load(x_ptr + i, mask=i < n)  # first: it arrives while the bits are computed
+        x = tl.load(x_ptr + i, mask=i < n)  # loaded first: it arrives while the bits are computed
         y = _drop(x, _bits(seed_low, seed_high, block, PAIRS), scale, threshold)
         tl.store(y_ptr + i, y, mask=i < n)
     else:
@@ -168,8 +168,10 @@ def _inside(r, s, R, S):
 
 
 def random_bits(seed: int, offset: Any, n: int) -> Any:
-    """As the reference, into device memory. offset may be a 0-d int64 or uint64 device array, read by the kernel:
-    a captured CUDA graph then takes another part of the stream at every replay.
+    """dropout.reference.random_bits, in device memory.
+
+    offset may be a 0-d int64 or uint64 device array, which the kernel reads: a captured CUDA graph then takes another
+    part of the stream at every replay.
     """
     op = "random_bits"
     offset_ptr, words = _stream(op, seed, offset)
@@ -180,7 +182,7 @@ def random_bits(seed: int, offset: Any, n: int) -> Any:
 
 
 def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
-    """As the reference; float16, bfloat16 and float32. offset may be in device memory, as random_bits's."""
+    """dropout.reference.dropout, without float64. offset may be in device memory, as in random_bits."""
     op = "dropout"
     float_dtype(op, x=x)
     check_rate(op, p)

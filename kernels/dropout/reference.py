@@ -1,8 +1,8 @@
 """Random bits from a counter, and dropout from them: the NumPy specification.
 
 Philox4x32-10 (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a
-128-bit counter and a 64-bit key into 128 random bits without any state, so that every element of an array
-can be given its own bits on any device, in any order. Here the key is the seed, low word first; word i of
+128-bit counter and a 64-bit key into 128 random bits. It has no state, so every element of an array can be
+given its own bits on any device, in any order. Here the key is the seed, low word first; word i of
 the stream is word i % 4 of the block whose counter is i // 4.
 """
 
@@ -32,7 +32,7 @@ def random_bits(seed: int, offset: int, n: int) -> np.ndarray:
     ->      (n,) uint32
 
     Traffic: writes 4 n bytes.
-    Raises TypeError for what is no int, ValueError for what is out of range.
+    Raises TypeError for arguments that are not ints, ValueError for ints out of range.
     """
     op = "random_bits"
     check_stream(op, seed, offset)
@@ -59,14 +59,14 @@ def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
 
         random_bits(seed, offset, x.size)[i] >= min(round(p * 2^32), 2^32 - 1)     and p < 1
 
-    It is a product with 0 or 1 / (1 - p): NaN stays NaN, and so becomes an infinity that is dropped.
+    Each element is multiplied by 0 or by 1 / (1 - p): NaN stays NaN, and an infinity that is dropped becomes NaN.
 
     x       float16 | bfloat16 | float32 | float64, any shape and strides
     p       0 <= p <= 1, the probability of an element to be dropped
     ->      y of x's shape, dtype and memory order; 16-bit types are computed in float32
 
     Traffic: reads and writes x.size * itemsize; the bits are never stored on a GPU.
-    Raises TypeError for dtypes and for what is no number, ValueError for ranges. Srivastava et al. 2014.
+    Raises TypeError for dtypes and for arguments that are not numbers, ValueError for ranges. Srivastava et al. 2014.
     """
     op = "dropout"
     dtype = float_dtype(op, x=x)

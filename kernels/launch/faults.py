@@ -1,22 +1,22 @@
 """Faults in what a kernel was given, such as a label that no class has: found on the device, raised on the host later.
 
-A check that the host waits for would stop the stream at every step. So a kernel that meets a fault goes on with NaN and
-notes it in a *slot* of device memory; whatever makes the host wait anyway (reading a loss) asks `raise_pending` after
-it. What a slot is for, the error that it stands for and what the host knew at the launch, is kept by the host: one slot
-for each such set of facts, used again by every launch that shares them.
+If the host waited for each check, the stream would stop at every step. So a kernel that meets a fault goes on with NaN,
+and notes it in a *slot* of device memory; where the host waits anyway (to read a loss), `raise_pending` is called. The
+host keeps what a slot stands for: an error, and the facts that were known at the launch. All launches with the same
+facts share one slot.
 
     slot = watch(label_error, "softmax_xent", 10, -100)     a device array of one int64, to be given to the kernel
-    ...                                                     the kernel: atomic_min(slot, row << 32 | value + 2**31)
+    ...                                                     the kernel: note(slot, row, value), of triton_faults.py
     raise_pending()                                         raise label_error("softmax_xent", 10, -100, row, value)
 
-The least row of a slot is the one that is told, however many launches found one since the last check; of several slots
-the one watched first in this process. All are cleared. Both are so on every run: a minimum does not depend on order.
+However many launches found a fault since the last check, the error names the least row of a slot, and of several slots
+the one that was watched first in this process. All slots are then cleared. This is the same on every run: a minimum
+does not depend on the order of launches.
 
-A note is 64 bits: a row below 2^31 - 1, and a value of 32 bits, beyond which it is told as the nearest that is one.
+A note is 64 bits: a row below 2^31 - 1, and a value of 32 bits; a larger or smaller value is noted as the nearest one.
 
-Launches and checks must be on one stream, or in order by events. A slot's memory must exist before a stream is
-captured: launch once before, as for compiling.
-A graph that has captured such a launch says `expect` behind each launch of its own.
+Launches and checks must be on one stream, or ordered by events. A slot's memory must exist before a stream is captured:
+launch once before, as for compiling. A graph that has captured such a launch calls `expect` after each of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _pending = False
 
 
 def watch(error: Callable[..., Exception], *facts: Any) -> Any:
-    """The slot, an int64 device array (1,), for a launch whose fault (row, value) is error(*facts, row, value)."""
+    """The slot for a launch, an int64 device array (1,). A fault (row, value) in it is error(*facts, row, value)."""
     global _pending
     _pending = True
     captured = cuda_graph.capturing()
@@ -66,15 +66,15 @@ def watch(error: Callable[..., Exception], *facts: Any) -> Any:
 
 
 def expect() -> None:
-    """Have the next `raise_pending` look, though no launch was watched: behind the launch of a captured graph."""
+    """Make the next `raise_pending` look although no launch was watched: after the launch of a captured graph."""
     global _pending
     _pending = True
 
 
 def raise_pending() -> None:
-    """Raise the error of a fault noted since the last check. Waits for the current stream, if there is what to check.
+    """Raise the error of a fault that was noted since the last check.
 
-    Costs nothing where no kernel that can fault was launched since.
+    Waits for the current stream if a kernel that can fault was launched since; else it costs nothing.
     """
     global _pending
     if not _pending:
@@ -95,7 +95,7 @@ def raise_pending() -> None:
 def _new_slot(xp: ModuleType, watched: Watched) -> Any:
     blocks = _blocks.setdefault(xp, [])
     if not blocks or len(blocks[-1].watched) == _SLOTS:
-        with cuda_graph.aside():  # cleared now, and not at every launch
+        with cuda_graph.aside():  # the slots are cleared now, not by every launch of a captured graph
             blocks.append(_Block(xp))
     block = blocks[-1]
     slot = _slots[(xp, *watched)] = block.memory[len(block.watched), :1]

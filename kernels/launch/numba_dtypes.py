@@ -1,4 +1,4 @@
-"""The contract's checks, with what the Numba kernels do not take (contract.DTYPES)."""
+"""The contract's checks, narrowed to the dtypes that the Numba kernels take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def float_dtype(op: str, **arrays: Any) -> np.dtype:
 
 
 def only_served(op: str, dtype: np.dtype) -> np.dtype:
-    """The dtype itself. Raises TypeError for one that other backends serve."""
+    """The dtype itself. Raises TypeError for dtypes that only other backends serve."""
     if dtype not in _SERVED:
         raise checks.not_served(op, dtype, "numba")
     return dtype

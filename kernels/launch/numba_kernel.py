@@ -1,4 +1,4 @@
-"""Compiling and launching Numba-CUDA kernels. The only file that knows how.
+"""Compiling and launching Numba-CUDA kernels: all of it is in this file.
 
 A kernel is a `@kernel` function, called with grid and block (each up to three axes, x first) and its arguments:
 
@@ -10,17 +10,17 @@ A kernel is a `@kernel` function, called with grid and block (each up to three a
 
     _scale_kernel((cdiv(n, 256),), (256,), x, y, 0.5)
 
-An argument is an array of the device (any strides), an int (int64) or a float (float32). What is known when a kernel is
-made - tile sizes, an activation, a reduction - is a variable of the function around it, so that it is compiled in:
+An argument is an array of the device (any strides), an int (int64) or a float (float32). Facts that are known when a
+kernel is made - tile sizes, an activation, a reduction - are variables of the function around it, and are compiled in:
 
     @functools.cache
     def _tile_kernel(size): ... @kernel ... return _kernel
 
 What becomes of the call, as in launch/triton_kernel.py:
 
-    on a GPU     Numba compiles to PTX for the card, the driver compiles that, and it is launched through CuPy: none of
-                 Numba's own launcher, which synchronises the stream for every array and costs 88 us
-    simulated    NUMBA_ENABLE_CUDASIM=1: the kernel runs as Python on host memory, an OS thread for each of its threads
+    on a GPU     Numba compiles to PTX for the card, the driver compiles that, and CuPy launches it. Numba's launcher is
+                 not used: it synchronises the stream for every array, and takes 88 us
+    simulated    NUMBA_ENABLE_CUDASIM=1: the kernel runs as Python on host memory, an OS thread for each CUDA thread
     collected    within `collecting()`: the specialisation is noted and nothing runs
 
 A kernel is compiled for each combination of dtype, axes and contiguity (C or any) of its arrays. Numba passes an array
@@ -68,7 +68,7 @@ class Kernel:
     def __call__(self, grid: Axes, block: Axes, *args: Any) -> None:
         """Launch; a grid with a 0 launches nothing.
 
-        Raises TypeError for what cannot be an argument, ValueError for a grid that no GPU takes.
+        Raises TypeError for arguments of other kinds, ValueError for a grid that no GPU takes.
         """
         if 0 in grid:
             return
@@ -111,7 +111,7 @@ kernel = Kernel  # as a decorator
 
 
 def _formats(kind: str) -> str:
-    """The parameters of an argument of that kind, in the letters of `struct`."""
+    """The kernel parameters of an argument of that kind, in the letters of `struct`."""
     return {"int64": "q", "float32": "f"}.get(kind) or "q" * numba_target.fields(kind)
 
 

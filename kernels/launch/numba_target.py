@@ -23,7 +23,7 @@ import numpy as np
 
 from tilegrad.kernels.system.modes import Block
 
-with warnings.catch_warnings():  # under NumPy 2.5 it is told of names that NumPy will drop: no business of a user's
+with warnings.catch_warnings():  # of names that NumPy 2.5 will drop: a user can do nothing about it
     warnings.simplefilter("ignore", DeprecationWarning)
     from numba import cuda
 

@@ -2,25 +2,25 @@
 
     y   a tile is a few rows of a times `vectors` vectors of b's columns; its terms are one run of K
 
-a is read by single elements, along its rows or its columns; b is read by vectors, and where its rows are not
-contiguous but its columns are, it is first laid out as panels of a tile's width. A product whose b would cost more to
-lay out than its a is computed transposed, y^T = b^T a^T. Operands that lie in memory in any other way are copied.
+a is read by single elements, along its rows or its columns. b is read by vectors; if its columns are contiguous and its
+rows are not, it is first laid out as panels of a tile's width. A product whose b would cost more to lay out than its a
+is computed transposed, y^T = b^T a^T. Operands in any other memory order are copied.
 
-One core with AVX-512 that another program shared the caches of, GFLOP/s of (128, 512) @ (512, 784), the gradient of a
-weight at batch 512, b as it lies:
+One core with AVX-512, whose caches another program shared; GFLOP/s of (128, 512) @ (512, 784), the gradient of a weight
+at batch 512, with b not laid out:
 
     | the tile's terms                                            | GFLOP/s |
     | all 512 at once, 12 rows of a in turn for every panel of b  |    49   |
     | the same, 60 rows                                           |    64   |
     | 128 at a time, 60 rows: the panel stays in the first cache  |    74   |
 
-Blocks of 112 to 196 terms change nothing (0 to -8 %) where b is laid out, so there all terms are one run. A network's
-layer is slower in its place than in a loop of its own, (32, 784) @ (784, 128) by two thirds: weights, gradients and
-Adam's moments come to more than the second cache holds.
+If b is laid out, blocks of 112 to 196 terms gain nothing (0 to -8 %), so there all terms are one run. Within a training
+step a layer is slower than in a loop of its own, (32, 784) @ (784, 128) by two thirds: weights, gradients and Adam's
+moments together are more than the second cache holds.
 
-Served here is what small nets need, where the threads of BLAS get in the way of ours: single float32 products, K up to
-4096, with a dimension that whole vectors hold. Below _TINY multiply-adds NumPy's call of BLAS is cheapest (and BLAS
-keeps to one thread); all else is the reference's, which is BLAS too.
+Served here is what small nets need, where the threads of BLAS would disturb ours: single float32 products with K up to
+4096, whose M or N is a multiple of a vector's length. Below _TINY multiply-adds NumPy's call of BLAS is cheapest (and
+BLAS keeps to one thread). All else is left to the reference, which is BLAS too.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ from tilegrad.kernels.sizes import cdiv
 
 _MOST_TERMS = 4096
 _TINY = 1 << 11  # multiply-adds
-_MANY_ROWS, _FEW_TERMS = 256, 128  # where transposing b once costs less than sums across lanes in every tile
+_MANY_ROWS, _FEW_TERMS = 256, 128  # from there on transposing b once costs less than sums across lanes in every tile
 _SHARED_FROM = 1 << 20  # multiply-adds: some 20 microseconds of one core
-_LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long
-_NEAR = 1 << 12  # floats of a that an item's tiles go over again for every panel: a third of a first-level cache
-_FEW_ROWS = 256  # of a, that are gone over for each panel of b in turn
+_LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long a time
+_NEAR = 1 << 12  # floats of a that the tiles of an item read again for every panel: a third of a first-level cache
+_FEW_ROWS = 256  # of a; up to so many are read again for each panel of b
 _BLOCK = 128  # terms of a panel that is not laid out; its rows lie on as many pages, and should stay in that cache
 _MOST_ROWS_REMEMBERED = 1 << 12
 
@@ -107,7 +107,7 @@ def _by_blas(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarra
 
 
 def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str):
-    """Whether these are one float32 product that passes every check of the reference's."""
+    """Whether these are one float32 product that passes all checks of the reference."""
     if not (type(a) is np.ndarray is type(b) and a.dtype == _float32 == b.dtype and a.ndim == 2 == b.ndim):
         return False
     k, n = b.shape
@@ -120,7 +120,7 @@ def _is_single_float32(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, ac
 
 
 def _row_by_row(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
-    """act(a @ b^T + bias), the rows of both contiguous."""
+    """act(a @ b^T + bias); the rows of a and b are contiguous."""
     (m, k), n = a.shape, len(b)
     y = buffers.empty((m, n), _float32)
     flat = _flat(a)[0], _flat(b)[0], NO_BIAS if bias is None else _flat(bias)[0], y.reshape(-1)
@@ -154,7 +154,7 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, relu: bool, 
 def _flat(a: np.ndarray) -> tuple[np.ndarray, bool]:
     """The elements of an array as one contiguous dimension, and whether they are in the order of its columns.
 
-    A copy where they are in neither order; and of a read-only or misaligned array, a type of its own to Numba.
+    A copy if they are in neither order. Also a copy of a read-only or misaligned array, which is another type to Numba.
     """
     flags = a.flags
     if flags.behaved:
@@ -172,8 +172,8 @@ class _Plan(NamedTuple):
     items: int
     y_at: np.ndarray
     a_at: np.ndarray
-    panel_at: np.ndarray  # for every LANES columns of b where they begin in its panels
-    panel_step: np.ndarray  # and the width of their panel
+    panel_at: np.ndarray  # for every LANES columns of b, where they begin in its panels
+    panel_step: np.ndarray  # for every LANES columns of b, the width of their panel
 
 
 @lru_cache(maxsize=256)
@@ -186,7 +186,7 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
     else:
         most = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
         items = cdiv(m, most)
-        items += items % 2 if m >= 2 * ROW_BLOCK else 0  # two threads, the most common number, have as much to do
+        items += items % 2 if m >= 2 * ROW_BLOCK else 0  # an even number: two threads are the most common
         item_rows = ROW_BLOCK * cdiv(m, items * ROW_BLOCK)
         items = cdiv(m, item_rows)
     walks, panel_at, panel_step = [], [], []
@@ -199,7 +199,7 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
             if not panels:
                 continue
             sharing = {"item_rows": item_rows, "total_rows": m, "panels": panels, "rows": item_rows}
-            if by_panels:  # then comes what has the next terms of this panel, or the first of the next one
+            if by_panels:  # the next terms of this panel follow, or the first terms of the next panel
                 fetch = (end - first) * n if end < k else width - first * n
                 sharing = {"item_panels": 1, "total_panels": panels, "panels": 1, "rows": m, "fetch": fetch}
             walks.append(Walk(

@@ -1,18 +1,19 @@
-"""Matrix products whose terms lie side by side in both operands, y = act(a b^T + bias): a layer's forward pass.
+"""Matrix products whose terms are contiguous in both operands, y = act(a b^T + bias): a layer's forward pass.
 
     y[i, j] = bias[j] + sum over k of  a[i, k] * b[j, k]
 
 The tile of kernels/cpu/tile.py reads b by vectors of columns, so this b, a weight as it is stored, would have to be
 transposed first at every call. Here the vectors run along the terms instead: ROWS * COLUMNS sums, each a vector of
-LANES partial sums, live in registers from a tile's first term to its last; LANES terms cost ROWS + COLUMNS loads and
-ROWS * COLUMNS fused multiply-adds. At the end the vectors are added up across their lanes, 24 of them in some 40
-cycles, what 50 terms cost. Lanes that no term is left for are masked, rows behind the last one are the last one again,
-columns behind the last one are not written.
+LANES partial sums, live in registers from a tile's first term to its last. LANES terms cost ROWS + COLUMNS loads and
+ROWS * COLUMNS fused multiply-adds. At the end the vectors are summed across their lanes: 24 of them take some 40
+cycles, as long as 50 terms. Lanes beyond the last term are masked, rows beyond the last are the last row again, columns
+beyond the last are not written.
 
-An item is COLUMNS rows of b and _ITEM_ROWS of a. The rows of b stay in the first cache, at most _BLOCK terms at a time,
-while those of a go by; items next to each other share their rows of a, and each thread reads its own part of a weight.
+An item is COLUMNS rows of b and _ITEM_ROWS rows of a. The rows of b stay in the first cache, at most _BLOCK terms at a
+time, while the rows of a are read one after the other. Neighbouring items share their rows of a, and each thread reads
+its own part of a weight.
 
-One core with AVX-512 that another program shared, GFLOP/s of one call at (m, n, k), medians side by side:
+One core with AVX-512, shared with another program; GFLOP/s of one call at (m, n, k), medians taken in turns:
 
     | rows of a x rows of b a tile      | 32,128,784 | 512,128,784 | 64,64,1600 | 128,64,128 | 128,10,128 |
     | 4 x 4                             |     98     |      96     |     83     |     55     |     39     |
@@ -22,8 +23,8 @@ One core with AVX-512 that another program shared, GFLOP/s of one call at (m, n,
     | matmul.cpu, b transposed per call |     61     |      82     |     50     |     40     |      8     |
     | NumPy's sgemm                     |     45     |      83     |     49     |     52     |     21     |
 
-Where many rows share few terms the sums across lanes weigh more than the transposition: at (512, 64, 128) 71 to 82
-GFLOP/s. Dropped: 8 x 3 and 6 x 4, 6 to 19 % slower than 4 x 6; rows of a fetched ahead by hand, -12 %; 400 terms a
+With many rows and few terms the sums across lanes cost more than the transposition: at (512, 64, 128) 71 GFLOP/s
+against 82. Dropped: 8 x 3 and 6 x 4, 6 to 19 % slower than 4 x 6; rows of a fetched ahead by hand, -12 %; 400 terms a
 block, -8 %; all 1600 at once, -10 %.
 """
 
@@ -43,7 +44,7 @@ from tilegrad.kernels.sizes import cdiv, next_power_of_2
 ROWS, COLUMNS = {16: (4, 6), 8: (3, 4), 4: (3, 4)}[LANES]  # as many sums as registers have room for
 _ITEM_ROWS = 16 * ROWS
 _BLOCK = 1024  # terms
-_STEP = _BLOCK + LANES  # floats from row to row of a copy: no power of two, whose rows would compete for the same lines
+_STEP = _BLOCK + LANES  # floats from row to row of a copy: rows a power of two apart would compete for the same lines
 _FEW = 4 * ROWS  # rows of a for which copying those of b does not pay
 _LINE = 64  # bytes of a cache line
 
@@ -51,7 +52,7 @@ _f32, _i64, _i32, _i1 = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntTy
 
 
 def items(m: int, n: int) -> int:
-    """What `dots` shares out for y (m, n)."""
+    """How many items `dots` shares out for y (m, n)."""
     return cdiv(m, _ITEM_ROWS) * cdiv(n, COLUMNS)
 
 
@@ -74,7 +75,7 @@ def _first_lanes(b: ir.IRBuilder, lanes: int, count: ir.Value) -> ir.Value:
 
 
 def _masked_load(b: ir.IRBuilder, place: ir.Value, mask: ir.Value) -> ir.Value:
-    """The lanes that the mask names, the others 0; their memory is not touched."""
+    """The lanes in the mask, and 0 for the others, whose memory is not read."""
     vector = _floats(mask.type.count)
     kind = ir.FunctionType(vector, [vector.as_pointer(), _i32, mask.type, vector])
     load = cgutils.get_or_insert_function(b.module, kind, f"llvm.masked.load.v{vector.count}f32.p0")
@@ -91,11 +92,11 @@ def _add_across(b: ir.IRBuilder, vectors: list[ir.Value], one: ir.Value) -> tupl
     """Each vector's sum, of at most LANES vectors: vector i's in lane i * spread of one. Returns that and `spread`.
 
     Round d adds to every lane the one d away, and makes one vector of a pair: the lanes without bit d are the first's,
-    those with it the second's. A vector without a partner is a pair by itself. What is added to what is the same for
+    those with it the second's. A vector without a partner is a pair by itself. The order of additions is the same for
     all vectors, so that a sum does not depend on its place in the tile.
 
-    `one` is 1, which LLVM must not know: with AVX-512 it would select lanes by more shuffles, which only one port does,
-    and not by masks (3 to 5 % of a product of 128 terms).
+    `one` is 1, which LLVM must not know: with AVX-512 it would select lanes by shuffles, which only one port executes,
+    instead of by masks (3 to 5 % of a product of 128 terms).
     """
     spread = LANES // next_power_of_2(len(vectors))
     sums: list[ir.Value | None] = [None] * LANES
@@ -234,7 +235,7 @@ def _dot_tile(
             groups.append(group)
             lane_of += range(i, i + LANES, spread)
 
-        columns = b.sub(n, column)  # that are left; those behind the tile's are the next item's, maybe another thread's
+        columns = b.sub(n, column)  # that are left; those beyond the tile are another item's, maybe another thread's
         columns = b.select(b.icmp_signed("<", columns, _i64(COLUMNS)), columns, _i64(COLUMNS))
         there = _first_lanes(b, width, columns)
         y_rows = rows_of(b.gep(y, [b.add(b.mul(row, n), column)]), ROWS, rows_left, n)
@@ -273,8 +274,8 @@ def dots(a, b, bias, y, m, n, k, start, relu, begin, stop, part, team):
     if team:
         share(begin, stop, part, team)
         return
-    # Where vectors of both operands lie across two cache lines, a quarter of the speed is lost, but little where only
-    # those of one do. So then b's rows are copied to where lines begin.
+    # If the vectors of both operands lie across two cache lines, a quarter of the speed is lost; if those of one do,
+    # little. So if both do, the rows of b are copied to places where lines begin.
     ragged = k * 4 % _LINE != 0
     copied = m > _FEW and (ragged or _address(a) % _LINE != 0) and (ragged or _address(b) % _LINE != 0)
     memory = _allocate(4 * COLUMNS * _STEP + _LINE) if copied else 0

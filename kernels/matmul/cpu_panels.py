@@ -1,9 +1,9 @@
-"""A matrix laid out as panels for the register tile, transposed on the way by blocks that fit the registers.
+"""Laying out a matrix as panels for the register tile; it is transposed in blocks that fit the registers.
 
     panels[at[j] + k * step[j] + l] = rows[j * LANES + l, k]
 
-A block of LANES x LANES is loaded by rows and exchanged with itself in log2(LANES) rounds of shuffles: round d swaps
-what lies d off the diagonal, in pairs of rows d apart. One core with AVX-512, a (128, 784) weight, 401 kB:
+A block of LANES x LANES is loaded by rows and transposed in log2(LANES) rounds of shuffles: a round of distance d swaps
+the elements that lie d off the diagonal, in pairs of rows d apart. One core with AVX-512, a (128, 784) weight, 401 kB:
 
     | form                                       | microseconds |
     | Numba loops over 16 terms of every column  |      83      |

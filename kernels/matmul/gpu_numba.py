@@ -5,34 +5,35 @@
 Both kernels take b as b^T: rows of length K on either side. Operands are read by their strides: a transposed view costs
 no copy, a broadcast batch has stride 0. Sums are float32; bias and activation are applied before the only rounding.
 
-Naive: one thread, one element of y. The second opinion in tests, and what serves products so small, or so thin, that a
-tile would multiply padding.
+Naive: one thread computes one element of y. Tests compare the tiled kernel with it, and it serves products that are so
+small, or so thin, that a tile would mostly multiply padding.
 
 Tiled: a block of 256 threads computes 128 x 128 of y, each thread 8 x 8 of it in registers.
 
          b^T  tx 0    1    2 ..  7     8 ..                a step takes 8 terms of 128 rows of each operand, laid as
              |0123|4567|.... |     |     | 64 columns on   [term][row] in shared memory, twice: one pair is multiplied
-    a ty    +----+----+-----+-----+-----+----              while the next, asked for a step ahead, is on its way
+    a ty    +----+----+-----+-----+-----+----              while the next pair, loaded a step ahead, is on its way
       0  0-3|::::|    |     |     |     |::::
       1  4-7|    |    |     |     |     |                  thread (ty, tx) sums rows 4 ty .. + 3 and those 64 further
      ..     |    |    |     |     |     |                  down, columns 4 tx .. + 3 and those 64 further right (::::)
      64 rows down
-      0     |::::|    |     |     |     |::::              a warp is 4 x 8 threads: its columns are 128 bytes on end
+      0     |::::|    |     |     |     |::::              a warp is 4 x 8 threads: its columns are 128 contiguous bytes
 
 For a term a thread reads 16 values, as four loads of 16 bytes, and multiplies 64 pairs. The columns of a warp's load
-lie in 32 different banks; its rows are 4 places, each of which 8 threads share. Rows are 132 apart so that storing 8
-terms of 4 rows, which is what a warp reads where the sum's axis is dense in memory, meets every bank once. Where the
-rows are dense instead, a warp reads and stores 32 of one term.
+lie in 32 different banks; its rows are 4 places, each shared by 8 threads. If the sum's axis is contiguous in memory, a
+warp reads 8 terms of 4 rows. Rows are 132 elements apart, so that storing these meets every bank once. If the rows are
+contiguous instead, a warp reads and stores 32 rows of one term.
 
 Traffic: from the L2 cache (128 + 128) K itemsize a tile for its 2 * 128 * 128 K FLOP, 32 FLOP a byte in float32. Blocks
 go down 8 tiles, then one to the right, so that those which run at one time share operands in that cache.
 
 Ceiling: the float32 pipes; reasoned, not measured. Compiled for sm_90, three of four instructions of the inner loop are
-multiply-adds, so no more than 0.75 of peak is within reach. At up to 128 registers two blocks share a multiprocessor,
-and one multiplies while the other waits; a^T @ b of row-major arrays takes 140, so there a block is alone. Addresses
-and bounds of 4-byte loads are most of the rest: Numba cannot express wider ones. float16 is widened on loading and
-multiplied in float32 too: no tensor cores, hence no TF32, and `precision` changes nothing. A result of few tiles is cut
-into tiles of 32 x 32; its sum is not cut into parts, as the Triton sibling's is.
+multiply-adds, so at most 0.75 of peak is within reach. Most of the other instructions are addresses and bounds of
+4-byte loads: Numba cannot express wider ones. With up to 128 registers two blocks share a multiprocessor, and one
+multiplies while the other waits; a^T @ b of row-major arrays takes 140, so there a block has the multiprocessor to
+itself. float16 is widened on loading and multiplied in float32 too: no tensor cores, hence no TF32, and `precision`
+changes nothing. A result of few tiles is cut into tiles of 32 x 32; sums are not cut into parts, as
+matmul/gpu_triton.py does.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Tile(NamedTuple):
     terms: int  # of a step
     side: int  # threads down, and across
     warp: tuple[int, int]  # threads of a warp down and across
-    run: int  # rows on end, and columns on end, that a thread takes
+    run: int  # contiguous rows, and contiguous columns, that a thread takes
 
     @property
     def threads(self) -> int:
@@ -80,7 +81,7 @@ else:
     NAIVE_UP_TO = 1 << 15  # multiply-adds
 THIN = 4  # rows or columns
 NAIVE_THREADS = 16 if SIMULATED else 128
-NAIVE_BLOCKS = 4 if SIMULATED else 1 << 20  # at most; then a thread takes several elements
+NAIVE_BLOCKS = 4 if SIMULATED else 1 << 20  # at most; beyond that a thread takes several elements
 
 
 @device
@@ -123,12 +124,12 @@ def _grouped(i, tiles_m, tiles_n):
 
 @functools.cache
 def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: bool, dense_b: bool) -> Kernel:
-    """dense_a, dense_b: that operand lies dense along the sum, so neighbouring threads read neighbouring terms."""
+    """dense_a, dense_b: the operand is contiguous along the sum, so neighbouring threads read neighbouring terms."""
     activate, bias_of = ACTIVATIONS[activation], _bias_of if has_bias else _no_bias
     size, terms, side, (down, across), run = tile
     each, apart = size // side, side * run  # rows and columns of a thread; from one run of them to the next
     warps, last = side // across, tile.threads - 1
-    held = size * terms // tile.threads  # elements of a tile that a thread brings
+    held = size * terms // tile.threads  # elements of a tile that a thread loads
     shared = (2, terms, size + PAD)
     fetch_a, put_a = _transfer(tile, dense_a)
     fetch_b, put_b = _transfer(tile, dense_b)
@@ -180,7 +181,7 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
                 fetch_a(a_rows, (step + 1) * terms, a_next)
                 fetch_b(b_rows, (step + 1) * terms, b_next)
             multiply(0, a_tile, b_tile, stage, row, column, sums)
-            if step + 1 < steps:  # into the pair that was read in the step before, which all have finished
+            if step + 1 < steps:  # into the pair of the step before, which all threads have finished reading
                 put_a(a_tile, 1 - stage, a_next)
                 put_b(b_tile, 1 - stage, b_next)
             cuda.syncthreads()
@@ -213,7 +214,7 @@ def _transfer(tile: Tile, dense: bool) -> tuple[Callable, Callable]:
     def fetch(x, first, values):
         """x (rows, K), from the tile's first row on; zeros beyond its end."""
         row, term = place()
-        for i in range(held):  # slices begin at one place for all threads, what is each thread's is the same for all i
+        for i in range(held):  # a slice begins at the same place for all threads; row and term are the same for all i
             part = x[i * rows_on :, i * terms_on :]
             inside = row < part.shape[0] and first + term < part.shape[1]
             values[i] = float32(part[row, uint64(first + term)]) if inside else float32(0)
@@ -247,8 +248,10 @@ def _term(tile: Tile) -> Callable:
 
 
 def _unrolled(f: Callable, count: int) -> Callable:
-    """f(i, ...) for i = 0, 1, .. count - 1, a power of 2, without a loop: loops as long as these stay loops, in which
-    an array cannot be registers."""
+    """f(i, ...) for i = 0, 1, .. count - 1 without a loop; count is a power of 2.
+
+    The compiler would not unroll loops as long as these, and in a loop an array cannot be kept in registers.
+    """
     apart = 1
     while apart < count:
         f = _twice(f, apart)
@@ -266,9 +269,9 @@ def _twice(f: Callable, apart: int) -> Callable:
 
 
 def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = None, precision: str = "ieee") -> Any:
-    """As matmul.reference.matmul, for float16 and float32; always "ieee".
+    """matmul.reference.matmul, for float16 and float32; the precision is always "ieee".
 
-    Traffic: at the head of this file. Operands are copied only where their batch axes need more strides than two.
+    Traffic: at the head of this file. Operands are copied only if their batch axes need more than two strides.
     """
     dtype = only_served("matmul", check_matmul(a, b, bias, activation, precision))
     lead = broadcast_lead(a.shape, b.shape)
@@ -303,7 +306,7 @@ def tiled(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None, tile
 
 
 def _views(a: Any, b: Any, y: Any, lead: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """a, b transposed and y as the kernels take them: two batch axes, merged from all; rows that share b are one."""
+    """a, b transposed and y as the kernels take them: with two batch axes, and the rows that share one b merged."""
     xp = gpu.xp()
     (m, k), n = a.shape[-2:], b.shape[-1]
     g = geometry(a.shape, a.strides, b.shape, b.strides)  # in bytes: only whether they are multiples counts here

@@ -1,12 +1,14 @@
 """Max pooling on the CPU, compiled: one pass over the image, channels innermost so that they fill vectors.
 
-Served here is float32 with at most 255 taps; all else, and average pooling, is the reference's. Threads share out the
-images.
+Served here is float32 with at most 255 taps. All else, and average pooling, is left to the reference. Each thread takes
+a share of the images.
 
-relu(maximum) is the larger of 0 and the pixels: a search that begins at 0, with the tap that is none, instead of -inf.
+relu(maximum) is the larger of 0 and the pixels. So with relu the search begins at 0 instead of -inf, and at the tap
+number that stands for no tap.
 
-Offsets are unsigned: an index that could be negative is tested by Numba for every element, and LLVM then makes no
-vectors. One thread, 2 x 2 windows over (128, 32, 26, 26), 14.5 MB moved; a plain copy of the input takes 1.0-1.2 ms:
+Offsets are unsigned: for an index that could be negative Numba adds a test to every element, and LLVM then does not
+vectorise the loop. One thread, 2 x 2 windows over (128, 32, 26, 26), 14.5 MB moved (a plain copy of the input takes
+1.0 to 1.2 ms):
 
     | form of the maximum                                 | ms  |
     | loops over slices x[n, row, column]                 | 5.5 |
@@ -81,7 +83,7 @@ def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, tea
                         pixel = np.uintp(((n * height + row) * width + column) * channels)
                         index = np.uint8(a * kw + b)
                         for c in range(np.uintp(channels)):
-                            if first:  # even -inf beats the padding
+                            if first:  # whatever it is: even -inf beats the padding
                                 y[out + c], tap[out + c] = x[pixel + c], index
                             else:
                                 y[out + c], tap[out + c] = _larger(y[out + c], tap[out + c], x[pixel + c], index)
@@ -90,7 +92,7 @@ def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, tea
 
 @njit(nogil=True, cache=True)
 def _max_2x2(x, y, tap, relu, begin, stop, part, team):
-    """Windows of 2 x 2 side by side, without padding."""
+    """Windows of 2 x 2 pixels that tile the image."""
     if team:
         share(begin, stop, part, team)
         return
@@ -98,7 +100,7 @@ def _max_2x2(x, y, tap, relu, begin, stop, part, team):
     rows, columns = y.shape[1:3]
     x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
     least = np.float32(0) if relu else np.float32(-np.inf)
-    nobody = np.int32(4) if relu else np.int32(0)  # where nothing is larger than -inf, the first is as large
+    nobody = np.int32(4) if relu else np.int32(0)  # if no pixel is larger than -inf, the first tap wins
     for n in range(begin, stop):
         for i in range(rows):
             for j in range(columns):
@@ -155,7 +157,7 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_sid
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
     for n in range(begin, stop):
-        if side_by_side:  # only the rest of the image, to the right and below, is not written by the loop
+        if side_by_side:  # the loop writes all but what is left over to the right and below
             dx[n, rows * sh :] = 0
             dx[n, :, columns * sw :] = 0
         else:

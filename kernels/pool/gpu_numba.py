@@ -5,22 +5,22 @@
     threadIdx.x                  0  1  2    3  4  5    6  7  8   ...     neighbours write neighbours
     threadIdx.y                 rows i, i + 1, ... of an image; blockIdx.z: images
 
-All is in channels-last memory; an array that is not is copied once. A thread computes one element of what is written,
-and visits what is read for it: the taps of a window forward, the windows over a pixel backward. The gradients therefore
-*gather*: every pixel of dx is written once, by one thread, without atomics, also where windows overlap. The order of
-the terms is that of the Triton sibling, in float32, so that two runs agree to the bit.
+All arrays are channels-last in memory; an array that is not is copied once. A thread computes one element of the
+result, and visits what is read for it: the taps of a window forward, the windows over a pixel backward. The gradients
+therefore *gather*: every pixel of dx is written once, by one thread, without atomics, also where windows overlap. Terms
+are added in float32, in the order of pool/gpu_triton.py, so that two runs agree to the bit.
 
 Traffic: the floor, for windows that tile the image, is
     max_pool2d       N C H W * itemsize read, N C OH OW * (itemsize + 1) written
     max_pool2d_grad  N C OH OW * (itemsize + 1) read, N C H W * itemsize written
     avg_pool2d       N C H W * itemsize read, N C OH OW * itemsize written; its gradient the reverse
-What windows share is read again, mostly from the caches. The ceiling is memory, and how near a kernel comes depends on
-its instructions, since a thread has all the index arithmetic to itself for one element: an H200 can start about 7 for
-each byte of float32 that it moves. Forward, with 21 bytes an element of a 2 x 2 maximum, that is room enough; backward,
-with about 5, the instructions are the limit, and in float16 everywhere. To keep them few, kernel size, stride and
-dilation are compiled in (taps are unrolled, divisions become multiplications), loops count without dividing, and an
-element's column and channel cost one division of 32 bits. relu moves not one byte more: the search for the maximum
-begins at 0 with a tap that is none, and the gradient, which knows nothing of it, finds that no pixel is this tap.
+What windows share is read again, mostly from the caches. The ceiling is memory bandwidth. How near a kernel comes to it
+depends on its instructions, since a thread does all the index arithmetic of its one element: an H200 can issue about 7
+instructions for each byte of float32 that it moves. A 2 x 2 maximum moves 21 bytes an element, which leaves room
+enough; its gradient moves about 5, and the instructions are the limit, as they are everywhere in float16. To keep them
+few, kernel size, stride and dilation are compiled in (taps are unrolled, divisions become multiplications), loops count
+without dividing, and an element's column and channel cost one division of 32 bits. relu moves no more bytes: the search
+for the maximum begins at 0, with a number that is no tap's, and the gradient finds no pixel with this number.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _LEAST = float32(-math.inf)
 
 @device
 def _column(along, channels):
-    """(column, channel) of an element of a row. Divided in 32 bits: in 64 it would be most of the kernel."""
+    """(column, channel) of an element of a row. The division is of 32 bits: one of 64 would take most of the time."""
     column = int64(uint32(along) // uint32(channels))
     return column, along - column * channels
 
@@ -71,7 +71,7 @@ def _given(row, column, height, width, pad_down, pad_right, given):
 
 @functools.cache
 def _counting(down: int, right: int, in_padding: bool) -> Callable:
-    """As _given: the taps of a (down x right) window that are in the image, or also those in the padding around it."""
+    """As _given, but it counts the taps in the image, and with in_padding also those in the padding around it."""
 
     @device
     def _counted(first, taps, size, pad):
@@ -90,7 +90,7 @@ def _counting(down: int, right: int, in_padding: bool) -> Callable:
 def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool, relu: bool) -> Kernel:
     """edges: windows reach beyond the image."""
     (down, right), (stride_down, stride_right), (apart_down, apart_right) = size, stride, dilation
-    # relu(maximum) is the larger of 0 and the pixels, and where 0 wins it is no tap's.
+    # relu(maximum) is the larger of 0 and the pixels; where 0 wins, no tap does.
     least, nobody = (_ZERO, down * right) if relu else (_LEAST, -1)
 
     @kernel
@@ -105,7 +105,7 @@ def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool, relu: boo
         j, c = _column(along, channels)
         column = j * stride_right - pad_right
         n = first_image
-        while n < images:  # a range with a step would divide, to count its rounds
+        while n < images:  # a range with a step would divide to count its iterations
             i = first_row
             while i < rows:
                 row = i * stride_down - pad_down
@@ -119,7 +119,7 @@ def _max_kernel(size: Pair, stride: Pair, dilation: Pair, edges: bool, relu: boo
                             if _wins(v, best, which):
                                 best, which = v, kh * right + kw
                 y[n, i, j, c] = best
-                tap[n, i, j, c] = which if which >= 0 else down * right  # of padding alone
+                tap[n, i, j, c] = which if which >= 0 else down * right  # a window of padding alone
                 i += row_step
             n += image_step
 
@@ -160,7 +160,7 @@ def _max_grad_kernel(size: Pair, stride: Pair, dilation: Pair, over: Pair) -> Ke
                             is_tap = away_down % apart_down == 0 and away_right % apart_right == 0
                             # A distance beyond the window is no tap, though `here` may name one of the next row.
                             is_tap = is_tap and away_down < down * apart_down and away_right < right * apart_right
-                            d = float32(dy[n, i, j, c])  # on its way together with the tap
+                            d = float32(dy[n, i, j, c])  # loaded at the same time as the tap
                             total += d if is_tap and tap[n, i, j, c] == here else _ZERO
                 dx[n, h, w, c] = total
                 h += row_step
@@ -320,7 +320,7 @@ def avg_pool2d_grad(
 
 
 def _threads_over(written: Any) -> tuple[Axes, Axes]:
-    """launch.numba_images.threads_over, for rows that are counted in 32 bits."""
+    """launch.numba_images.threads_over. Raises ValueError for rows that are too long to be counted in 32 bits."""
     _, _, columns, channels = written.shape
     if columns * channels >= 1 << 32:
         raise ValueError(f"pooling: a row of {columns} x {channels} elements; the backend 'numba' takes up to 2^32 - 1")
@@ -328,7 +328,7 @@ def _threads_over(written: Any) -> tuple[Axes, Axes]:
 
 
 def _divisor(w: Windows, count_include_pad: bool, override: int | None) -> tuple[Callable, float]:
-    """(the device function that gives the divisor of a window, its argument `given`)."""
+    """(the device function that gives the divisor of a window, and its argument `given`)."""
     if override is not None:
         return _given, float(override)
     if not w.has_edges:

@@ -1,7 +1,7 @@
 """Pooling on a GPU, in Triton: the formulas of pool/reference.py, on channels-last memory.
 
-A program takes a block of (pixels x neighbouring channels) of what it writes and visits, pixel by pixel, what is read
-for it: the taps of a window forward, the windows over a pixel backward. The gradients therefore *gather*: every pixel
+A program computes a block of (pixels x neighbouring channels) of the result, and visits what is read for each pixel:
+the taps of a window forward, the windows over a pixel backward. The gradients therefore *gather*: every pixel
 of dx is written once, by one thread, without atomics, also where windows overlap. The order of the terms is that of
 the reference, in float32, so that two runs agree to the bit.
 
@@ -11,13 +11,13 @@ Traffic: the floor, for windows that tile the image, is
     max_pool2d       N C H W * itemsize read, N C OH OW * (itemsize + 1) written
     max_pool2d_grad  N C OH OW * (itemsize + 1) read, N C H W * itemsize written
     avg_pool2d       N C H W * itemsize read, N C OH OW * itemsize written; its gradient the reverse
-What windows share (forward: overlapping ones; backward: every dy) is read again, mostly from the caches: pixels that
-share it are neighbours of one block or lie a row of the image apart. At 2 to 6 operations a byte memory is the limit.
+What windows share (forward: overlapping windows; backward: every dy) is read again, mostly from the caches: pixels that
+share it are neighbours in one block or lie a row of the image apart. At 2 to 6 operations a byte memory is the limit.
 
 A block is 1024 elements on 4 warps, 8 a thread: one 16-byte load of halves or two of floats for each tap, and up to 4
-taps of a 2 x 2 window in flight. All of the geometry is constexpr: a network has few, and its divisions become
-multiplications. Up to 16 taps are unrolled. relu moves not one byte more: the search for the maximum begins at 0 with a
-tap that is none, and the gradient, which knows nothing of it, finds that no pixel is this tap.
+taps of a 2 x 2 window in flight. The geometry is constexpr: a network has few of them, and divisions by them become
+multiplications. Up to 16 taps are unrolled. relu moves no more bytes: the search for the maximum begins at 0, with a
+number that is no tap's, and the gradient finds no pixel with this number.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ UNROLLED = 16  # taps or windows at most
 def _block(pixels, channels, blocks, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, WIDE: tl.constexpr):
     """This program's pixels, as a column, its channels, as a row, and which of both exist.
 
-    blocks: of channels, all along one axis of the grid: CUDA counts the others in 16 bits.
+    blocks: how many blocks of channels there are. All blocks lie along one axis of the grid: CUDA counts the other axes
+    in 16 bits.
     """
     block = tl.program_id(0)
     if WIDE:  # else they are counted in 32 bits: what follows divides them
@@ -62,14 +63,14 @@ def _block(pixels, channels, blocks, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexp
 
 @triton.jit
 def _larger(best, which, x, k, inside):
-    """The larger value and its tap: the first of equals and the first NaN; before the first pixel, which is -1."""
+    """The larger value and its tap: the first of equals, the first NaN. `which` is -1 before the first pixel."""
     wins = inside & ((which < 0) | ((best == best) & ~(x <= best)))
     return tl.where(wins, x, best), tl.where(wins, k, which)
 
 
 @triton.jit
 def _is_tap(window, away, windows, K: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, OVER: tl.constexpr):
-    """Along one axis, whether what is so far from the start of a window is one of its taps, and the window is one."""
+    """Along one axis, whether the window exists and has a tap at the distance `away` from its start."""
     found = (window >= 0) & (window < windows)
     if OVER * STRIDE > DILATION * (K - 1) + 1:  # else no distance that occurs is beyond the last tap
         found = found & (away <= DILATION * (K - 1))
@@ -90,7 +91,7 @@ def _counted(first, size, K: tl.constexpr, PAD: tl.constexpr, DIVISOR: tl.conste
 
 @triton.jit
 def _divisor(row, column, height, width, given, K: tl.constexpr, PAD: tl.constexpr, DIVISOR: tl.constexpr):
-    """What the sum over the window that begins at (row, column) is divided by, as _counting names it."""
+    """What the sum over the window that begins at (row, column) is divided by; DIVISOR is as _counting names it."""
     if DIVISOR == "given":
         divisor = given
     elif DIVISOR == "taps":
@@ -115,7 +116,7 @@ def _max_pool2d_kernel(
     column_stride = tl.cast(channels, tl.int64)
     row_stride = width * column_stride
 
-    # relu(maximum) is the larger of 0 and the pixels, and where 0 wins it is no tap's.
+    # relu(maximum) is the larger of 0 and the pixels; where 0 wins, no tap does.
     best = tl.full((BLOCK_P, BLOCK_C), 0.0 if RELU else float("-inf"), tl.float32)
     which = tl.full((BLOCK_P, BLOCK_C), K[0] * K[1] if RELU else -1, tl.int32)
     for k in tl.range(K[0] * K[1], loop_unroll_factor=UNROLL):
@@ -126,7 +127,7 @@ def _max_pool2d_kernel(
         x = tl.load(first + (down * row_stride + right * column_stride), mask=inside).to(tl.float32)
         best, which = _larger(best, which, x, k, inside)
     if EDGES:
-        which = tl.where(which < 0, K[0] * K[1], which)  # of padding alone
+        which = tl.where(which < 0, K[0] * K[1], which)  # a window of padding alone
 
     out = p.to(tl.int64) * channels + c
     tl.store(y_ptr + out, best.to(y_ptr.dtype.element_ty), mask=exists)
@@ -212,7 +213,7 @@ def _avg_pool2d_grad_kernel(
         window = last - (up * row_stride + left * column_stride)
         dy = tl.load(dy_ptr + window, mask=exists & found, other=0.0).to(tl.float32)
         divisor = _divisor(row - PAD[0] - down, column - PAD[1] - right, height, width, given, K, PAD, DIVISOR)
-        dx += tl.where(found, tl.div_rn(dy, divisor), 0.0)  # the divisor of what is no window may be 0
+        dx += tl.where(found, tl.div_rn(dy, divisor), 0.0)  # where there is no window, the divisor may be 0
     tl.store(dx_ptr + p.to(tl.int64) * channels + c, dx.to(dx_ptr.dtype.element_ty), mask=exists)
 
 
@@ -294,7 +295,7 @@ def avg_pool2d_grad(
 
 
 def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows, visits: int, *rest: Any, **more: Any):
-    """Launch over blocks of what is written, (images, rows, columns, channels), with so many visits a pixel."""
+    """Launch over blocks of the result, of shape `written`; visits: taps or windows that a pixel visits."""
     images, rows, columns, channels = written
     pixels = images * rows * columns
     if pixels * channels == 0:
@@ -312,8 +313,9 @@ def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows,
 
 
 def _counting(w: Windows, count_include_pad: bool, override: int | None) -> tuple[float, str]:
-    """(the divisor if it is given, what it is): given | taps (all of the window) | padded (those in the padded image)
-    | pixels (those in the image)."""
+    """(the divisor if it is given, what counts as divisor): "given", "taps" (all of the window), "padded" (those in the
+    padded image) or "pixels" (those in the image).
+    """
     if override is not None:
         return float(override), "given"
     if not w.has_edges:

@@ -1,8 +1,8 @@
 """Pooling on NumPy: the specification.
 
-All of it goes tap by tap: for tap (kh, kw) of the window, a strided slice of the image holds what that tap
-reads for every window at once. Only taps inside the image are visited, so padding can neither win a maximum
-nor take gradient.
+Everything is computed tap by tap: for tap (kh, kw) of the window, a strided slice of the image holds what that
+tap reads for all windows at once. Only taps inside the image are visited, so padding can neither win a maximum
+nor receive a gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from tilegrad.kernels.checks import accumulator, float_dtype, is_int, one_of, remembered, require
 from tilegrad.kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
-BATCH_BYTES = 1 << 20  # images visited together: half of a 2 MB cache, next to their temporaries
+BATCH_BYTES = 1 << 20  # of images visited together: half of a 2 MB cache, the rest is for temporaries
 
 
 def max_pool2d(
@@ -44,8 +44,8 @@ def max_pool2d(
     PyTorch, but of several NaN the first is taken. A window of padding alone, which dilation makes possible,
     has m = -inf.
 
-    relu(m) is the maximum of relu(x), taken of a quarter of the elements where windows are 2 x 2. As tap says where it
-    cut, max_pool2d_grad is the gradient through both, and moves not one byte more.
+    relu(m) equals the maximum of relu(x), but relu is applied to a quarter of the elements where windows are 2 x 2. As
+    tap says where relu cut, max_pool2d_grad is the gradient through both, and moves no more bytes.
 
     Traffic: reads N C H W * itemsize once if the windows tile the image, writes N C OH OW * (itemsize + 1).
     Raises ValueError if a window does not fit, the padding exceeds half the kernel or the activation is another,
@@ -76,8 +76,8 @@ def max_pool2d_grad(
 ) -> np.ndarray:
     """Gradient of max_pool2d: dy goes to the pixel that won its window, and adds up where windows overlap.
 
-    A window whose tap is KH * KW has no such pixel: that is how relu is differentiated too. Its dy is left out, not
-    multiplied by 0: it may be infinite or NaN.
+    A window whose tap is KH * KW has no such pixel: this is also how the gradient of relu is taken. The dy of such a
+    window is left out, not multiplied by 0, because it may be infinite or NaN.
 
     dy       (N, C, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     tap      (N, C, OH, OW) as max_pool2d returned it
@@ -227,7 +227,7 @@ def check_avg_pool2d_grad(
 
 
 def tap_dtype(w: Windows) -> np.dtype:
-    """The dtype of max_pool2d's tap: the number of taps, which is the index of none, must fit."""
+    """The dtype of max_pool2d's tap: it must hold the number of taps, which stands for "no tap"."""
     return np.dtype(np.uint8 if w.tap_count <= 255 else np.int32)
 
 
@@ -260,13 +260,13 @@ def _require_output_shape(op: str, name: str, x: Any, expected: tuple[int, ...])
 
 
 def _batches(x: np.ndarray) -> Iterator[slice]:
-    """Cut the images x into batches that stay in the cache while all the taps are visited."""
+    """Slices of the images x that stay in the cache while all taps are visited."""
     size = max(1, BATCH_BYTES * len(x) // max(1, x.nbytes))
     return (slice(n, n + size) for n in range(0, len(x), size))
 
 
 def _max_and_tap(x: np.ndarray, y: np.ndarray, tap: np.ndarray, w: Windows) -> None:
-    """Raise y, minus infinity at first, to the maxima; count in tap the taps before the first that has it."""
+    """Raise y, minus infinity at first, to the maxima; count in tap the taps before the first that has the maximum."""
     for t in taps(w):
         best = y[:, t.window_rows, t.window_cols]
         np.maximum(best, x[:, t.rows, t.cols], out=best)
@@ -275,7 +275,7 @@ def _max_and_tap(x: np.ndarray, y: np.ndarray, tap: np.ndarray, w: Windows) -> N
     has_nan = bool(np.isnan(y).any())
     visited = list(taps(w))
     if w.dilation == (1, 1):
-        visited.pop()  # there is no window of padding alone: who has not won by then is the last tap
+        visited.pop()  # no window is of padding alone: if no other tap has won, the last one has
     for t in visited:
         best, pixel = y[:, t.window_rows, t.window_cols], x[:, t.rows, t.cols]
         differs = pixel != best
@@ -297,7 +297,7 @@ def _scatter(dy: np.ndarray, tap: np.ndarray, dx: np.ndarray, w: Windows) -> Non
 
 
 def _where(mask: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """x where the mask holds, else 0: without a branch a value, and without 0 * inf = NaN."""
+    """x where the mask holds, else 0: without a branch for each value, and without 0 * inf = NaN."""
     integer = np.dtype(f"i{x.itemsize}")
     bits = mask.astype(integer)
     np.negative(bits, out=bits)  # all ones where the mask holds
@@ -306,7 +306,7 @@ def _where(mask: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _divisor(w: Windows, count_include_pad: bool, override: int | None) -> np.ndarray:
-    """The number of taps that count, for each window: an array that broadcasts over (N, OH, OW, C)."""
+    """The number of taps that count in each window, as an array that broadcasts over (N, OH, OW, C)."""
     if override is not None:
         return np.array(override)
     counts = []

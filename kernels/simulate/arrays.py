@@ -1,23 +1,23 @@
 """A stand-in for CuPy on host memory: device "cuda" on a machine that has none.
 
 The Triton interpreter runs the real kernels on host addresses. Everything around them (the engine, the checks, the
-launchers) must then be run as it would be on a GPU, so the arrays here are not NumPy arrays and do not become any
-by accident. They behave as CuPy's do where the two differ:
+launchers) must then run as on a GPU. So the arrays here are not NumPy arrays, and do not become NumPy arrays by
+accident. Where NumPy and CuPy differ, they behave as CuPy's do:
 
     a NumPy array beside one of these   TypeError, as for two devices
     np.asarray(x)                       TypeError; x.get() copies to the host
     x.sum(), x[0]                       0-d arrays, not NumPy scalars; x[0] is a view
     x.data.ptr, x.data.mem              the address, and the allocation that it lies in
-    x.base                              what x is a view of; None for an array that was allocated, also for a copy
-    x.flags                             knows nothing of being read-only
-    x.max(initial=), x.ravel("K")       errors: CuPy has not all that NumPy has
+    x.base                              the array that x is a view of; None for an array with memory of its own
+    x.flags                             do not say whether x is read-only
+    x.max(initial=), x.ravel("K")       errors: CuPy lacks some of NumPy's options
 
-While a graph is captured (kernels/capture/cuda_graph.py) what the device is told is collected on a tape
-(kernels/simulate/tape.py), and what the host would wait for, or copy from its own memory, is refused.
+While a graph is captured, the device's actions are collected (kernels/simulate/tape.py). Actions
+that the host would have to wait for, and copies from host memory, are refused.
 
-Memory that is not written yet is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes;
-`assert_guards` finds a kernel that wrote beyond its array, also where it found that in a table of addresses. Functions
-are NumPy's, by `__getattr__`.
+Unwritten memory is filled with bytes 0xFF (NaN, or -1), and lies between two guards of the same bytes. `assert_guards`
+finds a kernel that wrote beyond an array, also if the kernel got the array from a table of addresses. Functions are
+NumPy's, by `__getattr__`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _METHODS = """
 """.split()
 _ATTRIBUTES = "shape dtype ndim size itemsize nbytes strides".split()
 _WRITING = frozenset("at copyto fill fill_diagonal place put put_along_axis putmask".split())  # to an argument
-_WAITING = frozenset(  # for the values, on which the result's shape depends or which it has on the host
+_WAITING = frozenset(  # for values: the result's shape depends on them, or it is on the host
     "allclose argwhere array_equal bincount compress extract flatnonzero histogram nonzero unique".split()
 )
 
@@ -171,7 +171,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if not all(isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float, complex)) for x in args):
-            return NotImplemented  # theirs to answer
+            return NotImplemented  # the other type may answer
         return _call(ufunc if method == "__call__" else getattr(ufunc, method), args, kwargs)
 
     def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
@@ -201,7 +201,7 @@ for _name in _ATTRIBUTES:
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    """Memory between guards, all of it filled with NaN or -1: what is never written shows."""
+    """Memory between guards, all of it filled with NaN or -1, so that elements that are never written show."""
     dtype = np.dtype(dtype)
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -245,7 +245,7 @@ def zeros_like(x: ndarray, dtype: Any = None) -> ndarray:
 
 
 def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
-    """x on the device: itself where it is there already, otherwise a copy."""
+    """x on the device: x itself if it is there already, else a copy."""
     if isinstance(x, ndarray):
         return _call(np.asarray, (x, dtype), {"order": order})
     tape.refuse("asarray: a copy from memory of the host")
@@ -266,12 +266,12 @@ def asnumpy(x: Any) -> np.ndarray:
 
 
 def adopt(host: np.ndarray) -> ndarray:
-    """A device array on the memory of a host array, which no CuPy has: for tests that watch the memory around it."""
+    """A device array on the memory of a host array, for tests that watch the memory around it; CuPy has none."""
     return ndarray(host)
 
 
 def view_in(memory: ndarray, offset: int, like: ndarray) -> ndarray:
-    """cupy.ndarray(shape, dtype, memory.data + offset, strides), which the simulated one does not take."""
+    """What cupy.ndarray(shape, dtype, memory.data + offset, strides) makes; the simulated class does not take these."""
     flat = memory._host.ravel(order="K").view(np.uint8)
     return ndarray(np.ndarray(like.shape, like.dtype, flat, offset, like.strides), memory)
 
@@ -295,7 +295,7 @@ def __getattr__(name: str) -> Any:
 def assert_guards(op: str, *arrays: ndarray) -> None:
     """Raise AssertionError if memory before or behind one of these arrays' allocations was written to.
 
-    Of an array of int64 also the allocations that its numbers are addresses in: it may be a table of them.
+    An array of int64 may be a table of addresses: the allocations that these addresses lie in are looked at too.
     """
     for i, x in enumerate(arrays):
         owner = _owner(x._host)
@@ -334,7 +334,7 @@ def _call(function: Callable, args: Any, kwargs: Any, *self: ndarray) -> Any:
 
 
 def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tuple[ndarray, ...]) -> Any:
-    """What the call gives, on the tape: what it writes to is written at a launch, also what it makes."""
+    """The result of a call that is collected: the arrays that it writes to or makes are written at each launch."""
     if name in _WAITING:
         tape.refuse(name)
     if out is not None or name in _WRITING:
@@ -350,7 +350,7 @@ def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tu
             for i, x in made:
                 x._host[...] = results[i]
 
-        for _, x in made:  # what it holds was computed from values that are not there yet
+        for _, x in made:  # its values were computed from values that do not exist yet
             x._host = np.array(x._host)
             x._host[...] = np.frombuffer(bytes([_FILL] * x.itemsize), x.dtype)[0] if x.dtype != bool else False
         onto.add(name, make)
@@ -358,7 +358,7 @@ def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tu
 
 
 def _wrap(x: Any, sources: tuple[ndarray, ...]) -> Any:
-    """NumPy's result as an array of this device: a view where it is one of an array among the sources."""
+    """NumPy's result as an array of this device: a view if it is a view of one of the sources."""
     if type(x) is np.ndarray:
         for source in sources:
             if x is source._host:
@@ -402,7 +402,7 @@ def _unwrap(x: Any) -> Any:
 
 
 def _owner(host: np.ndarray) -> np.ndarray:
-    """The array whose memory this is a view of, in the end."""
+    """The array that owns the memory of this one."""
     while isinstance(host.base, np.ndarray):
         host = host.base
     return host

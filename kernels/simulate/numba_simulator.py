@@ -1,11 +1,11 @@
 """Running Numba-CUDA kernels in Numba's simulator, on the host memory of kernels/simulate/arrays.py.
 
-Imported where NUMBA_ENABLE_CUDASIM=1. A block's threads are threads of this process. What the simulator does not do as
-a GPU does is put right here and not in the kernels (numba-cuda 0.30, cuda/simulator):
+Imported if NUMBA_ENABLE_CUDASIM=1. The threads of a block are threads of this process. Where the simulator differs from
+a GPU, it is corrected here and not in the kernels (numba-cuda 0.30, cuda/simulator):
 
-    arrays with any strides    plain ones are refused unless they are dense, and copied; its own array class takes them
-                               as they lie
-    cuda.shared.array          looks for the block's array and makes it in two steps: two threads can get two arrays
+    arrays with any strides    NumPy arrays are refused unless they are dense, and copied; the simulator's own array
+                               class takes any strides and copies nothing
+    cuda.shared.array          finds or makes the block's array in two steps, so that two threads can get two arrays
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 from tilegrad.kernels.simulate import arrays, tape
 
-_SWITCH = 1e-4  # seconds a thread runs on while others wait: at Python's 5e-3 a barrier takes three times as long
+_SWITCH = 1e-4  # seconds before a running thread lets another run; with Python's 5e-3 barriers take thrice the time
 
 
 def run(name: str, function: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
@@ -49,7 +49,7 @@ def _host(a: Any) -> Any:
 
 
 def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
-    """The block's array that belongs to the line which calls: the same for all threads, by one indivisible step."""
+    """The block's array for the calling line: the same for all threads, because it is made in one atomic step."""
     caller = sys._getframe(1)
     if isinstance(dtype, kernelapi.types.Type):
         dtype = kernelapi.numpy_support.as_dtype(dtype)

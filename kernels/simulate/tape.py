@@ -1,9 +1,9 @@
-"""The simulated device's CUDA graph: what the device was told within a block, in order, to be done at each launch.
+"""The simulated device's CUDA graph: the actions that the device was given within a block, in order, for every launch.
 
-As under stream capture nothing is done while actions are collected: kernels do not run, nothing is written. Functions
-of the array library are called for the shapes of their results alone, whose values are those of memory that nobody has
-written. Numbers of the host are collected as they are, so that what the host should have put into device memory shows:
-it does not change from launch to launch.
+As under stream capture, nothing is done while actions are collected: kernels do not run, nothing is written. Functions
+of the array library are called, but only for the shapes of their results; the values are those of unwritten memory.
+Numbers of the host are collected as they are. So a number that should have been in device memory shows in a test: it
+stays the same from launch to launch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Action = Callable[[], None]
 
 
 class Tape:
-    """Actions of the device by the names of what does them."""
+    """Actions of the device, each with its name: a kernel's, or a function's."""
 
     def __init__(self) -> None:
         self._actions: list[tuple[str, Action]] = []
@@ -30,13 +30,13 @@ class Tape:
         self._actions.append((name, action))
 
     def launch(self) -> None:
-        """Do it all."""
+        """Do all of them."""
         with np.errstate(all="ignore"):  # a GPU does not warn
             for _, action in self._actions:
                 action()
 
     def nodes(self) -> Counter[str]:
-        """How many there are of each name, in the order of their first."""
+        """How many actions there are of each name, in the order of first appearance."""
         return Counter(name for name, _ in self._actions)
 
 
@@ -72,6 +72,6 @@ def do(name: str, action: Action) -> None:
 
 
 def refuse(what: str) -> None:
-    """Raise RuntimeError, as CUDA does, for what a stream that is captured cannot do: have the host wait for it."""
+    """Raise RuntimeError while a tape records, as CUDA does where the host would have to wait for a captured stream."""
     if _local.tape is not None:
         raise RuntimeError(f"{what}: operation not permitted when stream is capturing")

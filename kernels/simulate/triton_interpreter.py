@@ -1,15 +1,16 @@
 """Running kernels in Triton's interpreter, on the host memory of kernels/simulate/arrays.py.
 
-Imported where TRITON_INTERPRET=1. The interpreter computes each tile with NumPy. Where it does not compute what a GPU
-computes, it is put right here and not in the kernels (Triton 3.9, runtime/interpreter.py):
+Imported if TRITON_INTERPRET=1. The interpreter computes each tile with NumPy. Where its results differ from a GPU's, it
+is corrected here and not in the kernels (Triton 3.9, runtime/interpreter.py):
 
     float32 -> bfloat16    truncates; a GPU rounds to nearest, ties to even
     dot of bfloat16        multiplies the bit patterns as integers
-    dot in TF32            computes in float32; a GPU drops 13 bits of each operand, which a test should be able to see
-    ints beyond 2^31       are unsigned up to 2^32, beside a type that says int64
-    sum over an axis       adds one after another, unless the axis is the last; a GPU adds in a tree, and loses less
+    dot in TF32            computes in float32; a GPU drops 13 bits of each operand, and tests should see that
+    ints beyond 2^31       are unsigned up to 2^32, although their type says int64
+    sum over an axis       adds one by one unless the axis is the last; a GPU adds in a tree, and loses less to rounding
 
-It also checks every 32-bit integer operation for overflow in 64 bits, which doubles its time and is turned off.
+The interpreter also checks every 32-bit integer operation for overflow, in 64 bits. That doubles its time, and is
+turned off here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import addresses
 from tilegrad.kernels.simulate import arrays, tape
 
-_TF32_BITS = 13  # of a float32's 23-bit fraction that TF32 has not
+_TF32_BITS = 13  # of a float32's 23-bit fraction, which TF32 does not have
 
 
 def run(name: str, function: Any, grid: tuple[int, ...], args: tuple[Any, ...], constexprs: dict[str, Any]) -> None:
@@ -34,7 +35,7 @@ def run(name: str, function: Any, grid: tuple[int, ...], args: tuple[Any, ...], 
 
     def launch() -> None:
         with np.errstate(all="ignore"), warnings.catch_warnings():  # a GPU does not warn
-            warnings.simplefilter("ignore", RuntimeWarning)  # of rows of NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # for rows of NaN
             function[grid](*map(_argument, args), **constexprs)
         arrays.assert_guards(name, *(a for a in args if hasattr(a, "dtype")))
 
@@ -60,7 +61,7 @@ class _Pointer:
     def data_ptr(self) -> int:
         return self.array.data.ptr
 
-    # The interpreter copies arguments to the host and back. These are there already: every copy is the thing itself.
+    # The interpreter copies arguments to the host and back. They are on the host already: a copy is the object itself.
 
     def untyped_storage(self) -> _Pointer:
         return self
@@ -125,7 +126,7 @@ def _tf32(x: np.ndarray) -> np.ndarray:
 
 
 def _sum_pairwise(self: ReduceOps, x: Any) -> Any:
-    """The sum along self.axis, of which NumPy's is pairwise where the axis is the last, in one run of memory."""
+    """The sum along self.axis. NumPy adds pairwise if the axis is the last and contiguous, so it is made that."""
     data = x.handle.data
     if self.axis is not None:
         data = np.ascontiguousarray(np.moveaxis(data, self.axis, -1))

@@ -1,8 +1,8 @@
-"""Softmax and its logarithm on the CPU, compiled: two or three passes over a row, all but the first of it in cache.
+"""Softmax and its logarithm on the CPU, compiled: two or three passes over a row, of which the first reads memory.
 
-Served here are float32 arrays in C order along their last axis, and the 16-bit types by way of float32; all else is the
-reference's. Two cores with AVX-512 shared with other work, 1664 rows of 1664 in milliseconds, and 512 of 10 in
-microseconds:
+Served here are arrays in C order along their last axis: float32, and the 16-bit types by way of float32. All else is
+left to the reference. Two cores with AVX-512, shared with other work; 1664 rows of 1664 in milliseconds, and 512 rows
+of 10 in microseconds:
 
     |              | reference | in chunks | here    | torch    |
     | softmax      | 9.2, 106  | 3.1, 59   | 2.3, 69 | 2.4, 101 |
@@ -10,7 +10,8 @@ microseconds:
     | log_softmax  | 10.5, 106 |           | 2.2, 79 | 2.6, 91  |
     | its gradient | 7.7, 40   | 2.2, 28   | 2.5, 38 | 2.2, 62  |
 
-In chunks, as softmax_xent/cpu.py has them, the exponentials of many short rows are one loop, but a pass by themselves.
+"In chunks" is the form of softmax_xent/cpu.py: the exponentials of many short rows are one loop, which is one more
+pass.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from tilegrad.kernels.softmax import reference
 
 _float32 = np.dtype(np.float32)
 _SERVED = _float32, np.dtype(np.float16), bfloat16
-_BLOCK = 1 << 10  # numbers that are summed in float32, sums of which are in float64
+_BLOCK = 1 << 10  # numbers that are summed in float32; the sums of blocks are added in float64
 _ZERO, _LARGEST = np.float32(0), np.float32(176)
-# Of sums; what exp does has its own flags. A loop that writes an array beside its sum does so by cpu.apart.
+# For sums, in any order; exp has flags of its own. A loop that sums and also writes an array uses cpu/apart.py.
 _REASSOC = {"reassoc"}
 
 
@@ -60,7 +61,7 @@ def log_softmax_grad(dy: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarra
 def _along_rows(
     kernel: Callable[..., None], specification: Callable[..., np.ndarray], axis: int, *arrays: np.ndarray
 ) -> np.ndarray:
-    """What the kernel makes of the arrays' rows, or the specification where they are not served."""
+    """The kernel over the rows of the arrays; the specification for arrays that are not served."""
     if not _are_rows(axis, *arrays):
         return whole(specification, *arrays, axis)
     if arrays[0].dtype != _float32:
@@ -84,13 +85,13 @@ def _are_rows(axis: Any, *arrays: Any) -> bool:
 def _rows(kernel: Callable[..., None], *arrays: np.ndarray) -> np.ndarray:
     result, n = buffers.empty(arrays[0].shape, _float32), arrays[0].shape[-1]
     rows = result.size // n
-    flat = [a.reshape(-1) for a in (*arrays, result)]  # of matrices loops take half a second more to compile
+    flat = [a.reshape(-1) for a in (*arrays, result)]  # loops over matrices take half a second more to compile
     threads.share(kernel, rows if result.nbytes > threads.WORTH_SHARING else 1, rows, *flat, n)
     return result
 
 
 def _rounded_once(kernel: Callable[..., None], *arrays: np.ndarray) -> np.ndarray:
-    """The kernel for 16-bit arrays, whose results are those of float32 rounded."""
+    """The kernel for 16-bit arrays: computed in float32, rounded once."""
     with np.errstate(all="ignore"):
         return _rows(kernel, *[a.astype(_float32) for a in arrays]).astype(arrays[0].dtype)
 
@@ -139,13 +140,13 @@ def _log_softmax_grad(dy, y, dx, n, begin, stop, part, team):
     for i in range(begin, stop):
         dy_row, y_row, row = dy[i * n : i * n + n], y[i * n : i * n + n], dx[i * n : i * n + n]
         total = np.float32(_sum(dy_row))
-        for j in range(row.size):  # y above 0 is no logarithm of a probability, but must not give nonsense
+        for j in range(row.size):  # a y above 0 is no log-probability, but must not give nonsense
             row[j] = dy_row[j] - total * exp(_LARGEST if y_row[j] > _LARGEST else y_row[j])
 
 
 @njit(nogil=True)
 def _maximum(x):
-    """max(x), but for negative NaNs: what is computed from each number is NaN for those all the same."""
+    """max(x). A negative NaN is passed over: the result is NaN anyhow, as it is computed from each number too."""
     most = ordered(x[0])
     for j in range(x.size):
         number = ordered(x[j])

@@ -1,8 +1,8 @@
 """Softmax and its logarithm along one axis, with their gradients, on a GPU, in Numba-CUDA (softmax/reference.py).
 
-The array is seen as (outer, inner, n): n is the axis, the axes slower than it in memory are one, the faster ones
-another. A block takes some rows, the *lanes* of a row stride over its columns, and their partial results meet in shared
-memory, as a tree:
+The array is seen as (outer, inner, n): n is the axis, the axes that vary more slowly in memory are merged into `outer`,
+those that vary faster into `inner`. A block takes some rows. The *lanes* of a row stride over its columns. A tree in
+shared memory joins their partial results:
 
     softmax of the innermost axis: lanes along x        of another axis: rows along x, so that a warp reads one line
 
@@ -11,19 +11,20 @@ memory, as a tree:
       row 1   lanes of y=1  | in flight at once           1        lane 1
        ...                                                 ...      ...  L lanes, then again
 
-    tree over 8 lanes:  0 1 2 3 4 5 6 7  ->  0+4 1+5 2+6 3+7  ->  0+4+2+6 1+5+3+7  ->  all, which every lane reads
+    tree over 8 lanes:  0 1 2 3 4 5 6 7  ->  0+4 1+5 2+6 3+7  ->  0+4+2+6 1+5+3+7  ->  the sum, which every lane reads
 
 A forward walks its row twice: once for the maximum and the sum of exponentials, kept online by each lane (Milakov &
 Gimelshein 2018, "Online normalizer calculation for softmax"), once for the result. A gradient does the same with a sum.
 
-Any strides are read in place where the axes but one collapse to two; others are copied first, as reshape does it. The
+Arrays of any strides are read in place if all axes but one merge into two; others are copied first, by reshape. The
 result has its argument's memory order. float16 and float32, computed in float32.
 
 Traffic: a forward reads and writes each element once, a gradient reads two arrays and writes one, as long as the second
 walk finds its rows in a cache. Six blocks of the forward fit on an SM (40 registers a thread), so that 132 SMs walk
 some 800 rows of 4096 columns at a time: 13 MB of float32, in an L2 of 50 MB. There copy bandwidth is the ceiling. Much
-longer rows are read twice from memory, which leaves 2/3 of it (a gradient: 3/5), and narrow ones are bound by the
-barriers of the trees. The Triton sibling, which keeps rows of up to 32k columns in registers, reads those once.
+longer rows are read twice from memory, so that 2/3 of copy bandwidth is the ceiling (a gradient: 3/5). Narrow rows are
+bound by the barriers of the trees. softmax/gpu_triton.py keeps rows of up to 32k columns in registers and reads them
+once.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def tile(rows: int, columns: int, across: bool) -> tuple[int, int]:
 
 
 def block_of(lanes: int, rows: int, across: bool) -> Axes:
-    """The block of such a tile: along x lies what are neighbours in memory."""
+    """The block of threads for such a tile: threads along x read neighbours in memory."""
     return (rows, lanes) if across else (lanes, rows)
 
 
@@ -71,14 +72,14 @@ def block_of(lanes: int, rows: int, across: bool) -> Axes:
 
 @device
 def along():
-    """A row's lanes are neighbours."""
+    """The lanes of a row are neighbours in memory."""
     row = int64(cuda.blockIdx.x) * cuda.blockDim.y + cuda.threadIdx.y
     return int64(cuda.threadIdx.x), int64(cuda.blockDim.x), int64(1), row
 
 
 @device
 def across():
-    """A lane's rows are neighbours."""
+    """The rows of a lane are neighbours in memory."""
     row = int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     return int64(cuda.threadIdx.y), int64(cuda.blockDim.y), int64(cuda.blockDim.x), row
 
@@ -98,11 +99,11 @@ def add(a, b):
 
 
 def _tree(join):
-    """A function that joins the values of a row's lanes, in one order; each of them gets the result."""
+    """A function that joins the values of a row's lanes, always in the same order; each lane gets the result."""
 
     @device
     def joined(value, shared, lane, lanes, step):
-        """shared: an element a thread, and free. All threads of the block must come here."""
+        """shared: one element a thread, which nobody else uses. All threads of the block must call this."""
         if lanes == 1:
             return value
         i = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
@@ -143,7 +144,7 @@ def load(x, outer, inner, j, lanes, end, beyond):
 
 @device
 def store(y, outer, inner, j, lanes, end, a, b, c, d):
-    """Their results to the same columns of y."""
+    """Write a, b, c, d to columns j, j + lanes, ... of y that are below `end`."""
     k1 = j + lanes
     k2 = k1 + lanes
     k3 = k2 + lanes
@@ -159,13 +160,13 @@ def store(y, outer, inner, j, lanes, end, a, b, c, d):
 
 @device
 def shift_of(m):
-    """What is subtracted from logits of maximum m so far: 0 as long as all were -inf, so that none becomes NaN."""
+    """What is subtracted from logits whose maximum so far is m: 0 while all were -inf, so that none becomes NaN."""
     return _ZERO if m == MINUS_INF else m
 
 
 @device
 def online(m, s, a, b, c, d):
-    """(m, s), the maximum so far and the sum of exp(x - m), with four more logits; -inf adds nothing."""
+    """(m, s) after four more logits; m is the maximum so far, s the sum of exp(x - m). A logit of -inf adds nothing."""
     before = m
     m = larger(m, larger(larger(a, b), larger(c, d)))
     shift = shift_of(m)
@@ -216,7 +217,7 @@ def _forward_kernel(place: Any, result: Any) -> Kernel:
         shared = cuda.shared.array(THREADS, float32)
         lane, lanes, step, row = place()
         outer, inner = row // x.shape[1], row % x.shape[1]
-        end = x.shape[2] if outer < x.shape[0] else 0  # of a row that is none, which has to meet the barriers
+        end = x.shape[2] if outer < x.shape[0] else 0  # a row that does not exist still has to meet the barriers
 
         m, s = MINUS_INF, _ZERO
         for j in range(lane, end, EACH * lanes):
@@ -297,7 +298,7 @@ def _backward(op: str, term: Any, slope: Any, dy: Any, y: Any, axis: int) -> Any
 
 
 def _plan(axis: int, *arrays: Any) -> tuple[Any, Axes, Axes, list[Any]]:
-    """(place, grid, block, each array as (outer, inner, n)). The last is dense, so that it is a view of it."""
+    """(place, grid, block, each array as (outer, inner, n)); the last array is dense, so that this is a view."""
     shape, steps = arrays[-1].shape, arrays[-1].strides
     axis %= len(shape)
     others = sorted((i for i in range(len(shape)) if i != axis), key=lambda i: -abs(steps[i]))

@@ -1,20 +1,20 @@
 """Softmax and its logarithm along one axis, with their gradients, on a GPU, in Triton: softmax/reference.py's formulas.
 
-The array is seen as (outer, inner, n): n is the axis, the axes slower than it in memory are one, the faster ones
-another. One program takes ROWS rows, neighbours in memory, of one `outer`:
+The array is seen as (outer, inner, n): n is the axis, the axes that vary more slowly in memory are merged into `outer`,
+those that vary faster into `inner`. One program takes ROWS rows, neighbours in memory, of one `outer`:
 
-    one pass    the rows stay in registers between the reduction and the result: 32k columns forward, 16k for a
+    one pass    the rows stay in registers between the reduction and the result: up to 32k columns forward, 16k for a
                 gradient, which keeps two rows. 32k floats are half of an SM's registers; beyond 16k the exponentials
-                are computed again instead of being kept beside them
+                are not kept beside them but computed again
     looped      longer rows are read twice, blockwise: once for the running maximum and sum (Milakov & Gimelshein
                 2018, "Online normalizer calculation for softmax"), once for the result
 
-Any strides are read in place where the axes but one collapse to two, which is so for every array without holes, every
-matrix and every slice of three axes; others are copied first. The result has its argument's memory order.
+Arrays of any strides are read in place if all axes but one merge into two. This is so for every array without holes,
+every matrix and every slice of three axes; others are copied first. The result has its argument's memory order.
 
-Tiles: 16 elements a thread keep four 16-byte loads of floats (two of halves) in flight; from 16 warps on, which leaves
-128 registers a thread, rows grow to 64. Rows of up to 1024 columns share a program. Where the axis is not the
-innermost, 32 rows a program are what makes a warp's loads one line of memory.
+Tiles: 16 elements a thread keep four 16-byte loads of floats (two of halves) in flight. A program has 16 warps at most,
+with 128 registers a thread; longer rows are up to 64 elements a thread. Rows of up to 1024 columns share a program.
+Where the axis is not the innermost, a program takes 32 rows, so that a warp's load is one line of memory.
 
 float16, bfloat16 and float32, computed in float32.
 
@@ -66,7 +66,7 @@ def tile(rows: int, columns: int, across: bool, most: int, otherwise: int) -> Ti
 
 @triton.jit
 def shift_of(m):
-    """What is subtracted from logits of maximum m so far: 0 as long as all were -inf, so that none becomes NaN."""
+    """What is subtracted from logits whose maximum so far is m: 0 while all were -inf, so that none becomes NaN."""
     return tl.where(m == float("-inf"), 0.0, m)
 
 
@@ -246,7 +246,7 @@ def _backward(op: str, dy: Any, y: Any, axis: int, log: bool) -> Any:
 
 
 class _Plan(NamedTuple):
-    """How arrays of one shape are walked: decided once, since training asks for the same few at every step."""
+    """How arrays of one shape are walked: decided once, since every training step asks for the same few shapes."""
 
     grid: tuple[int]
     sizes: tuple[int, ...]  # inner, n, then (outer, inner, column) strides of each array
@@ -255,7 +255,7 @@ class _Plan(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _plan(shape: tuple[int, ...], axis: int, itemsize: int, most: int, *strides: tuple[int, ...]) -> _Plan | None:
-    """The arrays of these strides (bytes; the result's last) as (outer, inner, n); None if they are not that."""
+    """The plan for arrays of these strides (in bytes; the result's last), or None if they are not (outer, inner, n)."""
     axis %= len(shape)
     n = shape[axis]
     steps = [tuple(each[i] // itemsize for each in strides) for i in range(len(shape))]  # by axis, then by array

@@ -2,11 +2,11 @@
 
 For all of them: x, y and dy are float16, bfloat16, float32 or float64 arrays of one dtype and one shape, with any
 strides; the result has that dtype and shape, and the memory order of its arguments. The 16-bit types are computed in
-float32. NaN spoils its row; so does +inf, and so does -inf where it is all there is; beside finite numbers
--inf has probability 0.
+float32. A row is NaN if it contains NaN or +inf, or nothing but -inf; beside finite numbers -inf has
+probability 0.
 
-Each raises TypeError for another dtype or for two dtypes, ValueError for two shapes or an axis that is not
-there.
+Each raises TypeError for another dtype or for two dtypes, ValueError for two shapes or an axis that does not
+exist.
 
 Traffic: a forward reads x once and writes y once where a row fits in cache; a gradient reads two arrays and
 writes one.

@@ -1,9 +1,9 @@
 """Cross-entropy of a softmax on the CPU, compiled: one pass over z, where NumPy makes five and calls twenty functions.
 
-Rows are taken some 4096 numbers at a time, so that the exponentials, most of the work, are one loop long enough for
-vectors however few the classes are. Served here is float32 without class weights and label smoothing; all else is the
-reference's. The rows of a small net's batch are too few to be worth sharing out. 512 rows of 10 classes, one core with
-AVX-512, both calls with their checks:
+Rows are taken some 4096 numbers at a time. The exponentials, which are most of the work, are then one loop, long enough
+for vectors however few the classes are. Served here is float32 without class weights and label smoothing; all else is
+left to the reference. A small net's batch has too few rows to be worth several threads. 512 rows of 10 classes, one
+core with AVX-512, both calls with their checks:
 
     | form                                                 | loss, gradient (microseconds) |
     | exp of the C library, number by number               |            45, 63             |
@@ -49,7 +49,7 @@ def softmax_xent(
 
 
 def _is_served(z, t, weight, label_smoothing, ignore_index, reduction) -> bool:
-    """Whether these pass every check of the reference's but for labels out of range, and are what the loops take."""
+    """Whether the loops serve these arguments, which then pass all checks but that of the labels' range."""
     if weight is not None or type(label_smoothing) not in (float, int) or label_smoothing != 0:
         return False
     if type(z) is not np.ndarray or z.dtype != _float32 or z.ndim != 2 or not z.shape[1]:
@@ -61,7 +61,7 @@ def _is_served(z, t, weight, label_smoothing, ignore_index, reduction) -> bool:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _losses(z, t, ignore_index, reduction, losses, m, s, shifted, sums, wrong, begin, stop, part, team):
-    """sums: the loss, and what a mean was divided by; wrong: the first row whose label is out of range, or -1."""
+    """sums: the loss, and what a mean is divided by. wrong: the first row whose label is out of range, or -1."""
     if team:
         share(begin, stop, part, team)
         return
@@ -125,7 +125,7 @@ def softmax_xent_grad(
 
 
 def _are_saved(dloss, m, s, total, loss_shape, rows) -> bool:
-    """Whether these pass every check of the reference's."""
+    """Whether these pass all checks of the reference."""
     for a, shape in ((dloss, loss_shape), (m, rows), (s, rows), (total, ())):
         if type(a) is not np.ndarray or a.dtype != _float32 or a.shape != shape:
             return False
@@ -133,18 +133,18 @@ def _are_saved(dloss, m, s, total, loss_shape, rows) -> bool:
 
 
 def _rows_at_once(z: np.ndarray) -> int:
-    """How many rows have about _CHUNK numbers, at least one."""
+    """How many rows make about _CHUNK numbers; at least one."""
     return max(1, min(len(z), _CHUNK // z.shape[1]))
 
 
 def _plain(a: np.ndarray) -> np.ndarray:
-    """a, or a copy where it is not the kind of array that the loops are compiled for."""
+    """a, or a copy if it is not the kind of array that the loops are compiled for."""
     return a if a.flags.carray else dense(a)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _gradient(dloss, z, t, m, s, total, ignore_index, dz, chunk, wrong, begin, stop, part, team):
-    """dz, `chunk` rows at a time; dloss is one for all rows or one for each; wrong as of _losses."""
+    """dz, `chunk` rows at a time. dloss: one for all rows, or one for each. wrong: as in _losses."""
     if team:
         share(begin, stop, part, team)
         return

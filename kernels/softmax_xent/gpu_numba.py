@@ -1,34 +1,34 @@
 """Cross-entropy of a softmax and its gradient on a GPU, in Numba-CUDA: the formulas of softmax_xent/reference.py.
 
     forward    the lanes of a row stride over its classes, once, each with a running maximum and sum (Milakov &
-               Gimelshein 2018, "Online normalizer calculation for softmax"); trees over shared memory join them, and
-               lane 0 does what there is one of a row: the label, the loss, m and s. No (N, C) memory is taken
+               Gimelshein 2018, "Online normalizer calculation for softmax"). Trees in shared memory join them, and
+               lane 0 does what is done once a row: the label, the loss, m and s. No (N, C) memory is taken
 
                  class   0 1 2 ... L-1 | 0 1 2 ... L-1 | ...      lane 0   (m, s) \\ tree
                  row i   lanes of y=0  | again, 4 loads           lane 1   (m, s) / of L   ->  lane 0: loss_i
                  row i+1 lanes of y=1  | in flight at once         ...
 
-               (rows along x, lanes along y where it is the rows that are neighbours in memory, as in
-               softmax/gpu_numba.py)
+               (where rows are neighbours in memory, rows lie along x and lanes along y, as in softmax/gpu_numba.py)
 
-    sum        "mean" and "sum" add the rows' losses in a fixed order: blocks of SPAN rows, then one block the blocks
+    sum        "mean" and "sum" add the losses in a fixed order: each block SPAN rows, then one block adds the sums
 
-    gradient   m and s are known, so every element stands alone: the same blocks, cut to _COLUMNS classes, and no tree
+    gradient   m and s are known, so every element is computed by itself: the same blocks, cut to _COLUMNS classes, no
+               tree
 
-The smoothing's sum over the classes of w_j ((m + s) - z_ij) is kept online too, as sum_j w_j (z_ij - m), and
-subtracted from s sum_j w_j once m and s are known; for weights >= 0 both terms are >= 0 and nothing cancels.
+Label smoothing needs sum_j w_j ((m + s) - z_ij). sum_j w_j (z_ij - m) is kept online too, and subtracted from
+s sum_j w_j once m and s are known. For weights >= 0 that adds two terms >= 0, and nothing cancels.
 
 Nothing is read or written beyond an array for a label that is out of range: its row is NaN, and the host raises the
 reference's ValueError at the next synchronisation (kernels/launch/faults.py). Nothing waits for the device, and nothing
 depends on the order in which blocks run: the one atomic operation is a minimum of integers.
 
-float16 and float32, computed in float32. In all kernels z and dz are (rows, 1, classes), for softmax/gpu_numba.py's
-loads.
+float16 and float32, computed in float32. In all kernels z and dz are (rows, 1, classes), as the loads of
+softmax/gpu_numba.py take them.
 
 Traffic: the forward reads N*C*itemsize once and writes 12 N bytes (m, s, losses), for "mean" 4 N more; "mean" and "sum"
 read 8 N and 4 N of them again. The gradient reads and writes N*C*itemsize once. A thread has four loads in flight, 16
 bytes of float32: copy bandwidth is within reach of the gradient and of a forward over wide rows. A forward over narrow
-rows is bound by its barriers; few but very wide rows leave multiprocessors idle, since a row is one block's.
+rows is bound by its barriers. Few but very wide rows leave multiprocessors idle, since one block computes a row.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _ZERO, _ONE, _NAN = float32(0), float32(1), float32(np.nan)
 
 @device
 def _label(t, row, classes, ignore_index, fault):
-    """(label, whether the row counts, whether its label is a class); notes what counts and is no class."""
+    """(label, whether the row counts, whether its label is a class); notes a label that is a fault."""
     label = int64(t[row])
     kept = label != ignore_index
     is_class = label >= 0 and label < classes
@@ -84,7 +84,7 @@ def _label(t, row, classes, ignore_index, fault):
     return label, kept, is_class
 
 
-# --- the weight of a class, and 0 of what is none; without weights each is 1
+# --- the weight of class j, 1 without weights; 0 if there is no class j
 
 
 @device
@@ -108,7 +108,7 @@ def _softmax_xent_kernel(place: Any, weight_of: Any, smoothed: bool, mean: bool)
         shared = cuda.shared.array(THREADS, float32)
         lane, lanes, step, row = place()
         rows, classes = z.shape[0], z.shape[2]
-        end = classes if row < rows else 0  # of a row that is none, which has to meet the barriers
+        end = classes if row < rows else 0  # a row that does not exist still has to meet the barriers
 
         most, total = MINUS_INF, _ZERO
         spread, weights = _ZERO, _ZERO  # sum_j w_j (z_ij - shift), sum_j w_j
@@ -156,7 +156,8 @@ def _sum_kernel(with_counted: bool, last: bool) -> Kernel:
     def _sum_kernel(x, counted, sums, totals, span):
         """x: (n,) -> sums: (blocks,), of `span` elements a block; with counted: (n,) -> totals: (blocks,) as well.
 
-        last: of one block, which divides: sum / total. Without counted, totals is 1 there, and left alone elsewhere.
+        last: a single block, which divides sum by total. Without counted, it writes 1 to totals; other blocks leave
+        totals alone.
         """
         shared = cuda.shared.array(THREADS, float32)
         lane, lanes, step, block = along()
@@ -324,7 +325,7 @@ def _tile_of(z: Any) -> tuple[Any, Axes, Axes]:
 
 
 def _reduced(x: Any, counted: Any | None, total: Any) -> Any:
-    """The sum of x over the sum of what is counted, or over 1; that goes to `total`. Added in one order."""
+    """The sum of x over the sum of what is counted, or over 1; this divisor goes to `total`. Added in a fixed order."""
     with_counted = counted is not None
     counted = counted if with_counted else x  # which nothing reads
     if x.size > SPAN:

@@ -1,12 +1,12 @@
 """Cross-entropy of a softmax and its gradient on a GPU, in Triton: the formulas of softmax_xent/reference.py.
 
-    forward    a program reads ROWS rows of z once, blockwise, with a running maximum and sum (Milakov & Gimelshein
-               2018, "Online normalizer calculation for softmax"), so that 256k classes are as good as 10; no (N, C)
-               memory is taken. "mean" and "sum" then add the rows' losses in a fixed order, in one stage or two
-    gradient   m and s are known, so every element stands alone: programs of ROWS x BLOCK elements
+    forward    a program reads ROWS rows of z once, block by block, with a running maximum and sum (Milakov &
+               Gimelshein 2018, "Online normalizer calculation for softmax"), so that 256k classes are no worse than
+               10; no (N, C) memory is taken. "mean" and "sum" then add the losses in a fixed order, in 1 or 2 stages
+    gradient   m and s are known, so every element is computed by itself, in programs of ROWS x BLOCK elements
 
-The smoothing's sum over the classes of w_j ((m + s) - z_ij) is kept online too, as sum_j w_j (z_ij - m), and
-subtracted from s sum_j w_j once m and s are known; for weights >= 0 both terms are >= 0 and nothing cancels.
+Label smoothing needs sum_j w_j ((m + s) - z_ij). sum_j w_j (z_ij - m) is kept online too, and subtracted from
+s sum_j w_j once m and s are known. For weights >= 0 that adds two terms >= 0, and nothing cancels.
 
 Nothing is read or written beyond an array for a label that is out of range: its row is NaN, and the host raises the
 reference's ValueError at the next synchronisation (kernels/launch/faults.py). Nothing waits for the device, and nothing
@@ -14,8 +14,16 @@ depends on the order in which programs run.
 
 float16, bfloat16 and float32, computed in float32; the device's exp is ex2.approx, good to 2 ulp beside the maximum.
 
-Tiles: 16 elements a thread and at most 8 warps, in the loop too, so that while one program waits for its reduction
-several more on the same SM have loads in flight.
+Tiles: 16 elements a thread and at most 8 warps, in the loop too: while one program reduces, several others on the same
+SM have loads in flight.
+
+The loop over the classes is pipelined where the programs are few (`_stages`): two blocks are copied to shared memory
+ahead of the one that is reduced. What that should bring, reasoned and not measured: a load takes some 0.8 us to arrive,
+a reduction with its barriers some 0.4. With one program an SM, as for 128 rows of 128k classes, a block of 16 KB takes
+1.2 us: 14 GB/s of the SM's share of 32 GB/s (4.2 TB/s over 132 SMs). Pipelined, a block is asked for two reductions
+before it is used, and takes (0.8 + 0.4) / 2 = 0.6 us: twice as fast. Where more programs share an SM, one loads while
+another reduces: 6 of them have up to 96 KB in flight, and 26 KB suffice for 32 GB/s at 0.8 us. Pipelining would change
+nothing there but that, in float32, 5 programs fit for 6 (47 registers for 38, 32 KB of shared memory).
 
 Traffic: the forward reads N*C*itemsize once and writes 12 N bytes (m, s, losses), for "mean" 4 N more; "mean" and "sum"
 read 8 N and 4 N of them again. The gradient reads and writes N*C*itemsize once. The floor is that over the bandwidth.
@@ -40,13 +48,14 @@ from tilegrad.kernels.softmax.gpu_triton import shift_of, tile
 from tilegrad.kernels.softmax_xent.reference import check_softmax_xent, check_softmax_xent_grad, label_error
 
 TILE = 4096  # elements of a program at once
+FEW = 512  # programs, which run all at once on 128 SMs: 4 on each, pipelined or not
 SPAN = 16384  # rows whose losses one program adds
 _SUMMED = 4096  # of them at once
 
 
 @triton.jit
 def _labels(t_ptr, t_step, row, inside, classes, ignore_index, fault_ptr):
-    """(label, whether the row counts, whether its label is a class) of each row; notes what counts and is no class."""
+    """(label, whether the row counts, whether its label is a class) of each row; notes a label that is a fault."""
     label = tl.load(t_ptr + row * t_step, mask=inside, other=0).to(tl.int64)
     kept = inside & (label != ignore_index)
     is_class = (label >= 0) & (label < classes)
@@ -56,7 +65,7 @@ def _labels(t_ptr, t_step, row, inside, classes, ignore_index, fault_ptr):
 
 @triton.jit
 def _weights(weight_ptr, index, step, inside):
-    """Class weights in float32, 0 where not inside; without any, each is 1."""
+    """Class weights in float32, 1 where there are none; 0 where not inside."""
     if weight_ptr is not None:
         w = tl.load(weight_ptr + index * step, mask=inside, other=0.0).to(tl.float32)
     else:
@@ -87,11 +96,12 @@ def _softmax_xent_kernel(
     SMOOTH: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """z: (rows, classes); t: (rows,); weight: (classes,) or None; each with its strides, in elements.
 
     loss, m, s: (rows,). counted: (rows,), the rows' weights, or None. total: () to be 1, or None. fault: a slot.
-    at_label, each_class: 1 - e and e/C.
+    at_label, each_class: 1 - e and e/C. STAGES: as `_stages` gives it.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
@@ -102,7 +112,7 @@ def _softmax_xent_kernel(
     shift = shift_of(m)
     smooth = tl.zeros([ROWS], tl.float32)  # sum_j w_j (z_ij - shift)
     weight_sum = tl.zeros([1], tl.float32)
-    for start in range(0, classes, BLOCK):
+    for start in tl.range(0, classes, BLOCK, num_stages=STAGES):
         column = start + tl.arange(0, BLOCK).to(tl.int64)
         is_class = column < classes
         within = inside[:, None] & is_class[None, :]
@@ -119,7 +129,7 @@ def _softmax_xent_kernel(
             smooth += weight_sum * (shift_before - shift) + tl.sum(terms, 1)
             weight_sum += tl.sum(w, 0)
 
-    m = tl.where((s != s) & (tl.abs(m) < float("inf")), s, m)  # a GPU's maximum passes NaN over, the sum does not
+    m = tl.where((s != s) & (tl.abs(m) < float("inf")), s, m)  # a GPU's maximum passes over NaN, the sum does not
     s = tl.where(m == float("-inf"), float("nan"), tl.log(s))
     tl.store(m_ptr + row, m, mask=inside)
     tl.store(s_ptr + row, s, mask=inside)
@@ -152,7 +162,7 @@ def _sum_kernel(
 ):
     """x: (n,), counted: (n,) or None -> sum, total: (programs,), of `span` elements a program.
 
-    LAST: of one program, which divides: sum / total, and total is 1 where nothing is counted.
+    LAST: a single program, which divides sum by total; total is 1 where nothing is counted.
     """
     begin = tl.program_id(0).to(tl.int64) * span
     end = tl.minimum(begin + span, n)
@@ -255,8 +265,9 @@ def softmax_xent(
     losses, m, s, counted, total = _empty(rows), _empty(rows), _empty(rows), None, _empty()
     if reduction == "mean":
         counted = _empty(rows)
+    programs = max(1, cdiv(rows, height))  # one at least, which writes total
     _softmax_xent_kernel(
-        (max(1, cdiv(rows, height)),),  # one at least, which writes total
+        (programs,),
         z,
         t,
         weight,
@@ -278,6 +289,7 @@ def softmax_xent(
         SMOOTH=label_smoothing != 0,
         ROWS=height,
         BLOCK=block,
+        STAGES=_stages(programs, block < classes, z_row, z_column),
         num_warps=num_warps,
     )
     loss = losses if reduction == "none" else _reduced(losses, counted, total)
@@ -338,8 +350,25 @@ def softmax_xent_grad(
     return dz
 
 
+def _stages(programs: int, looped: bool, *steps: int) -> int:
+    """`num_stages` of the loop over the classes: 3 copies two blocks ahead, 1 none. (Triton's 2 would copy a block when
+    the one before has been reduced, and wait for it at once.)
+
+    looped  whether there is more than one block
+    steps   z's strides, in elements
+
+    cp.async is used where a thread copies 16 bytes at a time: one axis is contiguous, and 16 divides the other stride.
+    Copied one by one, elements of float32 would take 16 instructions a thread; those of 16 bits cannot be copied so.
+    """
+    aligned = 1 in steps and all(step == 1 or step % 16 == 0 for step in steps)
+    return 3 if looped and aligned and programs <= FEW else 1
+
+
 def _reduced(losses: Any, counted: Any | None, total: Any) -> Any:
-    """Their sum over the sum of what is counted, or over 1; that goes to `total`. Added in one order, whatever runs."""
+    """The sum of the losses over the sum of what is counted, or over 1; this divisor goes to `total`.
+
+    The order of the additions depends on the number of losses alone.
+    """
     n = losses.shape[0]
     if n > SPAN:
         programs = cdiv(n, SPAN)

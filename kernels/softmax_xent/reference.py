@@ -5,11 +5,11 @@ With labels t, class weights w (1 where not given) and label smoothing e, row i 
     log p_ij = (z_ij - m_i) - s_i,   m_i = max_j z_ij,   s_i = log sum_j exp(z_ij - m_i)
     loss_i   = -(1 - e) w_t log p_it - e/C sum_j w_j log p_ij
 
-an ignored row has loss 0, and `reduction` makes of them loss_i itself ("none"), sum_i loss_i ("sum"), or
-that over sum_i w_t, taken over the rows that are not ignored ("mean"; NaN where there are none). This is
-torch.nn.functional.cross_entropy; label smoothing: Szegedy et al. 2016.
+An ignored row has loss 0. The result is loss_i for each row (`reduction` "none"), their sum ("sum"), or their sum
+over the sum of w_t of the rows that are not ignored ("mean"; NaN where all are ignored). This is
+torch.nn.functional.cross_entropy. Label smoothing: Szegedy et al. 2016.
 
-m and s are kept apart, for the gradient: log p formed from m + s would lose the digits of s beside a large m.
+m and s are kept apart for the gradient: in m + s the digits of s would be lost beside a large m.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def softmax_xent_grad(
     with g_i = dloss / total, and 0 for an ignored row.
 
     dloss           () for "mean" and "sum", (N,) for "none", any strides; dtype of m and s
-    z, t, m, s, total, weight  as softmax_xent took and gave them
+    z, t, weight    as softmax_xent took them; m, s, total as it gave them
     ->              dz (N, C) of z's dtype, in z's memory order
 
     Traffic: reads and writes N*C*itemsize once.

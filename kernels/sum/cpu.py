@@ -1,6 +1,6 @@
-"""Sums over rows on the CPU, compiled: a bias's gradient, for which NumPy's call costs more than its additions.
+"""Sums over rows on the CPU, compiled: the gradient of a bias, where calling NumPy takes longer than the additions.
 
-Served here are float32 matrices in C order summed over their rows; all else is the reference's.
+Served here are float32 matrices in C order, summed over their rows. All else is left to the reference.
 """
 
 from __future__ import annotations

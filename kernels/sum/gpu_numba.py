@@ -3,12 +3,12 @@
     y[k] = sum over r of x[k, r]
 
 The axes of x are first put in the order of its memory, and neighbours of one kind, kept or summed, become one axis
-where the strides allow. What is left has at most two axes of each kind, x[outer, k, far, r], where k or r is the axis
-with the smallest stride, whatever the shape was. What alternates more often is copied.
+where the strides allow. Usually that leaves at most two axes of each kind, x[outer, k, far, r], where k or r is the
+axis with the smallest stride. An array whose kinds alternate more often is copied.
 
 A block of threads is `lanes` along r times `columns` along k. threadIdx.x runs along memory: along r for rows, along k
-for columns. A thread adds up every lanes-th element of its row or column, four loads in flight; then the lanes of a sum
-meet in shared memory, half of them at a time:
+for columns. A thread adds up every lanes-th element of its row or column, with four loads in flight. Then the lanes of
+a sum are added in shared memory, each time in halves:
 
     rows      | t0 t1 t2 t3 | t0 t1 t2 t3 | ...             columns      t0 t1 t2 t3
               |_____________|_____________|                              t4 t5 t6 t7
@@ -17,15 +17,15 @@ meet in shared memory, half of them at a time:
                    t0 += t1                                              t0 += t4,  t1 += t5,  ...
 
 Where there are too few sums to fill the card, r is split: every part writes float32 sums to a workspace (parts, k),
-whose columns a second launch adds up. The parts depend on the shape alone and all is added in a fixed order: no
+whose columns a second launch adds up. The parts depend on the shape alone, and the order of additions is fixed: no
 atomics, the same bits in every run.
 
 float16 and float32, any strides.
 
 Traffic: reads x.size * itemsize, writes y.size * itemsize; a split adds 8 bytes for each part and element of y. The
 ceiling is memory: one addition an element. At 40 registers 6 blocks share a multiprocessor; 1536 threads with four
-loads of a float each have 24 KB on their way, about what its part of 3 to 5 TB/s takes at under a microsecond. Of
-halves it is 12 KB, not enough; the Triton sibling's 16-byte loads are the remedy.
+loads of a float each have 24 KB in flight, about what its part of 3 to 5 TB/s needs at under a microsecond. In float16
+it is 12 KB, which is not enough; sum/gpu_triton.py loads 16 bytes at a time instead.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _four(row, r, lanes):
         c, d = float32(row[r + 2 * lanes]), float32(row[r + 3 * lanes])
         return (a + b) + (c + d)
     total = _ZERO
-    while r < row.size:  # a range with a step would divide, to count its rounds
+    while r < row.size:  # a range with a step would divide to count its iterations
         total += float32(row[r])
         r += lanes
     return total

@@ -15,11 +15,12 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
     x         float16 | bfloat16 | float32 | float64, any shape and strides
     axes      each in [-x.ndim, x.ndim), none twice; () sums nothing and gives a copy
     keepdims  the axes stay, with size 1
-    ->        y of x's dtype, with the other axes in the order that they have; the sum of nothing is 0, and 16-bit
-              types are summed in float32
+    ->        y of x's dtype, with the other axes in their order; the sum of nothing is 0; 16-bit types are summed in
+              float32
 
     Traffic: reads x.size * itemsize, writes y.size * itemsize.
-    Raises ValueError for axes that x has not or that are given twice, TypeError for dtypes and what are no axes.
+    Raises ValueError for axes that x does not have or that are given twice, TypeError for dtypes and for `axes` that
+    are not a tuple of ints.
     """
     dtype = check_sum(x, axes)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are results like any other

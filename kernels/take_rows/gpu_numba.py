@@ -5,8 +5,8 @@
 
     in a block: thread t copies words t, t + 128, t + 256, ...; neighbours in a warp read neighbours in memory
 
-A row is copied in words of 8, 4 or 1 bytes, the widest that divide it, whatever they mean; pixels that become floats
-one by one.
+A row is copied in words of 8, 4 or 1 bytes, the widest that divide it, whatever its dtype. Pixels that become floats
+are copied one by one.
 
 Traffic: reads and writes the rows once: that is the floor. In words of 8 bytes a warp asks for 256 bytes at once, and
 the ceiling is within reach; of single bytes it asks for 32, too few to cover the latency. Nothing waits for the index:
@@ -35,7 +35,7 @@ MOST_BLOCKS = 64 if SIMULATED else 1 << 20
 
 @device
 def _row_of(index, fault, rows, place, wrap):
-    """The row that the index at this place means, -1 where x has none, which is noted."""
+    """The row that the index at this place means; -1 if x has no such row, which is noted as a fault."""
     found = int64(index[place])
     row = found + rows if wrap and found < 0 else found
     if 0 <= row < rows:
@@ -48,7 +48,7 @@ def _row_of(index, fault, rows, place, wrap):
 @functools.cache
 def _rows_kernel(word: type, wrap: bool) -> Kernel:
     scaled = word is float32
-    missing = float32(np.nan) if scaled else word(np.iinfo(word).max)  # in a row that is not there
+    missing = float32(np.nan) if scaled else word(np.iinfo(word).max)  # the elements of a row that does not exist
 
     @kernel
     def _rows_kernel(x, index, y, fault, scale, shift):
@@ -67,7 +67,7 @@ def _rows_kernel(word: type, wrap: bool) -> Kernel:
 
 
 def take_rows(x: Any, index: Any, scale: float | None = None, shift: float = 0.0, wrap: bool = True) -> Any:
-    """As the reference; any dtype, and the index is never waited for."""
+    """take_rows.reference.take_rows; any dtype, and the host does not wait for the index."""
     check_take_rows(x, index, scale)
     xp = gpu.xp()
     x = xp.ascontiguousarray(x)

@@ -1,10 +1,10 @@
 """Rows of a table by their index on a GPU, in Triton: take_rows/reference.py.
 
-A program copies up to BLOCK bytes of one row, whatever they mean; of images with a scale as many pixels, which become
-floats. Neighbours in a row are neighbours in a warp, 16 bytes a thread where 16 divides the rows.
+A program copies up to BLOCK bytes of one row, whatever its dtype; with a scale, as many pixels of an image, which
+become floats. Neighbours in a row are neighbours in a warp, 16 bytes a thread where 16 divides the rows.
 
 Traffic: reads and writes the rows once: that is the floor. A batch of 64 MNIST images is 50 KB read, 200 KB written,
-so the launch is what it costs. Nothing waits for the index: one that is out of range is noted
+so the launch takes most of the time. Nothing waits for the index: one that is out of range is noted
 (kernels/launch/faults.py).
 """
 
@@ -31,7 +31,7 @@ WARPS = 4
 
 @triton.jit
 def _row_of(index_ptr, fault_ptr, rows, place, WRAP: tl.constexpr):
-    """(the row that the index at these places means, whether there is one), which is noted if not."""
+    """(the row that the index at these places means, whether x has it); a row that x has not is noted as a fault."""
     found = tl.load(index_ptr + place).to(tl.int64)
     row = found
     if WRAP:
@@ -63,7 +63,7 @@ def _rows_kernel(
 
 
 def take_rows(x: Any, index: Any, scale: float | None = None, shift: float = 0.0, wrap: bool = True) -> Any:
-    """As the reference; index in any memory order, and never waited for."""
+    """take_rows.reference.take_rows; the index may have any memory order, and the host does not wait for it."""
     check_take_rows(x, index, scale)
     xp = gpu.xp()
     x, index = xp.ascontiguousarray(x), xp.ascontiguousarray(index)

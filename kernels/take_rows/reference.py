@@ -19,8 +19,8 @@ def take_rows(
     ->     y (M, ...), row-major, of x's dtype, or float32
 
     Traffic: reads and writes the M rows once, and reads the index.
-    Raises TypeError for dtypes, ValueError for shapes, IndexError for a row that x has not (on a GPU: at the next
-    synchronisation; such a row is filled with bytes 0xFF, which are NaN or -1).
+    Raises TypeError for dtypes, ValueError for shapes, IndexError for an index out of range. On a GPU that is raised at
+    the next synchronisation, and the row of such an index is filled with bytes 0xFF, which are NaN or -1.
     """
     check_take_rows(x, index, scale)
     outside = np.flatnonzero((index < (-len(x) if wrap else 0)) | (index >= len(x)))

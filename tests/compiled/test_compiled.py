@@ -34,7 +34,7 @@ def run(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("cases", ["launch_cases.py", "launch_numba_cases.py"])
+@pytest.mark.parametrize("cases", ["launch_cases.py", "launch_numba_cases.py", "pipeline_cases.py"])
 def test_launching(run, cases):
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", f"tests/compiled/{cases}")
     assert done.returncode == 0, done.stdout + done.stderr
