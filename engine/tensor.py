@@ -92,23 +92,29 @@ class Tensor(Methods):
 
     # --- what it holds
 
-    def _set_data(self, value: Any) -> None:
-        shared = isinstance(value, Tensor)
-        array = value._data if shared else value
-        if not is_array(array):
-            raise TypeError(f"data: expected a tensor or an array; got {type(value).__name__}")
-        array = adopted("data", array)
-        if self._requires_grad and array.dtype not in FLOATS:
-            raise RuntimeError(f"data: got {array.dtype} for a tensor that requires grad; expected floating-point")
-        if array is self._data:  # `x.data += ...` ends with this assignment, and its write is counted here
-            self._storage.version += 1
-            return
-        capture_hooks.refuse("gives a tensor other memory; expected a write to the memory that it has, such as copy_()")
-        self._storage.leave(self)
-        self._storage = value._storage if shared and array is value._data else Storage()
-        self._data = array
+    if TYPE_CHECKING:
+        data: np.ndarray | Any
+    else:
+        data = property(attrgetter("_data"))  # reading it costs no Python call
 
-    data: np.ndarray | Any = property(attrgetter("_data"), _set_data)  # reading it costs no Python call
+        @data.setter
+        def data(self, value: Any) -> None:
+            shared = isinstance(value, Tensor)
+            array = value._data if shared else value
+            if not is_array(array):
+                raise TypeError(f"data: expected a tensor or an array; got {type(value).__name__}")
+            array = adopted("data", array)
+            if self._requires_grad and array.dtype not in FLOATS:
+                raise RuntimeError(f"data: got {array.dtype} for a tensor that requires grad; expected floating-point")
+            if array is self._data:  # `x.data += ...` ends with this assignment, and its write is counted here
+                self._storage.version += 1
+                return
+            capture_hooks.refuse(
+                "gives a tensor other memory; expected a write to the memory that it has, such as copy_()"
+            )
+            self._storage.leave(self)
+            self._storage = value._storage if shared and array is value._data else Storage()
+            self._data = array
 
     @property
     def grad(self) -> Tensor | None:
