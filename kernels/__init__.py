@@ -42,6 +42,7 @@ from tilegrad.kernels.system.unreached import unreached
 
 PRIMITIVES: dict[str, str] = {
     "matmul": "batched a @ b, with bias and activation in the epilogue",
+    "linear_grad": "gradients of relu(x W^T + b), or without relu: to x, W and b together",
     "relu": "max(x, 0)",
     "relu_grad": "dy where y > 0",
     "leaky_relu": "x where x > 0, else negative_slope * x",
@@ -64,6 +65,7 @@ PRIMITIVES: dict[str, str] = {
     "conv2d_grad_input": "gradient of conv2d with respect to its input (a transposed convolution)",
     "conv2d_grad_weight": "gradient of conv2d with respect to its weight",
     "conv2d_grad_bias": "gradient of conv2d with respect to its bias: the sum over N, H, W",
+    "conv2d_grad": "gradients of conv2d, or of relu of it: to input, weight and bias together",
     "max_pool2d": "maximum over windows, with relu in the epilogue, and which tap of the window it was",
     "max_pool2d_grad": "its gradient: dy scattered to the taps",
     "avg_pool2d": "mean over windows",

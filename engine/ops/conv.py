@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilegrad import kernels
 from tilegrad.autograd.backward import is_grad_enabled, record
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
-from tilegrad.ops.operands import require_float
+from tilegrad.ops.operands import made_together, require_float
 from tilegrad.ops.shape import expand, reshape
 from tilegrad.tensor import Tensor
 
@@ -42,13 +44,27 @@ def conv2d(
     # Each operand is kept only for the other's gradient.
     for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
 
+    last = _is_channels_last(weight.data)
+
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
+        if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
+            relu_of = y if activation == "relu" else None
+            dz = dy if y is relu_of else activation_grad(activation, dy, y)
+            used = dz, relu_of, for_w, for_x
+            arrays = [None if t is None else t.data for t in used]
+            found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, last)
+            return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
         dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]
 
     return record("conv2d", y, parents, rule, output=activation is not None)
+
+
+def _is_channels_last(w: Any) -> bool:
+    """Whether w lies in memory as (O, KH, KW, C), and not in C order as well."""
+    return w.ndim == 4 and not w.flags.c_contiguous and w.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 def conv2d_grad_input(dy: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:

@@ -28,8 +28,14 @@ from tilegrad.kernels.backends.reference import (
     take_rows,
     tanh,
 )
-from tilegrad.kernels.conv2d.cpu import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from tilegrad.kernels.matmul.cpu import matmul
+from tilegrad.kernels.conv2d.cpu import (
+    conv2d,
+    conv2d_grad,
+    conv2d_grad_bias,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+)
+from tilegrad.kernels.matmul.cpu import linear_grad, matmul
 from tilegrad.kernels.optimizer.cpu import adam_step
 from tilegrad.kernels.pool.cpu import max_pool2d, max_pool2d_grad
 from tilegrad.kernels.softmax.cpu import log_softmax, log_softmax_grad, softmax, softmax_grad

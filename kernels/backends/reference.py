@@ -15,9 +15,15 @@ from tilegrad.kernels.activations.reference import (
     tanh_grad,
 )
 from tilegrad.kernels.clip_norm.reference import clip_norm_step
-from tilegrad.kernels.conv2d.reference import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
+from tilegrad.kernels.conv2d.reference import (
+    conv2d,
+    conv2d_grad,
+    conv2d_grad_bias,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+)
 from tilegrad.kernels.dropout.reference import dropout, random_bits
-from tilegrad.kernels.matmul.reference import matmul
+from tilegrad.kernels.matmul.reference import linear_grad, matmul
 from tilegrad.kernels.optimizer.reference import adam_step, sgd_step
 from tilegrad.kernels.pool.reference import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from tilegrad.kernels.softmax.reference import log_softmax, log_softmax_grad, softmax, softmax_grad

@@ -16,10 +16,11 @@ from tilegrad.kernels.activations.gpu_triton import (
 )
 from tilegrad.kernels.clip_norm.gpu_triton import clip_norm_step
 from tilegrad.kernels.conv2d.gpu_triton import conv2d
+from tilegrad.kernels.conv2d.gpu_triton_grad import conv2d_grad
 from tilegrad.kernels.conv2d.gpu_triton_grad_input import conv2d_grad_input
 from tilegrad.kernels.conv2d.gpu_triton_grad_weight import conv2d_grad_weight
 from tilegrad.kernels.dropout.gpu_triton import dropout, random_bits
-from tilegrad.kernels.matmul.gpu_triton import matmul
+from tilegrad.kernels.matmul.gpu_triton import linear_grad, matmul
 from tilegrad.kernels.optimizer.gpu_triton import adam_step, sgd_step
 from tilegrad.kernels.pool.gpu_triton import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from tilegrad.kernels.softmax.gpu_triton import log_softmax, log_softmax_grad, softmax, softmax_grad

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.activations.cpu import activated
+from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.capture.program import contiguous, dense, do, whole
 from tilegrad.kernels.conv2d import reference
 from tilegrad.kernels.cpu import buffers, threads
@@ -230,6 +230,30 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
         sums,
     )
     return _summed(sums)
+
+
+def conv2d_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    bias: bool = False,
+    channels_last: bool = False,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """conv2d.reference.conv2d_grad, one gradient after the other.
+
+    Traffic: that of the gradients.
+    """
+    parts = reference.Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, contiguous)
+    geometry = stride, padding, dilation, groups
+    return reference.one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, channels_last, precision)
 
 
 def _summed(parts: np.ndarray) -> np.ndarray:

@@ -15,13 +15,13 @@ Shapes, per group: M windows in a tile, K = KH * KW * C / groups taps of a windo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation
+from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation, relu_grad
 from tilegrad.kernels.checks import PRECISIONS, accumulator, float_dtype, is_int, one_of, remembered, require
 from tilegrad.kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
@@ -193,6 +193,78 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     # Over the images first: long inner loops, and two short sums lose less to rounding than one long one.
     over_images = channels_last(dy, accumulate).reshape(images, height * width * channels).sum(axis=0)
     return over_images.reshape(height * width, channels).sum(axis=0).astype(dtype, copy=False)
+
+
+def conv2d_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    bias: bool = False,
+    channels_last: bool = False,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """The gradients of y = conv2d(x, w, b), or of its relu, in one call: what they share is computed once.
+
+        dz = dy where y > 0, as relu_grad has it, or dy
+        dx = conv2d_grad_input(dz, w)     if w is given
+        dw = conv2d_grad_weight(dz, x)    if x is given
+        db = conv2d_grad_bias(dz)         if bias is true
+
+    dy             (N, O, OH, OW) float16 | float32 | float64, any strides
+    y              of dy's shape and dtype: the result of conv2d with activation "relu"; None: it had no activation
+    x, w           the operands of the forward, or None
+    channels_last  how dw lies in memory: as (O, KH, KW, C / groups), where the weight does; else in C order
+    ->             those of dx, dw, db that are asked for, in this order
+
+    Traffic: at least that of the gradients one by one, of which dy (and y) count once.
+    Raises what the gradients raise one by one.
+    """
+    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, np.ascontiguousarray)
+    geometry = stride, padding, dilation, groups
+    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, channels_last, precision)
+
+
+class Parts(NamedTuple):
+    """The primitives of a backend that conv2d_grad is made of, and the copy in C order of an array that is not."""
+
+    relu_grad: Callable[..., Any]
+    grad_input: Callable[..., Any]
+    grad_weight: Callable[..., Any]
+    grad_bias: Callable[..., Any]
+    contiguous: Callable[[Any], Any]
+
+
+def one_by_one(
+    parts: Parts,
+    dy: Any,
+    y: Any,
+    x: Any,
+    w: Any,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    geometry: tuple[Pair, Pair, Pair, int],
+    bias: bool,
+    channels_last: bool,
+    precision: str,
+) -> tuple[Any, ...]:
+    """conv2d_grad by the backend's other primitives, for backends without a kernel that does more."""
+    dz = dy if y is None else parts.relu_grad(dy, y)
+    found = []
+    if w is not None:
+        found.append(parts.grad_input(dz, w, x_shape, *geometry, precision))
+    if x is not None:
+        dw = parts.grad_weight(dz, x, w_shape, *geometry, precision)
+        found.append(parts.contiguous(dw.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if channels_last else dw)
+    if bias:
+        found.append(parts.grad_bias(dz))
+    return tuple(found)
 
 
 def check_conv2d(

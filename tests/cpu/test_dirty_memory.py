@@ -81,6 +81,9 @@ def matmul():
         for activation in (None, "relu", "gelu"):
             yield "matmul", (a, b, bias, activation)
         yield "matmul", (a, b)
+        dy = floats(len(a), b.shape[1])
+        yield "linear_grad", (dy, None, a, b.T, True)
+        yield "linear_grad", (dy, REFERENCE.relu(a @ b), a, b.T, True)
 
 
 def conv2d():
@@ -106,6 +109,8 @@ def conv2d():
         yield "conv2d_grad_input", (dy, w, x.shape, *geometry)
         yield "conv2d_grad_weight", (dy, x, w.shape, *geometry)
         yield "conv2d_grad_bias", (dy,)
+        for result, last in ((None, False), (REFERENCE.relu(y), True)):
+            yield "conv2d_grad", (dy, result, x, w, x.shape, w.shape, *geometry, True, last)
 
 
 def pool():
