@@ -71,6 +71,10 @@ def matmul(empty: Empty) -> None:
     backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
     backend.matmul(empty(128, 64), narrow.T, empty(10))
     backend.matmul(empty(65536, 784).T, empty(65536, 128))
+    for rows, into, out in ((128, 784, 128), (128, 64, 10), (64, 576, 64), (8192, 64, 64)):  # and the seed CNN
+        dy = empty(rows, out)
+        for y in (None, dy):
+            backend.linear_grad(dy, y, empty(rows, into), empty(out, into), True)
     backend.matmul(empty(32, 8, 256, 64), empty(32, 8, 256, 64).swapaxes(-1, -2))
 
 
@@ -92,6 +96,7 @@ def conv2d(empty: Empty) -> None:
             y = backend.conv2d(images, weight, bias, *geometry, "relu", precision)
             backend.conv2d_grad_input(y, weight, x, *geometry, precision)
             backend.conv2d_grad_weight(y, images, w, *geometry, precision)
+            backend.conv2d_grad(y, y, images, weight, x, w, *geometry, True, precision=precision)
 
 
 def pooling(empty: Empty) -> None:

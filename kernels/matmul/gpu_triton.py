@@ -144,7 +144,7 @@ def _matmul_kernel(
             mask_ptr += start * a_k
         mask_ptrs = mask_ptr + a_rows[:, None] * a_m + wide[None, :] * a_k
     if sums_ptr is not None:
-        total = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
+        total = tl.zeros((BLOCK_M,), tl.float32)
     a_step = tl.cast(a_k, tl.int64) * BLOCK_K
     b_step = tl.cast(b_k, tl.int64) * BLOCK_K
 
@@ -168,7 +168,7 @@ def _matmul_kernel(
             a = tl.where(shown.to(tl.float32) <= 0, 0.0, a.to(tl.float32)).to(a.dtype)  # as relu_grad has it
             mask_ptrs += a_step
         if sums_ptr is not None:
-            total += a.to(tl.float32)
+            total += tl.sum(a.to(tl.float32), axis=1)
         if FLIPPED:
             acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
         else:
@@ -179,7 +179,7 @@ def _matmul_kernel(
     if sums_ptr is not None:  # every tile of a row of tiles has summed the same: the first tells
         if SPLIT:
             sums_ptr += tl.program_id(1).to(tl.int64) * M
-        sums = tl.sum(total, axis=1).to(sums_ptr.dtype.element_ty)
+        sums = total.to(sums_ptr.dtype.element_ty)
         if tile_n == 0:
             tl.store(sums_ptr + rows, sums, mask=rows < M)
     if FLIPPED:
