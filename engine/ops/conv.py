@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tilegrad import kernels
 from tilegrad.autograd.backward import is_grad_enabled, record
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
@@ -24,27 +22,30 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
     activation: str | None = None,
+    channels_last: bool = True,
 ) -> Tensor:
     """act(x * w + b): x (N, C, H, W), w (O, C / groups, KH, KW), b (O,) -> (N, O, OH, OW), a cross-correlation.
 
     Gradients, with dz = dy act'(z): dx the transposed convolution of dz with w, dw the correlation of x with dz,
     db the sum of dz over N, OH, OW. activation as in `linear`.
+    channels_last  how the result lies in memory: else in C order, where to flatten it takes no copy
     """
     require_float("conv2d", input, weight, bias)
     geometry = (stride, padding, dilation, groups)
     parents = (input, weight) if bias is None else (input, weight, bias)
     recording = is_grad_enabled() and any(p.requires_grad for p in parents)
     if recording and activation in ACTIVATIONS and activation not in from_output:
-        return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry))
+        return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry, channels_last=channels_last))
 
     arrays = [p.data for p in parents]
-    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, activation=activation)
+    options = {"activation": activation, "channels_last": channels_last}
+    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, **options)
     count, biased = len(parents), bias is not None and bias.requires_grad
     x_shape, w_shape = input.shape, weight.shape
     # Each operand is kept only for the other's gradient.
     for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
 
-    last = _is_channels_last(weight.data)
+    like = None if weight.data.flags.c_contiguous else weight.data  # an array: what lies in it does not count
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
@@ -52,7 +53,7 @@ def conv2d(
             dz = dy if y is relu_of else activation_grad(activation, dy, y)
             used = dz, relu_of, for_w, for_x
             arrays = [None if t is None else t.data for t in used]
-            found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, last)
+            found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, like)
             return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
         dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
@@ -60,11 +61,6 @@ def conv2d(
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]
 
     return record("conv2d", y, parents, rule, output=activation is not None)
-
-
-def _is_channels_last(w: Any) -> bool:
-    """Whether w lies in memory as (O, KH, KW, C), and not in C order as well."""
-    return w.ndim == 4 and not w.flags.c_contiguous and w.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 def conv2d_grad_input(dy: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:

@@ -28,11 +28,16 @@ def conv2d_grad(
     dilation: Pair,
     groups: int,
     bias: bool = False,
-    channels_last: bool = False,
+    like: Any = None,
     precision: str = "ieee",
 ) -> tuple[Any, ...]:
     """conv2d.reference.conv2d_grad, for float16 and float32; the precision is always "ieee"."""
-    contiguous = gpu.xp().ascontiguousarray
-    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, contiguous)
+    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, _copied_like)
     geometry = stride, padding, dilation, groups
-    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, channels_last, precision)
+    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def _copied_like(a: Any, like: Any) -> Any:
+    copy = gpu.xp().empty_like(like, a.dtype)
+    copy[...] = a
+    return copy

@@ -33,7 +33,6 @@ from tilegrad.kernels.conv2d.gpu_triton_configs import rounded, tuned_products
 from tilegrad.kernels.conv2d.gpu_triton_windows import (
     FEW,
     block,
-    channels_last,
     inputs_last,
     kind,
     outputs_last,
@@ -43,6 +42,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     wide,
     window_constants,
 )
+from tilegrad.kernels.conv2d.gpu_triton_windows import channels_last as in_order
 from tilegrad.kernels.conv2d.reference import Conv, check_conv2d
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.addresses import are_wide
@@ -119,10 +119,13 @@ def _conv2d_kernel(
     padding_h, padding_w, w_tap, w_o, w_c, bias_step, slope,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """x (N, height, width, groups * in_channels) and y (pixels, groups * out_channels), dense, pixels = N OH OW; w of
     `groups` dense blocks, within which its strides are w_tap, w_o and w_c; bias (groups * out_channels,) or None.
+
+    LAST: y is as said; else (N, groups * out_channels, OH OW). Then the lanes of a store lie OH OW apart; their sectors
+    are filled by the tile's other stores, in the L2 cache.
     """
     tile_m, tile_n, group = tile_index(tl.cdiv(out_channels, BLOCK_N), groups, WIDE)
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -158,7 +161,11 @@ def _conv2d_kernel(
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + o * bias_step, mask=n < out_channels, other=0.0).to(tl.float32)[None, :]
     y = activate(acc, slope, ACTIVATION).to(y_ptr.dtype.element_ty)
-    at = m[:, None] * (groups * out_channels) + o[None, :]
+    if LAST:
+        at = m[:, None] * (groups * out_channels) + o[None, :]
+    else:
+        of_image = out_height * out_width
+        at = (m // of_image * (groups * out_channels) * of_image + m % of_image)[:, None] + (o * of_image)[None, :]
     tl.store(y_ptr + at, y, mask=(m < pixels)[:, None] & (n < out_channels)[None, :])
 
 
@@ -175,6 +182,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> Any:
     """As conv2d.reference.conv2d, for float16, bfloat16 and float32.
 
@@ -183,24 +191,30 @@ def conv2d(
     """
     dtype, s = check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     no_float64("conv2d", dtype)
-    y = gpu.xp().empty((s.images, *s.windows.count, s.w_shape[0]), dtype)
-    if s.in_channels <= FEW:
+    few = s.in_channels <= FEW
+    last = channels_last or few
+    y = gpu.xp().empty((s.images, *s.windows.count, s.w_shape[0]) if last else s.y_shape, dtype)
+    if few:
         direct.conv2d(x, w, bias, y, s, activation, LEAKY_SLOPE)
     else:
-        _implicit_product(x, w, bias, y, s, activation, precision)
-    return y.transpose(0, 3, 1, 2)
+        _implicit_product(x, w, bias, y, s, activation, precision, last)
+    y = y.transpose(0, 3, 1, 2) if last else y
+    return y if channels_last else gpu.xp().ascontiguousarray(y)
 
 
-def _implicit_product(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, precision: str) -> None:
+def _implicit_product(
+    x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, precision: str, last: bool
+) -> None:
+    """conv2d into y, which is (N, OH, OW, O) if `last`, else (N, O, OH, OW)."""
     units = kind(x.dtype, precision)
-    x = channels_last(x)
+    x = in_order(x)
     # Dense along the sum for tensor cores, along the result for the float32 pipes: there that saves registers.
     w, w_steps = outputs_last(w, s) if units == "ieee" else inputs_last(w, s)
     bias_step = 1 if bias is None else steps(bias)[0]
     pixels = y.size // s.w_shape[0]
     sizes = *s.windows.image, *s.windows.count, s.in_channels, s.out_channels, s.groups, *s.windows.padding
     constants = window_constants(s.windows) | {"ACTIVATION": activation, "PRECISION": precision}
-    constants["WIDE"] = are_wide(x, w, bias, y)
+    constants |= {"LAST": last, "WIDE": are_wide(x, w, bias, y)}
 
     def run(config: Config) -> None:
         most = dict(config)

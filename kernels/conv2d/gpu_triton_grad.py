@@ -68,7 +68,7 @@ def conv2d_grad(
     dilation: Pair,
     groups: int,
     bias: bool = False,
-    channels_last: bool = False,
+    like: Any = None,
     precision: str = "ieee",
 ) -> tuple[Any, ...]:
     """As conv2d.reference.conv2d_grad, for float16, bfloat16 and float32. Deterministic."""
@@ -78,7 +78,7 @@ def conv2d_grad(
     if w is not None:
         found.append(conv2d_grad_input(dz, w, x_shape, *geometry, precision))
     if x is not None:
-        dw, db = grad_weight(dz, x, w_shape, geometry, precision, bias, channels_last)
+        dw, db = grad_weight(dz, x, w_shape, geometry, precision, bias, like)
         found += [dw] if db is None else [dw, db]
     elif bias:
         found.append(conv2d_grad_bias(dz))

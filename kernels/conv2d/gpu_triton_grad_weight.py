@@ -30,6 +30,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     advance,
     block,
     channels_last,
+    is_channels_last,
     kind,
     pixel,
     tile_index,
@@ -162,9 +163,9 @@ def grad_weight(
     geometry: tuple[Pair, Pair, Pair, int],
     precision: str,
     bias: bool = False,
-    last: bool = False,
+    like: Any = None,
 ) -> tuple[Any, Any]:
-    """(dw, db): to the weight, in memory (O, KH, KW, C / groups) if `last`, and to the bias, None if not asked for.
+    """(dw, db): to the weight, with its channels last in memory if those of `like` are; to the bias, None if not asked.
 
     db is added up from the tiles of dy that the product has at hand. On the float32 pipes that is one addition for
     BLOCK_R multiply-adds. Tensor cores take their operands past the registers and would have to wait for it: large
@@ -172,20 +173,21 @@ def grad_weight(
     """
     dtype, s = check_grad_weight(dy, x, w_shape, *geometry, precision)
     no_float64("conv2d_grad_weight", dtype)
-    out, inner, *kernel_size = s.w_shape
-    dw = gpu.xp().empty((out, *kernel_size, inner), dtype) if last else gpu.xp().empty(s.w_shape, dtype)
+    last = like is not None and is_channels_last(like)
+    # An array of its own, not a transposed view of one: the engine keeps it as the weight's gradient without a copy.
+    dw = gpu.xp().empty_like(like, dtype) if last else gpu.xp().empty(s.w_shape, dtype)
     few = s.groups > 1 and s.in_channels <= FEW
     at_hand = kind(dtype, precision) == "ieee" or dy.size * s.window_size <= SMALL
     db = None
     if bias:
-        db = gpu.xp().empty(out, dtype) if dw.size and at_hand and not few else conv2d_grad_bias(dy)
+        db = gpu.xp().empty(s.w_shape[0], dtype) if dw.size and at_hand and not few else conv2d_grad_bias(dy)
     if dw.size:
         dy, x = channels_last(dy), channels_last(x)
         if few:
             _few_channels(dy, x, _Into(dw, None, last), s)
         else:
             _product(dy, x, _Into(dw, db if at_hand else None, last), s, precision)
-    return dw.transpose(0, 3, 1, 2) if last else dw, db
+    return dw, db
 
 
 class _Into(NamedTuple):

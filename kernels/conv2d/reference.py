@@ -65,6 +65,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> np.ndarray:
     """2-D cross-correlation, with bias and activation in the epilogue.
 
@@ -78,7 +79,8 @@ def conv2d(
     activation  a name of ACTIVATIONS, or None
     precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
                 always computes "ieee"
-    ->          y (N, O, OH, OW) of x's dtype, channels-last in memory; float16 is accumulated in float32
+    channels_last  how y lies in memory: else in C order, for who flattens its images
+    ->          y (N, O, OH, OW) of x's dtype; float16 is accumulated in float32
 
     Traffic: reads x and w at least once, writes N O OH OW * itemsize; the columns, KH KW times the image,
     pass through the cache in tiles.
@@ -96,7 +98,8 @@ def conv2d(
             rows = y[tile].reshape(-1, width * channels)
             rows += bias_row
         apply_activation(y[tile], activation)
-    return channels_first(y, dtype)
+    y = channels_first(y, dtype)
+    return y if channels_last else np.ascontiguousarray(y)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -207,7 +210,7 @@ def conv2d_grad(
     dilation: Pair,
     groups: int,
     bias: bool = False,
-    channels_last: bool = False,
+    like: np.ndarray | None = None,
     precision: str = "ieee",
 ) -> tuple[np.ndarray, ...]:
     """The gradients of y = conv2d(x, w, b), or of its relu, in one call: what they share is computed once.
@@ -217,28 +220,35 @@ def conv2d_grad(
         dw = conv2d_grad_weight(dz, x)    if x is given
         db = conv2d_grad_bias(dz)         if bias is true
 
-    dy             (N, O, OH, OW) float16 | float32 | float64, any strides
-    y              of dy's shape and dtype: the result of conv2d with activation "relu"; None: it had no activation
-    x, w           the operands of the forward, or None
-    channels_last  how dw lies in memory: as (O, KH, KW, C / groups), where the weight does; else in C order
-    ->             those of dx, dw, db that are asked for, in this order
+    dy    (N, O, OH, OW) float16 | float32 | float64, any strides
+    y     of dy's shape and dtype: the result of conv2d with activation "relu"; None: it had no activation
+    x, w  the operands of the forward, or None
+    like  an array of w's shape in whose memory order dw is to lie, mostly the weight; None: in C order
+    ->    those of dx, dw, db that are asked for, in this order
 
     Traffic: at least that of the gradients one by one, of which dy (and y) count once.
     Raises what the gradients raise one by one.
     """
-    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, np.ascontiguousarray)
+    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, copied_like)
     geometry = stride, padding, dilation, groups
-    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, channels_last, precision)
+    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A copy of a in the memory order of an array of its shape."""
+    copy = np.empty_like(like, a.dtype)
+    copy[...] = a
+    return copy
 
 
 class Parts(NamedTuple):
-    """The primitives of a backend that conv2d_grad is made of, and the copy in C order of an array that is not."""
+    """The primitives of a backend that conv2d_grad is made of, and copied(a, like): a in the memory order of `like`."""
 
     relu_grad: Callable[..., Any]
     grad_input: Callable[..., Any]
     grad_weight: Callable[..., Any]
     grad_bias: Callable[..., Any]
-    contiguous: Callable[[Any], Any]
+    copied: Callable[[Any, Any], Any]
 
 
 def one_by_one(
@@ -251,7 +261,7 @@ def one_by_one(
     w_shape: tuple[int, int, int, int],
     geometry: tuple[Pair, Pair, Pair, int],
     bias: bool,
-    channels_last: bool,
+    like: Any,
     precision: str,
 ) -> tuple[Any, ...]:
     """conv2d_grad by the backend's other primitives, for backends without a kernel that does more."""
@@ -261,7 +271,7 @@ def one_by_one(
         found.append(parts.grad_input(dz, w, x_shape, *geometry, precision))
     if x is not None:
         dw = parts.grad_weight(dz, x, w_shape, *geometry, precision)
-        found.append(parts.contiguous(dw.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) if channels_last else dw)
+        found.append(dw if like is None else parts.copied(dw, like))
     if bias:
         found.append(parts.grad_bias(dz))
     return tuple(found)

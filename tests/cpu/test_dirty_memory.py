@@ -109,8 +109,8 @@ def conv2d():
         yield "conv2d_grad_input", (dy, w, x.shape, *geometry)
         yield "conv2d_grad_weight", (dy, x, w.shape, *geometry)
         yield "conv2d_grad_bias", (dy,)
-        for result, last in ((None, False), (REFERENCE.relu(y), True)):
-            yield "conv2d_grad", (dy, result, x, w, x.shape, w.shape, *geometry, True, last)
+        for result, like in ((None, None), (REFERENCE.relu(y), w.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2))):
+            yield "conv2d_grad", (dy, result, x, w, x.shape, w.shape, *geometry, True, like)
 
 
 def pool():

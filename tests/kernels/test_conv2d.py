@@ -172,7 +172,7 @@ def test_the_gradient_to_a_weight_lies_as_the_weight(backend, dtype, rng, name, 
     x, w, bias, dy = operands(rng, dtype, case)
     if channels_last:
         w = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    _, dw, _ = check_gradients_together(backend, case, x, w, bias, dy, True, channels_last=channels_last)
+    _, dw, _ = check_gradients_together(backend, case, x, w, bias, dy, True, like=w)
     assert (dw.transpose(0, 2, 3, 1) if channels_last else dw).flags.c_contiguous
 
 
@@ -214,6 +214,17 @@ def test_images_come_back_channels_last(backend, layout, dtype, rng):
     dx = backend.conv2d_grad_input(layout(dy), w, x.shape, *case.geometry)
     assert y.transpose(0, 2, 3, 1).flags.c_contiguous
     assert dx.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("name", ["one input channel", "ragged", "1x1", "depthwise", "everything", "empty batch"])
+def test_images_come_back_in_c_order_if_asked(backend, dtype, rng, activation, name):
+    case = CASES[name]
+    x, w, bias, _ = operands(rng, dtype, case)
+    options = {"activation": activation}
+    y = backend.conv2d(x, w, bias, *case.geometry, **options, channels_last=False)
+    assert y.flags.c_contiguous
+    assert_same(y, backend.conv2d(x, w, bias, *case.geometry, **options))
 
 
 def test_any_geometry(backend):
