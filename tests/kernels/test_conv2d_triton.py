@@ -137,6 +137,21 @@ def test_offsets_of_64_bits(triton, monkeypatch, rng, case):
     check(triton, rng, np.float32, case)
 
 
+@pytest.mark.parametrize("turned", [0, 16, 1 << 20], ids=["never", "as shipped", "always"])
+def test_a_weight_with_its_channels_last(triton, monkeypatch, rng, turned):
+    """Turned on its way to the float32 pipes, or copied first: the same bits as of one in C order."""
+    monkeypatch.setattr(conv2d_triton, "TURNED", turned)
+    for case in (TILES, Case((2, 18, 5, 5), (70, 9, 1, 1), groups=2), Case((1, 40, 4, 4), (3, 40, 3, 3))):
+        for dtype in (np.float32, bfloat16):
+            x, w, bias, _ = operands(rng, dtype, case)
+            last = w.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+            for index in range(len(PRODUCTS["ieee" if dtype == np.float32 else "half"])):
+                with tuning.forced(index):
+                    want = triton.conv2d(x, w, bias, *case.geometry)
+                    assert_same(triton.conv2d(x, last, bias, *case.geometry), want)
+            assert_close(want, *oracle.value(case.torch, x, w, bias))
+
+
 def test_tf32_is_coarser_than_ieee_and_never_unasked(triton, rng):
     x, w, bias, dy = operands(rng, np.float32, TILES)
     wants = [want for want, _ in expected(TILES, x, w, bias, dy)[:-1]]
