@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tilegrad import ops
 from tilegrad.create import empty
 from tilegrad.device import array_module
@@ -88,11 +90,14 @@ class Conv2d(Module):
         return conv2d(input, self.weight, self.bias, *options)
 
     def _moved(self) -> None:
-        """On a GPU the weight lies channels last in memory, as the kernels read it."""
-        if self.weight.is_cuda:
-            self._lay(self.weight, _channels_last(self.weight.data))
-            if self.weight.grad is not None:
-                self.weight.grad = wrap(_channels_last(self.weight.grad.data))
+        """On a GPU the weight lies channels last in memory, as the kernels read it; on the CPU in C order."""
+        weight = self.__dict__.get("weight")
+        if isinstance(weight, Parameter):  # not what somebody computes it to be
+            ordered = _channels_last if weight.is_cuda else np.ascontiguousarray
+            self._lay(weight, ordered(weight.data))
+            grad = weight.grad
+            if grad is not None and ordered(grad.data) is not grad.data:
+                weight.grad = wrap(ordered(grad.data))
 
     def _pad_widths(self) -> tuple[int, ...]:
         if self.padding == "same":

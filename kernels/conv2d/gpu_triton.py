@@ -87,15 +87,15 @@ def window_product(
         seen = live & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         offset = base + (width * u * step_h + v * step_w) * channels
         a = tl.load(source_ptr + offset[:, None] + k[None, :], mask=seen[:, None] & (k < depth)[None, :], other=0.0)
-        tap_ptr = w_ptr + u * w_tap_h + v * w_tap_w
         if TURNED:
             fours = step // taps * BLOCK_K + tl.arange(0, BLOCK_K // 4)[:, None, None] * 4
             k3, n3 = fours + tl.arange(0, 4)[None, None, :], n[None, :, None]
-            b = tl.load(tap_ptr + k3 * w_k + n3 * w_n, mask=(k3 < depth) & (n3 < count), other=0.0)
+            w_offset = u * w_tap_h + v * w_tap_w + k3 * w_k + n3 * w_n
+            b = tl.load(w_ptr + w_offset, mask=(k3 < depth) & (n3 < count), other=0.0)
             b = tl.reshape(tl.permute(b, (0, 2, 1)), (BLOCK_K, BLOCK_N))
         else:
-            w_offset = (k * w_k)[:, None] + (n * w_n)[None, :]
-            b = tl.load(tap_ptr + w_offset, mask=(k < depth)[:, None] & (n < count)[None, :], other=0.0)
+            w_offset = u * w_tap_h + v * w_tap_w + (k * w_k)[:, None] + (n * w_n)[None, :]
+            b = tl.load(w_ptr + w_offset, mask=(k < depth)[:, None] & (n < count)[None, :], other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 

@@ -49,7 +49,6 @@ from tilegrad.kernels.windows import Pair
 WARPS = 8  # of a multiprocessor, to keep busy by cutting the pixels into shares
 STEPS = 4  # of BLOCK_P pixels, at least, in a share
 EXACT = 16  # rows up to which memory bounds the product even on the float32 pipes: nothing is gained by rounding
-SMALL = 1 << 30  # multiply-adds: some 6 us of tensor cores, of which db costs less than a launch
 SUM_SHARES, SUM_BLOCK = 16, 128  # the tile of the second kernel: 16 loads a thread on their way at once
 
 
@@ -167,9 +166,9 @@ def grad_weight(
 ) -> tuple[Any, Any]:
     """(dw, db): to the weight, with its channels last in memory if those of `like` are; to the bias, None if not asked.
 
-    db is added up from the tiles of dy that the product has at hand. On the float32 pipes that is one addition for
-    BLOCK_R multiply-adds. Tensor cores take their operands past the registers and would have to wait for it: large
-    products leave db to a launch of its own, which reads dy once more.
+    On the float32 pipes db is added up from the tiles of dy that the product has at hand: one addition for BLOCK_R
+    multiply-adds. Tensor cores take their operands past the registers and would have to wait for it, and 32 sums more a
+    thread spill on sm_80: there db has a launch of its own, which reads dy once more.
     """
     dtype, s = check_grad_weight(dy, x, w_shape, *geometry, precision)
     no_float64("conv2d_grad_weight", dtype)
@@ -177,7 +176,7 @@ def grad_weight(
     # An array of its own, not a transposed view of one: the engine keeps it as the weight's gradient without a copy.
     dw = gpu.xp().empty_like(like, dtype) if last else gpu.xp().empty(s.w_shape, dtype)
     few = s.groups > 1 and s.in_channels <= FEW
-    at_hand = kind(dtype, precision) == "ieee" or dy.size * s.window_size <= SMALL
+    at_hand = kind(dtype, precision) == "ieee"
     db = None
     if bias:
         db = gpu.xp().empty(s.w_shape[0], dtype) if dw.size and at_hand and not few else conv2d_grad_bias(dy)

@@ -45,6 +45,7 @@ _SLOPE: tl.constexpr = tl.constexpr(0.01)  # of the activation "leaky_relu", as 
 _HALVED = 64  # sums a thread, from which a tile's epilogue is computed in halves
 _SUM_BLOCK = 256  # elements a program of the second kernel: 2 a thread, so that small results still fill the GPU
 _SMALL = 1 << 25  # multiply-adds: at a third of the float32 peak 3 us, of which a mask on the way costs a fifth
+_STAGES_WITH_SUMS = 3  # at most: beside the pointers of a fourth the sums of rows spill on sm_80
 _REMEMBERED = 1024  # combinations of arguments whose plan is kept
 
 
@@ -179,9 +180,8 @@ def _matmul_kernel(
     if sums_ptr is not None:  # every tile of a row of tiles has summed the same: the first tells
         if SPLIT:
             sums_ptr += tl.program_id(1).to(tl.int64) * M
-        sums = total.to(sums_ptr.dtype.element_ty)
-        if tile_n == 0:
-            tl.store(sums_ptr + rows, sums, mask=rows < M)
+        told = tl.where(tile_n == 0, M, 0)
+        tl.store(sums_ptr + rows, total.to(sums_ptr.dtype.element_ty), mask=rows < told)
     if FLIPPED:
         acc = tl.trans(acc)
     y_ptr += product * M * N
@@ -359,6 +359,8 @@ def _copies(plan: _Plan, *operands: Any) -> list[Any]:
 def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, config: Config) -> None:
     """y = activation(a @ b + bias), with that configuration."""
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
+    if sums is not None:
+        constexprs = constexprs | {"num_stages": min(_STAGES_WITH_SUMS, config["num_stages"])}
     if parts == 1:
         _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
         return

@@ -106,20 +106,6 @@ def test_shares_of_pixels_add_up(triton, monkeypatch, rng, share, name):
             assert_close(both[1], *want_db)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, bfloat16])
-def test_the_gradient_to_the_bias_is_the_same_from_a_launch_of_its_own(triton, monkeypatch, rng, dtype):
-    """As in large products of tensor cores."""
-    x, w, bias, dy = operands(rng, dtype, TILES)
-    want = oracle.gradients(TILES.torch, dy, x, w, bias)[1:]
-    for small in (0, 1 << 30):
-        monkeypatch.setattr(conv2d_grad_weight_triton, "SMALL", small)
-        for precision in ("ieee", "tf32x3"):
-            options = {"bias": True, "precision": precision}
-            got = triton.conv2d_grad(dy, None, x, None, x.shape, w.shape, *TILES.geometry, **options)
-            for array, expected_array in zip(got, want, strict=True):
-                assert_close(array, *expected_array)
-
-
 def test_more_shares_than_are_added_at_once(triton, monkeypatch, rng):
     monkeypatch.setattr(conv2d_grad_weight_triton, "_share", lambda *_: 64)
     case = Case((19, 1, 8, 8), (2, 1, 1, 1))
