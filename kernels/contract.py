@@ -25,6 +25,7 @@ from __future__ import annotations
 FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it computes
     "matmul": {
         "matmul": "batched a @ b, with bias and activation in the epilogue",
+        "linear_grad": "gradients of relu(x W^T + b), or without relu: to x, W and b together",
     },
     "activations": {
         "relu": "max(x, 0)",
@@ -55,6 +56,7 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "conv2d_grad_input": "gradient of conv2d with respect to its input (a transposed convolution)",
         "conv2d_grad_weight": "gradient of conv2d with respect to its weight",
         "conv2d_grad_bias": "gradient of conv2d with respect to its bias: the sum over N, H, W",
+        "conv2d_grad": "gradients of conv2d, or of relu of it: to input, weight and bias together",
     },
     "pool": {
         "max_pool2d": "maximum over windows, with relu in the epilogue, and which tap of the window it was",
@@ -101,6 +103,7 @@ _ELSEWHERE = {  # the files of a GPU's kernels that are not in their family's {g
     "conv2d_grad_input": "conv2d.{}_grad_input",
     "conv2d_grad_weight": "conv2d.{}_grad_weight",
     "conv2d_grad_bias": "sum.{}",
+    "conv2d_grad": "conv2d.{}_grad",
 }
 
 

@@ -41,7 +41,7 @@ def backward(
             raise RuntimeError("backward: expected at least one tensor in inputs, or None; got an empty list")
         _require_grads("backward", inputs)
         inputs = list({id(x): x for x in inputs}.values())
-    seed = _seed("backward", tensor, gradient)
+    seed = _seed("backward", tensor, gradient, cached=True)
     found = _walk([(tensor, seed)], inputs, retain_graph, create_graph)
     account = capture_hooks.current()
     for leaf, grad_, exclusive in found:
@@ -94,8 +94,8 @@ def _require_grads(op: str, inputs: Sequence[Tensor]) -> None:
             raise RuntimeError(f"{op}: expected inputs that require grad; input {i} does not")
 
 
-def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
-    """The checked gradient that a walk starts with."""
+def _seed(op: str, tensor: Tensor, gradient: Any, cached: bool = False) -> Tensor:
+    """The checked gradient that a walk starts with; `cached` where it does not leave the walk as a result."""
     if not tensor._requires_grad:
         raise RuntimeError(f"{op}: the tensor does not require grad and has no graph; expected one that does")
     if gradient is None:
@@ -103,7 +103,7 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
             raise RuntimeError(
                 f"{op}: the tensor is {tensor._data.shape}; expected a scalar, or a gradient of that shape as argument"
             )
-        return wrap(array_module(tensor._data).ones_like(tensor._data))
+        return _one(tensor) if cached else wrap(array_module(tensor._data).ones_like(tensor._data))
     if not isinstance(gradient, Tensor):
         gradient = wrap(move(np.asarray(gradient, tensor._data.dtype), tensor.device))
     if gradient.device != tensor.device:
@@ -116,6 +116,26 @@ def _seed(op: str, tensor: Tensor, gradient: Any) -> Tensor:
             f"{op}: the gradient is {gradient._data.shape} but the tensor is {tensor._data.shape}; expected one shape"
         )
     return gradient.to(tensor._data.dtype)
+
+
+_ones: dict[Any, Tensor] = {}  # by array class, shape and dtype
+
+
+def _one(tensor: Tensor) -> Tensor:
+    """The gradient of a tensor of one element with respect to itself.
+
+    On a GPU it is filled once, not by a launch of each step: nobody writes to it but a hook, after which it is not used
+    again, and a hook on the tensor itself gets one of its own.
+    """
+    array, node = tensor._data, tensor._node
+    if isinstance(array, np.ndarray) or node is not None and (node.hooks or node.retainers):
+        return wrap(array_module(array).ones_like(array))
+    one = _ones.get((type(array), array.shape, array.dtype))
+    if one is None or one._storage.version or one._requires_grad:
+        one = wrap(array_module(array).ones_like(array))
+        if capture_hooks.current() is None:  # else the memory is the graph's, and filled by its launches
+            _ones[type(array), array.shape, array.dtype] = one
+    return one
 
 
 def _walk(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tilegrad import capture_hooks
 from tilegrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from tilegrad.nn.conv import Conv2d
-from tilegrad.nn.linear import Linear
+from tilegrad.nn.linear import Flatten, Linear
 from tilegrad.nn.module import MODULE, Module
 from tilegrad.nn.pool import MaxPool2d
 
@@ -153,7 +153,9 @@ class Sequential(_Sequence):
                 for each in together:
                     account.module(each)
             if pool is None:
-                input = module.forward_activated(input, activation)
+                flattened = _flattens(module, modules[i + 2 :])
+                options = {"flattened": True} if flattened else {}
+                input = module.forward_activated(input, activation, **options)
             else:
                 input = pool.forward_activated(module.forward(input), activation)
             i += len(together)
@@ -189,6 +191,11 @@ def _pools_first(module: Module, activation: str, following: Module) -> bool:
         return False
     # A dilated window may hold padding alone. Its maximum is then minus infinity, which relu of it is not.
     return following.dilation in (1, (1, 1), [1, 1])
+
+
+def _flattens(module: Module, following: list[Module]) -> bool:
+    """Whether `module` makes images that the next module flattens."""
+    return type(module) is Conv2d and bool(following) and type(following[0]) is Flatten
 
 
 def _observed(module: Module) -> bool:

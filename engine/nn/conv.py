@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tilegrad import ops
 from tilegrad.create import empty
+from tilegrad.device import array_module
 from tilegrad.nn import init
 from tilegrad.nn.functional.arguments import one_of, pair, size
 from tilegrad.nn.functional.conv import conv2d, require_padding_name, same_padding
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
-from tilegrad.tensor import Tensor
+from tilegrad.tensor import Tensor, wrap
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -64,6 +67,7 @@ class Conv2d(Module):
         made = {"device": device, "dtype": dtype}
         self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size, **made))
         self.register_parameter("bias", Parameter(empty(out_channels, **made)) if bias else None)
+        self._moved()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,12 +78,26 @@ class Conv2d(Module):
         """The convolution of the input."""
         return self.forward_activated(input, None)
 
-    def forward_activated(self, input: Tensor, activation: str | None) -> Tensor:
-        """act(convolution) as one primitive; activation is a name of tilegrad.ops.ACTIVATIONS, or None."""
-        padding = self.padding
+    def forward_activated(self, input: Tensor, activation: str | None, flattened: bool = False) -> Tensor:
+        """act(convolution) as one primitive; activation is a name of tilegrad.ops.ACTIVATIONS, or None.
+
+        flattened  whether the result is to be flattened: on a GPU it then lies so that this takes no copy
+        """
+        padding, last = self.padding, not (flattened and input.is_cuda)
         if self.padding_mode != "zeros":
             input, padding = ops.pad(input, self._pad_widths(), self.padding_mode), 0
-        return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, activation)
+        options = self.stride, padding, self.dilation, self.groups, activation, last
+        return conv2d(input, self.weight, self.bias, *options)
+
+    def _moved(self) -> None:
+        """On a GPU the weight lies channels last in memory, as the kernels read it; on the CPU in C order."""
+        weight = self.__dict__.get("weight")
+        if isinstance(weight, Parameter):  # not what somebody computes it to be
+            ordered = _channels_last if weight.is_cuda else np.ascontiguousarray
+            self._lay(weight, ordered(weight.data))
+            grad = weight.grad
+            if grad is not None and ordered(grad.data) is not grad.data:
+                weight.grad = wrap(ordered(grad.data))
 
     def _pad_widths(self) -> tuple[int, ...]:
         if isinstance(self.padding, str):
@@ -96,3 +114,9 @@ class Conv2d(Module):
         if self.bias is None:
             text += ", bias=False"
         return text if self.padding_mode == "zeros" else text + f", padding_mode={self.padding_mode}"
+
+
+def _channels_last(w: Any) -> Any:
+    """The same (O, C / groups, KH, KW), in memory (O, KH, KW, C / groups); itself if it lies so."""
+    last = w.transpose(0, 2, 3, 1)
+    return w if last.flags.c_contiguous else array_module(w).ascontiguousarray(last).transpose(0, 3, 1, 2)

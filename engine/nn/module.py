@@ -365,13 +365,22 @@ class Module:
         """Give every parameter and buffer the memory of convert(it). The objects stay, as optimizers hold them."""
         with no_grad():
             for x in itertools.chain(self.parameters(), self.buffers()):
-                data = convert(x).data
-                if data is not x.data:
-                    x._storage.leave(x)  # a graph that saved x must not use the new values
-                    x._data, x._storage = data, Storage()
+                self._lay(x, convert(x).data)
                 if x.grad is not None:
                     x.grad = convert(x.grad)
+            for module in self.modules():
+                module._moved()
         return self
+
+    @staticmethod
+    def _lay(x: Tensor, data: Any) -> None:
+        """Give the tensor this memory."""
+        if data is not x.data:
+            x._storage.leave(x)  # a graph that saved x must not use the new values
+            x._data, x._storage = data, Storage()
+
+    def _moved(self) -> None:
+        """Called where the module's own parameters have come to be on a device; they may be laid out for it."""
 
     # --- hooks
 

@@ -6,7 +6,7 @@ from tilegrad import kernels
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.record import record
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
-from tilegrad.ops.operands import require_float
+from tilegrad.ops.operands import made_together, require_float
 from tilegrad.ops.shape import expand, reshape
 from tilegrad.tensor import Tensor
 
@@ -23,28 +23,40 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
     activation: str | None = None,
+    channels_last: bool = True,
 ) -> Tensor:
     """act(x * w + b): x (N, C, H, W), w (O, C / groups, KH, KW), b (O,) -> (N, O, OH, OW), a cross-correlation.
 
     Gradients, with dz = dy act'(z): dx the transposed convolution of dz with w, dw the correlation of x with dz,
     db the sum of dz over N, OH, OW. activation as in `linear`.
+    channels_last  how the result lies in memory: else in C order, where to flatten it takes no copy
     """
     require_float("conv2d", input, weight, bias)
     geometry = (stride, padding, dilation, groups)
     parents = (input, weight) if bias is None else (input, weight, bias)
     recording = is_grad_enabled() and any(p.requires_grad for p in parents)
     if recording and activation in ACTIVATIONS and activation not in from_output:
-        return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry))
+        return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry, channels_last=channels_last))
 
     arrays = [p.data for p in parents]
-    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, activation=activation)
+    options = {"activation": activation, "channels_last": channels_last}
+    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, **options)
     count, biased = len(parents), bias is not None and bias.requires_grad
     x_shape, w_shape = input.shape, weight.shape
     # Each operand is kept only for the other's gradient.
     for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
 
+    like = None if weight.data.flags.c_contiguous else weight.data  # an array: what lies in it does not count
+
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
+        if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
+            relu_of = y if activation == "relu" else None
+            dz = dy if y is relu_of else activation_grad(activation, dy, y)
+            used = dz, relu_of, for_w, for_x
+            arrays = [None if t is None else t.data for t in used]
+            found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, like)
+            return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
+        dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]

@@ -250,3 +250,19 @@ def shape_argument(op: str, sizes: tuple[Any, ...], keyword: Any = None) -> tupl
         return tuple([s if type(s) is int else integer(op, "size", s) for s in sizes])
     except TypeError:
         raise TypeError(f"{op}: got {sizes!r}; expected ints, or one sequence of them") from None
+
+
+def made_together(name: str, used: Sequence[Tensor | None], arrays: Sequence[Any], asked: Sequence[Any]) -> list[Any]:
+    """A primitive's results as tensors, one for each of `asked` that is not None, and None for the others.
+
+    For gradients that need none themselves: nothing is recorded behind them.
+
+    used    the tensors that the primitive was given, None for what it was not
+    arrays  its results, in the order of `asked`
+    """
+    parents, results = [x for x in used if x is not None], iter(arrays)
+    return [None if each is None else record(name, next(results), parents, _no_rule) for each in asked]
+
+
+def _no_rule(dy: Tensor) -> tuple:
+    raise RuntimeError("made_together: expected a mode in which nothing is recorded")

@@ -8,6 +8,8 @@ each dtype that the backend serves.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tilegrad.kernels.backends import triton as backend
@@ -64,11 +66,17 @@ def matmul(empty: Empty) -> None:
     backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
     backend.matmul(empty(128, 64), narrow.T, empty(10))
     backend.matmul(empty(65536, 784).T, empty(65536, 128))
+    for rows, into, out in ((128, 784, 128), (128, 64, 10), (64, 576, 64), (8192, 64, 64)):  # and the seed CNN
+        dy = empty(rows, out)
+        for y in (None, dy):
+            backend.linear_grad(dy, y, empty(rows, into), empty(out, into), True)
     backend.matmul(empty(32, 8, 256, 64), empty(32, 8, 256, 64).swapaxes(-1, -2))
 
 
 def conv2d(empty: Empty) -> None:
-    """The seed CNN at batch 128, two ResNet layers and its strided one, a grouped and a depthwise layer."""
+    """The seed CNN at batch 128, two ResNet layers and its strided one, a grouped and a depthwise layer; weights as
+    nn.Conv2d keeps them on a GPU. Then a weight in C order, and the layer of the seed CNN whose images are flattened.
+    """
     for x, w, stride, padding, groups in (
         ((128, 1, 28, 28), (32, 1, 3, 3), 1, 0, 1),
         ((128, 32, 13, 13), (64, 32, 3, 3), 1, 0, 1),
@@ -80,11 +88,21 @@ def conv2d(empty: Empty) -> None:
         ((32, 96, 56, 56), (96, 1, 3, 3), 1, 1, 96),
     ):
         geometry = (stride, stride), (padding, padding), (1, 1), groups
-        images, weight, bias = empty(*x), empty(*w), empty(w[0])
+        images, weight, bias = empty(*x), _channels_last(empty, w), empty(w[0])
         for precision in ("ieee", "tf32", "tf32x3") if images.itemsize == 4 else ("ieee",):
             y = backend.conv2d(images, weight, bias, *geometry, "relu", precision)
             backend.conv2d_grad_input(y, weight, x, *geometry, precision)
             backend.conv2d_grad_weight(y, images, w, *geometry, precision)
+            backend.conv2d_grad(y, y, images, weight, x, w, *geometry, True, weight, precision)
+    x, w, bias = empty(64, 64, 5, 5), empty(64, 64, 3, 3), empty(64)
+    y = backend.conv2d(x, w, bias)
+    backend.conv2d_grad(y, None, x, w, x.shape, w.shape, (1, 1), (0, 0), (1, 1), 1, True)
+    backend.conv2d(x, _channels_last(empty, w.shape), bias, activation="relu", channels_last=False)
+
+
+def _channels_last(empty: Empty, shape: tuple[int, int, int, int]) -> Any:
+    n, channels, height, width = shape
+    return empty(n, height, width, channels).transpose(0, 3, 1, 2)
 
 
 def pool(empty: Empty) -> None:

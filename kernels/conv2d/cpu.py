@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.activations.cpu import activated
+from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.conv2d import reference
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
@@ -118,6 +118,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> np.ndarray:
     """conv2d.reference.conv2d; bias and ReLU are applied while the sums are in registers.
 
@@ -127,8 +128,8 @@ def conv2d(
     if not _served(x, s, s.out_channels):
         options = stride, padding, dilation, groups
         if x.dtype != np.float32:
-            return whole(reference.conv2d, x, w, bias, *options, activation, precision)
-        return activated(whole(reference.conv2d, x, w, bias, *options, None, precision), activation)
+            return whole(reference.conv2d, x, w, bias, *options, activation, precision, channels_last)
+        return activated(whole(reference.conv2d, x, w, bias, *options, None, precision, channels_last), activation)
     width = tile_shape(s.out_channels)[1] * LANES
     x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
@@ -142,7 +143,8 @@ def conv2d(
         panels.reshape(-1), above,
     )  # fmt: skip
     y = y.transpose(0, 3, 1, 2)
-    return y if activation == "relu" else activated(y, activation)
+    y = y if activation == "relu" else activated(y, activation)
+    return y if channels_last else contiguous(y)
 
 
 def conv2d_grad_input(
@@ -228,6 +230,34 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
         sums,
     )
     return _summed(sums)
+
+
+def conv2d_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    bias: bool = False,
+    like: np.ndarray | None = None,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """conv2d.reference.conv2d_grad, one gradient after the other.
+
+    Traffic: that of the gradients.
+    """
+    parts = reference.Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, _copied_like)
+    geometry = stride, padding, dilation, groups
+    return reference.one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def _copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return whole(reference.copied_like, a, like)
 
 
 def _summed(parts: np.ndarray) -> np.ndarray:

@@ -32,7 +32,8 @@ from numpy import float32
 from tilegrad.kernels.activations.gpu_numba_math import ACTIVATIONS
 from tilegrad.kernels.conv2d.reference import check_conv2d
 from tilegrad.kernels.device import gpu
-from tilegrad.kernels.device.images import channels_first, channels_last, empty_images
+from tilegrad.kernels.device.images import channels_first, empty_images
+from tilegrad.kernels.device.images import channels_last as in_order
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_images import threads_over
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
@@ -90,13 +91,17 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> Any:
     """conv2d.reference.conv2d, for float16 and float32; the precision is always "ieee"."""
     dtype, s = check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     only_served("conv2d", dtype)
     weight = gpu.xp().ascontiguousarray(w.transpose(2, 3, 1, 0))
-    y = empty_images(s.images, s.windows.count, s.w_shape[0], dtype)
+    if channels_last:
+        y = empty_images(s.images, s.windows.count, s.w_shape[0], dtype)
+    else:
+        y = gpu.xp().empty(s.y_shape, dtype).transpose(0, 2, 3, 1)
     launch = _conv2d_kernel(s.windows.kernel, s.windows.stride, s.windows.dilation, bias is not None, activation)
     any_row = weight.reshape(-1) if bias is None else bias
-    launch(*threads_over(y), channels_last(x), weight, any_row, y, s.out_channels, *s.windows.padding)
+    launch(*threads_over(y), in_order(x), weight, any_row, y, s.out_channels, *s.windows.padding)
     return channels_first(y)

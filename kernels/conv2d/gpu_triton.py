@@ -8,9 +8,12 @@ Chetlur et al. 2014, section 3). The sum runs over blocks of channels outside an
 block read nearly the same pixels, which are then in the L2 cache, and what a tap needs is arithmetic on compile-time
 constants. Bias and activation are applied to the float32 sums before the only rounding.
 
-Tensor cores read the weight with its channels last too, (O, KH, KW, C / groups), so that both operands are dense
-along the sum: the one order in which TF32 takes them, and in which loads are 16 bytes wide. A weight of another order
-is copied once a call: read in place, an (O, C, 3, 3) weight would cost a memory sector for each element of each tile.
+The weight is read with its channels last too, (O, KH, KW, C / groups), as nn.Conv2d keeps it on a GPU: both operands
+are then dense along the sum, the one order in which TF32 takes them, and in which loads are 16 bytes wide. The float32
+pipes read shared memory along the result's channels, so where tiles are small, each tile of such a weight is turned on
+its way there: one store and one barrier a step, some 50 clocks beside the 320 that the step of a 64 x 32 tile takes.
+Large tiles, and weights of another order, have a copy made in each call, a launch of 2 us: read in place, an
+(O, C, 3, 3) weight would cost a memory sector for each element of each tile.
 
 Up to FEW channels a group the direct kernel serves (kernels/conv2d/gpu_triton_direct.py).
 
@@ -33,7 +36,6 @@ from tilegrad.kernels.conv2d.gpu_triton_configs import rounded, tuned_products
 from tilegrad.kernels.conv2d.gpu_triton_windows import (
     FEW,
     block,
-    channels_last,
     inputs_last,
     kind,
     outputs_last,
@@ -43,6 +45,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     wide,
     window_constants,
 )
+from tilegrad.kernels.conv2d.gpu_triton_windows import channels_last as in_order
 from tilegrad.kernels.conv2d.reference import Conv, check_conv2d
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import are_wide
@@ -51,6 +54,7 @@ from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
 from tilegrad.kernels.launch.tuning import Config
 from tilegrad.kernels.windows import Pair
 
+TURNED = 16  # sums a thread, at most, beside which there are registers to turn the weight: for 32 it takes 210 to 253
 LEAKY_SLOPE = 0.01  # of the activation "leaky_relu", as in the reference
 
 
@@ -58,7 +62,7 @@ LEAKY_SLOPE = 0.01  # of the activation "leaky_relu", as in the reference
 def window_product(
     source_ptr, w_ptr, image, row, col, live, n, count, height, width, depth, channels, taps_h, taps_w, step_h,
     step_w, w_tap_h, w_tap_w, w_k, w_n,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, TURNED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """The (BLOCK_M, BLOCK_N) tile of windows @ weight, in float32.
 
@@ -68,6 +72,9 @@ def window_product(
     source (N, height, width, channels) dense, zero outside the image; its pointer is at the first channel of the group.
     w is read at u * w_tap_h + v * w_tap_w + k * w_k + n * w_n. Rows that are not live, and n from count on, are not
     meant. width, channels and the strides of w are as wide as offsets need to be.
+
+    TURNED: w is dense along k, and turned in registers, four k at a time, on its way to the float32 pipes. These read
+    it along n: as it lies, the rows of eight threads would be in the same banks of shared memory.
     """
     base = ((image * height + row) * width + col) * channels
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -80,8 +87,15 @@ def window_product(
         seen = live & (y >= 0) & (y < height) & (x >= 0) & (x < width)
         offset = base + (width * u * step_h + v * step_w) * channels
         a = tl.load(source_ptr + offset[:, None] + k[None, :], mask=seen[:, None] & (k < depth)[None, :], other=0.0)
-        w_offset = u * w_tap_h + v * w_tap_w + (k * w_k)[:, None] + (n * w_n)[None, :]
-        b = tl.load(w_ptr + w_offset, mask=(k < depth)[:, None] & (n < count)[None, :], other=0.0)
+        if TURNED:
+            fours = step // taps * BLOCK_K + tl.arange(0, BLOCK_K // 4)[:, None, None] * 4
+            k3, n3 = fours + tl.arange(0, 4)[None, None, :], n[None, :, None]
+            w_offset = u * w_tap_h + v * w_tap_w + k3 * w_k + n3 * w_n
+            b = tl.load(w_ptr + w_offset, mask=(k3 < depth) & (n3 < count), other=0.0)
+            b = tl.reshape(tl.permute(b, (0, 2, 1)), (BLOCK_K, BLOCK_N))
+        else:
+            w_offset = u * w_tap_h + v * w_tap_w + (k * w_k)[:, None] + (n * w_n)[None, :]
+            b = tl.load(w_ptr + w_offset, mask=(k < depth)[:, None] & (n < count)[None, :], other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
@@ -119,10 +133,14 @@ def _conv2d_kernel(
     padding_h, padding_w, w_tap, w_o, w_c, bias_step, slope,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
-    WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    TURNED: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """x (N, height, width, groups * in_channels) and y (pixels, groups * out_channels), dense, pixels = N OH OW; w of
     `groups` dense blocks, within which its strides are w_tap, w_o and w_c; bias (groups * out_channels,) or None.
+
+    LAST: y is as said; else (N, groups * out_channels, OH OW). Then the lanes of a store lie OH OW apart; their sectors
+    are filled by the tile's other stores, in the L2 cache.
     """
     tile_m, tile_n, group = tile_index(tl.cdiv(out_channels, BLOCK_N), groups, WIDE)
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -150,6 +168,7 @@ def _conv2d_kernel(
         wide(w_c, WIDE),
         w_o,
         PRECISION,
+        TURNED,
         BLOCK_M,
         BLOCK_N,
         BLOCK_K,
@@ -158,7 +177,11 @@ def _conv2d_kernel(
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + o * bias_step, mask=n < out_channels, other=0.0).to(tl.float32)[None, :]
     y = activate(acc, slope, ACTIVATION).to(y_ptr.dtype.element_ty)
-    at = m[:, None] * (groups * out_channels) + o[None, :]
+    if LAST:
+        at = m[:, None] * (groups * out_channels) + o[None, :]
+    else:
+        of_image = out_height * out_width
+        at = (m // of_image * (groups * out_channels) * of_image + m % of_image)[:, None] + (o * of_image)[None, :]
     tl.store(y_ptr + at, y, mask=(m < pixels)[:, None] & (n < out_channels)[None, :])
 
 
@@ -175,6 +198,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> Any:
     """As conv2d.reference.conv2d, for float16, bfloat16 and float32.
 
@@ -183,24 +207,31 @@ def conv2d(
     """
     dtype, s = check_conv2d(x, w, bias, stride, padding, dilation, groups, activation, precision)
     no_float64("conv2d", dtype)
-    y = gpu.xp().empty((s.images, *s.windows.count, s.w_shape[0]), dtype)
-    if s.in_channels <= FEW:
+    few = s.in_channels <= FEW
+    last = channels_last or few
+    y = gpu.xp().empty((s.images, *s.windows.count, s.w_shape[0]) if last else s.y_shape, dtype)
+    if few:
         direct.conv2d(x, w, bias, y, s, activation, LEAKY_SLOPE)
     else:
-        _implicit_product(x, w, bias, y, s, activation, precision)
-    return y.transpose(0, 3, 1, 2)
+        _implicit_product(x, w, bias, y, s, activation, precision, last)
+    y = y.transpose(0, 3, 1, 2) if last else y
+    return y if channels_last else gpu.xp().ascontiguousarray(y)
 
 
-def _implicit_product(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, precision: str) -> None:
+def _implicit_product(
+    x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: str | None, precision: str, last: bool
+) -> None:
+    """conv2d into y, which is (N, OH, OW, O) if `last`, else (N, O, OH, OW)."""
     units = kind(x.dtype, precision)
-    x = channels_last(x)
-    # Dense along the sum for tensor cores, along the result for the float32 pipes: there that saves registers.
-    w, w_steps = outputs_last(w, s) if units == "ieee" else inputs_last(w, s)
+    x = in_order(x)
+    # Dense along the sum for tensor cores, along the result for the float32 pipes; or turned on its way to these.
+    may_turn = units == "ieee" and w.transpose(0, 2, 3, 1).flags.c_contiguous
+    lay = outputs_last if units == "ieee" else inputs_last
     bias_step = 1 if bias is None else steps(bias)[0]
     pixels = y.size // s.w_shape[0]
     sizes = *s.windows.image, *s.windows.count, s.in_channels, s.out_channels, s.groups, *s.windows.padding
     constants = window_constants(s.windows) | {"ACTIVATION": activation, "PRECISION": precision}
-    constants["WIDE"] = are_wide(x, w, bias, y)
+    constants |= {"LAST": last, "WIDE": are_wide(x, w, bias, y)}
 
     def run(config: Config) -> None:
         most = dict(config)
@@ -208,7 +239,10 @@ def _implicit_product(x: Any, w: Any, bias: Any, y: Any, s: Conv, activation: st
         most["BLOCK_N"] = block_n = block(s.out_channels, most["BLOCK_N"])
         most["BLOCK_K"] = block(s.in_channels, most["BLOCK_K"])
         grid = cdiv(pixels, block_m) * cdiv(s.out_channels, block_n) * s.groups
-        _conv2d_kernel((grid,), x, w, bias, y, pixels, *sizes, *w_steps, bias_step, LEAKY_SLOPE, **constants, **most)
+        turned = may_turn and block_m * block_n <= TURNED * 32 * most["num_warps"]
+        weight, w_steps = inputs_last(w, s) if turned else lay(w, s)
+        numbers = pixels, *sizes, *w_steps, bias_step, LEAKY_SLOPE
+        _conv2d_kernel((grid,), x, weight, bias, y, *numbers, TURNED=turned, **constants, **most)
 
     bucket = rounded(pixels), s.out_channels, s.in_channels, s.groups, s.taps
     run(_TUNED[units].choose(bucket, x.dtype, run))

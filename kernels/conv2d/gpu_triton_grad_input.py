@@ -95,7 +95,7 @@ def _conv2d_grad_input_kernel(
     image, i, j = pixel(m, rows, cols)
     acc = window_product(
         dy_ptr, w_ptr, image, i + start_h, j + start_w, image < images, n, in_channels, *source, *walk,
-        PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+        PRECISION, False, BLOCK_M, BLOCK_N, BLOCK_K,
     )  # fmt: skip
     if tl.max((acc != acc).to(tl.int32)) == 0:
         _write(dx_ptr, acc, image, i, j, n, *written)

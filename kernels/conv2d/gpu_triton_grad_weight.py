@@ -18,7 +18,7 @@ element of dw. From the L2 cache: x once for every tap and block of O, dy once f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import triton.language as tl
@@ -30,6 +30,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     advance,
     block,
     channels_last,
+    is_channels_last,
     kind,
     pixel,
     tile_index,
@@ -42,6 +43,7 @@ from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
 from tilegrad.kernels.launch.tuning import Config
+from tilegrad.kernels.sum.gpu_triton import conv2d_grad_bias
 from tilegrad.kernels.windows import Pair
 
 WARPS = 8  # of a multiprocessor, to keep busy by cutting the pixels into shares
@@ -52,15 +54,15 @@ SUM_SHARES, SUM_BLOCK = 16, 128  # the tile of the second kernel: 16 loads a thr
 
 @kernel
 def _conv2d_grad_weight_kernel(
-    dy_ptr, x_ptr, out_ptr, pixels, share, height, width, out_height, out_width, in_channels, out_channels, groups,
-    padding_h, padding_w, out_share, out_o, out_c, out_tap,
+    dy_ptr, x_ptr, out_ptr, bias_ptr, pixels, share, height, width, out_height, out_width, in_channels, out_channels,
+    groups, padding_h, padding_w, out_share, out_o, out_c, out_tap,
     KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """dy (pixels, groups * out_channels), x (N, height, width, groups * in_channels), dense; out (shares, groups *
-    out_channels, in_channels, taps) with strides out_*, the sums over `share` pixels each. Axes 1 and 2 of the grid:
-    share and group.
+    out_channels, in_channels, taps) with strides out_*, the sums over `share` pixels each; bias (shares, groups *
+    out_channels), the sums of dy, its shares out_share apart, or None. Axes 1 and 2 of the grid: share and group.
     """
     tile_r, tile_o, _ = tile_index(tl.cdiv(out_channels, BLOCK_O), 1, WIDE)
     group = tl.program_id(2)  # along axis 0, as in the other products, it costs registers where there are none left
@@ -76,6 +78,8 @@ def _conv2d_grad_weight_kernel(
     m = start + tl.arange(0, BLOCK_P)
     image, i, j = pixel(m, out_height, out_width)
     acc = tl.zeros((BLOCK_R, BLOCK_O), tl.float32)
+    if bias_ptr is not None:
+        total = tl.zeros((BLOCK_P, BLOCK_O), tl.float32)
     for _ in range(start, stop, BLOCK_P):
         live = m < stop
         row, col = i * STRIDE_H, j * STRIDE_W
@@ -86,6 +90,8 @@ def _conv2d_grad_weight_kernel(
         at = m * (groups * out_channels) + group * out_channels
         dy = tl.load(dy_ptr + at[:, None] + o[None, :], mask=live[:, None] & of_cols[None, :], other=0.0)
         acc = tl.dot(tl.trans(columns), dy, acc, input_precision=PRECISION)
+        if bias_ptr is not None:
+            total += dy.to(tl.float32)
         m += BLOCK_P
         image, i, j = advance(image, i, j, BLOCK_P, out_height, out_width)
 
@@ -93,14 +99,22 @@ def _conv2d_grad_weight_kernel(
     to_col = (group * out_channels + o) * out_o + tl.program_id(1).to(tile_r.dtype) * out_share
     dw = acc.to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + to_row[:, None] + to_col[None, :], dw, mask=of_rows[:, None] & of_cols[None, :])
+    if bias_ptr is not None:  # every tile of rows has summed the same: the first tells
+        db = tl.sum(total, axis=0).to(bias_ptr.dtype.element_ty)
+        to_share = tl.program_id(1).to(tile_r.dtype) * out_share
+        if tile_r == 0:
+            tl.store(bias_ptr + to_share + group * out_channels + o, db, mask=of_cols)
 
 
 @kernel
 def _sum_shares_kernel(
-    workspace_ptr, dw_ptr, size, shares, in_channels,
-    TAPS: tl.constexpr, WIDE: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
+    workspace_ptr, dw_ptr, db_ptr, size, width, shares, in_channels,
+    TAPS: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr, SHARES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """workspace (shares, O, TAPS, in_channels) float32, dw (O, in_channels, TAPS), dense, of `size` elements."""
+    """workspace (shares, width) float32, a row of it dw as (O, TAPS, in_channels), `size` elements, then db.
+
+    dw is dense: in that order if LAST, else (O, in_channels, TAPS). db (width - size,), or None.
+    """
     index = tl.program_id(0)
     if WIDE:
         index = index.to(tl.int64)
@@ -108,11 +122,15 @@ def _sum_shares_kernel(
     acc = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, shares, SHARES):
         share = first + tl.arange(0, SHARES).to(index.dtype)
-        mask = (share < shares)[:, None] & (e < size)[None, :]
-        acc += tl.sum(tl.load(workspace_ptr + (share * size)[:, None] + e[None, :], mask=mask, other=0.0), axis=0)
-    c, tap, o = e % in_channels, e // in_channels % TAPS, e // (in_channels * TAPS)
-    at = (o * in_channels + c) * TAPS + tap
+        mask = (share < shares)[:, None] & (e < width)[None, :]
+        acc += tl.sum(tl.load(workspace_ptr + (share * width)[:, None] + e[None, :], mask=mask, other=0.0), axis=0)
+    at = e
+    if not LAST:
+        c, tap, o = e % in_channels, e // in_channels % TAPS, e // (in_channels * TAPS)
+        at = (o * in_channels + c) * TAPS + tap
     tl.store(dw_ptr + at, acc.to(dw_ptr.dtype.element_ty), mask=e < size)
+    if db_ptr is not None:
+        tl.store(db_ptr + (e - size), acc.to(db_ptr.dtype.element_ty), mask=(e >= size) & (e < width))
 
 
 _TUNED = tuned_grad_weight("conv2d_grad_weight", _conv2d_grad_weight_kernel)
@@ -133,25 +151,59 @@ def conv2d_grad_weight(
     Traffic: reads dy and x at least once, writes dw once and 8 bytes for each of its elements and share; dy and x in
     another order than channels-last are read and written once more.
     """
-    dtype, s = check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
+    geometry = stride, padding, dilation, groups
+    return grad_weight(dy, x, w_shape, geometry, precision)[0]
+
+
+def grad_weight(
+    dy: Any,
+    x: Any,
+    w_shape: tuple[int, int, int, int],
+    geometry: tuple[Pair, Pair, Pair, int],
+    precision: str,
+    bias: bool = False,
+    like: Any = None,
+) -> tuple[Any, Any]:
+    """(dw, db): to the weight, with its channels last in memory if those of `like` are; to the bias, None if not asked.
+
+    On the float32 pipes db is added up from the tiles of dy that the product has at hand: one addition for BLOCK_R
+    multiply-adds. Tensor cores take their operands past the registers and would have to wait for it, and 32 sums more a
+    thread spill on sm_80: there db has a launch of its own, which reads dy once more.
+    """
+    dtype, s = check_grad_weight(dy, x, w_shape, *geometry, precision)
     no_float64("conv2d_grad_weight", dtype)
-    dw = gpu.xp().empty(s.w_shape, dtype)
+    last = like is not None and is_channels_last(like)
+    # An array of its own, not a transposed view of one: the engine keeps it as the weight's gradient without a copy.
+    dw = gpu.xp().empty_like(like, dtype) if last else gpu.xp().empty(s.w_shape, dtype)
+    few = s.groups > 1 and s.in_channels <= FEW
+    at_hand = kind(dtype, precision) == "ieee"
+    db = None
+    if bias:
+        db = gpu.xp().empty(s.w_shape[0], dtype) if dw.size and at_hand and not few else conv2d_grad_bias(dy)
     if dw.size:
         dy, x = channels_last(dy), channels_last(x)
-        if s.groups > 1 and s.in_channels <= FEW:
-            _few_channels(dy, x, dw, s)
+        if few:
+            _few_channels(dy, x, _Into(dw, None, last), s)
         else:
-            _product(dy, x, dw, s, precision)
-    return dw
+            _product(dy, x, _Into(dw, db if at_hand else None, last), s, precision)
+    return dw, db
 
 
-def _few_channels(dy: Any, x: Any, dw: Any, s: Conv) -> None:
+class _Into(NamedTuple):
+    """Where the gradients go: dw as grad_weight has it, db or None, and whether dw's channels are last."""
+
+    dw: Any
+    db: Any
+    last: bool
+
+
+def _few_channels(dy: Any, x: Any, into: _Into, s: Conv) -> None:
     tiles = s.window_size * cdiv(s.w_shape[0], direct.BLOCK_N)
     share = _share(dy.size // s.w_shape[0], tiles, direct.WARPS_P, direct.BLOCK_P)
-    _in_shares(dw, dy, s, share, lambda out, out_steps: direct.grad_weight(dy, x, out, s, share, out_steps))
+    _in_shares(into, dy, s, share, lambda out, _, out_steps: direct.grad_weight(dy, x, out, s, share, out_steps))
 
 
-def _product(dy: Any, x: Any, dw: Any, s: Conv, precision: str) -> None:
+def _product(dy: Any, x: Any, into: _Into, s: Conv, precision: str) -> None:
     if s.window_size <= EXACT:
         precision = "ieee"
     pixels = dy.size // s.w_shape[0]
@@ -165,14 +217,14 @@ def _product(dy: Any, x: Any, dw: Any, s: Conv, precision: str) -> None:
         tiles = cdiv(s.window_size, block_r) * cdiv(s.out_channels, block_o)
         share = _share(pixels, tiles * s.groups, most["num_warps"], most["BLOCK_P"])
 
-        def into(out: Any, out_steps: tuple[int, ...]) -> None:
+        def launch(out: Any, db: Any, out_steps: tuple[int, ...]) -> None:
             grid = tiles, max(1, cdiv(pixels, share)), s.groups
             wide = are_wide(dy, x, out)
             _conv2d_grad_weight_kernel(
-                grid, dy, x, out, pixels, share, *sizes, *out_steps, **constants, WIDE=wide, **most
+                grid, dy, x, out, db, pixels, share, *sizes, *out_steps, **constants, WIDE=wide, **most
             )
 
-        _in_shares(dw, dy, s, share, into)
+        _in_shares(into, dy, s, share, launch)
 
     tuned = _TUNED[kind(dy.dtype, precision)]
     run(tuned.choose((rounded(pixels), s.window_size, s.out_channels, s.groups), dy.dtype, run))
@@ -185,16 +237,20 @@ def _share(pixels: int, tiles: int, warps: int, block_p: int) -> int:
     return steps * block_p
 
 
-def _in_shares(dw: Any, dy: Any, s: Conv, share: int, into: Any) -> None:
-    """dw as the sum of what into(out, strides of (share, O, C, tap)) writes for each share of the pixels of dy."""
+def _in_shares(into: _Into, dy: Any, s: Conv, share: int, launch: Any) -> None:
+    """dw and db as the sums of what launch(dw, db, dw's strides of (share, O, C, tap)) writes for each share of dy's
+    pixels.
+    """
+    dw, db, last = into
     shares = cdiv(dy.size // s.w_shape[0], share)
+    as_sums = s.window_size, 1, s.in_channels  # (O, taps, C / groups)
     if shares <= 1:
-        into(dw, (0, s.window_size, s.taps, 1))
+        launch(dw, db, (0, *(as_sums if last else (s.window_size, s.taps, 1))))
         return
-    workspace = gpu.xp().empty((shares, dw.size), np.float32)
-    into(workspace, (dw.size, s.window_size, 1, s.in_channels))
-    wide = are_wide(workspace)
-    grid = (cdiv(dw.size, SUM_BLOCK),)
+    width = dw.size + (0 if db is None else db.size)
+    workspace = gpu.xp().empty((shares, width), np.float32)
+    launch(workspace, None if db is None else workspace[:, dw.size :], (width, *as_sums))
     _sum_shares_kernel(
-        grid, workspace, dw, dw.size, shares, s.in_channels, TAPS=s.taps, WIDE=wide, SHARES=SUM_SHARES, BLOCK=SUM_BLOCK
-    )
+        (cdiv(width, SUM_BLOCK),), workspace, dw, db, dw.size, width, shares, s.in_channels,
+        TAPS=s.taps, LAST=last, WIDE=are_wide(workspace), SHARES=SUM_SHARES, BLOCK=SUM_BLOCK,
+    )  # fmt: skip

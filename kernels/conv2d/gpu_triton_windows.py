@@ -106,6 +106,11 @@ def channels_last(x: Any) -> Any:
     return x if last.flags.c_contiguous else gpu.xp().ascontiguousarray(last).transpose(0, 3, 1, 2)
 
 
+def is_channels_last(x: Any) -> bool:
+    """Whether x (N, C, H, W) is dense (N, H, W, C) in memory, and not in C order as well."""
+    return not x.flags.c_contiguous and x.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
 def inputs_last(w: Any, s: Conv) -> tuple[Any, tuple[int, int, int]]:
     """The weight in memory as (O, taps, C / groups), and its strides (tap, O, C / groups)."""
     return channels_last(w), (s.in_channels, s.window_size, 1)

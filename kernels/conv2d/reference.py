@@ -15,13 +15,13 @@ Shapes, per group: M windows in a tile, K = KH * KW * C / groups taps of a windo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation
+from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation, relu_grad
 from tilegrad.kernels.checks import PRECISIONS, accumulator, float_dtype, is_int, one_of, remembered, require
 from tilegrad.kernels.windows import Pair, Windows, channels_first, channels_last, image_shape, taps, windows
 
@@ -65,6 +65,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     precision: str = "ieee",
+    channels_last: bool = True,
 ) -> np.ndarray:
     """2-D cross-correlation, with bias and activation in the epilogue.
 
@@ -78,7 +79,8 @@ def conv2d(
     activation  a name of ACTIVATIONS, or None
     precision   "ieee" | "tf32" | "tf32x3": what float32 products may be rounded to on tensor cores; NumPy
                 always computes "ieee"
-    ->          y (N, O, OH, OW) of x's dtype, channels-last in memory; 16-bit types are accumulated in float32
+    channels_last  how y lies in memory: else in C order, for who flattens its images
+    ->          y (N, O, OH, OW) of x's dtype; 16-bit types are accumulated in float32
 
     Traffic: reads x and w at least once, writes N O OH OW * itemsize; the columns, KH KW times the image,
     pass through the cache in tiles.
@@ -96,7 +98,8 @@ def conv2d(
             rows = y[tile].reshape(-1, width * channels)
             rows += bias_row
         apply_activation(y[tile], activation)
-    return channels_first(y, dtype)
+    y = channels_first(y, dtype)
+    return y if channels_last else np.ascontiguousarray(y)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -193,6 +196,85 @@ def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
     # Over the images first: long inner loops, and two short sums lose less to rounding than one long one.
     over_images = channels_last(dy, accumulate).reshape(images, height * width * channels).sum(axis=0)
     return over_images.reshape(height * width, channels).sum(axis=0).astype(dtype, copy=False)
+
+
+def conv2d_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    bias: bool = False,
+    like: np.ndarray | None = None,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """The gradients of y = conv2d(x, w, b), or of its relu, in one call: what they share is computed once.
+
+        dz = dy where y > 0, as relu_grad has it, or dy
+        dx = conv2d_grad_input(dz, w)     if w is given
+        dw = conv2d_grad_weight(dz, x)    if x is given
+        db = conv2d_grad_bias(dz)         if bias is true
+
+    dy    (N, O, OH, OW) float16 | float32 | float64, any strides
+    y     of dy's shape and dtype: the result of conv2d with activation "relu"; None: it had no activation
+    x, w  the operands of the forward, or None
+    like  an array of w's shape in whose memory order dw is to lie, mostly the weight; None: in C order
+    ->    those of dx, dw, db that are asked for, in this order
+
+    Traffic: at least that of the gradients one by one, of which dy (and y) count once.
+    Raises what the gradients raise one by one.
+    """
+    parts = Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, copied_like)
+    geometry = stride, padding, dilation, groups
+    return one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A copy of a in the memory order of an array of its shape."""
+    copy = np.empty_like(like, a.dtype)
+    copy[...] = a
+    return copy
+
+
+class Parts(NamedTuple):
+    """The primitives of a backend that conv2d_grad is made of, and copied(a, like): a in the memory order of `like`."""
+
+    relu_grad: Callable[..., Any]
+    grad_input: Callable[..., Any]
+    grad_weight: Callable[..., Any]
+    grad_bias: Callable[..., Any]
+    copied: Callable[[Any, Any], Any]
+
+
+def one_by_one(
+    parts: Parts,
+    dy: Any,
+    y: Any,
+    x: Any,
+    w: Any,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    geometry: tuple[Pair, Pair, Pair, int],
+    bias: bool,
+    like: Any,
+    precision: str,
+) -> tuple[Any, ...]:
+    """conv2d_grad by the backend's other primitives, for backends without a kernel that does more."""
+    dz = dy if y is None else parts.relu_grad(dy, y)
+    found = []
+    if w is not None:
+        found.append(parts.grad_input(dz, w, x_shape, *geometry, precision))
+    if x is not None:
+        dw = parts.grad_weight(dz, x, w_shape, *geometry, precision)
+        found.append(dw if like is None else parts.copied(dw, like))
+    if bias:
+        found.append(parts.grad_bias(dz))
+    return tuple(found)
 
 
 def check_conv2d(

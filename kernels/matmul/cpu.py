@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.activations.cpu import activated
+from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.activations.reference import ACTIVATIONS
 from tilegrad.kernels.checks import PRECISIONS
 from tilegrad.kernels.cpu import buffers, threads
@@ -54,6 +54,7 @@ from tilegrad.kernels.matmul import reference
 from tilegrad.kernels.matmul.cpu_dots import dots, items
 from tilegrad.kernels.matmul.cpu_panels import lay_out
 from tilegrad.kernels.sizes import cdiv
+from tilegrad.kernels.sum.cpu import sum
 
 _MOST_TERMS = 4096
 _TINY = 1 << 11  # multiply-adds
@@ -96,6 +97,21 @@ def matmul(
     else:
         y = dense(_product(b.T, a.T, bias, activation == "relu", transposed=True).T)
     return y if activation == "relu" else activated(y, activation)
+
+
+def linear_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    bias: bool = False,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """matmul.reference.linear_grad, one gradient after the other.
+
+    Traffic: that of the gradients.
+    """
+    return reference.one_by_one(reference.Parts(relu_grad, matmul, sum), dy, y, x, w, bias, precision)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other

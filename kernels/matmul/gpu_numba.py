@@ -44,14 +44,16 @@ from typing import Any, NamedTuple
 
 from numpy import float32, uint64
 
+from tilegrad.kernels.activations.gpu_numba import relu_grad
 from tilegrad.kernels.activations.gpu_numba_math import ACTIVATIONS
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
 from tilegrad.kernels.matmul.gpu_geometry import broadcast_lead, geometry
-from tilegrad.kernels.matmul.reference import check_matmul
+from tilegrad.kernels.matmul.reference import Parts, check_matmul, one_by_one
 from tilegrad.kernels.sizes import cdiv
+from tilegrad.kernels.sum.gpu_numba import sum
 
 MOST_AXES = 2  # of a batch, that the kernels walk
 GROUP = 8  # tiles
@@ -286,6 +288,11 @@ def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = Non
         large = y.size // (m * n) * cdiv(m, LARGE.size) * cdiv(n, LARGE.size) >= LARGE_FROM
         tiled(a, b, bias, out, activation, LARGE if large else SMALL)
     return y
+
+
+def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:
+    """As matmul.reference.linear_grad, for float16 and float32, one gradient after the other; always "ieee"."""
+    return one_by_one(Parts(relu_grad, matmul, sum), dy, y, x, w, bias, precision)
 
 
 def naive(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from tilegrad.kernels.activations.gpu_triton import activate
+from tilegrad.kernels.activations.gpu_triton import activate, relu_grad
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.launch.triton_dtypes import no_float64
@@ -39,10 +39,13 @@ from tilegrad.kernels.launch.tuning import Bucket, Config, Tuned
 from tilegrad.kernels.matmul.gpu_geometry import MOST_AXES, Geometry, broadcast_lead, geometry, row_major
 from tilegrad.kernels.matmul.gpu_triton_configs import bucket_of, kind_of, parts_of, sums_of, tuned_products
 from tilegrad.kernels.matmul.reference import check_matmul
+from tilegrad.kernels.sum.gpu_triton import sum
 
 _SLOPE: tl.constexpr = tl.constexpr(0.01)  # of the activation "leaky_relu", as in the reference
 _HALVED = 64  # sums a thread, from which a tile's epilogue is computed in halves
 _SUM_BLOCK = 256  # elements a program of the second kernel: 2 a thread, so that small results still fill the GPU
+_SMALL = 1 << 25  # multiply-adds: at a third of the float32 peak 3 us, of which a mask on the way costs a fifth
+_STAGES_WITH_SUMS = 3  # at most: beside the pointers of a fourth the sums of rows spill on sm_80
 _REMEMBERED = 1024  # combinations of arguments whose plan is kept
 
 
@@ -72,6 +75,8 @@ def _matmul_kernel(
     b_ptr,
     bias_ptr,
     y_ptr,
+    mask_ptr,
+    sums_ptr,
     M,
     N,
     K,
@@ -100,6 +105,8 @@ def _matmul_kernel(
 ):
     """a (batch, M, K), b (batch, K, N), bias (N,) or None, y (batch, M, N) dense; one program a tile of y.
 
+    mask   laid out as a, which counts where mask > 0; or None. Of a single product, as sums is
+    sums   (M,), or with SPLIT (parts, M): a summed over K; or None
     AXES   batch axes: 0; 1, of strides a_inner and b_inner; or 2, of `inner` the inner one
     SPLIT  program_id(1) sums `share` terms, a multiple of BLOCK_K, the last one fewer; y (parts, batch, M, N)
     HALVED the epilogue takes half of the tile's columns at a time: the compiler computes an activation for all elements
@@ -133,6 +140,12 @@ def _matmul_kernel(
     wide = terms.to(tl.int64)
     a_ptrs = a_ptr + a_rows[:, None] * a_m + wide[None, :] * a_k
     b_ptrs = b_ptr + wide[:, None] * b_k + b_cols[None, :] * b_n
+    if mask_ptr is not None:
+        if SPLIT:
+            mask_ptr += start * a_k
+        mask_ptrs = mask_ptr + a_rows[:, None] * a_m + wide[None, :] * a_k
+    if sums_ptr is not None:
+        total = tl.zeros((BLOCK_M,), tl.float32)
     a_step = tl.cast(a_k, tl.int64) * BLOCK_K
     b_step = tl.cast(b_k, tl.int64) * BLOCK_K
 
@@ -148,6 +161,15 @@ def _matmul_kernel(
             inside = terms < length - step * BLOCK_K
             a = tl.load(a_ptrs, mask=inside[None, :], other=0.0)
             b = tl.load(b_ptrs, mask=inside[:, None], other=0.0)
+        if mask_ptr is not None:
+            if EVEN_K:
+                shown = tl.load(mask_ptrs)
+            else:
+                shown = tl.load(mask_ptrs, mask=inside[None, :], other=0.0)
+            a = tl.where(shown.to(tl.float32) <= 0, 0.0, a.to(tl.float32)).to(a.dtype)  # as relu_grad has it
+            mask_ptrs += a_step
+        if sums_ptr is not None:
+            total += tl.sum(a.to(tl.float32), axis=1)
         if FLIPPED:
             acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
         else:
@@ -155,6 +177,11 @@ def _matmul_kernel(
         a_ptrs += a_step
         b_ptrs += b_step
 
+    if sums_ptr is not None:  # every tile of a row of tiles has summed the same: the first tells
+        if SPLIT:
+            sums_ptr += tl.program_id(1).to(tl.int64) * M
+        told = tl.where(tile_n == 0, M, 0)
+        tl.store(sums_ptr + rows, total.to(sums_ptr.dtype.element_ty), mask=rows < told)
     if FLIPPED:
         acc = tl.trans(acc)
     y_ptr += product * M * N
@@ -221,6 +248,49 @@ def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = Non
 
     Traffic: at the head of this file. An operand is copied only where its batch axes need more strides than two.
     """
+    return _product(a, b, bias, activation, precision)
+
+
+def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:
+    """As matmul.reference.linear_grad, for float16, bfloat16 and float32. Deterministic.
+
+    In small products relu's mask is applied to dy as it is read, and db is added up from the tiles of dy that the
+    product for dw has at hand: launches cost more there than what passes through registers. In large ones each step of
+    the sum would wait for that, and both have launches of their own, which read dy once more.
+
+    Traffic: that of the products; and of relu_grad and sum, where they are launched.
+    """
+    found, mask = [], None
+    other = w if w is not None else x
+    small = other is not None and dy.size * other.shape[-1] <= _SMALL
+    if y is None or not (small and _are_laid_out_alike(dy, y)):
+        dy = dy if y is None else relu_grad(dy, y)
+    else:
+        mask = y
+    if w is not None:
+        found.append(_product(dy, w, None, None, precision, mask))
+    if x is not None:
+        sums = gpu.xp().empty(dy.shape[1], dy.dtype) if bias and small and dy.size else None
+        turned = None if mask is None else mask.T
+        found.append(_product(dy.T, x, None, None, precision, turned, sums))
+        if sums is not None:
+            found.append(sums)
+            return tuple(found)
+    if bias:
+        found.append(sum(dy if mask is None else relu_grad(dy, mask), (0,)))
+    return tuple(found)
+
+
+def _are_laid_out_alike(dy: Any, y: Any) -> bool:
+    """Whether two matrices of one shape and dtype have their elements at the same places, which strides count."""
+    alike = dy.shape == y.shape and dy.dtype == y.dtype and dy.strides == y.strides and dy.ndim == 2
+    return alike and not any([stride % dy.itemsize for stride in dy.strides])
+
+
+def _product(
+    a: Any, b: Any, bias: Any, activation: str | None, precision: str, mask: Any = None, sums: Any = None
+) -> Any:
+    """matmul, of a where mask > 0 if there is one; a's sums over K go to `sums` (M,), if that is given."""
     try:
         of_bias = None if bias is None else (bias.shape, bias.strides, bias.dtype)
         key = a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, of_bias, activation, precision
@@ -236,10 +306,12 @@ def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = Non
 
     y = gpu.xp().empty(plan.shape, plan.dtype)
     if plan.tuned is None:
+        if sums is not None:
+            sums.fill(0)
         return y
     if plan.copied:
         a, b, bias = _copies(plan, a, b, bias)
-    run = partial(_run, plan, a, b, bias, y)
+    run = partial(_run, plan, a, b, bias, y, mask, sums)
     run(plan.tuned.choose(plan.bucket, plan.dtype, run))
     return y
 
@@ -284,18 +356,26 @@ def _copies(plan: _Plan, *operands: Any) -> list[Any]:
     return result
 
 
-def _run(plan: _Plan, a: Any, b: Any, bias: Any | None, y: Any, config: Config) -> None:
+def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, config: Config) -> None:
     """y = activation(a @ b + bias), with that configuration."""
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
+    if sums is not None:
+        constexprs = constexprs | {"num_stages": min(_STAGES_WITH_SUMS, config["num_stages"])}
     if parts == 1:
-        _matmul_kernel(grid, a, b, bias, y, *numbers, **constexprs)
+        _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
         return
-    sums = gpu.xp().empty(parts * y.size, np.float32)
-    _matmul_kernel(grid, a, b, None, sums, *numbers, **constexprs)
+    of_parts = gpu.xp().empty(parts * y.size, np.float32)
+    sums_of_parts = None if sums is None else gpu.xp().empty(parts * sums.size, np.float32)
+    _matmul_kernel(grid, a, b, None, of_parts, mask, sums_of_parts, *numbers, **constexprs)
+    _add_parts(parts, of_parts, bias, plan.bias_n, plan.activation, y)
+    if sums is not None:
+        _add_parts(parts, sums_of_parts, None, 1, None, sums)
+
+
+def _add_parts(parts: int, of_parts: Any, bias: Any, bias_n: int, activation: str | None, y: Any) -> None:
     add = (cdiv(y.size, _SUM_BLOCK),)
-    size, n = y.size, plan.shape[-1]
     _add_parts_kernel(
-        add, sums, bias, y, size, n, plan.bias_n, PARTS=parts, ACTIVATION=plan.activation, BLOCK=_SUM_BLOCK
+        add, of_parts, bias, y, y.size, y.shape[-1], bias_n, PARTS=parts, ACTIVATION=activation, BLOCK=_SUM_BLOCK
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation
+from tilegrad.kernels.activations.reference import ACTIVATIONS, apply_activation, relu_grad
 from tilegrad.kernels.checks import PRECISIONS, accumulator, float_dtype, one_of
+from tilegrad.kernels.sum.reference import sum
 
 
 def matmul(
@@ -35,6 +37,53 @@ def matmul(
     """
     check_matmul(a, b, bias, activation, precision)
     return unchecked_matmul(a, b, bias, activation)
+
+
+def linear_grad(
+    dy: np.ndarray,
+    y: np.ndarray | None,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    bias: bool = False,
+    precision: str = "ieee",
+) -> tuple[np.ndarray, ...]:
+    """The gradients of y = x @ w.T + b, or of its relu, in one call: what they share is computed once.
+
+        dz = dy where y > 0, as relu_grad has it, or dy
+        dx = dz @ w            if w is given
+        dw = dz.T @ x          if x is given
+        db = dz summed over M  if bias is true
+
+    dy    (M, O) float16 | bfloat16 | float32 | float64, any strides
+    y     of dy's shape and dtype: the result with relu; None: it had no activation
+    x, w  (M, K) and (O, K) of dy's dtype, any strides, or None
+    ->    those of dx (M, K), dw (O, K), db (O,) that are asked for, in this order
+
+    Traffic: at least that of the gradients one by one, of which dy (and y) count once.
+    Raises what matmul, relu_grad and sum raise.
+    """
+    return one_by_one(Parts(relu_grad, matmul, sum), dy, y, x, w, bias, precision)
+
+
+class Parts(NamedTuple):
+    """The primitives of a backend that linear_grad is made of."""
+
+    relu_grad: Callable[..., Any]
+    matmul: Callable[..., Any]
+    sum: Callable[..., Any]
+
+
+def one_by_one(parts: Parts, dy: Any, y: Any, x: Any, w: Any, bias: bool, precision: str) -> tuple[Any, ...]:
+    """linear_grad by the backend's other primitives, for backends without a kernel that does more."""
+    dz = dy if y is None else parts.relu_grad(dy, y)
+    found = []
+    if w is not None:
+        found.append(parts.matmul(dz, w, precision=precision))
+    if x is not None:
+        found.append(parts.matmul(dz.swapaxes(-1, -2), x, precision=precision))
+    if bias:
+        found.append(parts.sum(dz, (0,)))
+    return tuple(found)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other

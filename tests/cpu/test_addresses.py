@@ -49,6 +49,12 @@ def convolution(c, k, size, n=2):
     return normal(n, c, size, size), normal(k, c, 3, 3), normal(k)
 
 
+def gradients(c, k, size, n=2):
+    x, w, _ = convolution(c, k, size, n)
+    dy, y = normal(2, n, k, size - 2, size - 2)
+    return dy, np.abs(y), x, w, x.shape, w.shape, *GEOMETRY, True
+
+
 GEOMETRY = (1, 1), (0, 0), (1, 1), 1
 SIZES = (1, 3, 5, 8, 16, 17, 20, 28, 31, 33, 64, 100, 1030)
 ELEMENTWISE = [
@@ -68,6 +74,10 @@ CALLS = {
     "conv2d_grad_weight": [
         (normal(2, k, size - 2, size - 2), normal(2, c, size, size), (k, c, 3, 3), *GEOMETRY)
         for c, k, size in [(1, 16, 6), (16, 32, 6)]
+    ],
+    "conv2d_grad": [gradients(16, 32, 6), gradients(16, 16, 5)],
+    "linear_grad": [
+        (normal(m, o), np.abs(normal(m, o)), normal(m, k), normal(o, k), True) for m, o, k in [(8, 64, 33), (40, 7, 16)]
     ],
     "conv2d_grad_bias": [(normal(2, k, 3, 3),) for k in (1, 5, 16, 33)],
     "max_pool2d": [(normal(2, 3, 6, 6), (2, 2), (2, 2)), (normal(1, 2, 7, 7), (3, 3), (2, 2))],

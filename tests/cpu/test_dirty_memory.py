@@ -83,6 +83,9 @@ def matmul():
         for activation in (None, "relu", "gelu"):
             yield "matmul", (a, b, bias, activation)
         yield "matmul", (a, b)
+        dy = floats(len(a), b.shape[1])
+        yield "linear_grad", (dy, None, a, b.T, True)
+        yield "linear_grad", (dy, REFERENCE.relu(a @ b), a, b.T, True)
 
 
 def conv2d():
@@ -108,6 +111,8 @@ def conv2d():
         yield "conv2d_grad_input", (dy, w, x.shape, *geometry)
         yield "conv2d_grad_weight", (dy, x, w.shape, *geometry)
         yield "conv2d_grad_bias", (dy,)
+        for result, like in ((None, None), (REFERENCE.relu(y), w.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2))):
+            yield "conv2d_grad", (dy, result, x, w, x.shape, w.shape, *geometry, True, like)
 
 
 def pool():

@@ -126,6 +126,87 @@ def test_activation_in_the_epilogue(backend, dtype, rng, activation, name):
     assert_close(y, *want)
 
 
+# --- the gradients together
+
+
+def check_gradients_together(backend, case, x, w, bias, dy, relu, **options):
+    """What conv2d_grad gives for each subset of the operands, against torch; with relu, of a result that is near 0."""
+    y = backend.conv2d(x, w, bias, *case.geometry, activation="relu") if relu else None
+    sizes = case.x, case.w, *case.geometry
+
+    def torch_y(x, w, bias):
+        return F.relu(case.torch(x, w, bias)) if relu else case.torch(x, w, bias)
+
+    want = oracle.gradients(torch_y, dy, x, w, bias)
+    with untouched(x, w, dy, *([] if y is None else [y])):
+        got = backend.conv2d_grad(dy, y, x, w, *sizes, bias=True, **options)
+        alone = [
+            backend.conv2d_grad(dy, y, None, w, *sizes, **options),
+            backend.conv2d_grad(dy, y, x, None, *sizes, **options),
+            backend.conv2d_grad(dy, y, None, None, *sizes, bias=True, **options),
+        ]
+    assert len(got) == 3 and [len(each) for each in alone] == [1, 1, 1]
+    for found in (got, [each for (each,) in alone]):
+        for array, expected in zip(found, want, strict=True):
+            assert_close(array, *expected)
+    assert backend.conv2d_grad(dy, y, None, None, *sizes) == ()
+    return got
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradients_together(backend, dtype, rng, case, relu):
+    check_gradients_together(backend, case, *operands(rng, dtype, case), relu)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("name", ["one input channel", "padding", "depthwise", "everything"])
+def test_gradients_together_in_any_layout(backend, layout, rng, name, relu):
+    case = CASES[name]
+    check_gradients_together(backend, case, *map(layout, operands(rng, np.float32, case)), relu)
+
+
+@pytest.mark.parametrize("name", ["one input channel", "1x1", "depthwise", "everything", "empty batch"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_gradient_to_a_weight_lies_as_the_weight(backend, dtype, rng, name, channels_last):
+    case = CASES[name]
+    x, w, bias, dy = operands(rng, dtype, case)
+    if channels_last:
+        w = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    _, dw, _ = check_gradients_together(backend, case, x, w, bias, dy, True, like=w)
+    assert (dw.transpose(0, 2, 3, 1) if channels_last else dw).flags.c_contiguous
+
+
+def test_gradients_together_keep_nan_and_leave_out_what_relu_cut(backend, rng):
+    """Where relu was 0 no gradient counts, be it infinite; where it was NaN, all of them do."""
+    case = CASES["ragged"]
+    x, w, bias, dy = operands(rng, np.float32, case)
+    x[1, 2, 3, 4] = np.nan
+    y = backend.conv2d(x, w, bias, *case.geometry, activation="relu")
+    dy = np.where(y == 0, np.inf, dy)
+    nan = np.argwhere(np.isnan(y))[0]
+    _, _, db = backend.conv2d_grad(dy, y, x, w, case.x, case.w, *case.geometry, bias=True)
+    assert np.isfinite(db).all()
+    dy[tuple(nan)] = np.nan
+    _, _, db = backend.conv2d_grad(dy, y, x, w, case.x, case.w, *case.geometry, bias=True)
+    assert_same(np.isnan(db), np.arange(len(db)) == nan[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"dy": (2, 4, 5, 5)}, ValueError, "expected"),
+        ({"y": (3, 7, 5, 7)}, ValueError, "relu_grad: dy is (3, 7, 5, 8)"),
+    ],
+)
+def test_errors_of_gradients_together(backend, rng, change, error, message):
+    case = CASES["ragged"]
+    x, w, _, dy = operands(rng, np.float32, case)
+    arrays = {"dy": dy, "y": None} | {name: np.ones(shape, np.float32) for name, shape in change.items()}
+    with pytest.raises(error) as caught:
+        backend.conv2d_grad(*arrays.values(), x, w, case.x, case.w, *case.geometry)
+    assert message in str(caught.value)
+
+
 def test_images_come_back_channels_last(backend, layout, dtype, rng):
     case = CASES["everything"]
     x, w, _, dy = operands(rng, dtype, case)
@@ -133,6 +214,17 @@ def test_images_come_back_channels_last(backend, layout, dtype, rng):
     dx = backend.conv2d_grad_input(layout(dy), w, x.shape, *case.geometry)
     assert y.transpose(0, 2, 3, 1).flags.c_contiguous
     assert dx.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("name", ["one input channel", "ragged", "1x1", "depthwise", "everything", "empty batch"])
+def test_images_come_back_in_c_order_if_asked(backend, dtype, rng, activation, name):
+    case = CASES[name]
+    x, w, bias, _ = operands(rng, dtype, case)
+    options = {"activation": activation}
+    y = backend.conv2d(x, w, bias, *case.geometry, **options, channels_last=False)
+    assert y.flags.c_contiguous
+    assert_same(y, backend.conv2d(x, w, bias, *case.geometry, **options))
 
 
 def test_any_geometry(backend):

@@ -45,15 +45,23 @@ def serve(monkeypatch):
 
 
 def everything(triton, case, x, w, bias, dy, precision="ieee"):
-    """y, dx and dw."""
+    """y, dx and dw, by themselves, then dx, dw and db, together."""
     y = triton.conv2d(x, w, bias, *case.geometry, precision=precision)
     dx = triton.conv2d_grad_input(dy, w, x.shape, *case.geometry, precision=precision)
-    return y, dx, triton.conv2d_grad_weight(dy, x, w.shape, *case.geometry, precision=precision)
+    dw = triton.conv2d_grad_weight(dy, x, w.shape, *case.geometry, precision=precision)
+    shapes = x.shape, w.shape
+    return y, dx, dw, *triton.conv2d_grad(dy, None, x, w, *shapes, *case.geometry, bias=True, precision=precision)
+
+
+def expected(case, x, w, bias, dy):
+    """What `everything` should give: in float64, and in the arrays' own dtype."""
+    dx, dw, db = oracle.gradients(case.torch, dy, x, w, bias)
+    return oracle.value(case.torch, x, w, bias), dx, dw, dx, dw, db
 
 
 def check(triton, rng, dtype, case):
     x, w, bias, dy = operands(rng, dtype, case)
-    wants = oracle.value(case.torch, x, w, bias), *oracle.gradients(case.torch, dy, x, w)
+    wants = expected(case, x, w, bias, dy)
     for got, want in zip(everything(triton, case, x, w, bias, dy), wants, strict=True):
         assert_close(got, *want)
 
@@ -67,8 +75,7 @@ def test_every_configuration(triton, rng, kind, index):
             return
         x, w, bias, dy = (rng.integers(-8, 9, a.shape).astype(np.float32) for a in operands(rng, np.float32, TILES))
         results = everything(triton, TILES, x, w, bias, dy, kind)
-    wants = oracle.value(TILES.torch, x, w, bias), *oracle.gradients(TILES.torch, dy, x, w)
-    for got, (want, _) in zip(results, wants, strict=True):
+    for got, (want, _) in zip(results, expected(TILES, x, w, bias, dy), strict=True):
         assert_same(got, want.astype(np.float32))
 
 
@@ -86,11 +93,17 @@ def test_shares_of_pixels_add_up(triton, monkeypatch, rng, share, name):
     """Several shares with a ragged last one, and a single one, which needs no workspace."""
     case = Case((2, *CASES[name].x[1:2], 9, 12), CASES[name].w, padding=(1, 1), groups=CASES[name].groups)
     monkeypatch.setattr(conv2d_grad_weight_triton, "_share", lambda *_: share)
-    x, w, _, dy = operands(rng, np.float32, case)
+    x, w, bias, dy = operands(rng, np.float32, case)
     dw = triton.conv2d_grad_weight(dy, x, w.shape, *case.geometry)
     again = triton.conv2d_grad_weight(dy, x, w.shape, *case.geometry)
-    assert_close(dw, *oracle.gradients(case.torch, dy, x, w)[1])
+    _, want_dw, want_db = oracle.gradients(case.torch, dy, x, w, bias)
+    assert_close(dw, *want_dw)
     assert_same(again, dw)
+    for like in (None, w.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)):
+        for _ in range(2):
+            both = triton.conv2d_grad(dy, None, x, None, x.shape, w.shape, *case.geometry, True, like)
+            assert_same(both[0], dw)
+            assert_close(both[1], *want_db)
 
 
 def test_more_shares_than_are_added_at_once(triton, monkeypatch, rng):
@@ -110,12 +123,28 @@ def test_offsets_of_64_bits(triton, monkeypatch, rng, case):
     check(triton, rng, np.float32, case)
 
 
+@pytest.mark.parametrize("turned", [0, 16, 1 << 20], ids=["never", "as shipped", "always"])
+def test_a_weight_with_its_channels_last(triton, monkeypatch, rng, turned):
+    """Turned on its way to the float32 pipes, or copied first: the same bits as of one in C order."""
+    monkeypatch.setattr(conv2d_triton, "TURNED", turned)
+    for case in (TILES, Case((2, 18, 5, 5), (70, 9, 1, 1), groups=2), Case((1, 40, 4, 4), (3, 40, 3, 3))):
+        for dtype in (np.float32, bfloat16):
+            x, w, bias, _ = operands(rng, dtype, case)
+            last = w.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+            for index in range(len(PRODUCTS["ieee" if dtype == np.float32 else "half"])):
+                with tuning.forced(index):
+                    want = triton.conv2d(x, w, bias, *case.geometry)
+                    assert_same(triton.conv2d(x, last, bias, *case.geometry), want)
+            assert_close(want, *oracle.value(case.torch, x, w, bias))
+
+
 def test_tf32_is_coarser_than_ieee_and_never_unasked(triton, rng):
     x, w, bias, dy = operands(rng, np.float32, TILES)
-    wants = [want for want, _ in (oracle.value(TILES.torch, x, w, bias), *oracle.gradients(TILES.torch, dy, x, w))]
+    wants = [want for want, _ in expected(TILES, x, w, bias, dy)[:-1]]
 
     def errors(*precision):
-        results = everything(triton, TILES, x, w, bias, dy, *precision)
+        *results, db = everything(triton, TILES, x, w, bias, dy, *precision)
+        assert_close(db, *expected(TILES, x, w, bias, dy)[-1])  # which no precision rounds
         return np.array(
             [np.abs(got - want).max() / np.abs(want).max() for got, want in zip(results, wants, strict=True)]
         )

@@ -220,3 +220,64 @@ def test_errors(backend, arguments, kind, message):
     with pytest.raises(kind) as error:
         backend.matmul(**arguments)
     assert str(error.value).startswith(message)
+
+
+# --- the gradients of a linear layer together
+
+LINEAR = [  # M, O, K
+    (1, 1, 1),  # degenerate
+    (5, 10, 7),  # ragged
+    (33, 65, 257),  # one past a tile
+    (64, 64, 128),  # exact
+    (600, 3, 5),  # long sums, in parts
+    (0, 4, 10),  # no rows: sums of nothing
+    (4, 0, 3),  # no columns
+]
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", LINEAR, ids=str)
+def test_gradients_together(backend, layout, dtype, rng, shape, relu):
+    m, o, k = shape
+    x, w, bias = operands(rng, dtype, m, k, o)
+    w, dy = w.T, rng.standard_normal((m, o)).astype(dtype)
+    y = np.maximum(np.asarray(x.astype(np.float64) @ w.T.astype(np.float64) + bias, dtype), 0)
+    zero = y == 0
+    x, w, dy, y = map(layout, (x, w, dy, y))
+
+    def linear(x, w, bias):
+        y = x @ w.T + bias
+        return torch.where(torch.tensor(zero), 0, y) if relu else y
+
+    want = oracle.gradients(linear, dy, x, w, bias)
+    scales = [size_of_terms(dy, w), size_of_terms(dy.T, x), size_of_terms(np.ones((1, m), dtype), dy)]
+    y = y if relu else None
+    with untouched(x, w, dy, *([] if y is None else [y])):
+        together = backend.linear_grad(dy, y, x, w, True)
+        apart = [*backend.linear_grad(dy, y, None, w), *backend.linear_grad(dy, y, x, None)]
+        apart += backend.linear_grad(dy, y, None, None, True)
+    for found in (together, apart):
+        for got, expected, scale in zip(found, want, scales, strict=True):
+            assert_close(got, *expected, scale=scale)
+    assert backend.linear_grad(dy, y, None, None) == ()
+
+
+def test_gradients_together_keep_nan_and_leave_out_what_relu_cut(backend, dtype, rng):
+    x, w, bias = operands(rng, dtype, 9, 6, 5)
+    y, w = np.maximum(x @ w, 0).astype(dtype), w.T
+    dy = np.where(y == 0, np.inf, 1).astype(dtype)
+    assert all(np.isfinite(each).all() for each in backend.linear_grad(dy, y, x, w, True))
+    y[3, 2] = dy[3, 2] = np.nan
+    dx, dw, db = backend.linear_grad(dy, y, x, w, True)
+    assert_same(np.isnan(db), np.arange(5) == 2)
+    assert np.isnan(dx[3]).all() and np.isnan(dw[2]).all() and np.isfinite(np.delete(dx, 3, 0)).all()
+
+
+def test_errors_of_gradients_together(backend):
+    dy, x, w = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32), np.ones((3, 2), np.float32)
+    with pytest.raises(ValueError, match=r"matmul: a is \(4, 3\) but b is \(2, 3\)"):
+        backend.linear_grad(dy, None, x, w.T)
+    with pytest.raises(ValueError, match="relu_grad: "):
+        backend.linear_grad(dy, dy[:3], x, w)
+    with pytest.raises(TypeError, match="float64"):
+        backend.linear_grad(dy, dy, x.astype(np.float64), None)

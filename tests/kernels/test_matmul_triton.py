@@ -107,6 +107,23 @@ def test_parts_are_added_in_float32_in_one_order(matmul, parts, rng, dtype):
     assert_same(matmul(np.asfortranarray(a), b, bias, "tanh"), y)
 
 
+@pytest.mark.parametrize("small", [0, triton_matmul._SMALL], ids=["launches", "in the product"])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", [bfloat16, np.float32])
+def test_gradients_together_at_any_size(parts, monkeypatch, rng, dtype, relu, n, small):
+    """relu's mask and the sums for the bias in launches of their own, and in the product, whose sum is in n parts."""
+    monkeypatch.setattr(triton_matmul, "_SMALL", small)
+    parts(n)
+    dy, x, w = integers(rng, dtype, 150, 33), integers(rng, dtype, 150, 7), integers(rng, dtype, 33, 7)
+    y = np.maximum(integers(rng, dtype, 150, 33), 0).astype(dtype)
+    linear_grad = OnDevice(kernels.load("triton")).linear_grad
+    dz = np.where((y > 0) | (not relu), dy, 0).astype(np.float64)
+    want = dz @ w.astype(np.float64), dz.T @ x.astype(np.float64), dz.sum(0)
+    for got, exact in zip(linear_grad(dy, y if relu else None, x, w, True), want, strict=True):
+        assert_same(got, exact.astype(np.float32).astype(dtype))
+
+
 @pytest.mark.parametrize("arch", [80, 90])
 def test_which_sums_are_cut(arch):
     """The weight's gradient over a large batch is; a large product, which fills the GPU, and a short sum are not."""

@@ -91,8 +91,10 @@ def test_it_is_one_primitive(layer, primitive, activation, calls, rng):
     y = model(x)
     if activation in ("relu", "leaky_relu", "tanh", "sigmoid"):  # their gradients need only the result
         assert calls == [(primitive, activation)]
-        y.sum().backward()
-        assert calls.names().count(f"{activation}_grad") == 1
+        calls.clear()
+        y.backward(y)
+        of_layer = "linear_grad" if primitive == "matmul" else "conv2d_grad"
+        assert calls.names() == [of_layer] if activation == "relu" else [f"{activation}_grad", of_layer]
     else:
         assert calls.names() == [primitive, activation.removesuffix("_tanh")]
 
@@ -235,8 +237,7 @@ def test_relu_is_masked_at_the_pooled_size(calls, rng):
     assert calls == [("conv2d", None), ("max_pool2d", "relu")]
     calls.clear()
     y.backward(Tensor(np.ones(y.shape, np.float32)))
-    gradients = ["max_pool2d_grad", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_grad_bias"]
-    assert calls.names() == gradients
+    assert calls.names() == ["max_pool2d_grad", "conv2d_grad"]
 
 
 def test_gradients_of_gradients_through_relu_of_the_maximum(rng):

@@ -20,6 +20,7 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
     activation: str | None = None,
+    channels_last: bool = True,
 ) -> Tensor:
     """y[n, o] = bias[o] + sum_c weight[o, c] * input[n, c], a cross-correlation.
 
@@ -27,7 +28,7 @@ def conv2d(
     weight      (O, C / groups, KH, KW) of input's dtype, bias (O,) or None
     stride      an int or a pair; likewise padding and dilation. padding may also be "valid" (none) or "same" (the
                 output is as large as the input; stride must be 1; of an odd padding the end gets one more)
-    activation  as in tilegrad.ops.conv2d: computed in the primitive's epilogue
+    activation, channels_last  as in tilegrad.ops.conv2d
     ->          (N, O, OH, OW), OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1
 
     Raises ValueError for shapes and geometry, TypeError for dtypes.
@@ -40,9 +41,9 @@ def conv2d(
     else:
         padding = pair("conv2d", "padding", padding)
     if input.ndim == 4:
-        return ops.conv2d(input, weight, bias, stride, padding, dilation, groups, activation)
+        return ops.conv2d(input, weight, bias, stride, padding, dilation, groups, activation, channels_last)
     image = ops.unsqueeze(input, 0)
-    return ops.conv2d(image, weight, bias, stride, padding, dilation, groups, activation)[0]
+    return ops.conv2d(image, weight, bias, stride, padding, dilation, groups, activation, channels_last)[0]
 
 
 def same_padding(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
