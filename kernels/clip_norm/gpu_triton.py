@@ -26,6 +26,7 @@ from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.multi_tensor.arrays import in_one_order, write_back
 from tilegrad.kernels.multi_tensor.gpu_triton import find, pointer, tables
+from tilegrad.kernels.sizes import next_power_of_2
 
 BLOCK, WARPS = 4096, 8  # four 16-byte loads of floats a thread
 PARTIALS = 4096  # that the norm's program adds at once
@@ -97,7 +98,7 @@ def clip_norm_step(arrays: Sequence[Any], max_norm: float) -> Any:
         grid = (table.programs,)
         _squares_kernel(grid, table.array, sums, table.tensors, before, **constexprs, num_warps=WARPS)
         before += table.programs
-    block = min(PARTIALS, max(32, triton.next_power_of_2(programs)))
+    block = min(PARTIALS, max(32, next_power_of_2(programs)))
     norm, factor = numbers[0, :1], numbers[1, :1]
     _norm_kernel((1,), sums, norm, factor, programs, float(max_norm), BLOCK=block, num_warps=WARPS)
     for table, constexprs in launches:

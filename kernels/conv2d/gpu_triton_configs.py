@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tilegrad.kernels.launch.triton_kernel import Kernel, cdiv
+from tilegrad.kernels.launch.triton_kernel import Kernel
 from tilegrad.kernels.launch.tuning import Bucket, Config, Tuned
+from tilegrad.kernels.sizes import cdiv
 
 
 def _product(block_m: int, block_n: int, block_k: int, num_warps: int, num_stages: int) -> Config:

@@ -39,7 +39,8 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
 )
 from tilegrad.kernels.conv2d.reference import Conv
 from tilegrad.kernels.device.addresses import are_wide
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv
 
 BLOCK_M, BLOCK_N, WARPS = 128, 32, 4
 BLOCK_P, WARPS_P = 128, 4  # pixels of a step of the gradient to the weight

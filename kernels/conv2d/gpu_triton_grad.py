@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import triton
 import triton.language as tl
 
 from tilegrad.kernels.activations.reference import check_alike
@@ -28,7 +27,8 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import pixel, steps, wide
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import are_wide
 from tilegrad.kernels.launch.triton_dtypes import float_dtype
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.sum.gpu_triton import conv2d_grad_bias
 from tilegrad.kernels.windows import Pair, image_shape
 
@@ -93,7 +93,7 @@ def _relu_grad(dy: Any, y: Any) -> Any:
     images, channels, rows, cols = image_shape(op, "dy", dy.shape)
     dz = gpu.xp().empty((images, rows, cols, channels), dtype)
     if dz.size:
-        block_c = min(CHANNELS, triton.next_power_of_2(channels))
+        block_c = min(CHANNELS, next_power_of_2(channels))
         block_p = BLOCK // block_c
         pixels = images * rows * cols
         grid = (cdiv(pixels, block_p) * cdiv(channels, block_c),)

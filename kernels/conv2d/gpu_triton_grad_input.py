@@ -45,8 +45,9 @@ from tilegrad.kernels.conv2d.reference import Conv, check_grad_input
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import are_wide
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.launch.tuning import Config
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.windows import Pair
 
 

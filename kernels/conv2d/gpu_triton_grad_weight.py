@@ -41,8 +41,9 @@ from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import are_wide
 from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.launch.tuning import Config
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.sum.gpu_triton import conv2d_grad_bias
 from tilegrad.kernels.windows import Pair
 

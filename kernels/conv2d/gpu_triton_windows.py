@@ -23,6 +23,7 @@ import triton.language as tl
 
 from tilegrad.kernels.conv2d.reference import Conv
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.sizes import next_power_of_2
 from tilegrad.kernels.windows import Windows
 
 FEW = 4  # channels a sum runs over, per tap, up to which the direct kernels serve (see conv2d/gpu_triton_direct.py)
@@ -136,4 +137,4 @@ def kind(dtype: np.dtype, precision: str) -> str:
 
 def block(n: int, most: int) -> int:
     """The smallest power of two that holds n, from 16, the least side of a product, to `most`."""
-    return min(most, max(16, 1 << (n - 1).bit_length()))
+    return min(most, max(16, next_power_of_2(n)))

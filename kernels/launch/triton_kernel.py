@@ -45,7 +45,6 @@ from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.addresses import fits
 from tilegrad.kernels.launch import driver
-from tilegrad.kernels.sizes import cdiv as cdiv  # for the launchers
 from tilegrad.kernels.system.modes import Block
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")

@@ -34,11 +34,12 @@ from tilegrad.kernels.activations.gpu_triton import activate, relu_grad
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.launch.triton_dtypes import no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.launch.tuning import Bucket, Config, Tuned
 from tilegrad.kernels.matmul.gpu_geometry import MOST_AXES, Geometry, broadcast_lead, geometry, row_major
 from tilegrad.kernels.matmul.gpu_triton_configs import bucket_of, kind_of, parts_of, sums_of, tuned_products
 from tilegrad.kernels.matmul.reference import check_matmul
+from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.sum.gpu_triton import sum
 
 _SLOPE: tl.constexpr = tl.constexpr(0.01)  # of the activation "leaky_relu", as in the reference

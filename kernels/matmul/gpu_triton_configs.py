@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.launch.triton_kernel import Kernel, cdiv
+from tilegrad.kernels.launch.triton_kernel import Kernel
 from tilegrad.kernels.launch.tuning import Bucket, Config, Tuned
+from tilegrad.kernels.sizes import cdiv
 
 
 def _tile(block_m: int, block_n: int, block_k: int, num_warps: int, num_stages: int, flipped: bool = False) -> Config:

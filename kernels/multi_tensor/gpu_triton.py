@@ -27,6 +27,7 @@ from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.triton_kernel import is_collecting, kernel
 from tilegrad.kernels.multi_tensor.arrays import Arrays, Rows, Tables, columns
+from tilegrad.kernels.sizes import next_power_of_2
 
 MOST_TENSORS = 1024  # that one launch looks among
 _LEAST_TENSORS = 128  # fewer are looked among as fast, and every power of two is a compilation
@@ -98,7 +99,7 @@ def _fill(rows: Rows, block: int) -> Table:
     array = gpu.xp().empty(len(numbers), np.int64)
     for at in range(0, len(numbers), _FILLED):
         _fill_kernel((1,), array, at, *marked[at : at + _FILLED], num_warps=1)
-    return Table(array, len(rows), max(_LEAST_TENSORS, triton.next_power_of_2(len(rows))), programs)
+    return Table(array, len(rows), max(_LEAST_TENSORS, next_power_of_2(len(rows))), programs)
 
 
 TABLES = Tables(_fill, is_collecting)

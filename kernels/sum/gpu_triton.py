@@ -38,7 +38,8 @@ import triton.language as tl
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.triton_dtypes import float_dtype, no_float64
-from tilegrad.kernels.launch.triton_kernel import cdiv, kernel
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.sum.reference import check_sum
 from tilegrad.kernels.windows import image_shape
 
@@ -185,7 +186,7 @@ def _tiled(kept: list[_Axis], summed: list[_Axis], along_r: bool, itemsize: int,
     one = _Axis(1, 0)
     outer, k = (one, one, *kept)[-2:]
     far, r = (one, one, *summed)[-2:]
-    wide_k, wide_r = triton.next_power_of_2(k.size), triton.next_power_of_2(r.size)
+    wide_k, wide_r = next_power_of_2(k.size), next_power_of_2(r.size)
     if along_r:
         block_r = min(TILE, wide_r)
     else:
