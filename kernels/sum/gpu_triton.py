@@ -33,7 +33,6 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import triton
 import triton.language as tl
 
 from tilegrad.kernels.device import gpu
