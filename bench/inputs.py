@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 
 from tilegrad.bench.ops.op import Shape, Variant
-from tilegrad.kernels.checks import FLOAT_DTYPES
+from tilegrad.kernels.checks import bfloat16
 
-DTYPES = {dtype.name: dtype for dtype in FLOAT_DTYPES}
+DTYPES = {name: np.dtype(name) for name in ("float32", "float16", "float64")} | {"bfloat16": bfloat16}
 
 
 def drawn(variant: Variant, shape: Shape, dtype: str) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ import pytest
 from tests.cpu import test_dirty_memory as compiled
 from tests.test_imports import ROOT, sources
 from tilegrad import kernels
+from tilegrad.bench import inputs
 from tilegrad.kernels import backends, checks, contract, dispatch
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.capture.program import Program
@@ -254,6 +255,7 @@ except RuntimeError as e:
 def test_the_contract_says_of_each_backend_what_it_serves():
     for table in (contract.DEVICES, contract.DTYPES):
         assert list(table) == list(contract.BACKENDS)
+    assert inputs.DTYPES.keys() == set(contract.DTYPES["reference"]), "the benchmarks have an order of their own"
 
 
 NOT_SERVED = [(name, dtype) for name in contract.BACKENDS for dtype in checks.SERVED["reference"]]
