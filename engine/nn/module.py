@@ -367,7 +367,7 @@ class Module:
             for x in itertools.chain(self.parameters(), self.buffers()):
                 data = convert(x).data
                 if data is not x.data:
-                    x._storage.leave(x)  # a graph that saved x must not use the new values
+                    x._storage.leave(x)  # a graph that saved it must not go on with other values
                     x._data, x._storage = data, Storage()
                 if x.grad is not None:
                     x.grad = convert(x.grad)

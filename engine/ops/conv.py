@@ -43,7 +43,7 @@ def conv2d(
     for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
+        dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]

@@ -142,7 +142,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     for_x, for_w = weight if rows._requires_grad else None, rows if weight._requires_grad else None
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
+        dz = dy if y is None else activation_grad(activation, dy, y)
         dx = None if for_x is None else _matmul(dz, for_x)
         dw = None if for_w is None else _matmul(dz, for_w, True)
         return (dx, dw, sum(dz, 0) if biased else None)[:count]

@@ -26,7 +26,7 @@ def conv2d(
     input       (N, C, H, W), or one image (C, H, W)
     weight      (O, C / groups, KH, KW) of input's dtype, bias (O,) or None
     stride      an int or a pair; likewise padding and dilation. padding may also be "valid" (none) or "same" (the
-                output is as large as the input; stride must be 1; of an odd padding the end gets one more)
+                output is as large as the input; stride must be 1, an odd pixel goes to the end)
     activation  as in tilegrad.ops.conv2d: computed in the primitive's epilogue
     ->          (N, O, OH, OW), OH = floor((H + 2 padding - dilation (KH - 1) - 1) / stride) + 1
 
