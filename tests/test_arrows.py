@@ -20,11 +20,13 @@ FOLDERS = {"tilegrad": "engine", "tilegrad.kernels": "kernels", "tilegrad.bench"
 # and of rooms on lines above this one; the rooms of one line do not know each other.
 ROOMS = """
     kernels.system kernels.checks
-    kernels.device kernels.cpu kernels.windows
+    kernels.windows
+    kernels.device kernels.cpu
     kernels.simulate
     kernels.capture
     kernels.launch
-    kernels.activations kernels.sum kernels.softmax kernels.multi_tensor
+    kernels.activations kernels.sum kernels.multi_tensor
+    kernels.softmax
     kernels.clip_norm kernels.conv2d kernels.dropout kernels.matmul kernels.optimizer kernels.pool kernels.softmax_xent
         kernels.take_rows
     kernels.backends
