@@ -88,5 +88,5 @@ links:
 	@ln -sfn $(CURDIR)/engine/* $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/
 
 clean:
-	rm -rf $(VENV) .venv-triton .links *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-triton .links *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -89,6 +89,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
 
     array + tensor is a tensor, as tensor + array is. array += tensor writes to the array. For any other ufunc a tensor
     stands for its array. Raises what `numpy()` raises where a tensor has none to give.
+
+    NumPy declares array + tensor to be an array, and type checkers believe it; tensor + array is a tensor to them.
     """
     if out is None and not options and method == "__call__" and ufunc in UFUNCS and all(map(_is_operand, inputs)):
         return UFUNCS[ufunc](*inputs)

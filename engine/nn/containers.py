@@ -12,6 +12,7 @@ from tilegrad.nn.conv import Conv2d
 from tilegrad.nn.linear import Flatten, Linear
 from tilegrad.nn.module import MODULE, Module
 from tilegrad.nn.pool import MaxPool2d
+from tilegrad.tensor import Tensor
 
 S = TypeVar("S", bound="_Sequence")
 
@@ -135,7 +136,7 @@ class Sequential(_Sequence):
     def _part(self, names: list[str]) -> Sequential:
         return Sequential({name: self.__dict__[name] for name in names})  # under the names they have here
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any) -> Tensor | Any:
         """input through every module in turn."""
         modules = list(self)
         i, n = 0, len(modules)

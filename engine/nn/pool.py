@@ -32,11 +32,11 @@ class MaxPool2d(Module):
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, input: Tensor) -> Any:
+    def forward(self, input: Tensor) -> Tensor | Any:
         """The maxima or, with return_indices, (maxima, indices)."""
         return self.forward_activated(input, None)
 
-    def forward_activated(self, input: Tensor, activation: str | None) -> Any:
+    def forward_activated(self, input: Tensor, activation: str | None) -> Tensor | Any:
         """act(maxima) as one primitive; activation is None or, without return_indices, "relu"."""
         windows = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         return F.max_pool2d(input, *windows, self.return_indices, activation)
@@ -108,7 +108,7 @@ class AdaptiveMaxPool2d(Module):
         self.output_size = _checked_output("AdaptiveMaxPool2d", output_size)
         self.return_indices = return_indices
 
-    def forward(self, input: Tensor) -> Any:
+    def forward(self, input: Tensor) -> Tensor | Any:
         """The maxima or, with return_indices, (maxima, indices)."""
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 

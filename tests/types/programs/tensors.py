@@ -134,6 +134,12 @@ def layers(x: Tensor, tokens: Tensor) -> Tensor:
     return F.nll_loss(F.log_softmax(y, dim=1), tokens) + F.one_hot(tokens).sum() + h.mean()
 
 
+def through(body: nn.Sequential, pool: nn.MaxPool2d, skip: nn.Identity, layers: nn.ModuleList, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return skip(pool(x)) if x.ndim == 4 else body(x)
+
+
 def hooks(model: nn.Module) -> None:
     seen: list[Tensor] = []
 
