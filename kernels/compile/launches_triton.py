@@ -43,9 +43,9 @@ def softmax(empty: Empty) -> None:
 
 
 def softmax_xent(empty: Empty) -> None:
-    """The seed nets' 10 classes, vocabularies of 32k and (odd) 50257; with every option once."""
+    """The seed nets' 10 classes, vocabularies of 32k, 128k with few rows, and (odd) 50257; with every option once."""
     one, index = empty(dtype=np.float32), np.int64
-    for rows, classes in ((128, 10), (4096, 32768), (4096, 50257)):
+    for rows, classes in ((128, 10), (128, 131072), (4096, 32768), (4096, 50257)):
         z, t, m = empty(rows, classes), empty(rows, dtype=index), empty(rows, dtype=np.float32)
         backend.softmax_xent(z, t)
         backend.softmax_xent_grad(one, z, t, m, m, one)
@@ -66,7 +66,7 @@ def matmul(empty: Empty) -> None:
     backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
     backend.matmul(empty(128, 64), narrow.T, empty(10))
     backend.matmul(empty(65536, 784).T, empty(65536, 128))
-    for rows, into, out in ((128, 784, 128), (128, 64, 10), (64, 576, 64), (8192, 64, 64)):  # and the seed CNN
+    for rows, into, out in ((128, 784, 128), (128, 64, 10), (64, 576, 64), (1024, 64, 64)):  # and the seed CNN
         dy = empty(rows, out)
         for y in (None, dy):
             backend.linear_grad(dy, y, empty(rows, into), empty(out, into), True)

@@ -46,7 +46,8 @@ _SLOPE: tl.constexpr = tl.constexpr(0.01)  # of the activation "leaky_relu", as 
 _HALVED = 64  # sums a thread, from which a tile's epilogue is computed in halves
 _SUM_BLOCK = 256  # elements a program of the second kernel: 2 a thread, so that small results still fill the GPU
 _SMALL = 1 << 25  # multiply-adds: at a third of the float32 peak 3 us, of which a mask on the way costs a fifth
-_STAGES_WITH_SUMS = 3  # at most: beside the pointers of a fourth the sums of rows spill on sm_80
+_SHORT = 1024  # rows up to which the product for dw, its pipeline a stage shorter, sums dz too in less than a launch
+_STAGES_WITH_SUMS = 3  # at most, in parts one fewer: beside the places of one more the sums of rows spill on sm_80
 _REMEMBERED = 1024  # combinations of arguments whose plan is kept
 
 
@@ -271,7 +272,8 @@ def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: 
     if w is not None:
         found.append(_product(dy, w, None, None, precision, mask))
     if x is not None:
-        sums = gpu.xp().empty(dy.shape[1], dy.dtype) if bias and small and dy.size else None
+        at_hand = bias and small and 0 < dy.size and dy.shape[0] <= _SHORT
+        sums = gpu.xp().empty(dy.shape[1], dy.dtype) if at_hand else None
         turned = None if mask is None else mask.T
         found.append(_product(dy.T, x, None, None, precision, turned, sums))
         if sums is not None:
@@ -361,7 +363,8 @@ def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, c
     """y = activation(a @ b + bias), with that configuration."""
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
     if sums is not None:
-        constexprs = constexprs | {"num_stages": min(_STAGES_WITH_SUMS, config["num_stages"])}
+        most = _STAGES_WITH_SUMS if parts == 1 else _STAGES_WITH_SUMS - 1
+        constexprs = constexprs | {"num_stages": min(most, config["num_stages"])}
     if parts == 1:
         _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
         return

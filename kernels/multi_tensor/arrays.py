@@ -12,6 +12,7 @@ from typing import Any
 from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.dense import dense, dense_as
+from tilegrad.kernels.sizes import cdiv
 
 Arrays = Sequence[Any]
 Rows = tuple[tuple[int, ...], ...]  # for each tensor its number of elements, at least 1, and its arrays' addresses
@@ -98,5 +99,5 @@ def columns(rows: Rows, size: int) -> tuple[list[int], int]:
     firsts, programs = [], 0
     for elements, *_ in rows:
         firsts.append(programs)
-        programs += -(-elements // size)
+        programs += cdiv(elements, size)
     return [*firsts, *(number for column in zip(*rows, strict=True) for number in column)], programs

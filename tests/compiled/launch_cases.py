@@ -24,7 +24,7 @@ from tilegrad.kernels.launch.triton_kernel import kernel
 
 
 class Driver:
-    """What launch.py uses of cupy.cuda; `launches` has (grid, threads, shared, stream, values) of each launch."""
+    """What the launcher uses of cupy.cuda; `launches` has (grid, threads, shared, stream, values) of each launch."""
 
     def __init__(self) -> None:
         self.launches: list[Any] = []

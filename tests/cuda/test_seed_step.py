@@ -82,6 +82,12 @@ def test_the_nodes_of_the_cnn(nodes):
     assert found.total() == 28
 
 
+def test_the_mlp_has_no_node_but_kernels(nodes):
+    found = nodes("MLP")
+    assert all(name.endswith("_kernel") for name in found), found
+    assert found.total() == 15
+
+
 def test_a_convolution_keeps_its_weight_as_its_kernels_read_it():
     """On a GPU, and its gradient and the optimizer's state with it; the values, and a state_dict's, are as before."""
     conv = nn.Conv2d(6, 20, 3)
