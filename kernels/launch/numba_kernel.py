@@ -29,7 +29,7 @@ as 5 + 2 ndim words of 8 bytes: meminfo, parent (null here), elements, itemsize,
 
 from __future__ import annotations
 
-import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,7 +74,8 @@ class Kernel:
             return
         if len(grid) > 1 or grid[0] >> 31:
             driver.check_grid(self.name, grid)
-        if _collected is None and numba_target.SIMULATED:
+        collected = _here.collected
+        if collected is None and numba_target.SIMULATED:
             self._simulated = self._simulated or numba_target.cuda.jit(self.function)
             numba_simulator.run(self.name, self._simulated, grid, block, args)
             return
@@ -95,8 +96,8 @@ class Kernel:
                     f"{self.name}: an argument is a {type(a).__name__}; expected an array, an int or a float"
                 )
         x, y, z = (*block, 1, 1)[:3]
-        if _collected is not None:
-            _collected.append(Specialisation(self, tuple(kinds), x * y * z))
+        if collected is not None:
+            collected.append(Specialisation(self, tuple(kinds), x * y * z))
             return
         key = (driver.device(), *kinds)
         function = self._loaded.get(key)
@@ -115,15 +116,19 @@ def _formats(kind: str) -> str:
     return {"int64": "q", "float32": "f"}.get(kind) or "q" * numba_target.fields(kind)
 
 
-_collected: list[Specialisation] | None = None
+class _Local(threading.local):
+    collected: list[Specialisation] | None = None
+
+
+_here = _Local()
 
 
 def collecting() -> Block:
-    """Launches within the block are collected in the list it gives instead of being run."""
+    """This thread's launches within the block are collected in the list it gives instead of being run."""
     specs = list[Specialisation]()
-    return Block((sys.modules[__name__], "_collected", specs), gives=specs)
+    return Block((_here, "collected", specs), gives=specs)
 
 
 def is_collecting() -> bool:
     """Whether launches are collected, not run."""
-    return _collected is not None
+    return _here.collected is not None

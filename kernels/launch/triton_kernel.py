@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
+import threading
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -136,15 +136,15 @@ class Kernel:
             return
         if len(grid) > 1 or grid[0] >> 31:
             driver.check_grid(self.name, grid)
-        if INTERPRETED and _collected is None:
+        collected = _here.collected
+        if INTERPRETED and collected is None:
             interpreter.run(self.name, self.jit, grid, args, constexprs)
             return
 
         arrays, numbers = args[: self._pointers], args[self._pointers :]
-        if _collected is not None:
-            kinds = self._kinds_of(arrays, numbers)
-            spec = Specialisation(self, kinds, (*constexprs.items(),), num_warps, num_stages, not _alternatives)
-            _collected.append(spec)
+        if collected is not None:
+            kinds, is_default = self._kinds_of(arrays, numbers), not _here.alternatives
+            collected.append(Specialisation(self, kinds, (*constexprs.items(),), num_warps, num_stages, is_default))
             return
 
         # This is what an eager launch costs on the host (bench/launch.py): no more than it takes.
@@ -247,25 +247,34 @@ class _Loaded:
 
 def architecture() -> int:
     """The compute capability that launches are for: of the GPU, or of what is simulated or collected for."""
-    return _collected_for if gpu.is_simulated() else gpu.capability()
+    return _here.architecture if gpu.is_simulated() else gpu.capability()
 
 
-_collected: list[Specialisation] | None = None
-_collected_for = 90
-_alternatives = False
+class _Local(threading.local):
+    """What launches of this thread are for: to be run, or to be collected."""
+
+    collected: list[Specialisation] | None = None
+    architecture = 90
+    alternatives = False
+
+
+_here = _Local()
 
 
 def collecting(arch: int = 90) -> Block:
-    """Launches within the block are collected in the list it gives, as for that architecture, instead of being run."""
-    here, specs = sys.modules[__name__], list[Specialisation]()
-    return Block((here, "_collected_for", arch), (here, "_collected", specs), gives=specs)
+    """A block that gives a list: this thread's launches within it are collected there, not run.
+
+    arch   the compute capability that they are for
+    """
+    specs: list[Specialisation] = []
+    return Block((_here, "architecture", arch), (_here, "collected", specs), gives=specs)
 
 
 def is_collecting() -> bool:
     """Whether launches are collected, not run."""
-    return _collected is not None
+    return _here.collected is not None
 
 
 def alternatives() -> Block:
     """Launches collected within the block are not the shipped defaults."""
-    return Block((sys.modules[__name__], "_alternatives", True))
+    return Block((_here, "alternatives", True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +30,13 @@ Bucket = tuple[Any, ...]
 
 _ROUNDS = 5  # each configuration is timed once a round, so that a change of clock touches all alike
 _ROUND_MS = 2.0  # of one configuration: long beside the resolution of an event, half a microsecond
-_forced: int | None = None
+
+
+class _Local(threading.local):
+    forced: int | None = None  # which configuration of each list is taken
+
+
+_here = _Local()
 
 
 class Tuned:
@@ -67,13 +73,14 @@ class Tuned:
         run      launches with a configuration; called any number of times with each, so it must not build on what
                  it wrote before
         """
-        if _forced is None and not launch.is_collecting():
+        forced = _here.forced
+        if forced is None and not launch.is_collecting():
             chosen = self._chosen.get((bucket, dtype))
             if chosen is not None:
                 return chosen
         configs = self.of(launch.architecture())
-        if _forced is not None:
-            return configs[_forced % len(configs)]
+        if forced is not None:
+            return configs[forced % len(configs)]
         default = configs[self.default(launch.architecture(), bucket)]
         if launch.is_collecting():
             with launch.alternatives():
@@ -110,7 +117,7 @@ def is_enabled() -> bool:
 
 def forced(index: int) -> Block:
     """Within the block every Tuned takes its configuration of that index (modulo their number): to test each."""
-    return Block((sys.modules[__name__], "_forced", index))
+    return Block((_here, "forced", index))
 
 
 def measure(configs: Sequence[Config], run: Callable[[Config], None]) -> Config:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,6 +232,19 @@ def test_a_collection_ends_with_its_architecture():
                 assert launch.architecture() == 120
             assert launch.architecture() == 80 and launch.is_collecting()
         assert launch.architecture() == before != 80 and not launch.is_collecting()
+
+
+def test_what_one_thread_collects_is_no_other_ones_affair():
+    found = []
+
+    def look():
+        found.append((launch.is_collecting(), launch.architecture(), tuned().choose((1,), FLOAT32, None)["BLOCK"]))
+
+    with gpu.simulate(), tuning.forced(0), launch.collecting(80):
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    assert found == [(False, 90, 256)]
 
 
 def test_more_than_eight_are_too_many():
