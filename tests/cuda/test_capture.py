@@ -1,4 +1,4 @@
-"""A captured step on a GPU: what any captured step does (tests/captured_steps.py), and what is a graph's alone."""
+"""A captured step on a GPU: what any captured step does (tests/captured/steps.py), and what is a graph's alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 import tilegrad as tg
-from tests.captured_steps import *  # noqa: F403
-from tests.captured_steps import ON, Program, batches, graphs, values
+from tests.captured.steps import *  # noqa: F403
+from tests.captured.steps import ON, Program, batches, graphs, values
 from tilegrad import kernels
 from tilegrad.kernels.device import gpu
 

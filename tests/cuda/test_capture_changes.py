@@ -1,11 +1,11 @@
-"""A captured step on a GPU follows the program around it (tests/captured_changes.py)."""
+"""A captured step on a GPU follows the program around it (tests/captured/changes.py)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.captured_changes import *  # noqa: F403
-from tests.captured_steps import ON
+from tests.captured.changes import *  # noqa: F403
+from tests.captured.steps import ON
 
 
 @pytest.fixture(autouse=True)

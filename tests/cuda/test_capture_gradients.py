@@ -1,13 +1,13 @@
-"""A captured step and its gradients on a GPU: tests/captured_gradients.py."""
+"""A captured step and its gradients on a GPU: tests/captured/gradients.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.captured_gradients import *  # noqa: F403
-from tests.captured_gradients import FEW, check_a_call_that_fails
-from tests.captured_steps import ON
-from tests.captured_updates import parametrize
+from tests.captured.gradients import *  # noqa: F403
+from tests.captured.gradients import FEW, check_a_call_that_fails
+from tests.captured.steps import ON
+from tests.captured.updates import parametrize
 
 
 def pytest_generate_tests(metafunc):

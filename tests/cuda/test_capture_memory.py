@@ -1,11 +1,11 @@
-"""Captured steps on a GPU leave no memory behind (tests/captured_memory.py)."""
+"""Captured steps on a GPU leave no memory behind (tests/captured/memory.py)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.captured_memory import *  # noqa: F403
-from tests.captured_steps import ON
+from tests.captured.memory import *  # noqa: F403
+from tests.captured.steps import ON
 
 
 @pytest.fixture(autouse=True)

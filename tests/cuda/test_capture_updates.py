@@ -1,12 +1,12 @@
-"""A captured step and its optimizer on a GPU: tests/captured_updates.py."""
+"""A captured step and its optimizer on a GPU: tests/captured/updates.py."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.captured_steps import ON
-from tests.captured_updates import *  # noqa: F403
-from tests.captured_updates import FEW, parametrize
+from tests.captured.steps import ON
+from tests.captured.updates import *  # noqa: F403
+from tests.captured.updates import FEW, parametrize
 
 
 def pytest_generate_tests(metafunc):

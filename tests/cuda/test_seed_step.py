@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from tests.captured_steps import graphs
+from tests.captured.steps import graphs
 from tests.compare import assert_same
 from tilegrad import nn, optim
 from tilegrad.bench.nets import NETS

@@ -33,17 +33,18 @@ MOST_SIMULATED = 1000  # elements of a shape: Numba's simulator takes 10 us and 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every backend, with the dtypes that it serves; those of device cuda are GPU tests where there is a GPU."""
     marks = dict.fromkeys(ON_DEVICE, [pytest.mark.gpu] if gpu.is_available() else [])
-    if {"backend", "dtype"} <= set(metafunc.fixturenames) and "dtype" not in _parametrized(metafunc):
+    asked = set(metafunc.fixturenames) - _parametrized(metafunc)
+    if {"backend", "dtype"} <= asked:
         each = [
             pytest.param(name, dtype, marks=marks.get(name, ()), id=f"{name}-{np.dtype(dtype)}")
             for name, dtypes in DTYPES.items()
             for dtype in dtypes
         ]
         metafunc.parametrize(("backend", "dtype"), each, indirect=["backend"])
-    elif "backend" in metafunc.fixturenames:
+    elif "backend" in asked:
         each = [pytest.param(name, marks=marks.get(name, ())) for name in DTYPES]
         metafunc.parametrize("backend", each, indirect=True)
-    elif "dtype" in metafunc.fixturenames and "dtype" not in _parametrized(metafunc):
+    elif "dtype" in asked:
         metafunc.parametrize("dtype", DTYPES["reference"], ids=str)
 
 
