@@ -11,7 +11,7 @@ import pytest
 
 from tilegrad.kernels.device import gpu
 
-if "TRITON_INTERPRET" not in os.environ and not gpu.is_available():
+if "TRITON_INTERPRET" not in os.environ and not gpu.is_executed() and not gpu.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 

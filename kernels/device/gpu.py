@@ -1,8 +1,10 @@
 """Device "cuda": whose arrays they are, and whether there is one.
 
-`xp()` is the array library of the device: CuPy on an NVIDIA GPU, or kernels/simulate/arrays.py where TRITON_INTERPRET=1
-or NUMBA_ENABLE_CUDASIM=1 asks for a simulation. It is decided on first use, once in a process, and nothing here imports
-CuPy before. From then on kernels/device/memory.py decides what happens when the GPU's memory is used up.
+`xp()` is the array library of the device: CuPy on an NVIDIA GPU, or kernels/simulate/arrays.py where a simulation is
+asked for: by TRITON_INTERPRET=1, by NUMBA_ENABLE_CUDASIM=1, or by TILEGRAD_SIMULATE=ptx. With the last of these kernels
+are compiled for sm_80, and their PTX is executed (kernels/simulate/ptx). It is decided on first use, once in a process,
+and nothing here imports CuPy before. From then on kernels/device/memory.py decides what happens when the GPU's memory
+is used up.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 from tilegrad.kernels.system.modes import Block
 
 SIMULATORS = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # the variables that ask for them
+_EXECUTED_FOR = 80  # the compute capability that executed PTX is compiled for
 
 
 class _Local(threading.local):
@@ -29,12 +32,28 @@ _found: ModuleType | None = None
 
 def is_simulated() -> bool:
     """Whether device "cuda" is simulated on host memory."""
-    return _local.simulated is not None or any(map(_is_set, SIMULATORS.values()))
+    return _local.simulated is not None or any(map(_is_set, SIMULATORS.values())) or is_executed()
+
+
+def is_executed() -> bool:
+    """Whether device "cuda" executes the kernels' PTX on host memory: TILEGRAD_SIMULATE=ptx.
+
+    Raises ValueError for another value, or where a simulator is asked for too.
+    """
+    asked = os.environ.get("TILEGRAD_SIMULATE", "0")
+    if asked in ("", "0"):
+        return False
+    if asked != "ptx":
+        raise ValueError(f"TILEGRAD_SIMULATE is {asked!r}; expected ptx, or nothing")
+    others = [variable for variable in SIMULATORS.values() if _is_set(variable)]
+    if others:
+        raise ValueError(f"TILEGRAD_SIMULATE=ptx beside {others[0]}=1: expected one way to simulate")
+    return True
 
 
 def runs(language: str) -> bool:
     """Whether kernels of that language can run here: on a simulated device those that are simulated too."""
-    return _local.simulated is not None or not is_simulated() or _is_set(SIMULATORS[language])
+    return _local.simulated is not None or not is_simulated() or is_executed() or _is_set(SIMULATORS[language])
 
 
 def _is_set(variable: str) -> bool:
@@ -61,7 +80,14 @@ def is_array(x: Any) -> bool:
 @cache
 def capability() -> int:
     """The compute capability of the current GPU as one number, 90 for 9.0."""
-    return int(xp().cuda.Device().compute_capability)
+    return _EXECUTED_FOR if is_executed() else int(xp().cuda.Device().compute_capability)
+
+
+def cuda() -> Any:
+    """CuPy's way to the driver, `cupy.cuda`; where PTX is executed, what stands in its place."""
+    if is_executed():
+        return importlib.import_module("tilegrad.kernels.simulate.ptx.driver")
+    return xp().cuda
 
 
 def simulate() -> Block:

@@ -40,7 +40,7 @@ class Function:
     """
 
     def __init__(self, code: bytes, name: str, formats: Sequence[str], shared: int) -> None:
-        cuda = gpu.xp().cuda
+        cuda = gpu.cuda()
         self._module = cuda.function.Module()  # unloads the kernel when it is collected
         self._module.load(code)
         self._function = cuda.function.Function(self._module, name).ptr
@@ -82,7 +82,7 @@ def device() -> int:
     The driver launches into the context of the calling thread, and a new thread has none until something of the
     runtime needs one there (CUDA Driver API, "Context Management"). Memory that comes from CuPy's pool does not.
     """
-    cuda = gpu.xp().cuda
+    cuda = gpu.cuda()
     if not _thread.is_bound:
         cuda.Device().use()
         _thread.is_bound = True

@@ -21,6 +21,7 @@ What becomes of the call, as in launch/triton_kernel.py:
     on a GPU     Numba compiles to PTX for the card, the driver compiles that, and CuPy launches it. Numba's launcher is
                  not used: it synchronises the stream for every array, and takes 88 us
     simulated    NUMBA_ENABLE_CUDASIM=1: the kernel runs as Python on host memory, an OS thread for each CUDA thread
+    executed     TILEGRAD_SIMULATE=ptx: as on a GPU, but the driver is kernels/simulate/ptx, which executes the PTX
     collected    within `collecting()`: the specialisation is noted and nothing runs
 
 A kernel is compiled for each combination of dtype, axes and contiguity (C or any) of its arrays. Numba passes an array
@@ -29,6 +30,7 @@ as 5 + 2 ndim words of 8 bytes: meminfo, parent (null here), elements, itemsize,
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,6 +41,9 @@ from tilegrad.kernels.system.modes import Block
 
 if numba_target.SIMULATED:
     from tilegrad.kernels.simulate import numba_simulator
+EXECUTED = gpu.is_executed()
+if EXECUTED:
+    from tilegrad.kernels.simulate.ptx import driver as executor
 
 Axes = tuple[int, ...]
 
@@ -105,6 +110,8 @@ class Kernel:
             ptx, name = numba_target.compile_ptx(self.function, kinds, gpu.capability())
             formats = "".join(map(_formats, kinds))
             function = self._loaded[key] = driver.Function(ptx.encode(), name, formats, 0)
+        if EXECUTED:
+            executor.touches(inspect.signature(self.function).parameters, args)
         function.launch(grid, (x, y, z), *values)
 
 

@@ -13,6 +13,7 @@ What becomes of the call depends on where the arrays are:
                  CuPy on its current stream. Safe under stream capture once a specialisation has been launched before
     simulated    TRITON_INTERPRET=1: Triton's interpreter runs every program on host memory, then the guards around
                  the arrays are checked
+    executed     TILEGRAD_SIMULATE=ptx: as on a GPU, but the driver is kernels/simulate/ptx, which executes the PTX
     collected    within `collecting()`: the specialisation is noted and nothing runs, for compiling ahead of time
 
 Specialisation, all of it (Triton's own launcher decides the same things out of sight). An argument is
@@ -50,6 +51,9 @@ from tilegrad.kernels.system.modes import Block
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 if INTERPRETED:
     from tilegrad.kernels.simulate import triton_interpreter as interpreter
+EXECUTED = gpu.is_executed()
+if EXECUTED:
+    from tilegrad.kernels.simulate.ptx import driver as executor
 
 _ALIGNED = 16  # bytes, and what an int is divisible by: the widest load of a thread
 _DIVISIBLE = [["tt.divisibility", _ALIGNED]]
@@ -166,6 +170,8 @@ class Kernel:
             kinds = self._kinds_of(arrays, numbers)
             found = self._find(key, Specialisation(self, kinds, (*constexprs.items(),), num_warps, num_stages))
         launch, block, passed = found
+        if EXECUTED:
+            executor.touches(self.arguments, args)
         launch(grid, block, *addresses, *passed(numbers), 0, 0)
 
     def _find(self, key: tuple[Any, ...], spec: Specialisation) -> _Launch:
@@ -240,14 +246,16 @@ class _Loaded:
         assert scratch == (0, 0), f"{spec.kernel.name}: wants {scratch} bytes of scratch memory; none is given"
         passed = (kind.partition("/")[0] for kind in spec.key if kind is not None and kind != 1)
         formats = ["P" if kind[0] == "*" else _FORMATS[kind] for kind in passed]
-        code, name, shared = compiled.asm["cubin"], compiled.metadata.name, compiled.metadata.shared
+        code = compiled.asm["ptx"].encode() if EXECUTED else compiled.asm["cubin"]
+        name, shared = compiled.metadata.name, compiled.metadata.shared
         self.launch = driver.Function(code, name, [*formats, "P", "P"], shared).launch
         self.block = 32 * compiled.metadata.num_warps, 1, 1
 
 
 def architecture() -> int:
     """The compute capability that launches are for: of the GPU, or of what is simulated or collected for."""
-    return _here.architecture if gpu.is_simulated() else gpu.capability()
+    is_run = not gpu.is_simulated() or (EXECUTED and _here.collected is None)
+    return gpu.capability() if is_run else _here.architecture
 
 
 class _Local(threading.local):

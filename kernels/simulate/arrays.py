@@ -306,6 +306,18 @@ def assert_guards(op: str, *arrays: ndarray) -> None:
                 _assert_guard(owner, op, f"an array of {owner.size - 3 * GUARD} bytes that array {i} points to")
 
 
+def pointed_at(x: ndarray) -> Iterator[np.ndarray]:
+    """The memory, without its guards, of every allocation that an element of x, a table of addresses, points into."""
+    for owner in _pointed_at(x._host):
+        start = _start(owner)
+        yield owner[start : owner.size - 3 * GUARD + start]
+
+
+def host_of(x: ndarray) -> np.ndarray:
+    """The array of the host that x is, for what plays the device: it sees what is written, and writes."""
+    return x._host
+
+
 def _assert_guard(owner: np.ndarray, op: str, what: str) -> None:
     start = _start(owner)
     stop = owner.size - 3 * GUARD + start

@@ -1,0 +1,20 @@
+"""PTX executed on a CPU: what the compilers made of a kernel, run as the PTX ISA manual defines it, and checked.
+
+    parse.py        PTX text -> instructions
+    machine.py      the state of a chunk of blocks
+    operands.py     registers, immediates and special registers, one lane a thread
+    integer.py floating.py convert.py compare.py shuffle.py transfer.py atomics.py
+                    what an instruction does, a file a family
+    table.py        opcode -> family
+    memory.py       the arrays of the launch, shared memory, and what may not be done to them
+    control.py      branches, barriers
+    execute.py      a grid in chunks of blocks
+
+    rounding.py     exact sums and products, rounded once
+    types.py faults.py
+
+    driver.py       what the launcher uses of CuPy's driver: TILEGRAD_SIMULATE=ptx
+
+Sections are those of the PTX ISA manual 8.8. Executed PTX is not a run on a GPU: ptxas has not compiled it, the order
+of threads is one of many, and `.approx` instructions give the exact value, rounded, where a GPU's may be a few ulp off.
+"""

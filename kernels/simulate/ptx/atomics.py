@@ -1,0 +1,84 @@
+"""red and atom on global memory: PTX ISA 9.7.13 (atom, red).
+
+Lanes act one after another, in the order of their numbers: one of the orders that the manual allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.simulate.ptx import rounding
+from tilegrad.kernels.simulate.ptx.machine import Machine
+from tilegrad.kernels.simulate.ptx.operands import Scope, expect, unknown
+from tilegrad.kernels.simulate.ptx.parse import Instruction
+from tilegrad.kernels.simulate.ptx.pure import Step
+from tilegrad.kernels.simulate.ptx.transfer import addresses_of
+from tilegrad.kernels.simulate.ptx.types import STORED, WIDTHS, dtype_of
+
+_ORDERS = frozenset(["relaxed", "acquire", "release", "acq_rel", "cta", "gpu", "sys"])
+_INTEGERS = frozenset(["u32", "s32", "u64", "s64"])
+_BITS = frozenset(["b32", "b64"])
+
+
+def _inc(old: Any, b: Any) -> Any:
+    return old.dtype.type(0) if old >= b else old + old.dtype.type(1)
+
+
+def _dec(old: Any, b: Any) -> Any:
+    return b if old == 0 or old > b else old - old.dtype.type(1)
+
+
+_COMBINE: dict[str, tuple[Callable[..., Any], frozenset[str]]] = {
+    "add": (lambda old, b: old + b, _INTEGERS - {"s64"} | {"f32"}),
+    "min": (np.minimum, _INTEGERS),
+    "max": (np.maximum, _INTEGERS),
+    "and": (np.bitwise_and, _BITS),
+    "or": (np.bitwise_or, _BITS),
+    "xor": (np.bitwise_xor, _BITS),
+    "exch": (lambda old, b: b, _BITS),
+    "cas": (lambda old, b, c: c if old == b else old, _BITS),
+    "inc": (_inc, frozenset(["u32"])),
+    "dec": (_dec, frozenset(["u32"])),
+}
+_AT = {"min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+
+
+def atomic(instruction: Instruction, scope: Scope) -> Step:
+    """red [a], b; atom d, [a], b (, c for cas), where d is what was there before."""
+    *names, name, kind = ["", "", *instruction.modifiers]
+    line, is_red = instruction.line, instruction.opcode == "red"
+    names = [each for each in names if each]
+    if names.count("global") != 1 or any(each not in _ORDERS for each in names if each != "global"):
+        raise unknown(instruction)
+    if name not in _COMBINE or kind not in _COMBINE[name][1] or (is_red and name in ("exch", "cas")):
+        raise unknown(instruction)
+    expect(instruction, (2 if is_red else 3) + (name == "cas"))
+    operands = instruction.operands if is_red else instruction.operands[1:]
+    write = None if is_red else scope.writes(instruction.operands[0], kind, line)
+    addresses = addresses_of(operands[0], scope, line, "global")
+    sources = [scope.reads(each, kind, line) for each in operands[1:]]
+    combine, dtype, stored = _COMBINE[name][0], dtype_of(kind), STORED[WIDTHS[kind]]
+
+    def step(m: Machine) -> None:
+        places, lanes = addresses(m), m.lanes_now()
+        values = [np.broadcast_to(read(m), lanes.shape) for read in sources]
+        slots, inverse = np.unique(places, return_inverse=True)
+        now = np.zeros(slots.size, stored)
+        now[inverse] = m.memory.load(m, places, dtype.itemsize, 1)[0]
+        now = now.view(dtype)
+        if is_red and name in _AT:
+            _AT[name].at(now, inverse, values[0])
+        else:
+            before = np.empty(lanes.size, dtype)
+            for lane, slot in enumerate(inverse):
+                before[lane] = now[slot]
+                result = combine(now[slot], *(each[lane] for each in values))
+                now[slot] = rounding.flushed(result) if kind == "f32" else result  # the manual: it flushes
+            if write is not None:
+                write(m, before)
+        m.memory.store(m, places, [now.view(stored)[inverse]], dtype.itemsize)
+
+    return step

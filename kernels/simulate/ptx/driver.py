@@ -1,0 +1,84 @@
+"""The driver of a device that executes PTX: what the launcher uses of `cupy.cuda`, under CuPy's names.
+
+The launcher (kernels/launch/driver.py) hands over what a GPU's driver would get: code, a grid, and pointers to the
+bytes of each parameter. Beside that it says which arrays the launch is about (`touches`). The kernel may touch these
+arrays, what their elements point to if they are tables of addresses, and nothing else. While a graph is captured,
+launches are collected with the bytes of their parameters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.simulate import arrays, tape
+from tilegrad.kernels.simulate.ptx import execute
+from tilegrad.kernels.simulate.ptx.memory import Array, array_of
+
+
+class _Here(threading.local):
+    touched: tuple[tuple[str, Any], ...] = ()
+
+
+_here = _Here()
+_programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
+
+
+def touches(names: Iterable[str], arguments: Iterable[Any]) -> None:
+    """What this thread launches next is about the arrays among these arguments."""
+    _here.touched = tuple((name, a) for name, a in zip(names, arguments, strict=True) if hasattr(a, "dtype"))
+
+
+class Module:
+    def load(self, code: bytes) -> None:
+        self.text = code.decode()
+
+
+class Function:
+    def __init__(self, module: Module, name: str) -> None:
+        self.ptr = len(_programs)
+        _programs.append(execute.Program(module.text, name))
+
+
+class Device:
+    compute_capability = "80"
+
+    def use(self) -> None:
+        pass
+
+
+def get_current_stream() -> SimpleNamespace:
+    return SimpleNamespace(ptr=0)
+
+
+def _launch(function: int, *rest: int) -> None:
+    """cuLaunchKernel: grid, block, bytes of dynamic shared memory, stream, address of the parameters' addresses."""
+    grid, block, shared, pointers = rest[:3], rest[3:6], rest[6], rest[8]
+    program, touched = _programs[function], _here.touched
+    sizes = [parameter.size for parameter in program.kernel.parameters]
+    addresses = (ctypes.c_void_p * len(sizes)).from_address(pointers)
+    values = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes)]
+
+    def launch() -> None:
+        execute.run_program(program, grid, block, shared, values, _arrays(touched))
+
+    tape.do(program.kernel.name, launch)
+
+
+def _arrays(touched: tuple[tuple[str, Any], ...]) -> Iterator[Array]:
+    for name, x in touched:
+        host = arrays.host_of(x)
+        yield array_of(name, host, host.flags.writeable)
+        if x.dtype == np.int64:
+            for i, memory in enumerate(arrays.pointed_at(x)):
+                yield array_of(f"allocation {i} that {name} points to", memory)
+
+
+driver = SimpleNamespace(launchKernel=_launch, funcSetAttribute=lambda *_: None)
+function = SimpleNamespace(Module=Module, Function=Function)
+device = SimpleNamespace(get_device_id=lambda: 0)

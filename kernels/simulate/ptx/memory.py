@@ -1,0 +1,330 @@
+"""Global memory that is the arrays of the launch and nothing else, and memory of blocks and threads that is watched.
+
+An access must lie inside an array, at a multiple of its width, which is a vector's of all its elements together (PTX ISA
+6.4, and 9.7.9 at ld). Shared memory is watched by the cell, which is as many bytes as the narrowest access of the kernel.
+Each cell has the last write and two of the last reads, with thread and time. From them it is known whether two threads
+meet in a cell with no barrier between them, one of them writing: a race (PTX ISA 8, memory consistency). bar.sync orders
+the threads of a block, bar.warp.sync those of a warp. Shuffles do not order memory. Lanes that store one value in one
+instruction do not race: Triton's reductions do that, and whoever comes last, the value is the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tilegrad.kernels.simulate.ptx.machine import Machine
+
+_NEVER, _IN_FLIGHT = -1, -2  # in place of a stamp
+_EPOCH, _WARP_EPOCH, _THREAD = 32, 11, (1 << 11) - 1  # a stamp: epoch of the block, epoch of the warp, thread
+_WARP_EPOCHS = (1 << _EPOCH - _WARP_EPOCH) - 1
+_ALIGN = 128  # bytes, of a block's shared memory
+
+
+class Array(NamedTuple):
+    """Memory that a kernel may touch.
+
+    name      for messages
+    address   of its first byte
+    size      bytes from there to the end of its last element
+    writable  whether the kernel may write to it
+    inside    which of these bytes belong to elements; None: all
+    owner     what keeps the memory
+    """
+
+    name: str
+    address: int
+    size: int
+    writable: bool = True
+    inside: np.ndarray | None = None
+    owner: Any = None
+
+
+def array_of(name: str, host: np.ndarray, writable: bool = True) -> Array:
+    """A NumPy array of any strides; the holes between its elements are no part of it."""
+    low, high = np.lib.array_utils.byte_bounds(host) if host.size else (0, 0)
+    inside = None
+    if high - low != host.nbytes:
+        start = host.__array_interface__["data"][0] - low
+        inside = np.zeros(high - low, np.bool_)
+        strides = (*host.strides, 1)
+        np.ndarray((*host.shape, host.itemsize), np.bool_, inside, start, strides)[...] = True
+        inside = None if inside.all() else inside
+    return Array(name, low, high - low, writable, inside, host)
+
+
+class _Region:
+    """Arrays that overlap, as one piece of memory."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.arrays = arrays
+        self.start = min(a.address for a in arrays)
+        self.stop = max(a.address + a.size for a in arrays)
+        size = self.stop - self.start
+        self.readable = self._cover(arrays, size)
+        self.writable = self._cover([a for a in arrays if a.writable], size)
+        self.bytes = np.frombuffer((ctypes.c_char * size).from_address(self.start), np.uint8)
+        self._views: dict[int, np.ndarray] = {}
+
+    def _cover(self, arrays: Sequence[Array], size: int) -> np.ndarray | None:
+        """Which bytes are covered; None: all."""
+        cover = np.zeros(size, np.bool_)
+        for a in arrays:
+            at = a.address - self.start
+            cover[at : at + a.size] |= True if a.inside is None else a.inside
+        return None if cover.all() else cover
+
+    def view(self, width: int) -> tuple[np.ndarray, int]:
+        """The memory as integers of so many bytes, and the address of the first."""
+        skipped = -self.start % width
+        found = self._views.get(width)
+        if found is None:
+            whole = max(0, self.bytes.size - skipped) // width * width
+            found = self._views[width] = self.bytes[skipped : skipped + whole].view(f"u{width}")
+        return found, self.start + skipped
+
+
+class Global:
+    """The arrays of a launch."""
+
+    def __init__(self, arrays: Iterable[Array]) -> None:
+        regions: list[list[Array]] = []
+        stop = -1
+        for a in sorted((a for a in arrays if a.size), key=lambda a: a.address):
+            if a.address < stop:
+                regions[-1].append(a)
+            else:
+                regions.append([a])
+            stop = max(stop, a.address + a.size)
+        self.regions = [_Region(each) for each in regions]
+        self._starts = np.array([r.start for r in self.regions], np.uint64)
+        self._stops = np.array([r.stop for r in self.regions], np.uint64)
+
+    def load(self, m: Machine, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
+        """`count` integers of `width` bytes from each address, one of each active lane."""
+        results = [np.empty(addresses.size, f"u{width}") for _ in range(count)]
+        for region, which in self._found(m, addresses, width * count, False):
+            view, first = region.view(width)
+            places = ((addresses if which is None else addresses[which]) - np.uint64(first)) // np.uint64(width)
+            places = places.astype(np.intp)
+            for k, result in enumerate(results):
+                result[slice(None) if which is None else which] = view[places + k]
+        return results
+
+    def store(self, m: Machine, addresses: np.ndarray, values: Sequence[np.ndarray], width: int) -> None:
+        """The reverse of load; of lanes with one address the last wins."""
+        for region, which in self._found(m, addresses, width * len(values), True):
+            view, first = region.view(width)
+            places = ((addresses if which is None else addresses[which]) - np.uint64(first)) // np.uint64(width)
+            places = places.astype(np.intp)
+            for k, value in enumerate(values):
+                view[places + k] = value if which is None or value.ndim == 0 else value[which]
+
+    def _found(self, m: Machine, addresses: np.ndarray, size: int, writes: bool) -> Any:
+        """(region, which of the addresses lie in it) of each region that is touched, all of it checked."""
+        if not addresses.size:
+            return
+        odd = addresses % np.uint64(size) != 0
+        if odd.any():
+            at = int(np.flatnonzero(odd)[0])
+            where = self._name(int(addresses[at]))
+            m.fault(int(m.lanes_now()[at]), f"{int(addresses[at]):#x}, {where}, is no multiple of {size} bytes")
+        numbers = np.searchsorted(self._starts, addresses, "right") - 1
+        if self._stops.size:
+            outside = (numbers < 0) | (addresses + np.uint64(size) > self._stops[numbers])
+        else:
+            outside = np.ones(addresses.size, np.bool_)
+        if outside.any():
+            self._refuse(m, addresses, size, outside, "outside of every array of the launch")
+        first = int(numbers[0])
+        groups = [(first, None)]
+        if (numbers != first).any():
+            groups = [(int(n), np.flatnonzero(numbers == n)) for n in np.unique(numbers)]
+        for number, which in groups:
+            region = self.regions[number]
+            for cover, message in (
+                (region.readable, "between the elements of an array"),
+                (region.writable if writes else None, "a write to an array that may only be read"),
+            ):
+                if cover is not None:
+                    places = ((addresses if which is None else addresses[which]) - np.uint64(region.start)).astype(
+                        np.intp
+                    )
+                    wrong = ~cover[places[:, None] + np.arange(size)].all(1)
+                    if wrong.any():
+                        outside = np.zeros(addresses.size, np.bool_)
+                        outside[slice(None) if which is None else which] = wrong
+                        self._refuse(m, addresses, size, outside, message)
+            yield region, which
+
+    def _refuse(self, m: Machine, addresses: np.ndarray, size: int, wrong: np.ndarray, message: str) -> None:
+        at = int(np.flatnonzero(wrong)[0])
+        address = int(addresses[at])
+        m.fault(int(m.lanes_now()[at]), f"{size} bytes at {address:#x}, {self._name(address)}: {message}")
+
+    def _name(self, address: int) -> str:
+        """Where an address lies, in words."""
+        arrays = [a for region in self.regions for a in region.arrays]
+        if not arrays:
+            return "and there is no array"
+
+        def distance(a: Array) -> int:
+            return max(a.address - address, address - (a.address + a.size - 1), 0)
+
+        nearest = min(arrays, key=lambda a: (distance(a), not a.writable))
+        offset = address - nearest.address
+        if offset < 0:
+            return f"{-offset} bytes before {nearest.name}"
+        if offset >= nearest.size:
+            return f"{offset - nearest.size} bytes behind the end of {nearest.name} ({nearest.size} bytes)"
+        return f"byte {offset} of {nearest.name} ({nearest.size} bytes)"
+
+
+class Rows:
+    """Memory of which each block has a row (shared), or each thread (local).
+
+    name  for messages
+    size  bytes of a row
+    cell  bytes of the narrowest access: what is watched as one
+    """
+
+    def __init__(self, m: Machine, name: str, rows: int, size: int, cell: int) -> None:
+        self.name, self.size, self.cell = name, size, cell
+        self.stride = -(-size // _ALIGN) * _ALIGN
+        self.bytes = np.zeros(rows * self.stride, np.uint8)
+        cells = rows * self.stride // cell
+        self.written = np.full(cells, _NEVER, np.int64)
+        self.reader = np.full(cells, _NEVER, np.int64)
+        self.other = np.full(cells, _NEVER, np.int64)  # another reader than the last one
+        self.epoch = np.ones(m.blocks, np.int64)
+        self.warp_epoch = np.zeros(m.blocks * m.warps, np.int64)
+
+    def barrier(self, blocks: Any) -> None:
+        """All threads of these blocks have met."""
+        self.epoch[blocks] += 1
+
+    def warp_barrier(self, warps: Any) -> None:
+        """All threads of these warps have met."""
+        self.warp_epoch[warps] = self.warp_epoch[warps] + 1 & _WARP_EPOCHS
+
+    def load(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
+        """`count` integers of `width` bytes from each address, one of each active lane."""
+        places = self._places(m, rows, addresses, width * count)
+        self.note_read(m, places, width * count)
+        view = self.bytes.view(f"u{width}")
+        return [view[places // width + k] for k in range(count)]
+
+    def store(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, values: Sequence[np.ndarray]) -> None:
+        """The reverse of load."""
+        width = values[0].dtype.itemsize
+        places = self._places(m, rows, addresses, width * len(values))
+        cells, stamps = self.note_write(m, places, width * len(values))
+        view = self.bytes.view(f"u{width}")
+        for k, value in enumerate(values):
+            view[places // width + k] = value
+        self.written[cells] = stamps
+        for k, value in enumerate(values):
+            lost = view[places // width + k] != value  # to another lane that wrote at once
+            if lost.any():
+                where = (places + k * width) // self.cell
+                self._race(m, where[:, None], lost[:, None], self.written[where][:, None], "wrote another value")
+
+    # --- asynchronous copies (PTX ISA 9.7.9.25): a cell is in flight from cp.async to the wait for its group
+
+    def depart(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, size: int) -> np.ndarray:
+        """Mark the cells as in flight; gives the places."""
+        places = self._places(m, rows, addresses, size)
+        cells, _ = self.note_write(m, places, size)
+        self.written[cells] = _IN_FLIGHT
+        return places
+
+    def arrive(self, m: Machine, lanes: np.ndarray, places: np.ndarray, data: np.ndarray) -> None:
+        """Rows of bytes land where they were to go; from now on it is as if their lanes had stored them."""
+        size = data.shape[1]
+        self.bytes[places[:, None] + np.arange(size)] = data
+        self.written[self._cells(places, size)] = self._stamps(m, lanes)[:, None]
+
+    # --- who met whom
+
+    def note_read(self, m: Machine, places: np.ndarray, size: int) -> None:
+        """Raise Fault if these bytes were not written, or race; note the readers."""
+        lanes = m.lanes_now()
+        cells = self._cells(places, size)
+        stamps = np.broadcast_to(self._stamps(m, lanes)[:, None], cells.shape)
+        written = self.written[cells]
+        if written.min(initial=0) < 0:
+            wrong = written < 0
+            at, k = (int(n[0]) for n in np.nonzero(wrong))
+            what = "read before it was written" if written[at, k] == _NEVER else "read before cp.async.wait_group"
+            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: {what}")
+        conflict = self._conflicts(written, stamps)
+        if conflict.any():
+            self._race(m, cells, conflict, written, "wrote it")
+        before = self.reader[cells]
+        self.reader[cells] = stamps
+        another = (before >> _EPOCH == stamps >> _EPOCH) & ((before ^ stamps) & _THREAD != 0)
+        if another.any():
+            self.other[cells[another]] = before[another]
+        lost = self.reader[cells] != stamps
+        if lost.any():
+            self.other[cells[lost]] = stamps[lost]
+
+    def note_write(self, m: Machine, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Raise Fault if a write of these bytes races; gives the cells and the stamps that they shall get."""
+        lanes = m.lanes_now()
+        cells = self._cells(places, size)
+        stamps = np.broadcast_to(self._stamps(m, lanes)[:, None], cells.shape)
+        written = self.written[cells]
+        flying = written == _IN_FLIGHT
+        if flying.any():
+            at, k = (int(n[0]) for n in np.nonzero(flying))
+            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: written before cp.async.wait_group")
+        for before, did in ((written, "wrote it"), (self.reader[cells], "read it"), (self.other[cells], "read it")):
+            conflict = self._conflicts(before, stamps)
+            if conflict.any():
+                self._race(m, cells, conflict, before, did)
+        return cells, stamps
+
+    def _conflicts(self, before: np.ndarray, stamps: np.ndarray) -> np.ndarray:
+        """Where a stamp is of the same epoch, of another thread, and no barrier of the warp lies between."""
+        conflict = (before >> _EPOCH == stamps >> _EPOCH) & ((before ^ stamps) & _THREAD != 0)
+        if conflict.any():
+            same_warp = (before & _THREAD) // 32 == (stamps & _THREAD) // 32
+            met = same_warp & ((before ^ stamps) >> _WARP_EPOCH & _WARP_EPOCHS != 0)
+            conflict &= ~met
+        return conflict
+
+    def _race(self, m: Machine, cells: np.ndarray, conflict: np.ndarray, before: np.ndarray, did: str) -> None:
+        at, k = (int(n[0]) for n in np.nonzero(conflict))
+        other = int(before[at, k]) & _THREAD
+        where = self._where(cells[at, k])
+        m.fault(int(m.lanes_now()[at]), f"{where}: a race with thread {other}, which {did}; no barrier between")
+
+    def _stamps(self, m: Machine, lanes: np.ndarray) -> np.ndarray:
+        epochs = self.epoch[m.block_of[lanes]] << _EPOCH
+        return epochs | self.warp_epoch[m.warp_of[lanes]] << _WARP_EPOCH | m.thread_of[lanes]
+
+    def _where(self, cell: int) -> str:
+        return f"byte {int(cell) * self.cell % self.stride} of {self.name} memory"
+
+    def _cells(self, places: np.ndarray, size: int) -> np.ndarray:
+        """(lanes, cells) of the bytes from each place."""
+        return (places // self.cell)[:, None] + np.arange(max(1, size // self.cell))
+
+    def _places(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, size: int) -> np.ndarray:
+        """Where in `bytes` each address of each row is, all of it checked."""
+        addresses = addresses.astype(np.int64)
+        wrong = (addresses < 0) | (addresses + size > self.size)
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            message = f"{size} bytes at {int(addresses[at])}: outside of {self.name} memory ({self.size} bytes)"
+            m.fault(int(m.lanes_now()[at]), message)
+        odd = addresses % size != 0
+        if odd.any():
+            at = int(np.flatnonzero(odd)[0])
+            message = f"{int(addresses[at])} in {self.name} memory is no multiple of {size} bytes"
+            m.fault(int(m.lanes_now()[at]), message)
+        return rows * self.stride + addresses
