@@ -1,11 +1,11 @@
 """Global memory that is the arrays of the launch and nothing else, and memory of blocks and threads that is watched.
 
-An access must lie inside an array, at a multiple of its width, which is a vector's of all its elements together (PTX ISA
-6.4, and 9.7.9 at ld). Shared memory is watched by the cell, which is as many bytes as the narrowest access of the kernel.
+An access must lie inside an array, at a multiple of its width, which is a vector's of all its elements together (PTX
+ISA 6.4, and 9.7.9 at ld). Shared memory is watched by the cell: as many bytes as the narrowest access of the kernel.
 Each cell has the last write and two of the last reads, with thread and time. From them it is known whether two threads
-meet in a cell with no barrier between them, one of them writing: a race (PTX ISA 8, memory consistency). bar.sync orders
-the threads of a block, bar.warp.sync those of a warp. Shuffles do not order memory. Lanes that store one value in one
-instruction do not race: Triton's reductions do that, and whoever comes last, the value is the same.
+meet in a cell with no barrier between them, one of them writing: a race (PTX ISA 8, memory consistency). bar.sync
+orders the threads of a block, bar.warp.sync those of a warp. Shuffles do not order memory. Lanes that store one value
+in one instruction do not race: Triton's reductions do that, and whoever comes last, the value is the same.
 """
 
 from __future__ import annotations

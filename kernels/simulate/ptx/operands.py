@@ -87,7 +87,7 @@ class Scope:
     def constant(self, operand: Operand | None, kind: str, line: int) -> Any:
         """A number, or the address of a variable, as a NumPy scalar of that type."""
         dtype, width = dtype_of(kind), WIDTHS[kind]
-        if isinstance(operand, Integer):
+        if isinstance(operand, Integer) and dtype.kind != "f":
             if width == 1:
                 return np.bool_(operand.value & 1)
             if not -(1 << width - 1) <= operand.value < 1 << max(width, 32):

@@ -114,7 +114,7 @@ class Module(NamedTuple):
     kernels: dict[str, Kernel]
 
 
-_LINE_DIRECTIVES = (".loc", ".file", ".version", ".target", ".address_size", ".reqntid", ".maxntid", ".minnctapersm")
+_LINE_DIRECTIVES = frozenset([".loc", ".file", ".version", ".target", ".address_size", ".reqntid"])  # end with the line
 _ENTRY = re.compile(r"(?:\.visible\s+|\.weak\s+)?\.entry\s+([\w$]+)\s*(?:\((.*)\))?\s*$", re.S)
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\b[\s.\w]*?\s)?([\w$]+)(?:\[(\d+)\])?$")
 _VARIABLE = re.compile(
@@ -163,11 +163,11 @@ def parse(text: str) -> Module:
             if here is None or statement in here.labels:
                 raise PtxError(line, f"label {statement} is outside a kernel, or there twice")
             here.labels[statement] = len(here.instructions)
-        elif statement.startswith(".reg"):
+        elif statement.split(None, 1)[0] == ".reg":
             if here is None:
                 raise PtxError(line, "registers outside a kernel")
             here.declare(line, statement)
-        elif statement.startswith(".pragma"):
+        elif statement.split(None, 1)[0] == ".pragma":
             pass
         elif statement.startswith("."):
             variable = _variable(line, statement)
@@ -222,12 +222,12 @@ def _statements(text: str) -> Iterator[tuple[int, str, str]]:
         line = line.partition("//")[0].strip()
         if not line:
             continue
-        if not pending and line.startswith(".section"):
+        if not pending and line.split(None, 1)[0] == ".section":
             in_section = True
         if in_section:  # debugging information: data, no statement of the program
             in_section = not line.endswith("}")
             continue
-        if not pending and line.startswith(_LINE_DIRECTIVES):
+        if not pending and line.split(None, 1)[0] in _LINE_DIRECTIVES:
             yield number, "directive", line.rstrip(";")
             continue
         while line:
