@@ -1,0 +1,228 @@
+"""The project's kernels as compilers made them for sm_80, executed: against the float64 specification.
+
+Run by test_kernels.py in a process of its own with TILEGRAD_SIMULATE=ptx: a simulator, which the other tests use, takes
+the compiler's place. Every launch goes through the launcher: its parameter block, its specialisation, its grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import triton.language as tl
+
+from tests.compare import assert_close, assert_same
+from tests.device import OnDevice
+from tilegrad import kernels
+from tilegrad.kernels.backends import reference
+from tilegrad.kernels.checks import bfloat16
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
+from tilegrad.kernels.launch.numba_target import cuda
+from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
+
+BACKENDS = {name: OnDevice(kernels.load(name)) for name in ("triton", "numba")}
+SERVED = [
+    ("triton", np.float32),
+    ("triton", np.float16),
+    ("triton", bfloat16),
+    ("numba", np.float32),
+    ("numba", np.float16),
+]
+each_served = pytest.mark.parametrize(
+    ("backend", "dtype"), SERVED, ids=lambda x: x if isinstance(x, str) else np.dtype(x).name
+)
+
+
+def normal(dtype: Any, *shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def check(backend: str, name: str, *args: Any, scale: float = 0.0, **kwargs: Any) -> None:
+    """The primitive's results against float64's, within twice the error of NumPy's in the same dtype."""
+
+    def of(function: Any, convert: Any) -> list[np.ndarray]:
+        result = function(*map(convert, args), **kwargs)
+        return [each for each in (result if isinstance(result, tuple) else (result,)) if each is not None]
+
+    got = of(getattr(BACKENDS[backend], name), lambda a: a)
+    wide = of(getattr(reference, name), lambda a: a.astype(np.float64) if is_float(a) else a)
+    same = of(getattr(reference, name), lambda a: a)
+    for mine, want, baseline in zip(got, wide, same, strict=True):
+        if is_float(baseline):
+            assert_close(mine, want.astype(np.float64), baseline, scale=scale)
+        else:
+            assert_same(mine, baseline)
+
+
+def is_float(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.kind in "fV"
+
+
+@each_served
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"])
+def test_activations(backend, dtype, name):
+    """33 x 67: two blocks, the last not full; a transposed array; infinities and NaN."""
+    x = normal(dtype, 33, 67)
+    x[0, :4] = np.inf, -np.inf, np.nan, -0.0
+    saved = getattr(reference, name)(x) if name in ("tanh", "sigmoid") else x
+    check(backend, name, x.T)
+    check(backend, f"{name}_grad", normal(dtype, 33, 67), saved)
+
+
+@each_served
+def test_softmax(backend, dtype):
+    """Rows that a warp takes, rows that several warps take over shared memory, and columns."""
+    for shape, axis in (((33, 257), -1), ((2, 1500), -1), ((5, 10), 0)):
+        x = normal(dtype, *shape)
+        y = reference.softmax(x, axis)
+        check(backend, "softmax", x, axis)
+        check(backend, "softmax_grad", normal(dtype, *shape), y, axis)
+    check(backend, "log_softmax", normal(dtype, 33, 257))
+
+
+@each_served
+def test_cross_entropy(backend, dtype):
+    """One label is left out."""
+    x, labels = normal(dtype, 33, 10), np.arange(33) % 10
+    labels[5] = -100
+    check(backend, "softmax_xent", x, labels)
+
+
+@each_served
+def test_sum(backend, dtype):
+    check(backend, "sum", normal(dtype, 33, 257), (0, 1))
+    check(backend, "sum", normal(dtype, 33, 257), (0,))
+    check(backend, "sum", normal(dtype, 4, 3, 50), (0, 2))
+
+
+@each_served
+def test_pool(backend, dtype):
+    x = normal(dtype, 2, 3, 8, 9)
+    y, tap = reference.max_pool2d(x, (2, 2), (2, 2))
+    check(backend, "max_pool2d", x, (2, 2), (2, 2))
+    check(backend, "max_pool2d_grad", y, tap, x.shape, (2, 2), (2, 2))
+    check(backend, "avg_pool2d", x, (3, 3), (2, 2))
+    check(backend, "avg_pool2d_grad", normal(dtype, 2, 3, 3, 4), x.shape, (3, 3), (2, 2))
+
+
+@each_served
+def test_rows(backend, dtype):
+    check(backend, "take_rows", normal(dtype, 50, 33), np.array([3, 0, 49, -1, 3]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_images_become_floats_and_random_bits_are_the_streams(backend):
+    images = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 1, 28, 28)
+    check(backend, "take_rows", images, np.array([4, 1]), 0.01, -0.5)
+    check(backend, "random_bits", 5, 3, 1001)
+
+
+@each_served
+def test_dropout(backend, dtype):
+    if (backend, dtype) == ("triton", np.float32):
+        pytest.skip("transposes by ldmatrix: test_what_needs_the_tensor_cores")
+    check(backend, "dropout", normal(dtype, 33, 57), 0.3, 12345, 7)
+
+
+@each_served
+@pytest.mark.parametrize(("name", "states"), [("adam_step", 2), ("sgd_step", 1), ("sgd_step", 0)])
+def test_optimizers(backend, dtype, name, states):
+    """One launch for three parameters, which the kernel finds by a table of addresses."""
+    shapes = (33, 57), (130,), (5, 3, 3, 3)
+    params, grads = ([normal(dtype, *shape, n)[..., 0] for shape in shapes] for n in (1, 2))
+    state = [[np.abs(normal(np.float32, *shape)) for shape in shapes] for _ in range(states)] or [None]
+    options = (3, 1e-2) if name == "adam_step" else (1e-2, 0.9 if states else 0.0)
+
+    def after(function: Any, kind: Any) -> list[np.ndarray]:
+        mine = [p.astype(kind or p.dtype) for p in params]
+        moved = [each and [s.astype(kind or s.dtype) for s in each] for each in state]
+        function(mine, [g.astype(kind or g.dtype) for g in grads], *moved, *options)
+        return mine
+
+    got = after(getattr(BACKENDS[backend], name), None)
+    wide, same = (after(getattr(reference, name), kind) for kind in (np.float64, None))
+    for mine, want, baseline in zip(got, wide, same, strict=True):
+        assert_close(mine, want, baseline)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_matrix_product_of_floats(backend):
+    """Triton's goes through asynchronous copies, a stage behind the other."""
+    check(backend, "matmul", normal(np.float32, 33, 70), normal(np.float32, 70, 20))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("matmul", (normal(np.float16, 33, 17), normal(np.float16, 17, 20))),
+        ("sum", (normal(np.float32, 33, 257), (1,))),
+        ("dropout", (normal(np.float32, 33, 57), 0.3, 12345, 7)),
+    ],
+)
+def test_what_needs_the_tensor_cores_is_refused(name, args):
+    """Nothing is skipped: when these instructions are executed, this test goes."""
+    with pytest.raises(PtxError, match=r"PTX line \d+: ldmatrix\.sync.*: unknown instruction or modifier"):
+        getattr(BACKENDS["triton"], name)(*args)
+
+
+# --- what a launch may touch
+
+
+@kernel
+def _unmasked_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y_ptr + i, tl.load(x_ptr + i, mask=i < n), mask=i < n + 1)
+
+
+def test_a_missing_mask_names_the_array():
+    """The array behind is one byte further than the kernel may go, and mapped: a GPU would not have told."""
+    memory = gpu.xp().zeros(300, np.float32)
+    x, y = gpu.xp().ones(250, np.float32), memory[:250]
+    with pytest.raises(Fault) as found:
+        _unmasked_kernel((1,), x, y, 250, BLOCK=256, num_warps=4)
+    assert "_unmasked_kernel, PTX line" in str(found.value) and "kernel_cases.py:" in str(found.value)
+    assert "0 bytes behind the end of y_ptr (1000 bytes): outside of every array" in str(found.value)
+    assert (memory.get() == 0).all(), "a vector that lies across the end was written in part"
+
+
+@numba_kernel
+def _reverse_kernel(x, y):
+    tile = cuda.shared.array(64, np.float32)
+    i = cuda.threadIdx.x
+    tile[i] = x[i]
+    y[i] = tile[63 - i]
+
+
+def test_a_missing_barrier_is_a_race():
+    x = gpu.xp().ones(64, np.float32)
+    with pytest.raises(
+        Fault, match=r"_reverse_kernel.* shared memory: (a race with thread|read before it was written)"
+    ):
+        _reverse_kernel((1,), (64,), x, x.copy())
+
+
+def test_a_captured_launch_keeps_its_parameters():
+    """Collected with the numbers that it had, run when the graph is launched."""
+    x = gpu.xp().asarray(np.arange(10, dtype=np.float32))
+    y = gpu.xp().zeros(10, np.float32)
+    graph = tape.Tape()
+    with tape.collected_on(graph):
+        kernels.load("triton").relu(x)
+        _scale_kernel((1,), x, y, 10, 2.0, BLOCK=16)
+    _scale_kernel((1,), x, y, 5, 3.0, BLOCK=16)
+    assert y.get().tolist() == [0, 3, 6, 9, 12, 0, 0, 0, 0, 0]
+    graph.launch()
+    assert y.get().tolist() == [2 * n for n in range(10)] and list(graph.nodes()) == [
+        "_activation_kernel",
+        "_scale_kernel",
+    ]
+
+
+@kernel
+def _scale_kernel(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(y_ptr + i, tl.load(x_ptr + i, mask=i < n) * factor, mask=i < n)
