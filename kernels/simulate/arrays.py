@@ -37,6 +37,8 @@ _FILL = 0xFF
 _LEAST_ADDRESS, _MOST_ADDRESS = 1 << 20, 1 << 48  # of a process
 _allocations: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # by id
 
+_foreign: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()  # owners that NumPy made
+
 _METHODS = """
     all any argmax argmin argsort astype clip conj copy cumprod cumsum dot fill flatten max mean min nonzero
     prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var view
@@ -75,6 +77,10 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
     def __init__(self, host: np.ndarray, base: ndarray | None = None) -> None:
         self._host = host
         self.base = base
+        if base is None:
+            owner = _owner(host)
+            if not _is_allocation(owner):
+                _foreign[id(owner)] = owner
 
     # --- what it is
 
@@ -307,10 +313,14 @@ def assert_guards(op: str, *arrays: ndarray) -> None:
 
 
 def pointed_at(x: ndarray) -> Iterator[np.ndarray]:
-    """The memory, without its guards, of every allocation that an element of x, a table of addresses, points into."""
+    """The memory, without guards, of every array that an element of x, a table of addresses, points into."""
     for owner in _pointed_at(x._host):
         start = _start(owner)
         yield owner[start : owner.size - 3 * GUARD + start]
+    for owner in list(_foreign.values()):
+        low, high = np.lib.array_utils.byte_bounds(owner)
+        if ((x._host >= low) & (x._host < high)).any():
+            yield owner
 
 
 def host_of(x: ndarray) -> np.ndarray:
