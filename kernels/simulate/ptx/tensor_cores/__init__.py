@@ -7,6 +7,7 @@ ldmatrix.py    8x8 matrices between shared memory and registers
 descriptors.py where the bytes of a matrix lie in shared memory, by its 64-bit descriptor
 wgmma.py       four warps multiply matrices that are in shared memory
 pending.py     which of these products may still be running
+faults.py      what a warp may not do with shared memory
 
 A register of a warp is an array (warps, 32) of uint32, a lane in each column. Shared memory is an array (blocks, bytes)
 of uint8, and `block` (warps,) says in which block each warp is. All functions are pure, apart from `stmatrix`, which
