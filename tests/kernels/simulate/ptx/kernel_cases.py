@@ -22,7 +22,7 @@ from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.simulate import tape
-from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
+from tilegrad.kernels.simulate.ptx.faults import Fault
 
 BACKENDS = {name: OnDevice(kernels.load(name)) for name in ("triton", "numba")}
 SERVED = [
@@ -155,18 +155,10 @@ def test_matrix_product_of_floats(backend):
     check(backend, "matmul", normal(np.float32, 33, 70), normal(np.float32, 70, 20))
 
 
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("matmul", (normal(np.float16, 33, 17), normal(np.float16, 17, 20))),
-        ("sum", (normal(np.float32, 33, 257), (1,))),
-        ("dropout", (normal(np.float32, 33, 57), 0.3, 12345, 7)),
-    ],
-)
-def test_what_needs_the_tensor_cores_is_refused(name, args):
-    """Nothing is skipped: when these instructions are executed, this test goes."""
-    with pytest.raises(PtxError, match=r"PTX line \d+: ldmatrix\.sync.*: unknown instruction or modifier"):
-        getattr(BACKENDS["triton"], name)(*args)
+def test_shuffles_through_shared_memory():
+    """Sums of rows, and dropout's mask, change their layout by ldmatrix."""
+    check("triton", "sum", normal(np.float32, 33, 257), (1,))
+    check("triton", "dropout", normal(np.float32, 33, 57), 0.3, 12345, 7)
 
 
 # --- what a launch may touch
@@ -226,3 +218,25 @@ def test_a_captured_launch_keeps_its_parameters():
 def _scale_kernel(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(y_ptr + i, tl.load(x_ptr + i, mask=i < n) * factor, mask=i < n)
+
+
+PRODUCTS = [(np.float32, "ieee"), (np.float32, "tf32x3"), (np.float16, "ieee"), (bfloat16, "ieee")]
+
+
+@pytest.mark.parametrize(("dtype", "precision"), PRODUCTS)
+def test_matmul(dtype, precision):
+    """On the float32 pipes and on tensor cores; whole tiles and ragged ones, either operand transposed."""
+    for (m, n, k), turned in (((64, 64, 64), 0), ((65, 50, 72), 1), ((40, 33, 64), 2)):
+        a = normal(dtype, k, m).T if turned == 1 else normal(dtype, m, k)
+        b = normal(dtype, n, k).T if turned == 2 else normal(dtype, k, n)
+        check("triton", "matmul", a, b, normal(dtype, n), "relu", precision)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), PRODUCTS)
+def test_conv2d(dtype, precision):
+    x, w = normal(dtype, 2, 32, 9, 9), normal(dtype, 64, 32, 3, 3)
+    geometry = (1, 1), (1, 1), (1, 1), 1
+    y = reference.conv2d(x, w, None, *geometry)
+    check("triton", "conv2d", x, w, normal(dtype, 64), *geometry, "relu", precision)
+    check("triton", "conv2d_grad_input", y, w, x.shape, *geometry, precision)
+    check("triton", "conv2d_grad_weight", y, x, w.shape, *geometry, precision)
