@@ -32,7 +32,7 @@ _found: ModuleType | None = None
 
 def is_simulated() -> bool:
     """Whether device "cuda" is simulated on host memory."""
-    return _local.simulated is not None or any(map(_is_set, SIMULATORS.values())) or is_executed()
+    return _local.simulated is not None or is_executed() or any(map(_is_set, SIMULATORS.values()))
 
 
 def is_executed() -> bool:

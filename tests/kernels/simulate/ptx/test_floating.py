@@ -143,6 +143,9 @@ def test_fma_of_halves_rounds_once():
     a, b = np.float16([1 + 2.0**-10]), np.float16([2.0**-11])
     got = lanewise("fma.rn.f16 %d, %a0, %a1, %a2;", bits(a), bits(b), bits(np.float16([1])), result=np.uint16)
     assert got.view(np.float16)[0] == np.float16(1 + 2.0**-10) and one + tie == one
+    a, b, c = (np.array([x], bfloat16).view(np.uint16) for x in (1.0625, 1.0625, 2.0**-40))  # a tie, and a rest
+    got = lanewise("fma.rn.bf16 %d, %a0, %a1, %a2;", a, b, c, result=np.uint16)
+    assert got.view(bfloat16)[0] == 1 + 17 * 2.0**-7
     a, b, c = (np.array([x], bfloat16).view(np.uint16) for x in (2.0**-60, 2.0**-60, 1 + 2.0**-7))
     got = lanewise("fma.rn.bf16 %d, %a0, %a1, %a2;", a, b, c, result=np.uint16)
     assert got[0] == c[0]
