@@ -65,7 +65,7 @@ def capture(
             their state. They are steps like any other
     steps   calls of fn in one graph. Every tensor argument, and every result, has them along a new first dimension
 
-    Arguments. On a GPU they are copied to memory of the graph. On the CPU they are read, and written to, where they lie.
+    Arguments. On a GPU they are copied to memory of the graph. On the CPU they are read and written where they lie.
 
     Results. They are copies, and the caller's own. They have no graph of gradients, and nothing waits until they are
     read. Gradients that fn leaves in `.grad` are the caller's as well.
@@ -85,8 +85,8 @@ def capture(
     reading what was there, each launch stores a copy.
 
     On the CPU fn runs plainly if it does any of these, reads a value, draws random numbers, or calls a function of
-    NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each signature, with the op and
-    the line. The attempt costs one more run of fn's Python code. Part of the step are in-place writes, functions of
+    NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each signature, with the op
+    and the line. The attempt costs one more run of fn's Python code. Part of the step are in-place writes, functions of
     NumPy's whose results have a shape that no value decides, and tensors that fn makes from numbers, if these are the
     same as at the call before. NumPy that fn calls on the `data` of tensors from around it is Python code like any
     other. If it writes to a parameter that fn has read, that is noticed and undone; other writes are not.
@@ -95,9 +95,10 @@ def capture(
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
-    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. If fn raises while it is
-    captured, a program on a GPU is where it was before the call; on the CPU it is where fn has left it. A launch that
-    raises on the CPU leaves what fn would leave. On a GPU the error comes when the program next waits, as fn's own does.
+    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. If fn raises while
+    it is captured, a program on a GPU is where it was before the call; on the CPU it is where fn has left it. A launch
+    that raises on the CPU leaves what fn would leave. On a GPU the error comes when the program next waits, as fn's own
+    does.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
