@@ -150,9 +150,9 @@ from_output: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def activation_grad(name: str, dy: Tensor, y: Tensor) -> Tensor:
-    """The gradient through an activation of `from_output`, from its result."""
-    return from_output[name](dy, y)
+def activation_grad(name: str | None, dy: Tensor, y: Tensor | None) -> Tensor:
+    """The gradient through an activation of `from_output`, from its result; dy where there is none."""
+    return dy if name is None or y is None else from_output[name](dy, y)
 
 
 # --- softmax ---------------------------------------------------------------------------------------------------------

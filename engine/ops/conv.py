@@ -56,7 +56,7 @@ def conv2d(
             arrays = [None if t is None else t.data for t in used]
             found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, like)
             return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
-        dz = dy if y is None else activation_grad(activation, dy, y)
+        dz = activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]
