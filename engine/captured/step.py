@@ -8,6 +8,7 @@ does the same (kernels/capture/program.py).
 from __future__ import annotations
 
 import functools
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -142,6 +143,8 @@ class _OfInstance:
 class CapturedStep(Generic[P, R]):
     """A function that `capture` was given; called like it."""
 
+    _lock: threading.RLock
+
     def __init__(self, fn: Callable[..., Any], warmup: int, steps: int) -> None:
         if not callable(fn):
             raise TypeError(f"capture: got a {type(fn).__name__}; expected a function")
@@ -181,7 +184,7 @@ class CapturedStep(Generic[P, R]):
         if capture_hooks.current() is not None or capture_hooks.is_watched():  # within a larger step: part of it
             return self._plain(args, kwargs)
         with self._lock:
-            tensors: list[Tensor] = []
+            tensors: list[Any] = []  # of tensors, which a checker does not take args for
             if not kwargs and all([type(x) is Tensor for x in args]):
                 tensors += args
                 structure: Any = len(args)  # costs a call less than it would otherwise
@@ -402,9 +405,14 @@ def _serves(on_cpu: bool, modes: tuple[bool, str, int], backend: Any) -> bool:
 
 
 def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
-    for mode, now, set_mode in zip(modes, _modes(on_cpu), (set_grad_enabled, kernels.use, threads.set_num_threads)):
-        if mode != now:
-            set_mode(mode)
+    is_recording, backend, number_of_threads = modes
+    now = _modes(on_cpu)
+    if is_recording != now[0]:
+        set_grad_enabled(is_recording)
+    if backend != now[1]:
+        kernels.use(backend)
+    if number_of_threads != now[2]:
+        threads.set_num_threads(number_of_threads)
 
 
 class _Unlike(Exception):

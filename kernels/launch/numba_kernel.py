@@ -40,7 +40,7 @@ from tilegrad.kernels.system.modes import Block
 if numba_target.SIMULATED:
     from tilegrad.kernels.simulate import numba_simulator
 
-Axes = tuple[int, ...]
+Axes = tuple[int, *tuple[int, ...]]  # at least one
 
 
 class Specialisation(NamedTuple):
