@@ -41,7 +41,16 @@ if SIMULATED or TYPE_CHECKING:
 
 else:
     from numba.cuda.extending import intrinsic
-    from numba.cuda.np.arrayobj import make_array, populate_array
+
+    # numba-cuda 0.30 asks for numpy.row_stack, an alias of vstack that NumPy 2.5 has no more.
+    is_gone = not hasattr(np, "row_stack")
+    if is_gone:
+        setattr(np, "row_stack", np.vstack)  # noqa: B010 - a checker knows the name no more
+    try:
+        from numba.cuda.np.arrayobj import make_array, populate_array
+    finally:
+        if is_gone:
+            delattr(np, "row_stack")
 
     @intrinsic
     def array_at(typing: Any, address: Any, n: Any, dtype: Any) -> Any:
