@@ -123,8 +123,8 @@ def launch_rows(session: Session) -> list[Row]:
 
 def _timed(rows: list[Row], found: dict[str, Measured], ops: int) -> list[Row]:
     for row in rows:
-        if row.provider in found and filled(row, found[row.provider]).ms:
-            row.rate, row.unit = row.ms * 1e3 / ops, "us an op"
+        if row.provider in found and (ms := filled(row, found[row.provider]).ms):
+            row.rate, row.unit = ms * 1e3 / ops, "us an op"
     return compared(rows)
 
 

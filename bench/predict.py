@@ -54,7 +54,7 @@ class Node(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.predict", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tilegrad.bench.predict", description=str(__doc__).splitlines()[0])
     parser.add_argument("--net", choices=[name.lower() for name in NETS], default="cnn")
     parser.add_argument("--batch-size", type=int, default=64)
     flags = parser.parse_args(arguments)
@@ -100,7 +100,8 @@ def _noted() -> Block:
     nodes: list[Node] = []
 
     def run(name: str, kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], constexprs: dict[str, Any]) -> None:
-        if tape.collecting() is None:
+        onto = tape.collecting()
+        if onto is None:
             return
         given = dict(zip([n for n in kernel.arg_names if n not in constexprs], args, strict=True)) | constexprs
         arrays = {id(a): a for a in args if hasattr(a, "nbytes")}
@@ -108,7 +109,7 @@ def _noted() -> Block:
         if name == "_rows_kernel":  # of the table, no more than the rows that are asked for
             moved = given["y_ptr"].nbytes + given["y_ptr"].size * given["x_ptr"].itemsize + given["index_ptr"].nbytes
         nodes.append(Node(name, int(np.prod(grid)), moved, _flop(name, given)))
-        tape.collecting().add(name, lambda: None)
+        onto.add(name, lambda: None)
 
     def add(self: Any, name: str, action: Any) -> None:
         if not name.endswith("_kernel"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class NotYet(CaptureError):
     """This call has to be a plain one: it makes what later ones change."""
 
 
+@final
 class Left:
     """A leaf's gradient in a graph's memory. No tensor of it is anywhere: reading `leaf.grad` makes one, a copy."""
 
@@ -184,7 +185,7 @@ def is_watched() -> bool:
 def _note(array: np.ndarray) -> None:
     if _local.constants is not None:
         memory = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory).digest()))
+        _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory.data).digest()))
 
 
 # --- what no graph can have

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tilegrad.kernels.contract import BACKENDS, DEVICES
-from tilegrad.kernels.cpu import effects, sources  # noqa: F401 - sources: before any of the kernels
+from tilegrad.kernels.cpu import effects
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system import forks
 from tilegrad.kernels.system.modes import Undone

@@ -150,7 +150,8 @@ def image_shape(op: str, name: str, shape: Any, axes: str = "(N, C, H, W)") -> t
         raise TypeError(f"{op}: {name} is {shape!r}; expected a tuple of ints {axes}")
     valid = len(shape) == 4 and min(shape) >= 0
     require(valid, op, f"{name} is {tuple(shape)}; expected 4 dimensions {axes}")
-    return tuple(map(int, shape))
+    n, c, h, w = map(int, shape)
+    return n, c, h, w
 
 
 def channels_last(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -234,13 +234,14 @@ def _apply(node: Node, dy: Tensor) -> tuple[Tensor | None, ...]:
                 f"backward: a tensor saved by {node.name!r} was written to in place (version {storage.version}); "
                 f"expected it as it was (version {version})"
             )
+    rule: Any = node.rule  # there is one: _reach refuses a node that was freed
     if node.output is None:
-        grads = node.rule(dy)
+        grads = rule(dy)
     else:
         # A tensor of its own that stands at the same place in the graph.
         y = wrap(node.output[0])
         y._storage, y._node, y._requires_grad = node.output[1], node, True
-        grads = node.rule(dy, y)
+        grads = rule(dy, y)
     if type(grads) is not tuple:
         raise RuntimeError(f"{node.name}: the rule gave a {type(grads).__name__}; expected a tuple of gradients")
     if len(grads) != len(node.edges):

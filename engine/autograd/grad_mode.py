@@ -12,7 +12,7 @@ from contextlib import ContextDecorator
 from functools import partial
 from inspect import isgeneratorfunction
 from operator import attrgetter, delitem, setitem
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -36,7 +36,7 @@ def is_grad_enabled() -> bool:
 class _Decorator(ContextDecorator, _IOBase):
     """A grad mode for a `with` block or, as decorator, for each call of a function."""
 
-    closed = True  # as in kernels/system/modes.py
+    closed = True  # type: ignore[assignment]  (as in kernels/system/modes.py)
 
     def __call__(self, function: Function) -> Function:
         if isgeneratorfunction(function):
@@ -50,13 +50,17 @@ class _Prepared(property):
     """
 
     def __call__(self, of: Any) -> Any:
-        return self.fget(of)()
+        return self.__get__(of)()
 
 
 class _Setting(_Decorator):
     """What set_grad_enabled returns."""
 
-    __enter__ = _Prepared(attrgetter("enter"))
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> None: ...
+    else:
+        __enter__ = _Prepared(attrgetter("enter"))
 
     def __init__(self, mode: bool) -> None:
         stack = of_thread.stack
@@ -81,7 +85,11 @@ def set_grad_enabled(mode: bool) -> _Setting:
 
 class _Switch(_Decorator):
     mode: bool
-    close = property(partial(getattr, of_thread, "leave"))  # of the thread that leaves the block
+    if TYPE_CHECKING:
+
+        def close(self) -> None: ...
+    else:
+        close = property(partial(getattr, of_thread, "leave"))  # of the thread that leaves the block
 
     @overload
     def __new__(cls, function: None = None) -> Self: ...

@@ -29,6 +29,7 @@ from tilegrad.captured.closure import Closure
 from tilegrad.captured.gradients import Gradients
 from tilegrad.captured.guards import Guard
 from tilegrad.captured.members import Members
+from tilegrad.kernels.capture.program import Program
 from tilegrad.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Account:
         self._undo: list[Callable[[], None]] = []
         self._members = Members()
         self.guard = Guard()
-        self._closure: Closure | None = Closure(self.guard)  # while the function is captured
+        self._closure = Closure(self.guard)  # while the function is captured
         self._used: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # tensors that it read, and their memory by then
         self._switched: list[tuple[Tensor, bool]] = []  # tensors that it leaves requiring grad, or not
         self._asked: set[int] = set()  # ids of owners that `same` knows
@@ -147,8 +148,8 @@ class Account:
 
     def original(self, tensor: Tensor) -> Tensor:
         """The tensor that this one stands for; itself if it does for none."""
-        reference, original = self._stand_ins.get(id(tensor), (None, None))
-        return tensor if reference is None or reference() is not tensor else original
+        found = self._stand_ins.get(id(tensor))
+        return tensor if found is None or found[0]() is not tensor else found[1]
 
     def existing(self, array: np.ndarray) -> np.ndarray:
         """An array of the host's as the graph has it, which reads it at each launch."""
@@ -213,11 +214,13 @@ class Account:
 
     def _is_left(self, grad: Tensor) -> bool:
         """Whether a gradient that the function set lies in memory that each launch writes again."""
-        return self.is_young(grad) if self.device == "cuda" else self.graph.makes(grad.data)
+        graph = self.graph
+        return graph.makes(grad.data) if isinstance(graph, Program) else self.is_young(grad)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """a + b, of gradients without a graph of their own."""
-        return a + b if self.device == "cuda" else wrap(self.graph.numpy("add", np.add, a.data, b.data))
+        graph = self.graph
+        return wrap(graph.numpy("add", np.add, a.data, b.data)) if isinstance(graph, Program) else a + b
 
     def settle(self, outputs: Iterable[Tensor]) -> None:
         """The function has returned: from the first launch on the tensors that it leaves have values.
@@ -241,7 +244,7 @@ class Account:
             self._members.memory(tensor, array)
         self._switched = self._members.wants([tensor for tensor, _ in used], self.guard.wanted)
         self.guard.close()
-        self._closure = None
+        del self._closure
         self._used.clear()
         self.roll_back()
         self.gradients.close()

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import BuiltinMethodType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -208,7 +208,8 @@ class Closure:
         if isinstance(found, classmethod):
             return MethodType(found.__func__, x if is_class else type(x))
         if "__wrapped__" in getattr(found, "__dict__", ()) and not isinstance(found, FunctionType):
-            return found.__wrapped__ if is_class else MethodType(found.__wrapped__, x)
+            wrapped = cast(Any, found).__wrapped__
+            return wrapped if is_class else MethodType(wrapped, x)
         if not isinstance(found, (FunctionType, staticmethod)) and hasattr(found, "__get__"):
             self._called(_in_class(type(found), "__get__")[0], (found, x), {}, name)
             return getattr(x, key) if isinstance(x, tuple) and key in getattr(x, "_fields", ()) else _UNKNOWN

@@ -38,7 +38,7 @@ class _Leaf:
 
     def __init__(self, leaf: Tensor) -> None:
         self.leaf = leaf
-        self.found = leaf._grad
+        self.found: Any = leaf._grad
         self.own: Tensor | None = None
         self.buffer: Any = None
         self.strides: tuple[int, ...] = ()
@@ -64,9 +64,9 @@ class Gradients:
     are_read = False
 
     def __init__(self, graph: Graph, is_young: Callable[[Tensor], bool], is_left: Callable[[Tensor], bool]) -> None:
-        self._graph: Graph | None = graph
-        self._is_young: Callable[[Tensor], bool] | None = is_young
-        self._is_in_graph: Callable[[Tensor], bool] | None = is_left
+        self._graph = graph
+        self._is_young = is_young
+        self._is_in_graph = is_left
         self._leaves: dict[int, _Leaf] = {}
         self._without: list[Tensor] = []  # leaves that must have no gradient when the function is called
         self._with: list[_Leaf] = []  # and those that must have one
@@ -76,7 +76,7 @@ class Gradients:
 
     # --- while the function is captured
 
-    def read(self, leaf: Tensor) -> Tensor | None:
+    def read(self, leaf: Tensor) -> Tensor | Left | None:
         """leaf.grad, for the function."""
         if not self._is_young(leaf) and id(leaf) not in self._leaves:
             self._find(leaf)
@@ -121,6 +121,7 @@ class Gradients:
         """The function has returned: what it has left is known."""
         own = {id(entry.own): entry for entry in self._with}
         for entry in self._with:
+            assert entry.own is not None
             entry.written = entry.own._storage.version != 0
         for each in self._sets:
             grad = each.grad
@@ -146,7 +147,7 @@ class Gradients:
             entry.found = entry.own = None
         self._leaves.clear()
         self._sets.clear()
-        self._graph = self._is_young = self._is_in_graph = None
+        del self._graph, self._is_young, self._is_in_graph
 
     def found(self) -> bool:
         """Whether the leaves have gradients, or none, as the graph wants them."""

@@ -1,13 +1,14 @@
 """The captured step: a function of tensors captured as one CUDA graph, and launched again instead of called.
 
-A small net's step is dozens of launches, each of which costs the host more time than the work costs the GPU. As a
-graph it is one launch (CUDA C++ Programming Guide, "CUDA Graphs"). On the CPU it is the same with the kernels of the
-CPU and a program of their calls (kernels/capture/program.py).
+The step of a small net is dozens of launches, and a launch costs the host more time than its kernel takes on the GPU.
+As a graph the step is one launch (CUDA C++ Programming Guide, "CUDA Graphs"). On the CPU a program of kernels' calls
+does the same (kernels/capture/program.py).
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _TRIES = 2  # with constants that differ from those of the call before
 MOST = 16  # graphs of one function, and signatures: the one unused for longest makes room
 
 
-# Of the function that is captured.
+# Parameters and result of the function that is captured.
 P = ParamSpec("P")
 Q = ParamSpec("Q")  # without `self`
 R = TypeVar("R")
@@ -59,43 +60,46 @@ def capture(
         for images, labels in batches:
             losses.append(step(images, labels))
 
-    fn      any function of tensors (also in tuples, lists and dicts), and of other hashable values, each of which is
-            captured apart. Nothing in it may wait for the GPU or bring anything to it from the CPU
-    warmup  calls of each new shape that run fn plainly before one is captured: kernels are compiled, optimizers begin
-            to remember. They are steps like any other
-    steps   calls of fn in one graph: every tensor argument has them along a new first dimension, every result too
+    fn      any function of tensors (also in tuples, lists and dicts) and of other hashable values. Each of these values
+            is captured apart. Nothing in fn may wait for the GPU, or copy from the CPU to it
+    warmup  calls of each new shape that run fn plainly before it is captured: they compile kernels, and optimizers make
+            their state. They are steps like any other
+    steps   calls of fn in one graph. Every tensor argument, and every result, has them along a new first dimension
 
-    On a GPU arguments are copied to memory of the graph; on the CPU they are read, and written to, where they lie.
-    Results are copies: they are the caller's, without a graph of gradients, and nothing waits until they are read. What
-    changes on the host from step to step is taken along: the learning rate
-    and schedules, also one that is stepped in fn, the counts of optimizers, the place in the random stream of dropout.
-    So are gradients that fn finds (an update may be captured alone); those that it leaves are the caller's as well.
-    A shape that is new, a module between train() and eval(), other parameters or options are captured anew, beside
-    what there is; 16 graphs are kept. So is what fn finds changed of all that it reads of the program around it: what
-    modules have (hyperparameters, members, hooks), hooks of tensors and whether they require grad, and what names in
-    the code stand for (engine/captured/closure.py says what is found): numbers, strings, tensors, functions, and
-    objects with their attributes. A tensor that keeps its memory may be written to in place.
+    Arguments. On a GPU they are copied to memory of the graph. On the CPU they are read and written where they lie.
 
-    Python code in fn runs when it is captured, and not again. Where fn itself changes what it reads, such as a count of
-    its calls, where it takes the next of an iterator or of Python's or NumPy's random numbers, or sets a seed, it
-    cannot be captured. A tensor that it puts into a variable, an attribute or an item from around it, without
-    reading what was there, is put there by each launch, as a copy like a result.
+    Results. They are copies, and the caller's own. They have no graph of gradients, and nothing waits until they are
+    read. Gradients that fn leaves in `.grad` are the caller's as well.
 
-    On the CPU fn runs plainly wherever it does what a program cannot have: these, reads a value, draws random numbers,
-    or has NumPy do what no program knows. A RuntimeWarning says so once, with the op and the line, and `summary` for
-    each signature; it costs nothing but the attempt, in which fn's Python code runs once more. In-place writes, and
-    functions of NumPy's whose results have a shape that no value decides, are part of the step; so are tensors that fn
-    makes from numbers, if they are the same as at the call before. NumPy that fn itself calls on the `data` of tensors
-    from around it is Python code like any other: that it writes to a parameter which fn has read by then is noticed,
-    and undone, but not everything is.
+    What is read at each launch: learning rates and schedules, also a schedule that is stepped in fn; the step counts of
+    optimizers; the place in the random stream of dropout; gradients that fn finds, so an update may be captured alone.
+
+    What is captured anew, beside what there is: a new shape, a module between train() and eval(), other parameters or
+    options, and whatever fn finds changed of what it reads around it. That is what modules have (hyperparameters,
+    members, hooks), hooks of tensors and whether they require grad, and what the names in fn's code stand for: numbers,
+    strings, tensors, functions, and objects with their attributes (engine/captured/closure.py says what is found). 16
+    graphs are kept. A tensor that keeps its memory may be written to in place.
+
+    What cannot be captured. Python code in fn runs when it is captured, and not again. So fn must not change what it
+    reads (such as a count of its calls), take the next item of an iterator or the next number of Python's or NumPy's
+    random streams, or set a seed. If fn stores a tensor in a variable, an attribute or an item from around it, without
+    reading what was there, each launch stores a copy.
+
+    On the CPU fn runs plainly if it does any of these, reads a value, draws random numbers, or calls a function of
+    NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each signature, with the op
+    and the line. The attempt costs one more run of fn's Python code. Part of the step are in-place writes, functions of
+    NumPy's whose results have a shape that no value decides, and tensors that fn makes from numbers, if these are the
+    same as at the call before. NumPy that fn calls on the `data` of tensors from around it is Python code like any
+    other. If it writes to a parameter that fn has read, that is noticed and undone; other writes are not.
 
     As a method of a class each instance has a captured step of its own, which goes when the instance does.
 
     Raises TypeError for an argument whose dtype or device is not that of earlier calls, and for a function without any
     tensor among its arguments and results (after its first call); ValueError for an argument that requires grad;
-    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. After an exception
-    while fn is captured the program is where it was before the call, on the CPU where fn has left it. A launch that
-    raises leaves on the CPU what fn would leave; on a GPU the error comes when the program next waits, as fn's own.
+    CaptureError naming the op and the line for what a graph cannot have; and whatever fn raises. If fn raises while
+    it is captured, a program on a GPU is where it was before the call; on the CPU it is where fn has left it. A launch
+    that raises on the CPU leaves what fn would leave. On a GPU the error comes when the program next waits, as fn's own
+    does.
     """
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         raise ValueError(f"capture: warmup is {warmup!r}; expected an int >= 1, for what a first step makes is no step")
@@ -139,6 +143,8 @@ class _OfInstance:
 class CapturedStep(Generic[P, R]):
     """A function that `capture` was given; called like it."""
 
+    _lock: threading.RLock
+
     def __init__(self, fn: Callable[..., Any], warmup: int, steps: int) -> None:
         if not callable(fn):
             raise TypeError(f"capture: got a {type(fn).__name__}; expected a function")
@@ -178,7 +184,7 @@ class CapturedStep(Generic[P, R]):
         if capture_hooks.current() is not None or capture_hooks.is_watched():  # within a larger step: part of it
             return self._plain(args, kwargs)
         with self._lock:
-            tensors: list[Tensor] = []
+            tensors: list[Any] = []  # of tensors, which a checker does not take args for
             if not kwargs and all([type(x) is Tensor for x in args]):
                 tensors += args
                 structure: Any = len(args)  # costs a call less than it would otherwise
@@ -399,9 +405,14 @@ def _serves(on_cpu: bool, modes: tuple[bool, str, int], backend: Any) -> bool:
 
 
 def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
-    for mode, now, set_mode in zip(modes, _modes(on_cpu), (set_grad_enabled, kernels.use, threads.set_num_threads)):
-        if mode != now:
-            set_mode(mode)
+    is_recording, backend, number_of_threads = modes
+    now = _modes(on_cpu)
+    if is_recording != now[0]:
+        set_grad_enabled(is_recording)
+    if backend != now[1]:
+        kernels.use(backend)
+    if number_of_threads != now[2]:
+        threads.set_num_threads(number_of_threads)
 
 
 class _Unlike(Exception):

@@ -151,7 +151,7 @@ from_output: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def activation_grad(name: str | None, dy: Tensor, y: Tensor | None) -> Tensor:
-    """The gradient through an activation of `from_output`, from its result; dy itself where there is no activation."""
+    """The gradient through an activation of `from_output`, from its result; dy where there is none."""
     return dy if name is None or y is None else from_output[name](dy, y)
 
 

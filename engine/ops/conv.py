@@ -51,12 +51,12 @@ def conv2d(
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
             relu_of = y if activation == "relu" else None
-            dz = dy if y is None or activation is None or y is relu_of else activation_grad(activation, dy, y)
+            dz = dy if y is relu_of else activation_grad(activation, dy, y)
             used = dz, relu_of, for_w, for_x
             arrays = [None if t is None else t.data for t in used]
             found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, like)
             return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
-        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
+        dz = activation_grad(activation, dy, y)
         dx = None if for_x is None else conv2d_grad_input(dz, for_x, x_shape, geometry)
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]

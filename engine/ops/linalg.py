@@ -146,12 +146,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
             relu_of = y if activation == "relu" else None
-            dz = dy if y is None or activation is None or y is relu_of else activation_grad(activation, dy, y)
+            dz = dy if y is relu_of else activation_grad(activation, dy, y)
             used = dz, relu_of, for_w, for_x
             arrays = [None if t is None else t.data for t in used]
             found = kernels.of(*arrays).linear_grad(*arrays, biased)
             return tuple(made_together("linear_grad", used, found, (for_x, for_w, biased or None))[:count])
-        dz = dy if y is None or activation is None else activation_grad(activation, dy, y)
+        dz = activation_grad(activation, dy, y)
         dx = None if for_x is None else _matmul(dz, for_x)
         dw = None if for_w is None else _matmul(dz, for_w, True)
         return (dx, dw, sum(dz, 0) if biased else None)[:count]

@@ -58,7 +58,7 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_changing(self, group: Group) -> None:
+    def _check_changing(self, group: dict[str, Any]) -> None:
         op, betas = type(self).__name__, group["betas"]
         require_lr(op, group["lr"])
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
@@ -66,7 +66,7 @@ class Adam(Optimizer):
         require_number(op, "betas[0]", betas[0], least=0, below=1)
         require_number(op, "betas[1]", betas[1], least=0, below=1)
 
-    def _check_options(self, group: Group) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
         op = type(self).__name__
         self._check_changing(group)
         require_number(op, "eps", group["eps"], least=0)
@@ -93,7 +93,7 @@ class Adam(Optimizer):
         number, beta1 = step_and_beta1(arrays[0], [state["step"].data for _, state in batch], step, group)
         kernels.of(*arrays).adam_step(
             arrays,
-            [param.grad.data for param, _ in batch],
+            [param.grad.data for param, _ in batch],  # pyright: ignore[reportOptionalMemberAccess]  (each has one)
             [state["exp_avg"].data for _, state in batch],
             [state["exp_avg_sq"].data for _, state in batch],
             number,

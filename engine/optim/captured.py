@@ -5,6 +5,7 @@ While no step is captured they are plain numbers.
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from tilegrad import capture_hooks
@@ -14,6 +15,9 @@ from tilegrad.tensor import Tensor
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_item = methodcaller("item")
 
 
 def lr_beside(op: str, group: dict[str, Any], param: Tensor) -> Any:
@@ -59,8 +63,9 @@ def step_and_beta1(array: Any, counts: list[np.ndarray], step: int, group: dict[
         return step, group["betas"][0]
 
     def goes_on() -> None:
+        step_now = counts[0].item() + 1  # of all: `holds` says so
         for count in counts:
-            count[()] += 1
+            count.fill(step_now)
 
     def goes_back() -> None:
         for count in counts:
@@ -68,7 +73,7 @@ def step_and_beta1(array: Any, counts: list[np.ndarray], step: int, group: dict[
 
     beta2 = group["betas"][1]
     account.holds(lambda: group["betas"][1] == beta2)
-    account.holds(lambda: len({count.item() for count in counts}) == 1)
+    account.holds(lambda: len(set(map(_item, counts))) == 1)
     account.undo(goes_back)
     found = moving_adam(array, account.number, lambda: int(counts[0].item()) + 1, lambda: group["betas"])
     account.again(goes_on)

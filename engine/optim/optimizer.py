@@ -63,7 +63,7 @@ class Optimizer:
         op = type(self).__name__
         if isinstance(params, (Tensor, dict, str)) or not isinstance(params, Iterable):
             raise TypeError(f"{op}: params is a {type(params).__name__}; expected a list of tensors or of groups")
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError(f"{op}: params is empty; expected at least one parameter")
         if not isinstance(groups[0], dict):
@@ -104,8 +104,9 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or (set_to_none=False) fill them with zeros where they are."""
-        if capture_hooks.current() is not None:
-            self._tell_members(capture_hooks.current())
+        account = capture_hooks.current()
+        if account is not None:
+            self._tell_members(account)
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
@@ -134,12 +135,13 @@ class Optimizer:
         for group in self.param_groups:
             self._check_options(group)
         ready = [self._with_gradient(group) for group in self.param_groups]
-        if capture_hooks.current() is not None:
-            self._tell_members(capture_hooks.current())
+        account = capture_hooks.current()
+        if account is not None:
+            self._tell_members(account)
         for group, params in zip(self.param_groups, ready):
             if params:
-                if capture_hooks.current() is not None:
-                    self._tell(capture_hooks.current(), group, params)
+                if account is not None:
+                    self._tell(account, group, params)
                 self._update(group, params)
         self._stepped = True
         return loss
@@ -214,10 +216,10 @@ class Optimizer:
         """One step of these parameters of a group, all of which have a gradient."""
         raise NotImplementedError(f"{type(self).__name__}: step is not defined; expected a subclass to define it")
 
-    def _check_options(self, group: Group) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
         """Raise unless the group's options are of the right kind and in range."""
 
-    def _check_changing(self, group: Group) -> None:
+    def _check_changing(self, group: dict[str, Any]) -> None:
         """Those of `_read_when_launched` alone."""
 
     # --- saving

@@ -12,10 +12,14 @@ from tilegrad.tensor import Tensor
 def require_number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> None:
     """Raise TypeError unless the value is a number, ValueError unless it is finite and least <= value < below."""
     # The plain types first: this runs for every option at every step, and asking an abstract class is slow.
-    if type(value) not in (float, int) and (not isinstance(value, Real) or isinstance(value, bool)):
+    if type(value) not in (float, int) and not _is_real(value):
         raise TypeError(f"{op}: {name} is {value!r}; expected a number")
     if not (least <= value < below and math.isfinite(value)):
         raise ValueError(f"{op}: {name} is {value}; expected {least} <= {name} < {below}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def require_lr(op: str, lr: Any) -> None:

@@ -55,11 +55,11 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_changing(self, group: Group) -> None:
+    def _check_changing(self, group: dict[str, Any]) -> None:
         require_lr("SGD", group["lr"])
         require_number("SGD", "momentum", group["momentum"], least=0)
 
-    def _check_options(self, group: Group) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
         self._check_changing(group)
         require_number("SGD", "dampening", dampening)
@@ -96,7 +96,7 @@ class SGD(Optimizer):
         arrays = [p.data for p in params]
         kernels.of(*arrays).sgd_step(
             arrays,
-            [p.grad.data for p in params],
+            [p.grad.data for p in params],  # pyright: ignore[reportOptionalMemberAccess]  (each has one)
             buffers,
             lr_beside("SGD", group, params[0]),
             momentum=momentum_beside(arrays[0], group),

@@ -27,7 +27,7 @@ from tilegrad.kernels.activations.gpu_triton_math import tanh as _tanh
 from tilegrad.kernels.activations.reference import check_alike, check_slope
 from tilegrad.kernels.checks import one_of
 from tilegrad.kernels.device.dense import dense, dense_as, empty_like
-from tilegrad.kernels.launch.triton_dtypes import float_dtype
+from tilegrad.kernels.launch.triton_dtypes import float_dtype, float_dtype_of
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.sizes import cdiv
 
@@ -186,7 +186,7 @@ def sigmoid_grad(dy: Any, y: Any) -> Any:
 
 
 def _forward(name: str, x: Any, slope: float = 0.0) -> Any:
-    float_dtype(name.removesuffix("_tanh"), x=x)
+    float_dtype_of(name.removesuffix("_tanh"), x)
     x = dense(x)
     y = empty_like(x)
     _activation_kernel((cdiv(x.size, BLOCK),), x, y, x.size, slope, NAME=name, BLOCK=BLOCK)

@@ -138,12 +138,24 @@ class CudaGraph:
             for action in actions:
                 action()
 
+    def leave_to_host(self, inputs: list[Any]) -> None:
+        """From now on a launch does the host's part alone, to measure that: nothing is sent to the device or run there.
+
+        inputs  what arguments are assigned to, in place of the graph's memory
+        """
+        self._launch = self._slots.send = _nothing
+        self._inputs = inputs
+
     def nodes(self) -> Counter[str]:
         return self._nodes()
 
     @property
     def nbytes(self) -> int:
         return sum([each.nbytes for each in self._inputs]) + self._nbytes()
+
+
+def _nothing() -> None:
+    """In the device's place."""
 
 
 _with_pools: weakref.WeakSet[CudaGraph] = weakref.WeakSet()

@@ -38,87 +38,113 @@ class Graph(Protocol):
     written_inputs  once it is captured, the numbers of the arguments that a launch is known to write to
     """
 
-    device: str
-    xp: ModuleType
-    written_inputs: list[int]
+    @property
+    def device(self) -> str: ...
+    @property
+    def xp(self) -> ModuleType: ...
+    @property
+    def written_inputs(self) -> list[int]: ...
 
     def inputs(self, arrays: list[Any]) -> list[Any]:
         """Before the capture: arrays that stand for these arguments, laid out alike."""
+        ...
 
     def capturing(self) -> AbstractContextManager[Graph]:
         """The block within which this thread captures."""
+        ...
 
     # --- while it is captured: the host's part
 
     def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Any:
         """An array of at most 16 bytes that has value() at each launch; called in the order of these calls."""
+        ...
 
     def host(self, action: Action, at_once: bool = False) -> None:
         """The host calls action() at each launch: a program at this place, or later where at_once is False; a CUDA
         graph, which has no such places, before it up to the last number, and behind it the rest.
         """
+        ...
 
     def host_last(self, key: Any, action: Action) -> None:
         """As `host`; of the actions of one key the last one counts."""
+        ...
 
     # --- while it is captured: arrays
 
     def reads(self, array: Any, is_parameter: bool) -> None:
         """The function reads an array that there was before."""
+        ...
 
     def made(self, array: Any, op: str, is_view: bool) -> Any:
         """The result of an op, as the graph has it."""
+        ...
 
     def planned(self, array: Any) -> Any:
         """The array as the graph's own, so that all that is done with it is part of the graph."""
+        ...
 
     def is_planned(self, array: Any) -> bool:
         """Whether the array is that already."""
+        ...
 
     def constant(self, array: Any, has_values: bool = True) -> Any:
         """An array that the host made, as the graph's own."""
+        ...
 
     def values(self, array: Any) -> Any:
         """The array, to look at its values; None where it will have them at a launch only."""
+        ...
 
     def assign(self, target: Any, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether that is known to write to memory that there was before."""
+        ...
 
     def lasting(self, array: Any) -> Any:
         """The array on memory that serves no other array of the graph."""
+        ...
 
     def own(self, array: Any) -> Any:
         """An array of whoever captures, as the graph has it: launches read it and write to it."""
+        ...
 
     def leave(self, array: Any) -> Any:
         """The array as whoever keeps it beyond the capture has it."""
+        ...
 
     def require_here(self, array: Any, tracking: bool) -> None:
         """Raise for a write that cannot be part of the graph; tracking: for one that a gradient passes through."""
+        ...
 
     def settle(self) -> None:
         """The function has returned. Raise if what it did is not what launches would do."""
+        ...
 
     def restore(self) -> None:
         """The capture is over: what the function wrote beside the graph is as before."""
+        ...
 
     # --- afterwards
 
     def keep(self, *things: Any) -> None:
         """Let these live as long as the graph does."""
+        ...
 
     def take(self, arrays: list[Any]) -> bool:
         """Have the next launch read these for the inputs; False where it cannot."""
+        ...
 
     def launch(self) -> None:
         """Do all of it."""
+        ...
 
     def nodes(self) -> Counter[str]:
         """How many there are of each kind of node: kernels by name, copies and fills."""
+        ...
 
     @property
     def nbytes(self) -> int:
         """Bytes of device memory that are the graph's own. The simulated device knows those of arguments only."""
+        ...
 
 
 def new(device: str) -> Graph:

@@ -17,7 +17,7 @@ from tilegrad.kernels.cpu import buffers
 class Input:
     """Memory that stands for an argument while a program is captured, laid out as that is.
 
-    own    an array on it, which can be written to; None once it is not needed
+    own    an array on it, which can be written to; None, as the memory, once neither is needed
     low    where the first byte lies, counted from the first element
     size   bytes from the first to the last
     fixed  whether somebody else keeps it: then each launch copies the argument there
@@ -26,11 +26,9 @@ class Input:
 
     def __init__(self, argument: np.ndarray) -> None:
         self.low, self.size = extent(argument)
-        self.memory = np.empty(self.size + 2 * buffers.LINE, np.uint8)
+        self.memory: Any = np.empty(self.size + 2 * buffers.LINE, np.uint8)
         start = -self.memory.ctypes.data % buffers.LINE + (not argument.flags.aligned)
-        self.own: np.ndarray | None = np.ndarray(
-            argument.shape, argument.dtype, self.memory, start - self.low, argument.strides
-        )
+        self.own: Any = np.ndarray(argument.shape, argument.dtype, self.memory, start - self.low, argument.strides)
         np.copyto(self.own, argument)
         self.fixed = False
         self.written = False

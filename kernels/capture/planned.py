@@ -130,8 +130,8 @@ class Planned(np.ndarray):
 
 def is_view(array: np.ndarray) -> bool:
     """Whether the array shares memory with another one; not: whether that memory was lent to it."""
-    base = array.base.base if isinstance(array, Planned) else array.base  # each of these is itself a view
-    return isinstance(base, np.ndarray)
+    base: Any = array.base
+    return isinstance(base.base if isinstance(array, Planned) else base, np.ndarray)  # a `Planned` is itself a view
 
 
 def _called(function: Any, args: Any, kwargs: Any) -> Any:

@@ -141,8 +141,8 @@ class Program:
         self.function("copy", write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
-    def primitives(self, backend: ModuleType) -> _Primitives:
-        """The primitives of a backend, captured."""
+    def primitives(self, backend: ModuleType) -> Any:
+        """The primitives of a backend, captured: an object that serves in place of the module."""
         return _Primitives(self, backend)
 
     # --- the host's part
@@ -235,7 +235,10 @@ class Program:
         """The array, or a copy of it where its memory served another array of the program before: a launch that fails
         would leave that one's values in it.
         """
-        if buffers.pool_of(array) is not self._pool or owner(array).base.block.address not in self._pool.again:
+        if buffers.pool_of(array) is not self._pool:
+            return array
+        lease: Any = owner(array).base
+        if lease.block.address not in self._pool.again:
             return array
         source = self.plain(array, "it")
         target = np.empty_like(source)

@@ -50,6 +50,8 @@ def matmul(empty: Empty) -> None:
     backend.matmul(empty(128, 64), empty(10, 64).T, empty(10))
     backend.matmul(empty(128, 784).T, empty(128, 128))
     backend.matmul(empty(1, 64), empty(10, 64).T, empty(10))
+    dy = empty(128, 64)
+    backend.linear_grad(dy, dy, empty(128, 576), empty(64, 576), True)
 
 
 def conv2d(empty: Empty) -> None:
@@ -61,6 +63,7 @@ def conv2d(empty: Empty) -> None:
         y = backend.conv2d(x, weight, bias, *geometry, "relu")
         backend.conv2d_grad_input(y, weight, x.shape, *geometry)
         backend.conv2d_grad_weight(y, x, weight.shape, *geometry)
+        backend.conv2d_grad(y, y, x, weight, x.shape, weight.shape, *geometry, True, weight)
     for activation in ("leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"):
         backend.conv2d(x, weight, bias, *geometry, activation)
 

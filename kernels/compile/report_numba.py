@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import triton
+from triton import knobs
 
 from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_numba
@@ -46,7 +46,7 @@ def row(arch: int, dtype: str, spec: launch_numba.Specialisation) -> dict[str, A
         source, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(ptx)
         # The newer of the two that the wheel carries: it reads the PTX that NVVM writes.
-        command = [triton.knobs.nvidia.ptxas_blackwell.path, "-v", f"-arch=sm_{arch}", "-o", str(cubin), str(source)]
+        command = [knobs.nvidia.ptxas_blackwell.path, "-v", f"-arch=sm_{arch}", "-o", str(cubin), str(source)]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         size = cubin.stat().st_size
     (registers,) = map(int, re.findall(r"Used (\d+) registers", printed))

@@ -8,7 +8,7 @@ import tempfile
 from typing import Any
 
 import numpy as np
-import triton
+from triton import knobs
 
 from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_triton
@@ -67,7 +67,7 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        tool = triton.knobs.nvidia.cuobjdump.path
+        tool = knobs.nvidia.cuobjdump.path
         printed = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", printed)}
     return numbers["REG"], numbers["STACK"] + numbers["LOCAL"]

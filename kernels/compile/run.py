@@ -36,7 +36,9 @@ Row = dict[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tilegrad.kernels.compile", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tilegrad.kernels.compile", description=str(__doc__).splitlines()[0]
+    )
     parser.add_argument("--arch", default="80,90", help="compute capabilities, 90 for 9.0 (default: 80,90)")
     parser.add_argument("--kernels", default="triton", choices=LANGUAGES, help="which backend's kernels")
     parser.add_argument("--json", type=user_path, help="also write the rows to this file")

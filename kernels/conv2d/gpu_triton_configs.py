@@ -65,6 +65,8 @@ PRODUCTS = {
         _product(32, 32, 16, 4, 3),
     ),
 }
+# Of the gradient to the input the smallest float32 tile spills under Triton 3.6.
+GRAD_INPUT_PRODUCTS = PRODUCTS | {"ieee": PRODUCTS["ieee"][:-1]}
 WEIGHT = {
     "half": (
         _weight(128, 128, 64, 8, 3),
@@ -106,12 +108,12 @@ def rounded(pixels: int) -> int:
     return cdiv(pixels, unit) * unit
 
 
-def tuned_products(name: str, *kernels: Kernel) -> dict[str, Tuned]:
+def tuned_products(name: str, *kernels: Kernel, products: dict[str, tuple[Config, ...]] = PRODUCTS) -> dict[str, Tuned]:
     """The Tuned of a launcher for each kind of arithmetic (conv2d.gpu_triton_windows.kind).
 
     Its buckets are (rounded pixels, channels of the result a group, channels of the sum a group, groups, taps).
     """
-    return {kind: Tuned(f"{name} {kind}", {80: each}, _enough_tiles(each), kernels) for kind, each in PRODUCTS.items()}
+    return {kind: Tuned(f"{name} {kind}", {80: each}, _enough_tiles(each), kernels) for kind, each in products.items()}
 
 
 def tuned_grad_weight(name: str, *kernels: Kernel) -> dict[str, Tuned]:

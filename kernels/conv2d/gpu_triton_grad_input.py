@@ -26,7 +26,7 @@ import triton.language as tl
 
 from tilegrad.kernels.conv2d import gpu_triton_direct as direct
 from tilegrad.kernels.conv2d.gpu_triton import terms_inside, window_product
-from tilegrad.kernels.conv2d.gpu_triton_configs import rounded, tuned_products
+from tilegrad.kernels.conv2d.gpu_triton_configs import GRAD_INPUT_PRODUCTS, rounded, tuned_products
 from tilegrad.kernels.conv2d.gpu_triton_windows import (
     FEW,
     block,
@@ -115,7 +115,7 @@ def _conv2d_grad_input_kernel(
             _write(dx_ptr, sums, part_image, part_i, part_j, part_n, *written)
 
 
-_TUNED = tuned_products("conv2d_grad_input", _conv2d_grad_input_kernel)
+_TUNED = tuned_products("conv2d_grad_input", _conv2d_grad_input_kernel, products=GRAD_INPUT_PRODUCTS)
 
 
 def conv2d_grad_input(

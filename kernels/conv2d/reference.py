@@ -293,7 +293,7 @@ def check_conv2d(
     dtype = float_dtype(op, x=x, w=w, bias=bias)
     s = _sizes(op, "x", x.shape, "w", w.shape, stride, padding, dilation, groups)
     bias_fits = bias is None or bias.shape == s.w_shape[:1]
-    require(bias_fits, op, f"bias is {np.shape(bias)}; expected {s.w_shape[:1]}")
+    require(bias_fits, op, f"bias is {None if bias is None else bias.shape}; expected {s.w_shape[:1]}")
     one_of(op, "activation", activation, (None, *ACTIVATIONS))
     one_of(op, "precision", precision, PRECISIONS)
     return dtype, s
@@ -351,8 +351,8 @@ def _sizes(
     dilation: Any,
     groups: Any,
 ) -> Conv:
-    images, channels, *image = image_shape(op, x_name, x_shape)
-    out_channels, in_channels, *kernel = image_shape(op, w_name, w_shape, axes="(O, C / groups, KH, KW)")
+    images, channels, height, width = image_shape(op, x_name, x_shape)
+    out_channels, in_channels, kernel_h, kernel_w = image_shape(op, w_name, w_shape, axes="(O, C / groups, KH, KW)")
     if not is_int(groups):
         raise TypeError(f"{op}: groups is {groups!r}; expected an int")
     require(groups >= 1, op, f"groups is {groups}; expected >= 1")
@@ -360,7 +360,7 @@ def _sizes(
     require(channels == groups * in_channels, op, f"{shapes}; expected {w_name}[1] * groups == {channels}")
     divides = out_channels > 0 and out_channels % groups == 0
     require(divides, op, f"{shapes}; expected {w_name}[0] to be a positive multiple of groups")
-    geometry = windows(op, tuple(image), tuple(kernel), stride, padding, dilation)
+    geometry = windows(op, (height, width), (kernel_h, kernel_w), stride, padding, dilation)
     return Conv(images, groups, in_channels, out_channels // groups, geometry)
 
 

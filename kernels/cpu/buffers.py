@@ -41,6 +41,8 @@ class Pool:
     then freed with its array.
     """
 
+    _lock: threading.RLock
+
     def __init__(self, kept: float = KEPT) -> None:
         self._kept = kept
         self.reference = weakref.ref(self)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numba
 import numpy.ma  # noqa: F401 - Numba would at the first call, under no lock that a fork could wait for
+from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
@@ -35,7 +36,7 @@ from numba.core.sigutils import normalize_signature
 from tilegrad.kernels.cpu import sources
 from tilegrad.kernels.system.unreached import unreached
 
-if numba.config.DISABLE_JIT:
+if vars(config)["DISABLE_JIT"]:  # of names that Numba sets when it is imported
     raise ImportError("Numba's compiler is switched off: NUMBA_DISABLE_JIT is set")
 
 _KEPT = 4  # folders of other states of the sources: of one that is edited to and fro, of another branch
@@ -46,7 +47,7 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     """numba.njit(**options), with this module's cache."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compiled = numba.njit(**options)(function)
+        compiled: Any = numba.njit(**options)(function)
         compiled.compile = unreached(compiled.compile)
         compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
         if cache:
@@ -58,7 +59,7 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
 
 def cfunc(signature: Any, function: Callable[..., Any]) -> CFunc:
     """numba.cfunc(signature)(function), with this module's cache."""
-    compiled = CFunc(function, normalize_signature(signature), locals={}, options={})
+    compiled: Any = CFunc(function, normalize_signature(signature), locals={}, options={})
     compiled._cache = _Cache(function)
     unreached(compiled.compile)()
     return compiled

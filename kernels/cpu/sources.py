@@ -2,7 +2,7 @@
 
 Machine code of the CPU's kernels is kept on disk (kernels/cpu/code.py) under the stamp of all of their sources, for a
 kernel has the code of others in it: the tile of a product, or how calls are shared out. A process knows what it has
-loaded as long as no source has changed since it began.
+loaded as long as no source has changed since the backend was loaded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _facts() -> dict[str, tuple[int, ...]] | None:
     return facts or None
 
 
-_at_first = _facts()  # before any of them is loaded: this module is imported with the package
+_at_first = _facts()  # before any kernel is loaded: they import kernels/cpu/code.py first, and that this module
 
 
 def stamp() -> str | None:

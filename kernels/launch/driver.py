@@ -39,6 +39,8 @@ class Function:
     shared   bytes of dynamic shared memory
     """
 
+    _lock: threading.RLock
+
     def __init__(self, code: bytes, name: str, formats: Sequence[str], shared: int) -> None:
         cuda = gpu.cuda()
         self._module = cuda.function.Module()  # unloads the kernel when it is collected

@@ -45,7 +45,7 @@ EXECUTED = gpu.is_executed()
 if EXECUTED:
     from tilegrad.kernels.simulate.ptx import driver as executor
 
-Axes = tuple[int, ...]
+Axes = tuple[int, *tuple[int, ...]]  # at least one
 
 
 class Specialisation(NamedTuple):

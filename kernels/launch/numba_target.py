@@ -17,7 +17,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,22 +25,32 @@ from tilegrad.kernels.system.modes import Block
 
 with warnings.catch_warnings():  # of names that NumPy 2.5 will drop: a user can do nothing about it
     warnings.simplefilter("ignore", DeprecationWarning)
-    from numba import cuda
+    from numba import cuda as _cuda
+cuda: Any = _cuda  # a checker finds Numba's own, whose place numba-cuda takes when Numba is imported
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 device: Callable[[Callable], Any] = cuda.jit(device=True)
 
-if SIMULATED:
+if SIMULATED or TYPE_CHECKING:
 
     def array_at(address: int, n: int, dtype: Any) -> np.ndarray:
         """An array of n elements at this address: for kernels that read addresses from memory."""
-        memory = (ctypes.c_char * (int(n) * np.dtype(dtype).itemsize)).from_address(int(address))
+        memory: Any = (ctypes.c_char * (int(n) * np.dtype(dtype).itemsize)).from_address(int(address))
         return np.ndarray(int(n), dtype, memory)
 
 else:
     from numba.cuda.extending import intrinsic
-    from numba.cuda.np.arrayobj import make_array, populate_array
+
+    # numba-cuda 0.30 asks for numpy.row_stack, an alias of vstack that NumPy 2.5 has no more.
+    is_gone = not hasattr(np, "row_stack")
+    if is_gone:
+        setattr(np, "row_stack", np.vstack)  # noqa: B010 - a checker knows the name no more
+    try:
+        from numba.cuda.np.arrayobj import make_array, populate_array
+    finally:
+        if is_gone:
+            delattr(np, "row_stack")
 
     @intrinsic
     def array_at(typing: Any, address: Any, n: Any, dtype: Any) -> Any:
@@ -79,10 +89,9 @@ def compile_ptx(function: Callable, kinds: Sequence[str], arch: int) -> tuple[st
 
 def _numba_type(kind: str) -> Any:
     from numba import types
-    from numba.cuda.types import float16
 
     name, _, axes = kind.partition("[")
-    scalar = float16 if name == "float16" else types.bool_ if name == "bool" else getattr(types, name)
+    scalar = cuda.types.float16 if name == "float16" else types.bool_ if name == "bool" else getattr(types, name)
     return types.Array(scalar, int(axes[:-2]), axes[-2], aligned=True) if axes else scalar
 
 

@@ -16,6 +16,12 @@ def float_dtype(op: str, **arrays: Any) -> np.dtype:
     return no_float64(op, checks.float_dtype(op, **arrays))
 
 
+def float_dtype_of(op: str, x: Any) -> np.dtype:
+    """float_dtype(op, x=x): what every elementwise call on small arrays asks, so without another call."""
+    dtype: Any = getattr(x, "dtype", None)
+    return dtype if dtype in _SERVED else float_dtype(op, x=x)
+
+
 def no_float64(op: str, dtype: np.dtype) -> np.dtype:
     """The dtype itself. Raises TypeError for float64, which is left to NumPy: a GPU's units for it are few or slow."""
     if dtype not in _SERVED:

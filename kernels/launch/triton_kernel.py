@@ -75,7 +75,7 @@ _ALIGNED_POINTER = {char: f"{name}/16" for char, name in _POINTER.items()}
 _FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}  # of `struct`; pointers are "P"
 _REMEMBERED = 4096  # combinations of sizes, for each kernel
 
-Grid = tuple[int, ...]
+Grid = tuple[int, *tuple[int, ...]]  # at least one axis
 
 
 class Specialisation(NamedTuple):

@@ -54,9 +54,9 @@ def adam_step(
     Sources: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
     """
     check_arrays("adam_step", np.ndarray, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
-    step, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
+    number, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
 
-    correction1, correction2, _ = adam_factors(step, beta1, beta2)
+    correction1, correction2, _ = adam_factors(number, beta1, beta2)
     step_size, correction2_sqrt = lr / correction1, math.sqrt(correction2)
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         p, g = param.astype(m.dtype, copy=False), grad.astype(m.dtype, copy=False)
@@ -126,6 +126,7 @@ def sgd_step(
         if weight_decay:
             g = g + weight_decay * p
         if momentum:
+            assert momentum_buffers is not None  # check_sgd_numbers has looked
             b = momentum_buffers[i]
             if first:
                 b[...] = g

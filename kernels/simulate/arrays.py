@@ -25,7 +25,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -48,6 +48,8 @@ _WRITING = frozenset("at copyto fill fill_diagonal place put put_along_axis putm
 _WAITING = frozenset(  # for values: the result's shape depends on them, or it is on the host
     "allclose argwhere array_equal bincount compress extract flatnonzero histogram nonzero unique".split()
 )
+_Order = Literal["A", "C", "F"]
+_OrderOrKept = Literal["K", "A", "C", "F"]
 
 
 class Memory(NamedTuple):
@@ -73,6 +75,15 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
 
     __slots__ = ("_host", "base", "__weakref__")
     __array_priority__ = 100
+
+    if TYPE_CHECKING:  # of _ATTRIBUTES
+        shape: tuple[int, ...]
+        dtype: np.dtype
+        ndim: int
+        size: int
+        itemsize: int
+        nbytes: int
+        strides: tuple[int, ...]
 
     def __init__(self, host: np.ndarray, base: ndarray | None = None) -> None:
         self._host = host
@@ -206,7 +217,7 @@ for _name in _ATTRIBUTES:
 # --- making arrays
 
 
-def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def empty(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:
     """Memory between guards, all of it filled with NaN or -1, so that elements that are never written show."""
     dtype = np.dtype(dtype)
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
@@ -217,7 +228,7 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return ndarray(owner[start : start + size].view(dtype).reshape(shape, order=order))
 
 
-def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+def zeros(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:
     x = empty(shape, dtype, order)
     x[...] = 0
     return x
@@ -235,7 +246,7 @@ def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
     return x
 
 
-def empty_like(x: ndarray, dtype: Any = None, order: str = "K", shape: Any = None) -> ndarray:
+def empty_like(x: ndarray, dtype: Any = None, order: _OrderOrKept = "K", shape: Any = None) -> ndarray:
     """In x's memory order, as NumPy's."""
     dtype, shape = dtype or x.dtype, x.shape if shape is None else shape
     if order != "K" or shape != x.shape:
@@ -250,7 +261,7 @@ def zeros_like(x: ndarray, dtype: Any = None) -> ndarray:
     return y
 
 
-def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
+def asarray(x: Any, dtype: Any = None, order: _OrderOrKept | None = None) -> ndarray:
     """x on the device: x itself if it is there already, else a copy."""
     if isinstance(x, ndarray):
         return _call(np.asarray, (x, dtype), {"order": order})
@@ -261,7 +272,7 @@ def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
     return y
 
 
-def array(x: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> ndarray:
+def array(x: Any, dtype: Any = None, copy: bool = True, order: _OrderOrKept = "K") -> ndarray:
     if isinstance(x, ndarray):
         return _call(np.array, (x, dtype), {"copy": copy, "order": order})
     return asarray(np.array(x, dtype, copy=copy, order=order))

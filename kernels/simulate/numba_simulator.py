@@ -51,8 +51,9 @@ def _host(a: Any) -> Any:
 def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
     """The block's array for the calling line: the same for all threads, because it is made in one atomic step."""
     caller = sys._getframe(1)
-    if isinstance(dtype, kernelapi.types.Type):
-        dtype = kernelapi.numpy_support.as_dtype(dtype)
+    api: Any = kernelapi  # has these from numba-cuda
+    if isinstance(dtype, api.types.Type):
+        dtype = api.numpy_support.as_dtype(dtype)
     return self._allocations.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
 
 

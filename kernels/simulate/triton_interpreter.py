@@ -100,10 +100,17 @@ def _cast_rounding(self: InterpreterBuilder, src: TensorHandle, dst_type: Any) -
     return _cast(self, src, dst_type)
 
 
-def _dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, precision: Any, _: Any) -> Any:
-    """a @ b + d, in d's dtype; precision is the enum that `input_precision` becomes."""
+def _dot(
+    self: InterpreterBuilder,
+    a: TensorHandle,
+    b: TensorHandle,
+    d: TensorHandle,
+    input_precision: Any,
+    max_num_imprecise_acc: Any,
+) -> Any:
+    """a @ b + d, in d's dtype; input_precision is an enum."""
     x, y = _operand(a), _operand(b)
-    name = precision.name
+    name = input_precision.name
     if name == "TF32" and x.dtype == np.float32:
         x, y = _tf32(x), _tf32(y)
     elif name == "TF32x3" and x.dtype == np.float32:
@@ -125,15 +132,15 @@ def _tf32(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), rounded.view(np.float32), x)
 
 
-def _sum_pairwise(self: ReduceOps, x: Any) -> Any:
+def _sum_pairwise(self: ReduceOps, input: Any) -> Any:
     """The sum along self.axis. NumPy adds pairwise if the axis is the last and contiguous, so it is made that."""
-    data = x.handle.data
+    data = input.handle.data
     if self.axis is not None:
         data = np.ascontiguousarray(np.moveaxis(data, self.axis, -1))
     total = data.sum(None if self.axis is None else -1)
     if self.keep_dims:
-        total = total.reshape((1,) * x.handle.data.ndim) if self.axis is None else np.expand_dims(total, self.axis)
-    return self.to_tensor(total, x.dtype)
+        total = total.reshape((1,) * input.handle.data.ndim) if self.axis is None else np.expand_dims(total, self.axis)
+    return self.to_tensor(total, input.dtype)
 
 
 InterpreterBuilder.cast_impl = _cast_rounding

@@ -189,7 +189,7 @@ def check_labels(op: str, t: np.ndarray, classes: int, ignore_index: int) -> Non
     """Raise ValueError, naming the first row whose label is out of range."""
     wrong = np.flatnonzero(((t < 0) | (t >= classes)) & (t != ignore_index))
     if len(wrong):
-        raise label_error(op, classes, ignore_index, wrong[0], t[wrong[0]])
+        raise label_error(op, classes, ignore_index, int(wrong[0]), int(t[wrong[0]]))
 
 
 def label_error(op: str, classes: int, ignore_index: int, row: int, label: int) -> ValueError:

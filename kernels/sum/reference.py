@@ -24,7 +24,7 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
     """
     dtype = check_sum(x, axes)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are results like any other
-        return np.asarray(np.add.reduce(x, axes, accumulator(dtype), None, keepdims), dtype)
+        return np.asarray(np.add.reduce(x, axes, accumulator(dtype), keepdims=keepdims), dtype)
 
 
 def check_sum(x: Any, axes: tuple[int, ...]) -> np.dtype:

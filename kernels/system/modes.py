@@ -15,7 +15,7 @@ from _io import _IOBase
 from collections.abc import Callable
 from functools import partial
 from operator import call
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,7 +82,11 @@ class Undone(_IOBase):
     """
 
     closed = True  # type: ignore[assignment]
-    __enter__ = object.__init__  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> None: ...
+    else:
+        __enter__ = object.__init__
 
     def __init__(self, undo: Callable[[], None]) -> None:
         self.close = undo  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ import tilegrad as tg
 from tests.captured.steps import graphs
 from tests.compare import assert_same
 from tilegrad import nn, optim
+from tilegrad.autograd import backward
 from tilegrad.bench.nets import NETS
 from tilegrad.data import image_batch
 from tilegrad.kernels.device import gpu
@@ -168,3 +169,24 @@ def test_the_first_gradient_is_filled_once_and_stays_one():
     w.backward()
     w.grad.mul_(3.0)
     assert gradient(2.0) == 2.0
+
+
+def test_a_first_gradient_that_a_graph_fills_is_that_graphs_own():
+    """Its memory has values from the first launch on, and none without one."""
+    w = tg.ones((), device="cuda", requires_grad=True)
+    x = tg.ones((), device="cuda")
+
+    @tg.capture(warmup=1)
+    def step(x):
+        w.grad = None
+        loss = w * x
+        loss.backward()
+        return loss
+
+    step(x)
+    backward._ones.clear()
+    step(x)
+    assert graphs(step) and not backward._ones
+    w.grad = None
+    (w * 3.0).backward()
+    assert w.grad.item() == 3.0

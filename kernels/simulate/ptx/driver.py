@@ -58,7 +58,8 @@ def get_current_stream() -> SimpleNamespace:
 
 def _launch(function: int, *rest: int) -> None:
     """cuLaunchKernel: grid, block, bytes of dynamic shared memory, stream, address of the parameters' addresses."""
-    grid, block, shared, pointers = rest[:3], rest[3:6], rest[6], rest[8]
+    x, y, z, block_x, block_y, block_z, shared, _, pointers, *_ = rest
+    grid, block = (x, y, z), (block_x, block_y, block_z)
     program, touched = _programs[function], _here.touched
     sizes = [parameter.size for parameter in program.kernel.parameters]
     addresses = (ctypes.c_void_p * len(sizes)).from_address(pointers)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, PLAIN, Flow, Op, op
+from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, Flow, Op, op
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.machine import Axes, Machine
 from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
@@ -60,6 +60,7 @@ class Program:
     def _place(self, variable: Variable) -> None:
         """Give a variable its address: in shared and local memory from 0 on."""
         if variable.space in ("global", "const"):
+            assert variable.size is not None  # only shared memory may be of any size
             memory = np.zeros(variable.size + variable.align, np.uint8)
             start = -memory.__array_interface__["data"][0] % variable.align
             part = memory[start : start + variable.size]
@@ -167,7 +168,7 @@ def _run_chunk(m: Machine, ops: list[Op]) -> int:
                 m.fault(int(lanes[0]), "runs beyond the end of the kernel")
             kind, step, guard, m.instruction, target = ops[at]
             m.active = everyone
-            who = lanes
+            who, holds = lanes, None
             if guard is not None:
                 holds = guard(m)
                 if not holds.all():
@@ -177,22 +178,23 @@ def _run_chunk(m: Machine, ops: list[Op]) -> int:
             at += 1
             if not who.size:
                 continue
-            if kind == PLAIN:
+            if step is not None:  # of a PLAIN one
                 step(m)
             elif kind == BRANCH:
                 if who.size == lanes.size:
                     at = target
                     continue
                 flow.put(target, who)
+                assert holds is not None
                 lanes = lanes[~holds]
                 everyone, stop = lanes, flow.lowest()
             elif kind == EXIT:
                 m.alive[who] = False
-                lanes = lanes[~holds] if who.size < lanes.size else lanes[:0]
+                lanes = lanes[:0] if holds is None or who.size == lanes.size else lanes[~holds]
                 everyone = lanes
             elif kind == BARRIER:
                 flow.arrive(target, at, who, m.instruction)
-                lanes = lanes[~holds] if who.size < lanes.size else lanes[:0]
+                lanes = lanes[:0] if holds is None or who.size == lanes.size else lanes[~holds]
                 everyone, stop = lanes, flow.lowest()
             else:
                 _meet_in_warps(m, who)

@@ -75,6 +75,7 @@ class Machine:
     def fault(self, lane: int | None, message: str, instruction: Instruction | None = None) -> NoReturn:
         """Raise Fault for the current instruction, or that one, in that lane."""
         instruction = instruction or self.instruction
+        assert instruction is not None
         where = f"{self.kernel.name}, PTX line {instruction.line}"
         if instruction.source is not None:
             file, line = instruction.source

@@ -66,7 +66,8 @@ class _Region:
         size = self.stop - self.start
         self.readable = self._cover(arrays, size)
         self.writable = self._cover([a for a in arrays if a.writable], size)
-        self.bytes = np.frombuffer((ctypes.c_char * size).from_address(self.start), np.uint8)
+        memory: Any = (ctypes.c_char * size).from_address(self.start)
+        self.bytes = np.frombuffer(memory, np.uint8)
         self._views: dict[int, np.ndarray] = {}
 
     def _cover(self, arrays: Sequence[Array], size: int) -> np.ndarray | None:

@@ -288,9 +288,9 @@ def _variable(line: int, statement: str) -> Variable:
     initial = b""
     if values is not None:
         numbers = [_operand(line, each.strip()) for each in values.strip().strip("{}").split(",")]
-        if not all(isinstance(number, (Integer, Float)) for number in numbers):
+        bits = [n.value if isinstance(n, Integer) else n.bits for n in numbers if isinstance(n, (Integer, Float))]
+        if len(bits) != len(numbers):
             raise PtxError(line, f"{name} begins with {values[:80]}; expected numbers")
-        bits = (n.value if isinstance(n, Integer) else n.bits for n in numbers)
         initial = b"".join((n & (1 << 8 * item) - 1).to_bytes(item, "little") for n in bits)
     return Variable(name, space, int(align or item), size, initial)
 

@@ -121,3 +121,21 @@ print(set(told), callable(simt.cuda.jit))
 """
     done = run("-W", "error", "-c", code)
     assert done.stdout == "{'numba.cuda'} True\n", done.stderr
+
+
+def test_numba_compiles_beside_a_numpy_that_has_dropped_a_name(run):
+    """NumPy 2.5 has no row_stack, which numba-cuda asks for when it is imported."""
+    code = """
+import numpy as np
+vars(np).pop("row_stack", None)
+known = np.__getattr__
+def __getattr__(name):
+    if name == "row_stack":
+        raise AttributeError(name)
+    return known(name)
+np.__getattr__ = __getattr__
+from tilegrad.kernels.launch import numba_target
+print(callable(numba_target.make_array), hasattr(np, "row_stack"))
+"""
+    done = run("-c", code)
+    assert done.stdout == "True False\n", done.stderr
