@@ -84,10 +84,14 @@ def capability() -> int:
 
 
 def cuda() -> Any:
-    """CuPy's way to the driver, `cupy.cuda`; where PTX is executed, what stands in its place."""
-    if is_executed():
-        return importlib.import_module("tilegrad.kernels.simulate.ptx.driver")
-    return xp().cuda
+    """CuPy's way to the driver, `cupy.cuda`; where PTX is executed, what stands in its place. Asked at each launch."""
+    return _executor() or xp().cuda
+
+
+@cache
+def _executor() -> Any:
+    """What stands in the driver's place, decided once in a process as `xp` is; None where there is a driver."""
+    return importlib.import_module("tilegrad.kernels.simulate.ptx.driver") if is_executed() else None
 
 
 def simulate() -> Block:
