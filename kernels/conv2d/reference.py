@@ -220,7 +220,7 @@ def conv2d_grad(
         dw = conv2d_grad_weight(dz, x)    if x is given
         db = conv2d_grad_bias(dz)         if bias is true
 
-    dy    (N, O, OH, OW) float16 | float32 | float64, any strides
+    dy    (N, O, OH, OW) float16 | bfloat16 | float32 | float64, any strides
     y     of dy's shape and dtype: the result of conv2d with activation "relu"; None: it had no activation
     x, w  the operands of the forward, or None
     like  an array of w's shape in whose memory order dw is to lie, mostly the weight; None: in C order

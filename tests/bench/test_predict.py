@@ -48,12 +48,14 @@ def test_the_longest_of_three(node, seconds):
     assert node.seconds == pytest.approx(seconds + predict.GAP)
 
 
-def test_the_table(capsys, monkeypatch):
+@pytest.mark.parametrize(("net", "batch", "goal"), [("mlp", "8", "predicted"), ("cnn", "64", "the goal is 213")])
+def test_the_table(capsys, monkeypatch, net, batch, goal):
+    """The goal is the CNN's."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert predict.main(["--net", "mlp", "--batch-size", "8"]) == 0
+    assert predict.main(["--net", net, "--batch-size", batch]) == 0
     head, *rows, total = capsys.readouterr().out.splitlines()
     assert head.split() == ["node", "programs", "KB", "MFLOP", "us"]
-    assert int(total.split()[0]) == len(rows) and "predicted; the goal is 213" in total
+    assert int(total.split()[0]) == len(rows) and total.endswith(goal)
     assert sum(float(row.split()[-1]) for row in rows) == pytest.approx(float(total.split()[3]), abs=0.05 * len(rows))
 
 
