@@ -13,8 +13,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tilegrad import capture_hooks
 from tilegrad.autograd.grad_mode import of_thread
 from tilegrad.dtypes import FLOATS
@@ -40,7 +38,7 @@ class Node:
         self.name = name
         self.rule = rule
         edges: list[Node | Tensor | None] = []
-        specs: list[tuple[tuple[int, ...], np.dtype] | None] = []
+        specs: list[Any] = []
         for parent in parents:  # a loop: two comprehensions cost a quarter of the whole record
             if parent._requires_grad:
                 edges.append(parent._node or parent)
