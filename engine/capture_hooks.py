@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -109,6 +110,12 @@ def operand(tensor: Tensor) -> Tensor:
     return tensor if account is None else account.operand(tensor)
 
 
+def originals(*tensors: Tensor) -> Sequence[Tensor]:
+    """The tensors that these stand for: those are what autograd knows."""
+    account = _local.account
+    return tensors if account is None else [account.original(tensor) for tensor in tensors]
+
+
 def values(tensor: Tensor) -> Any:
     """The tensor's array, to look at its values. Raises CaptureError while this thread captures on the CPU, but for a
     constant.
@@ -120,6 +127,19 @@ def values(tensor: Tensor) -> Any:
     if array is None:
         raise CaptureError(READS)
     return array
+
+
+def check(test: Callable[..., None], *arguments: Any) -> None:
+    """test(*arguments), which raises for values that an op does not take; with the array for each tensor among them.
+
+    While this thread captures on the CPU, each launch does so at this place.
+    """
+    account = _local.account
+    if account is None or account.device != "cpu":
+        test(*[getattr(x, "_data", x) for x in arguments])
+        return
+    reads(*[x for x in arguments if hasattr(x, "_data")])
+    account.graph.check(test, *[getattr(x, "_data", x) for x in arguments])
 
 
 def assign(tensor: Tensor, index: Any, value: Any, part: Any = None) -> None:
@@ -186,6 +206,43 @@ def _note(array: np.ndarray) -> None:
     if _local.constants is not None:
         memory = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory.data).digest()))
+
+
+class _NumPy:
+    """NumPy, for ops that make arrays of their own while this thread's step is watched or captured: constants."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if name not in _MAKING:
+            return found
+
+        def make(*args: Any, **kwargs: Any) -> Any:
+            if name == "asarray" and _local.account is not None and _local.account.graph.is_planned(args[0]):
+                return args[0]
+            return _own(found(*args, **kwargs))
+
+        return make
+
+
+_MAKING = frozenset("arange asarray eye full ones ones_like tri zeros zeros_like".split())
+_numpy: Any = _NumPy()
+
+
+def is_numpy(xp: Any) -> bool:
+    """Whether xp is NumPy, whatever ops use it for."""
+    return xp is np or xp is _numpy
+
+
+def numpy() -> Any:
+    """NumPy, as ops of this thread use it; asked while anything is `capturing`."""
+    return np if _local.account is None and _local.constants is None else _numpy
+
+
+def _own(array: np.ndarray) -> Any:
+    if type(array) is not np.ndarray:  # of the program already
+        return array
+    _note(array)
+    return array if _local.account is None else _local.account.graph.constant(array)
 
 
 # --- what no graph can have

@@ -7,7 +7,6 @@ is refused, so that nothing can be computed beside the program unnoticed.
 
 from __future__ import annotations
 
-import operator
 import weakref
 from functools import partial
 from typing import Any
@@ -25,9 +24,9 @@ _LOOKS = frozenset(  # these read no element
 
 _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, np.size, np.result_type))
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
-_COMPUTING = frozenset(  # one new array, of a shape that the arguments' shapes decide
+_COMPUTING = frozenset(  # new arrays, of shapes that the arguments' shapes decide
     (np.concatenate, np.stack, np.where, np.clip, np.sum, np.prod, np.max, np.min, np.mean, np.cumsum, np.argmax,
-     np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad)
+     np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad, np.linalg.svd)
 )  # fmt: skip
 _OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
 _REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
@@ -97,7 +96,7 @@ class Planned(np.ndarray):
             if any(array.dtype.kind not in "iu" for array in arrays):
                 raise PlannedError("takes elements by a mask")
             first = [np.zeros(part.shape, int) if isinstance(part, np.ndarray) else part for part in parts]
-            return self.program.numpy("getitem", operator.getitem, self, parts, like=source[tuple(first)])
+            return self.program.numpy("getitem", _taken, self, parts, like=source[tuple(first)])
         found = source[index]
         if isinstance(found, np.generic):  # a copy of one element
             return self.program.copied(source[(*parts, ...)], np.ndarray.copy)
@@ -132,6 +131,13 @@ def is_view(array: np.ndarray) -> bool:
     """Whether the array shares memory with another one; not: whether that memory was lent to it."""
     base: Any = array.base
     return isinstance(base.base if isinstance(array, Planned) else base, np.ndarray)  # a `Planned` is itself a view
+
+
+def _taken(array: np.ndarray, index: Any) -> np.ndarray:
+    try:
+        return array[index]
+    except IndexError as error:
+        raise IndexError(f"getitem: {error} (the tensor is {array.shape})") from None
 
 
 def _called(function: Any, args: Any, kwargs: Any) -> Any:

@@ -102,7 +102,7 @@ class Program:
         self._names.append(name)
 
     def numpy(self, name: str, function: Callable[..., Any], *arguments: Any, out: Any = None, like: Any = None) -> Any:
-        """function(*arguments), which computes one array; into `out` if that is given and function is a ufunc.
+        """function(*arguments), which computes one array, or a tuple; into `out` if that is given, for a ufunc.
 
         like  a new array, laid out as the result; None: function is called for it, on memory without values
         """
@@ -111,7 +111,12 @@ class Program:
             self._is_written(out)
             self.function(name, _into, (function, arguments, self.plain(out, name)))
             return out
-        result = function(*arguments) if like is None else like
+        with np.errstate(all="ignore"):  # there may be anything in memory
+            result = function(*arguments) if like is None else like
+        if isinstance(result, tuple):
+            targets = tuple(map(pooled, result))
+            self.function(name, write_results, (targets, function, arguments, {}))
+            return tuple(map(self.adopt, targets))
         if not isinstance(result, (np.ndarray, np.generic)):
             raise PlannedError(f"computes numpy.{name}")
         result = np.asarray(result)
@@ -123,6 +128,15 @@ class Program:
         else:
             self.function(name, write_results, ((target,), function, arguments, {}))
         return self.adopt(target)
+
+    def check(self, test: Callable[..., None], *arguments: Any) -> None:
+        """test(*arguments), which raises or not, at each launch; now, if that has the values that there are now."""
+        arrays = list(arrays_in(arguments))
+        arguments = self.plain(arguments, test.__name__.strip("_"))
+        if all(id(owner(array)) in self._constants for array in arrays):
+            test(*arguments)
+        else:
+            self.function(test.__name__.strip("_"), test, arguments)
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         """target[index] += values, where an index that is there twice counts twice."""
