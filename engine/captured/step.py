@@ -72,7 +72,7 @@ def capture(
     read. Gradients that fn leaves in `.grad` are the caller's as well.
 
     What is read at each launch: learning rates and schedules, also a schedule that is stepped in fn; the step counts of
-    optimizers; the place in the random stream of dropout; gradients that fn finds, so an update may be captured alone.
+    optimizers; the place in the random stream; gradients that fn finds, so an update may be captured alone.
 
     What is captured anew, beside what there is: a new shape, a module between train() and eval(), other parameters or
     options, and whatever fn finds changed of what it reads around it. That is what modules have (hyperparameters,
@@ -85,12 +85,13 @@ def capture(
     random streams, or set a seed. If fn stores a tensor in a variable, an attribute or an item from around it, without
     reading what was there, each launch stores a copy.
 
-    On the CPU fn runs plainly if it does any of these, reads a value, draws random numbers, or calls a function of
-    NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each signature, with the op
-    and the line. The attempt costs one more run of fn's Python code. Part of the step are in-place writes, functions of
-    NumPy's whose results have a shape that no value decides, and tensors that fn makes from numbers, if these are the
-    same as at the call before. NumPy that fn calls on the `data` of tensors from around it is Python code like any
-    other. If it writes to a parameter that fn has read, that is noticed and undone; other writes are not.
+    On the CPU fn runs plainly if it does any of these, reads a value (`item()`, `if`, a mask that takes elements), or
+    calls a function of NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each
+    signature, with the op and the line. The attempt costs one more run of fn's Python code. Part of the step are
+    in-place writes, random numbers, checks of values (indices, labels), functions of NumPy's whose results have a shape
+    that no value decides, and tensors that fn makes from numbers, if these are the same as at the call before. NumPy
+    that fn calls on the `data` of tensors from around it is Python code like any other. If it writes to a parameter
+    that fn has read, that is noticed and undone; other writes are not.
 
     As a method of a class each instance has a captured step of its own, which goes when the instance does.
 
