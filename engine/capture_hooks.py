@@ -51,6 +51,7 @@ class _Local(threading.local):
 
 
 _local = _Local()
+moves = 0  # how often a tensor that there was got other memory, or another `requires_grad`
 capturing: list[Block] = []  # in which functions are being captured, or watched before, in any thread
 
 
@@ -81,6 +82,12 @@ def born(tensor: Tensor) -> None:
     """A tensor has come to be; said while anything is `capturing`."""
     if _local.account is not None:
         _local.account.born(tensor)
+
+
+def moved() -> None:
+    """A tensor that there was has got other memory, or another `requires_grad`."""
+    global moves
+    moves += 1
 
 
 def reads(*tensors: Tensor | None) -> None:

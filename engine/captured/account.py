@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilegrad import capture_hooks
 from tilegrad.captured.closure import Closure
 from tilegrad.captured.gradients import Gradients
 from tilegrad.captured.guards import Guard
@@ -281,6 +282,7 @@ class Account:
             self.graph.launch()
             for tensor, wanting in self._switched:
                 tensor._requires_grad = wanting
+                capture_hooks.moved()
             self.guard.switch()
         finally:
             if self.gradients.are_read:

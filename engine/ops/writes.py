@@ -88,3 +88,4 @@ def written(x: Tensor, node: Node | None) -> None:
         x._node.retainers = [r for r in x._node.retainers if r() is not x]
         node.retainers = (node.retainers or []) + retained
     x._node, x._requires_grad = node, True
+    capture_hooks.moved()

@@ -69,6 +69,7 @@ class Program:
         self._foreign: list[tuple[np.ndarray, str, str]] = []  # arrays that were used, by which op in which line
         self._turn: list[Callable[[], None]] = []  # what the host does next
         self._turn_is_due = False
+        self._is_compiled = False  # all of it, but for what the host does in between
         self.is_closed = False
 
     def capturing(self) -> Block:
@@ -386,6 +387,7 @@ class Program:
             joined[-1].append(step)
         self._steps = [np.concatenate(step) if isinstance(step, list) else (*step, placing(step[1])) for step in joined]
         self._guards = {place: (*guard, placing(guard[1])) for place, guard in guards.items()}
+        self._is_compiled = all(isinstance(step, np.ndarray) or step[0] is _do_all for step in self._steps)
         for each in self._inputs:
             each.moves = self._places(each)
         for each in self._inputs:
@@ -405,19 +407,21 @@ class Program:
         They are read, and written to, where they lie. One on memory that the program leaves to others is copied: there
         it would change under the reader. Returns False where a copy would not do, for it would miss what is written.
         """
-        self._addresses, self._copies, copied = [], [], []
+        self._addresses, self._copies, copied, left = [], [], [], self._left
         for array, each in zip(arrays, self._inputs, strict=True):
-            start = array.__array_interface__["data"][0]
+            start = address(array)
             first = start + each.low
-            if each.fixed or self._left and overlap(self._left, first, first + each.size):
+            if each.fixed or left and overlap(left, first, first + each.size):
                 own = each.own if each.fixed else Input(array).own
                 np.copyto(own, array)
                 copied.append((array, each.written))
                 self._copies.append(own)
                 start = address(own)
             self._addresses.append(start)
-            for calls, places, offsets in each.moves:
-                calls[places] = offsets + start
+            if start != each.start:
+                each.start = start
+                for calls, place, offset in each.moves:
+                    calls[place] = offset + start
         if not copied:
             return True
         written = [*self._written.values(), *[a for a, each in zip(arrays, self._inputs) if each.written]]
@@ -425,25 +429,31 @@ class Program:
 
     def launch(self) -> None:
         """Do it all."""
-        with np.errstate(all="ignore"):  # infinity and NaN are results like any other
-            for function, arguments in self._first:
-                function(*arguments)
-            for i, step in enumerate(self._steps):
-                if isinstance(step, np.ndarray):
-                    stopped = self._calls.play(step)
-                    if stopped >= 0:
-                        step = self._guards[i, stopped]
-                if not isinstance(step, np.ndarray):
-                    function, arguments, placed = step
-                    function(*(arguments if placed is None else placed(self._addresses)))
+        if self._is_compiled:
+            self._launch()
+        else:
+            with np.errstate(all="ignore"):  # infinity and NaN are results like any other
+                self._launch()
 
-    def _places(self, each: Input) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _launch(self) -> None:
+        for function, arguments in self._first:
+            function(*arguments)
+        for i, step in enumerate(self._steps):
+            if isinstance(step, np.ndarray):
+                stopped = self._calls.play(step)
+                if stopped >= 0:
+                    step = self._guards[i, stopped]
+            if not isinstance(step, np.ndarray):
+                function, arguments, placed = step
+                function(*(arguments if placed is None else placed(self._addresses)))
+
+    def _places(self, each: Input) -> list[tuple[memoryview, int, int]]:
         """Where calls have addresses in an input's memory, and how far behind its first element."""
         start = address(each.own)
         first = start + each.low
         stop = first + each.size
         found = [(s, self._calls.words_between(s, first, stop)) for s in self._steps if isinstance(s, np.ndarray)]
-        return [(calls, places, calls[places] - start) for calls, places in found if len(places)]
+        return [(calls.data, place, int(calls[place]) - start) for calls, places in found for place in places.tolist()]
 
     def nodes(self) -> Counter[str]:
         """How many calls there are of each name."""
