@@ -102,18 +102,32 @@ class Program:
         self._steps.append((function, self._without_owners(arguments)))
         self._names.append(name)
 
-    def numpy(self, name: str, function: Callable[..., Any], *arguments: Any, out: Any = None, like: Any = None) -> Any:
+    def numpy(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *arguments: Any,
+        out: Any = None,
+        like: Any = None,
+        into: Callable[..., None] | None = None,
+    ) -> Any:
         """function(*arguments), which computes one array, or a tuple; into `out` if that is given, for a ufunc.
 
-        like  a new array, laid out as the result; None: function is called for it, on memory without values
+        like  a new array, laid out as the result; None: function is called for it, on memory without values or zeros
+        into  into(target, *arguments) writes what function gives; None: that is copied to the target
         """
         arguments = self.plain(arguments, name)
         if out is not None:
             self._is_written(out)
-            self.function(name, _into, (function, arguments, self.plain(out, name)))
+            self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
         with np.errstate(all="ignore"):  # there may be anything in memory
-            result = function(*arguments) if like is None else like
+            if like is not None:
+                result = like
+            elif isinstance(function, np.ufunc) or into is not None:
+                result = function(*arguments)
+            else:  # which may raise for what there is
+                result = function(*mapped(arguments, np.ndarray, _zeros))
         if isinstance(result, tuple):
             targets = tuple(map(pooled, result))
             self.function(name, write_results, (targets, function, arguments, {}))
@@ -125,7 +139,9 @@ class Program:
             return self.adopt(result)  # a view
         target = pooled(result)
         if isinstance(function, np.ufunc):
-            self.function(name, _into, (function, arguments, target))
+            self.function(name, _into, (target, function, *arguments))
+        elif into is not None:
+            self.function(name, into, (target, *arguments))
         else:
             self.function(name, write_results, ((target,), function, arguments, {}))
         return self.adopt(target)
@@ -151,9 +167,13 @@ class Program:
         return self.is_outside(target)
 
     def copied(self, source: np.ndarray, copy: Callable[[np.ndarray], np.ndarray]) -> Planned:
-        """The result of copy(source)."""
+        """The result of copy(source), whose elements have the order of the source's."""
         target = pooled(copy(source))
-        self.function("copy", write_results, ((target,), copy, (source,), {}))
+        place = target if target.shape == source.shape else target.reshape(source.shape)
+        if np.may_share_memory(place, target):
+            self.function("copy", _copy, (place, source))
+        else:
+            self.function("copy", write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
     def primitives(self, backend: ModuleType) -> Any:
@@ -519,8 +539,16 @@ def _do_all(actions: list[Callable[[], None]]) -> None:
         action()
 
 
-def _into(ufunc: np.ufunc, arguments: Any, target: np.ndarray) -> None:
+def _into(target: np.ndarray, ufunc: np.ufunc, *arguments: Any) -> None:
     ufunc(*arguments, out=target)
+
+
+def _zeros(array: np.ndarray) -> np.ndarray:
+    return np.zeros_like(array)
+
+
+def _copy(target: np.ndarray, source: np.ndarray) -> None:
+    np.copyto(target, source, casting="unsafe")
 
 
 def _line() -> str:
