@@ -136,17 +136,17 @@ def values(tensor: Tensor) -> Any:
     return array
 
 
-def check(test: Callable[..., None], *arguments: Any) -> None:
-    """test(*arguments), which raises for values that an op does not take; with the array for each tensor among them.
+def check(test: Callable[..., None], tensor: Tensor, *arguments: Any) -> None:
+    """test(the tensor's array, *arguments), which raises for values that an op does not take.
 
     While this thread captures on the CPU, each launch does so at this place.
     """
     account = _local.account
-    if account is None or account.device != "cpu":
-        test(*[getattr(x, "_data", x) for x in arguments])
-        return
-    reads(*[x for x in arguments if hasattr(x, "_data")])
-    account.graph.check(test, *[getattr(x, "_data", x) for x in arguments])
+    if account is None:
+        test(tensor._data, *arguments)
+    else:
+        account.reads(tensor)
+        account.graph.check(test, tensor._data, *arguments)
 
 
 def assign(tensor: Tensor, index: Any, value: Any, part: Any = None) -> None:

@@ -59,7 +59,7 @@ class Generator:
         if account is None:
             return self.take(n)
         seed, state = self.seed, self.get_state()
-        account.holds(lambda: self.seed == seed)
+        account.holds(lambda: self.seed == seed, self)
         account.undo(lambda: self.set_state(state))
         return seed, account.number(lambda: self._take(n)[1] % 2**64, np.uint64)
 

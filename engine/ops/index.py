@@ -384,10 +384,10 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Te
 
 def require_range(error: type[Exception], told: str, name: str, index: Tensor, size: int) -> None:
     """Raise the error unless 0 <= index < size everywhere; in a captured step on the CPU each launch does so."""
-    capture_hooks.check(_require_range, error, told, name, index, size)
+    capture_hooks.check(_require_range, index, error, told, name, size)
 
 
-def _require_range(error: type[Exception], told: str, name: str, at: Any, size: int) -> None:
+def _require_range(at: Any, error: type[Exception], told: str, name: str, size: int) -> None:
     low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
     if low < 0 or high >= size:
         raise error(f"{told} from {low} to {high}; expected 0 <= {name} < {size}")

@@ -96,7 +96,10 @@ class Graph(Protocol):
         ...
 
     def check(self, test: Callable[..., None], *arguments: Any) -> None:
-        """test(*arguments), which looks at values and may raise, at this place of each launch. On the CPU alone."""
+        """test(*arguments), which looks at values and may raise, at this place of each launch of a program.
+
+        A CUDA graph has no such places: it is called now, and raises if the host would have to wait.
+        """
         ...
 
     def assign(self, target: Any, index: Any, value: Any) -> bool:

@@ -2,9 +2,9 @@
 
 While a program is captured nothing runs. The primitives (`Program.primitives`) get and return arrays without values
 (kernels/capture/planned.py), and what they do with memory is noted here (kernels/cpu/effects.py has the doors).
-Functions of NumPy's that are called with such arrays come by `numpy`. A launch makes all the calls. Those of compiled
-kernels that follow each other are one call of compiled code (kernels/capture/calls.py); what the host does in between
-has its turn where it had it in the function.
+Functions of NumPy's that are called with such arrays come by `numpy`, what looks at values and may raise by `check`. A
+launch makes all the calls. Those of compiled kernels that follow each other are one call of compiled code
+(kernels/capture/calls.py); what the host does in between has its turn where it had it in the function.
 
 Large arrays come from a pool of the program's own. The memory of an array that dies during the capture is given to a
 later one, as it would be without a program. So that this can be, the calls know such memory by its address alone.

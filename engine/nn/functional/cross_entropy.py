@@ -91,7 +91,7 @@ def nll_loss(
     weight = None if weight is None else as_tensor(op, weight)
     classes = rows.shape[1]
     _require_class_weight(op, weight, classes)
-    capture_hooks.check(_require_labels, op, labels, classes, ignore_index)
+    capture_hooks.check(_require_labels, labels, op, classes, ignore_index)
     t = labels.data
     counts = t != ignore_index
     xp = array_module(rows.data)
@@ -107,7 +107,7 @@ def nll_loss(
     return cast(total / wrap(w.sum(dtype=total.dtype)), rows.dtype)
 
 
-def _require_labels(op: str, t: Any, classes: int, ignore_index: int) -> None:
+def _require_labels(t: Any, op: str, classes: int, ignore_index: int) -> None:
     wrong = (t != ignore_index) & ((t < 0) | (t >= classes))
     if wrong.any():
         raise ValueError(

@@ -27,12 +27,12 @@ def binary_cross_entropy(
     require_float(op, input, target, weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight)
-    capture_hooks.check(_require_probabilities, op, input)
+    capture_hooks.check(_require_probabilities, input, op)
     loss = _bernoulli_nll(input, target)
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
-def _require_probabilities(op: str, x: Any) -> None:
+def _require_probabilities(x: Any, op: str) -> None:
     if not ((x >= 0) & (x <= 1)).all():
         raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
 
