@@ -68,6 +68,7 @@ class Program:
         self._left: list[Range] = []  # memory of the program's that others may see
         self._foreign: list[tuple[np.ndarray, str, str]] = []  # arrays that were used, by which op in which line
         self._turn: list[Callable[[], None]] = []  # what the host does next
+        self._turn_last: dict[Any, Callable[[], None]] = {}  # of it, by key
         self._turn_is_due = False
         self._is_compiled = False  # all of it, but for what the host does in between
         self.is_closed = False
@@ -191,7 +192,11 @@ class Program:
         self._turn_is_due |= at_once
 
     def host_last(self, key: Any, action: Callable[[], None]) -> None:
-        """As `host`. A CUDA graph keeps the last action of each key only."""
+        """As `host`. Of the actions of a key that are still to be done the last one counts."""
+        before = self._turn_last.get(key)
+        if before is not None:
+            self._turn.remove(before)  # what may raise in between has it all the same (`_after`)
+        self._turn_last[key] = action
         self.host(action)
 
     def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Planned:
@@ -210,7 +215,7 @@ class Program:
     def _host_has_its_turn(self) -> None:
         if self._turn:
             self._steps.append((_do_all, (self._turn,)))
-        self._turn, self._turn_is_due = [], False
+        self._turn, self._turn_last, self._turn_is_due = [], {}, False
 
     # --- arrays
 

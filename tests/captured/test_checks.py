@@ -8,7 +8,7 @@ import pytest
 import tilegrad as tg
 from tests.captured.steps import graphs
 from tests.compare import assert_same
-from tilegrad import kernels
+from tilegrad import kernels, nn
 from tilegrad.nn import functional as F
 
 GOOD, BAD = [0, 3, 1], [1, 4, 0]  # positions among four, and one too many
@@ -96,3 +96,26 @@ def test_a_constant_that_was_written_to_is_looked_at_in_each_launch():
     assert graphs(step)
     with pytest.raises(IndexError, match="indices run from 0 to 4"):
         step(tg.tensor([0, 4]))
+
+
+@pytest.mark.parametrize("is_captured", [True, False])
+def test_gradients_are_forgotten_before_a_label_is_found_wrong(is_captured):
+    """They are set again behind it, and a launch does both at once unless something raises in between."""
+    layer = nn.Linear(4, 3)
+
+    def fn(x, t):
+        y = layer(x)
+        layer.zero_grad()
+        loss = F.cross_entropy(y, t)
+        loss.backward()
+        return loss
+
+    step = tg.capture(fn, warmup=1) if is_captured else fn
+    for _ in range(3):
+        step(tg.ones(2, 4), tg.tensor([0, 2]))
+        assert layer.weight.grad is not None
+    with pytest.raises(ValueError, match="expected 0 <= t < 3"):
+        step(tg.ones(2, 4), tg.tensor([0, 3]))
+    assert layer.weight.grad is None
+    step(tg.ones(2, 4), tg.tensor([0, 2]))
+    assert layer.weight.grad is not None
