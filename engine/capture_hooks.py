@@ -224,14 +224,15 @@ class _NumPy:
             return found
 
         def make(*args: Any, **kwargs: Any) -> Any:
-            if name == "asarray" and _local.account is not None and _local.account.graph.is_planned(args[0]):
-                return args[0]
-            return _own(found(*args, **kwargs))
+            if name == "asarray" and isinstance(args[0], np.ndarray) and type(args[0]) is not np.ndarray:
+                return args[0]  # of the program already
+            return _own(found(*args, **kwargs), name in _OF_NUMBERS)
 
         return make
 
 
-_MAKING = frozenset("arange asarray eye full ones ones_like tri zeros zeros_like".split())
+_OF_NUMBERS = frozenset(("asarray", "full"))
+_MAKING = _OF_NUMBERS.union("arange eye ones ones_like tri zeros zeros_like".split())  # the others have shapes alone
 _numpy: Any = _NumPy()
 
 
@@ -245,10 +246,11 @@ def numpy() -> Any:
     return np if _local.account is None and _local.constants is None else _numpy
 
 
-def _own(array: np.ndarray) -> Any:
-    if type(array) is not np.ndarray:  # of the program already
+def _own(array: np.ndarray, is_noted: bool) -> Any:
+    if type(array) is not np.ndarray:  # as above
         return array
-    _note(array)
+    if is_noted:
+        _note(array)
     return array if _local.account is None else _local.account.graph.constant(array)
 
 

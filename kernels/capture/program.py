@@ -304,8 +304,10 @@ class Program:
         first = owner(array)
         constant = self._constants.pop(id(first), None)
         number = self._input_of(array)
-        if constant is not None:
+        if constant is not None and first.tobytes().strip(b"\0"):
             self._first.append((np.copyto, (first, first.copy("K"))))
+        elif constant is not None:
+            self._first.append((np.ndarray.fill, (first, 0)))
         elif number is not None:
             self._inputs[number].written = True
         elif not self._is_lent(array):
