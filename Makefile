@@ -1,6 +1,7 @@
 # make train   a virtual environment, MNIST, and a CNN that learns it
 # make test    the whole suite, in the same kind of environment
-# make test-ptx   the tests of the kernels on their compiled code, executed on the CPU (TIME_NOTE)
+# make test-ptx   the tests of the kernels on their compiled code, executed on the CPU: a quarter of an hour on two cores,
+#                 most of it compiling
 # make lint    formatting and rules
 # make links   the package as a folder of links, .links, for editors and PYTHON=...; the targets above make it too
 # make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
@@ -49,9 +50,12 @@ train-mlp: $(TRAIN_READY)
 test: $(TEST_READY)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
+# Without what is of the CPU, or compiles and executes in processes of its own.
+test-ptx: APART := cpu system compile simulate/ptx
+test-ptx: export TILEGRAD_SIMULATE := ptx
 test-ptx: $(TEST_READY)
-	TILEGRAD_SIMULATE=ptx OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal \
-		tests/kernels --ignore=tests/kernels/cpu --ignore=tests/kernels/system $(ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal tests/kernels \
+		$(APART:%=--ignore=tests/kernels/%) $(ARGS)
 
 lint: $(TEST_READY)
 	$(RUN) -m ruff check .
