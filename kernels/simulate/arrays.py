@@ -89,9 +89,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
         self._host = host
         self.base = base
         if base is None:
-            owner = _owner(host)
-            if not _is_allocation(owner):
-                _foreign[id(owner)] = owner
+            _know(host)
 
     # --- what it is
 
@@ -385,6 +383,7 @@ def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tu
 
         for _, x in made:  # its values were computed from values that do not exist yet
             x._host = np.array(x._host)
+            _know(x._host)
             x._host[...] = np.frombuffer(bytes([_FILL] * x.itemsize), x.dtype)[0] if x.dtype != bool else False
         onto.add(name, make)
     return wrapped
@@ -432,6 +431,13 @@ def _unwrap(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         raise TypeError(f"Unsupported type {type(x)}: a NumPy array of shape {x.shape} beside arrays of device cuda")
     return x
+
+
+def _know(host: np.ndarray) -> None:
+    """A table of addresses may point into this array's memory."""
+    owner = _owner(host)
+    if not _is_allocation(owner):
+        _foreign[id(owner)] = owner
 
 
 def _owner(host: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tilegrad.kernels.simulate import arrays, tape
 from tilegrad.kernels.simulate.ptx import execute
-from tilegrad.kernels.simulate.ptx.memory import Array, array_of
+from tilegrad.kernels.simulate.ptx.memory import Array, array_of, arrays_of
 
 
 class _Here(threading.local):
@@ -74,7 +74,7 @@ def _launch(function: int, *rest: int) -> None:
 def _arrays(touched: tuple[tuple[str, Any], ...]) -> Iterator[Array]:
     for name, x in touched:
         host = arrays.host_of(x)
-        yield array_of(name, host, host.flags.writeable)
+        yield from arrays_of(name, host, host.flags.writeable)
         if x.dtype == np.int64:
             for i, memory in enumerate(arrays.pointed_at(x)):
                 yield array_of(f"allocation {i} that {name} points to", memory)

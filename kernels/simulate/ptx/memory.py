@@ -11,7 +11,7 @@ in one instruction do not race: Triton's reductions do that, and whoever comes l
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ _NEVER, _IN_FLIGHT = -1, -2  # in place of a stamp
 _EPOCH, _WARP_EPOCH, _THREAD = 32, 11, (1 << 11) - 1  # a stamp: epoch of the block, epoch of the warp, thread
 _WARP_EPOCHS = (1 << _EPOCH - _WARP_EPOCH) - 1
 _ALIGN = 128  # bytes, of a block's shared memory
+_FAR = 1 << 20  # bytes of a hole
 
 
 class Array(NamedTuple):
@@ -54,6 +55,20 @@ def array_of(name: str, host: np.ndarray, writable: bool = True) -> Array:
         np.ndarray((*host.shape, host.itemsize), np.bool_, inside, start, strides)[...] = True
         inside = None if inside.all() else inside
     return Array(name, low, high - low, writable, inside, host)
+
+
+def arrays_of(name: str, host: np.ndarray, writable: bool = True) -> Iterator[Array]:
+    """The same in parts, where elements lie so far apart that the holes would take more memory than they do."""
+    if host.size:
+        axis = max(range(host.ndim), key=lambda a: abs(host.strides[a]) * (host.shape[a] > 1), default=None)
+        if axis is not None and host.shape[axis] > 1:
+            parts = np.moveaxis(host, axis, 0)
+            low, high = np.lib.array_utils.byte_bounds(parts[:1])
+            if abs(host.strides[axis]) - (high - low) > _FAR:
+                for part in range(len(parts)):
+                    yield from arrays_of(name, parts[part : part + 1], writable)
+                return
+    yield array_of(name, host, writable)
 
 
 class _Region:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,16 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_kernels_executed():
-    cases = "tests/kernels/simulate/ptx/kernel_cases.py"
-    flags = ("-q", "-p", "no:cacheprovider", "--noconftest")
-    done = python("-m", "pytest", *flags, cases, TILEGRAD_SIMULATE="ptx")
+    cases_pass("kernel_cases.py")
+
+
+def cases_pass(file: str, simulate: str = "ptx", which: str = "") -> None:
+    """The tests in that file beside this one, or `which` (-k) of them, pass where PTX is executed; none is skipped."""
+    flags = ("-q", "-p", "no:cacheprovider", "--noconftest", "-k", which)
+    cases = Path(__file__).with_name(file).relative_to(ROOT)
+    done = python("-m", "pytest", *flags, str(cases), TILEGRAD_SIMULATE=simulate)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert " passed" in done.stdout
+    assert re.fullmatch(r"\d+ passed(, \d+ deselected)? in .*", done.stdout.splitlines()[-1]), done.stdout[-6000:]
 
 
 @pytest.mark.parametrize(

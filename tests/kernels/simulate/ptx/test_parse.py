@@ -118,6 +118,12 @@ def test_a_wrong_count_of_parameters(count):
         run(module("", 1), *[x] * count)
 
 
+def test_a_parameter_of_another_size():
+    """Else its neighbours would be read from the wrong place."""
+    with pytest.raises(PtxError, match=r"snippet: parameters of \[4\] bytes; expected \[8\]"):
+        execute.run(module("", 1), "snippet", (1, 1, 1), (32, 1, 1), 0, [bytes(4)], [])
+
+
 def test_a_block_of_another_size_than_the_kernel_was_compiled_for():
     text = module("").replace(".visible .entry snippet()\n{", ".visible .entry snippet()\n.reqntid 64\n{")
     with pytest.raises(PtxError, match=r"a block of \(32, 1, 1\) threads; expected \(64,\)"):
