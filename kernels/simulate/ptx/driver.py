@@ -9,6 +9,7 @@ launches are collected with the bytes of their parameters.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
@@ -47,9 +48,18 @@ _programs: list[execute.Program] = []  # by the number that stands for a loaded 
 _everywhere = SimpleNamespace(observer=None)  # in every thread
 
 
-def observed_by(observer: Observer) -> Block:
+def observed_by(observer: Observer, *settings: tuple[Any, str, Any], gives: Any = None) -> Block:
     """A block within which the observer is told of each launch before it runs; a Watch that it gives counts it."""
-    return Block((_everywhere, "observer", observer))
+    return Block((_everywhere, "observer", observer), *settings, gives=gives)
+
+
+def plain(entry: str) -> str:
+    """The name of a kernel: Numba mangles it with its module and the types of its arguments (Itanium C++ ABI)."""
+    rest, name = entry.removeprefix("_ZN"), entry
+    while rest != entry and (found := re.match(r"\d+", rest)):
+        stop = found.end() + int(found[0])
+        name, rest = rest[found.end() : stop], rest[stop:]
+    return name
 
 
 def touches(names: Iterable[str], arguments: Iterable[Any]) -> None:

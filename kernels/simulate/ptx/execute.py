@@ -136,7 +136,9 @@ def run_program(
     ops, new_memory, new_shared = made.ops, Global, Rows
     if watch is not None:
         ops, new_memory, new_shared = watch.ops(made.ops), watch.memory, watch.shared
-        blocks = min(blocks, watch.blocks or blocks)
+        blocks = blocks if watch.blocks is None else min(blocks, watch.blocks)
+    if not blocks:
+        return Counts(0, 0)
     memory = new_memory([*arrays, *made.constants])
     together = max(1, LANES // threads)
     instructions = barriers = 0

@@ -1,13 +1,13 @@
 """A run that is watched: its instructions, its accesses of memory and its branches are counted as they happen.
 
-Each instruction gets a guard that counts whom it lets through. Global and shared memory are of classes that keep the
-addresses of the instruction in turn; when it has ended, the accesses of each warp are counted.
+Each instruction is wrapped by one that counts whom it is executed by. Global and shared memory are of classes that keep
+the addresses of the instruction in turn; when it has ended, the accesses of each warp are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,10 @@ from tilegrad.kernels.simulate.ptx.counters import access
 from tilegrad.kernels.simulate.ptx.counters.work import Work, work
 from tilegrad.kernels.simulate.ptx.machine import WARP, Machine
 from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
+from tilegrad.kernels.simulate.ptx.pure import Step
+
+_KNOWN = 64  # accesses of an instruction that are remembered
+_ACCESSING = frozenset(["ld", "st", "cp", "atom", "red", "ldmatrix", "stmatrix"])
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Counters:
     flop            floating-point operations by pipe
     loads, stores, atomics       of global memory; a copy to shared memory is a load
     shared_loads, shared_stores  ldmatrix and stmatrix too; a copy from global memory is a store
-    read, written   sectors of global memory, each once
+    read, written   sectors of global memory, each once a run; held: how many there are in the arrays of a run
     branches        conditional ones that a warp came to; divergent: where its lanes parted
     barriers        that a block passed
     """
@@ -71,6 +75,7 @@ class Counters:
     shared_stores: Banks = field(default_factory=Banks)
     read: int = 0
     written: int = 0
+    held: int = 0
     branches: int = 0
     divergent: int = 0
     barriers: int = 0
@@ -83,7 +88,7 @@ class Counters:
 
 
 class Watch:
-    """Counts a run into `counters`; for one run.
+    """Adds what a run does to `counters`; for one run.
 
     blocks   only so many of the grid's first blocks are run; None: all
     """
@@ -107,20 +112,47 @@ class Watch:
 
     def end(self, blocks: int, barriers: int) -> None:
         """What is known when the blocks have run."""
-        counters = self.counters
-        counters.blocks, counters.barriers = blocks, barriers
-        counters.read, counters.written = self._memory.touched()
+        counters, (read, written) = self.counters, self._memory.touched()
+        counters.blocks += blocks
+        counters.barriers += barriers
+        counters.read += read
+        counters.written += written
+        counters.held = self._memory.held
 
     def _counted(self, op: Op, of: Work) -> Op:
-        counters, guard, step, is_branch = self.counters, op.guard, op.step, op.kind == BRANCH
+        step = op.step
+        if step is not None and op.instruction.opcode in _ACCESSING:
+            step = self._accessing(op, step)
+        if step is not None and op.guard is None:
+            return op._replace(step=self._plain(of, step))
+        return op._replace(step=step, guard=self._guard(op, of))
+
+    def _plain(self, of: Work, step: Step) -> Step:
+        """That step, which all lanes that come to it execute."""
+        counters, (kind, pipe, flop) = self.counters, of
+        threads, warps, flops = counters.threads, counters.warps, counters.flop
+
+        def counted(m: Machine) -> None:
+            if m.active is None:
+                lanes, of_warps = m.lanes, m.blocks * m.warps
+            else:
+                lanes, of_warps = m.active.size, _starts(m).size
+            threads[kind] += lanes
+            warps[kind] += of_warps
+            if flop:
+                flops[pipe] += flop * lanes
+            step(m)
+
+        return counted
+
+    def _guard(self, op: Op, of: Work) -> Callable[[Machine], np.ndarray]:
+        """Which lanes execute it, counted."""
+        counters, guard, is_branch = self.counters, op.guard, op.kind == BRANCH
 
         def counted(m: Machine) -> np.ndarray:
-            lanes = m.lanes_now()
-            holds = np.ones(lanes.size, np.bool_) if guard is None else guard(m)
-            threads = int(np.count_nonzero(holds))
+            holds = np.ones(m.lanes_now().size, np.bool_) if guard is None else guard(m)
+            threads, starts = int(np.count_nonzero(holds)), _starts(m)
             counters.threads[of.kind] += threads
-            warps = m.warp_of[lanes]  # ascending
-            starts = np.flatnonzero(np.diff(warps, prepend=-1))
             counters.warps[of.kind] += starts.size
             if of.flop:
                 counters.flop[of.pipe] += of.flop * threads
@@ -130,31 +162,38 @@ class Watch:
                 counters.divergent += int(np.count_nonzero(some & ~every))
             return holds
 
-        def accessing(m: Machine) -> None:
-            assert step is not None
+        return counted
+
+    def _accessing(self, op: Op, step: Step) -> Step:
+        """That step; then what it told of is counted."""
+        opcode, counters = op.instruction.opcode, self.counters
+        traffic = counters.stores if opcode == "st" else counters.loads
+        traffic = counters.atomics if opcode in ("atom", "red") else traffic
+        banks = counters.shared_loads if opcode in ("ld", "ldmatrix") else counters.shared_stores
+        is_constant = "const" in op.instruction.modifiers
+        known: dict[Any, tuple[int, int, int]] = {}  # a loop asks for the same words again and again
+
+        def counted(m: Machine) -> None:
             step(m)
-            self._count_accesses(op)
-
-        touches = op.instruction.opcode in ("ld", "st", "cp", "atom", "red", "ldmatrix", "stmatrix")
-        return op._replace(guard=counted, step=accessing if touches and step is not None else step)
-
-    def _count_accesses(self, op: Op) -> None:
-        """Of the instruction that has just been executed."""
-        counters, opcode = self.counters, op.instruction.opcode
-        if self._global:
-            if "const" not in op.instruction.modifiers:
-                traffic = counters.stores if opcode == "st" else counters.loads
-                traffic = counters.atomics if opcode in ("atom", "red") else traffic
-                self._count_global(traffic)
-            self._global.clear()
-        if self._shared:
-            banks = counters.shared_loads if opcode in ("ld", "ldmatrix") else counters.shared_stores
-            for m, lanes, addresses, size, _ in self._shared:
-                needed, least = access.transactions(m.warp_of[lanes], m.thread_of[lanes] % WARP, addresses, size)
-                banks.accesses += np.unique(m.warp_of[lanes]).size
+            if self._global:
+                if not is_constant:
+                    self._count_global(traffic)
+                self._global.clear()
+            for _, lanes, addresses, size, is_part in self._shared:
+                key = addresses.tobytes(), lanes.tobytes() if is_part else m.lanes
+                if key not in known:
+                    if len(known) >= _KNOWN:
+                        known.clear()
+                    warps = m.warp_of[lanes]
+                    found = access.transactions(warps, m.thread_of[lanes] % WARP, addresses, size)
+                    known[key] = np.unique(warps).size, *found
+                accesses, needed, least = known[key]
+                banks.accesses += accesses
                 banks.transactions += needed
                 banks.least += least
             self._shared.clear()
+
+        return counted
 
     def _count_global(self, traffic: Traffic) -> None:
         # An atomic operation loads and stores the same bytes: its load says what it moves.
@@ -171,6 +210,11 @@ class Watch:
         self._memory.touch(found, traffic is not self.counters.stores, traffic is not self.counters.loads)
 
 
+def _starts(m: Machine) -> np.ndarray:
+    """Of the lanes in turn, which are the first of their warps."""
+    return np.flatnonzero(np.diff(m.warp_of[m.lanes_now()], prepend=-1))
+
+
 class _Global(Global):
     """Global memory that tells of each access, and remembers which sectors were touched."""
 
@@ -180,7 +224,8 @@ class _Global(Global):
         self._first = np.array([r.start // access.SECTOR for r in self.regions], np.int64)
         counts = [(r.stop - 1) // access.SECTOR + 1 - first for r, first in zip(self.regions, self._first)]
         self._offsets = np.cumsum([0, *counts])
-        self._read, self._written = (np.zeros(self._offsets[-1], np.bool_) for _ in range(2))
+        self.held = int(self._offsets[-1])
+        self._read, self._written = (np.zeros(self.held, np.bool_) for _ in range(2))
 
     def load(self, m: Machine, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
         self._told.append((m, m.lanes_now(), addresses, width * count, False))
@@ -212,5 +257,5 @@ class _Shared(Rows):
         self._told = told
 
     def _places(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, size: int) -> np.ndarray:
-        self._told.append((m, m.lanes_now(), addresses.astype(np.int64), size, False))
+        self._told.append((m, m.lanes_now(), addresses.astype(np.int64), size, m.active is not None))
         return super()._places(m, rows, addresses, size)

@@ -1,0 +1,43 @@
+"""What every shipped default does: the launches of kernels/compile/launches_*.py, a few blocks of each.
+
+Of launches of one compilation the first is run, and of its grid the first blocks: as many as 256 threads. Arrays hold
+zeros, so that a label, an index or a window's tap is one that there is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tilegrad.kernels.contract import FAMILIES
+from tilegrad.kernels.device import gpu
+from tilegrad.kernels.profile.launches import Launched, profiled
+from tilegrad.kernels.simulate import arrays
+from tilegrad.kernels.simulate.ptx import driver
+
+_THREADS = 256  # that are run of a launch, or one block
+
+
+def defaults(language: str, dtype: np.dtype) -> Iterator[tuple[str, Launched]]:
+    """(family, launch) of each compilation once."""
+    module = importlib.import_module(f"tilegrad.kernels.compile.launches_{language}")
+    seen: set[str] = set()
+
+    def choose(launch: driver.Launch) -> int:
+        x, y, z = launch.block
+        if launch.program.ptx in seen:
+            return 0
+        seen.add(launch.program.ptx)
+        return max(1, _THREADS // (x * y * z))
+
+    def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
+        return gpu.xp().empty(shape, dtype)
+
+    for family in FAMILIES:
+        with arrays.filled_with(0), profiled(choose) as launched:
+            getattr(module, family)(empty)
+        for each in launched:
+            yield family, each
