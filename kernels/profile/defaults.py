@@ -7,12 +7,10 @@ zeros, so that a label, an index or a window's tap is one that there is.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.profile.launches import Launched, profiled
 from tilegrad.kernels.simulate import arrays
@@ -21,8 +19,8 @@ from tilegrad.kernels.simulate.ptx import driver
 _THREADS = 256  # that are run of a launch, or one block
 
 
-def defaults(language: str, dtype: np.dtype) -> Iterator[tuple[str, Launched]]:
-    """(family, launch) of each compilation once."""
+def defaults(language: str, dtype: np.dtype, family: str) -> list[Launched]:
+    """A launch of each compilation of a family, for arrays of that dtype."""
     module = importlib.import_module(f"tilegrad.kernels.compile.launches_{language}")
     seen: set[str] = set()
 
@@ -36,8 +34,6 @@ def defaults(language: str, dtype: np.dtype) -> Iterator[tuple[str, Launched]]:
     def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
         return gpu.xp().empty(shape, dtype)
 
-    for family in FAMILIES:
-        with arrays.filled_with(0), profiled(choose) as launched:
-            getattr(module, family)(empty)
-        for each in launched:
-            yield family, each
+    with arrays.filled_with(0), profiled(choose) as launched:
+        getattr(module, family)(empty)
+    return launched

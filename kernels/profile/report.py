@@ -57,6 +57,7 @@ def row(launched: Launched, card: str) -> dict[str, Any]:
         "launches": launched.launches,
         "counters": _plain(vars(launched.counters)),
         "coalescing": {"loads": launched.counters.loads.coalescing, "stores": launched.counters.stores.coalescing},
+        "lanes_at_work": launched.counters.lanes_at_work,
         "registers": made.registers,
         "spill_bytes": made.spilled,
         "static_shared_bytes": launched.static,
