@@ -47,15 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
         ask_for(80)
     except ValueError as error:
         parser.error(str(error))
-    path = _ROOT / "bench" / "results" / NAME
+    path, come_from = _ROOT / "bench" / "results" / NAME, provenance()
     for language in languages:
         for dtype in DTYPES[language]:
             for family in families:
-                rows = list(_rows(language, dtype, family))
+                rows = [row | {"commit": come_from["commit"]} for row in _rows(language, dtype, family)]
                 kept = json.loads(path.read_text())["rows"] if path.exists() else []
                 replaced = language, str(dtype), family
                 kept = [row for row in kept if (row["language"], row["dtype"], row["family"]) != replaced]
-                write(path, _text(sorted([*kept, *rows], key=_order)))
+                write(path, _text(come_from, sorted([*kept, *rows], key=_order)))
                 print(f"{language} {dtype} {family}: {len(rows)} compilations", flush=True)
     return 0
 
@@ -64,11 +64,9 @@ def _rows(language: str, dtype: np.dtype, family: str) -> Iterator[Row]:
     from tilegrad.kernels.profile.defaults import defaults  # the kernel languages look at the environment once
     from tilegrad.kernels.profile.report import row
 
-    come_from = provenance()
     head = {"language": language, "dtype": str(dtype), "family": family}
-    tail = {"commit": come_from["commit"], "date": come_from["date"], "packages": come_from["packages"]}
     for launched in defaults(language, dtype, family):
-        yield head | row(launched, CARD) | tail
+        yield head | row(launched, CARD)
 
 
 def _order(row: Row) -> tuple[int, int, int]:
@@ -77,9 +75,10 @@ def _order(row: Row) -> tuple[int, int, int]:
     return language, list(FAMILIES).index(row["family"]), dtypes.index(row["dtype"])
 
 
-def _text(rows: list[Row]) -> str:
-    """A row a line."""
-    return '{"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n"
+def _text(come_from: dict[str, Any], rows: list[Row]) -> str:
+    """A row a line; where the last of them come from, and of each the commit."""
+    lines = ",\n".join(map(json.dumps, rows))
+    return f'{{"provenance": {json.dumps(come_from)},\n"rows": [\n{lines}\n]}}\n'
 
 
 # --- the table
