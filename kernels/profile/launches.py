@@ -55,6 +55,7 @@ class Launched:
 
 
 Choose = Callable[[driver.Launch], int | None]  # how many of the grid's first blocks are run; None: all
+PLAINLY = -1  # in its place: all of them, and they are not counted
 
 
 def profiled(choose: Choose = lambda launch: None) -> Block:
@@ -65,8 +66,10 @@ def profiled(choose: Choose = lambda launch: None) -> Block:
     found: dict[Any, Launched] = {}
     listed: list[Launched] = []
 
-    def observe(launch: driver.Launch) -> Watch:
+    def observe(launch: driver.Launch) -> Watch | None:
         blocks = choose(launch)
+        if blocks == PLAINLY:
+            return None
         if blocks == 0:
             return Watch(Counters(), 0)
         program, threads = launch.program, launch.block[0] * launch.block[1] * launch.block[2]
