@@ -23,6 +23,7 @@ NumPy's, by `__getattr__`.
 from __future__ import annotations
 
 import operator
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.system.modes import Block
 
 GUARD = 256  # bytes before and behind every allocation; keeps the alignment that CuPy's memory has
 _FILL = 0xFF
@@ -224,6 +226,11 @@ def empty(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:
     _allocations[id(owner)] = owner
     start = _start(owner)
     return ndarray(owner[start : start + size].view(dtype).reshape(shape, order=order))
+
+
+def filled_with(byte: int) -> Block:
+    """A block within which unwritten memory, and the guards around it, are of such bytes."""
+    return Block((sys.modules[__name__], "_FILL", byte))
 
 
 def zeros(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:

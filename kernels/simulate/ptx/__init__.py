@@ -14,6 +14,8 @@
     rounding.py     exact sums and products, rounded once
     types.py faults.py
 
+    counters/       what a run did, counted where a caller asks: instructions, FLOP, memory, branches
+
     driver.py       what the launcher uses of CuPy's driver: TILEGRAD_SIMULATE=ptx
 
 Sections are those of the PTX ISA manual 8.8. Executed PTX is not a run on a GPU: ptxas has not compiled it, the order

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tilegrad.kernels.simulate.ptx.operands import Scope
 from tilegrad.kernels.simulate.ptx.parse import Kernel, Variable, parse
 from tilegrad.kernels.simulate.ptx.transfer import Copies
 from tilegrad.kernels.simulate.ptx.types import WIDTHS
+
+if TYPE_CHECKING:
+    from tilegrad.kernels.simulate.ptx.counters.watch import Watch
 
 LANES = 8192  # threads that run together, at least one block
 _REMEMBERED = 64  # programs
@@ -45,6 +48,7 @@ class Program:
         if name not in module.kernels:
             raise PtxError(1, f"no kernel {name}; there are {', '.join(module.kernels) or 'none'}")
         self.kernel: Kernel = module.kernels[name]
+        self.ptx = ptx
         if not re.match(r"sm_\d+a?$", module.target):
             raise PtxError(1, f"target {module.target!r}; expected sm_80 or another")
         self.symbols: dict[str, int] = {}
@@ -120,25 +124,34 @@ def run_program(
     shared: int,
     parameters: Sequence[bytes],
     arrays: Iterable[Array],
+    watch: Watch | None = None,
 ) -> Counts:
-    """The same of a program that is made already."""
+    """The same of a program that is made already; `watch` counts what it does (counters/watch.py)."""
     kernel = made.kernel
     _check_launch(kernel, grid, block, parameters)
     packed = bytearray(sum(p.size for p in kernel.parameters) + 8 * len(kernel.parameters))
     for parameter, value in zip(kernel.parameters, parameters):
         packed[parameter.offset : parameter.offset + parameter.size] = value
-    memory = Global([*arrays, *made.constants])
     threads, blocks = block[0] * block[1] * block[2], grid[0] * grid[1] * grid[2]
+    ops, new_memory, new_shared = made.ops, Global, Rows
+    if watch is not None:
+        ops, new_memory, new_shared = watch.ops(made.ops), watch.memory, watch.shared
+        blocks = blocks if watch.blocks is None else min(blocks, watch.blocks)
+    if not blocks:
+        return Counts(0, 0)
+    memory = new_memory([*arrays, *made.constants])
     together = max(1, LANES // threads)
     instructions = barriers = 0
     with np.errstate(all="ignore"):  # a GPU does not warn
         for first in range(0, blocks, together):
             m = Machine(kernel, grid, block, first, min(together, blocks - first))
             m.parameters, m.memory, m.copies = bytes(packed), memory, Copies(m.lanes)
-            m.shared = Rows(m, "shared", m.blocks, made.static + shared, made.cells["shared"])
+            m.shared = new_shared(m, "shared", m.blocks, made.static + shared, made.cells["shared"])
             m.local = Rows(m, "local", m.lanes, made.local, made.cells["local"])
-            instructions += _run_chunk(m, made.ops)
+            instructions += _run_chunk(m, ops)
             barriers += m.barriers
+    if watch is not None:
+        watch.end(blocks, barriers)
     return Counts(instructions, barriers)
 
 
