@@ -46,8 +46,6 @@ class Function:
 
 
 class Device:
-    compute_capability = "80"
-
     def use(self) -> None:
         pass
 

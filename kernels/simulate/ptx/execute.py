@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tilegrad.kernels.simulate.ptx import warpgroups
 from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, Flow, Op, op
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.machine import Axes, Machine
@@ -55,6 +56,9 @@ class Program:
             self._place(variable)
         scope = Scope(self.kernel, self.symbols)
         self.ops: list[Op] = [op(instruction, scope, self.kernel) for instruction in self.kernel.instructions]
+        self.of_products = warpgroups.registers_of_products(self.kernel.instructions)
+        if self.of_products:
+            self.ops = [o._replace(step=warpgroups.watched(o.step, o.instruction, self.of_products)) for o in self.ops]
         self.cells = {space: self._narrowest(space) for space in ("shared", "local")}
 
     def _place(self, variable: Variable) -> None:
@@ -137,6 +141,7 @@ def run_program(
             m.parameters, m.memory, m.copies = bytes(packed), memory, Copies(m.lanes)
             m.shared = Rows(m, "shared", m.blocks, made.static + shared, made.cells["shared"])
             m.local = Rows(m, "local", m.lanes, made.local, made.cells["local"])
+            m.products = warpgroups.Products(m) if made.of_products else None
             instructions += _run_chunk(m, made.ops)
             barriers += m.barriers
     return Counts(instructions, barriers)

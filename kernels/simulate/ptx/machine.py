@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from tilegrad.kernels.simulate.ptx.memory import Global, Rows
     from tilegrad.kernels.simulate.ptx.parse import Instruction, Kernel
     from tilegrad.kernels.simulate.ptx.transfer import Copies
+    from tilegrad.kernels.simulate.ptx.warpgroups import Products
 
 WARP = 32
+WARPGROUP = 4 * WARP
 Axes = tuple[int, int, int]
 
 
@@ -41,6 +43,7 @@ class Machine:
         self.shared: Rows
         self.local: Rows
         self.copies: Copies
+        self.products: Products | None = None  # of a kernel that has some
         self.alive = np.ones(self.lanes, np.bool_)  # has not ended
         self.barriers = 0  # that blocks have passed
         self._special: dict[str, np.ndarray] = {}

@@ -128,5 +128,4 @@ def _rows(m: Machine, addresses: np.ndarray, matrices: int, note: Any) -> None:
 
 def _shared(m: Machine) -> tuple[np.ndarray, np.ndarray]:
     """(the shared memory of each block, the block of each warp)."""
-    shared = m.shared.bytes.reshape(-1, m.shared.stride)[:, : m.shared.size]
-    return shared, m.block_of[m.lanes_now()][::WARP]
+    return m.shared.by_block(), m.block_of[m.lanes_now()][::WARP]

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tilegrad.kernels.simulate.ptx.machine import Machine
+
+if TYPE_CHECKING:
+    from tilegrad.kernels.simulate.ptx.async_proxy import AsyncProxy
 
 _NEVER, _IN_FLIGHT = -1, -2  # in place of a stamp
 _EPOCH, _WARP_EPOCH, _THREAD = 32, 11, (1 << 11) - 1  # a stamp: epoch of the block, epoch of the warp, thread
@@ -202,9 +205,12 @@ class Rows:
         self.other = np.full(cells, _NEVER, np.int64)  # another reader than the last one
         self.epoch = np.ones(m.blocks, np.int64)
         self.warp_epoch = np.zeros(m.blocks * m.warps, np.int64)
+        self.proxy: AsyncProxy | None = None  # of a kernel with asynchronous products
 
     def barrier(self, blocks: Any) -> None:
         """All threads of these blocks have met."""
+        if self.proxy is not None:
+            self.proxy.barrier(blocks)
         self.epoch[blocks] += 1
 
     def warp_barrier(self, warps: Any) -> None:
@@ -246,7 +252,10 @@ class Rows:
         """Rows of bytes land where they were to go; from now on it is as if their lanes had stored them."""
         size = data.shape[1]
         self.bytes[places[:, None] + np.arange(size)] = data
-        self.written[self._cells(places, size)] = self._stamps(m, lanes)[:, None]
+        cells = self._cells(places, size)
+        self.written[cells] = self._stamps(m, lanes)[:, None]
+        if self.proxy is not None:
+            self.proxy.write(m, lanes, cells)
 
     # --- who met whom
 
@@ -259,8 +268,7 @@ class Rows:
         if written.min(initial=0) < 0:
             wrong = written < 0
             at, k = (int(n[0]) for n in np.nonzero(wrong))
-            what = "read before it was written" if written[at, k] == _NEVER else "read before cp.async.wait_group"
-            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: {what}")
+            m.fault(int(lanes[at]), f"{self.where(cells[at, k])}: {self.unwritten(written[at, k])}")
         conflict = self._conflicts(written, stamps)
         if conflict.any():
             self._race(m, cells, conflict, written, "wrote it")
@@ -282,12 +290,28 @@ class Rows:
         flying = written == _IN_FLIGHT
         if flying.any():
             at, k = (int(n[0]) for n in np.nonzero(flying))
-            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: written before cp.async.wait_group")
+            m.fault(int(lanes[at]), f"{self.where(cells[at, k])}: written before cp.async.wait_group")
         for before, did in ((written, "wrote it"), (self.reader[cells], "read it"), (self.other[cells], "read it")):
             conflict = self._conflicts(before, stamps)
             if conflict.any():
                 self._race(m, cells, conflict, before, did)
+        if self.proxy is not None:
+            self.proxy.write(m, lanes, cells)
         return cells, stamps
+
+    def writer(self, written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(thread, epoch) of stamps."""
+        return written & _THREAD, written >> _EPOCH
+
+    def unwritten(self, written: int) -> str:
+        """What is wrong with a read where there is no stamp; "" where there is one."""
+        if written >= 0:
+            return ""
+        return "read before it was written" if written == _NEVER else "read before cp.async.wait_group"
+
+    def by_block(self) -> np.ndarray:
+        """(blocks, bytes): the shared memory of each block."""
+        return self.bytes.reshape(-1, self.stride)[:, : self.size]
 
     def _conflicts(self, before: np.ndarray, stamps: np.ndarray) -> np.ndarray:
         """Where a stamp is of the same epoch, of another thread, and no barrier of the warp lies between."""
@@ -301,14 +325,14 @@ class Rows:
     def _race(self, m: Machine, cells: np.ndarray, conflict: np.ndarray, before: np.ndarray, did: str) -> None:
         at, k = (int(n[0]) for n in np.nonzero(conflict))
         other = int(before[at, k]) & _THREAD
-        where = self._where(cells[at, k])
+        where = self.where(cells[at, k])
         m.fault(int(m.lanes_now()[at]), f"{where}: a race with thread {other}, which {did}; no barrier between")
 
     def _stamps(self, m: Machine, lanes: np.ndarray) -> np.ndarray:
         epochs = self.epoch[m.block_of[lanes]] << _EPOCH
         return epochs | self.warp_epoch[m.warp_of[lanes]] << _WARP_EPOCH | m.thread_of[lanes]
 
-    def _where(self, cell: int) -> str:
+    def where(self, cell: int) -> str:
         return f"byte {int(cell) * self.cell % self.stride} of {self.name} memory"
 
     def _cells(self, places: np.ndarray, size: int) -> np.ndarray:
