@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.simulate.ptx import warpgroups
+from tilegrad.kernels.simulate.ptx import targets, warpgroups
 from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, Flow, Op, op
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.machine import Axes, Machine
 from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
 from tilegrad.kernels.simulate.ptx.operands import Scope
 from tilegrad.kernels.simulate.ptx.parse import Kernel, Variable, parse
+from tilegrad.kernels.simulate.ptx.releases import Releases, is_ordering
 from tilegrad.kernels.simulate.ptx.transfer import Copies
 from tilegrad.kernels.simulate.ptx.types import WIDTHS
 
@@ -59,7 +60,9 @@ class Program:
         self.of_products = warpgroups.registers_of_products(self.kernel.instructions)
         if self.of_products:
             self.ops = [o._replace(step=warpgroups.watched(o.step, o.instruction, self.of_products)) for o in self.ops]
+        self.targets, self.is_ordering = targets.written(self.kernel), any(map(is_ordering, self.kernel.instructions))
         self.cells = {space: self._narrowest(space) for space in ("shared", "local")}
+        self.cells["global"] = targets.narrowest(self.kernel)
 
     def _place(self, variable: Variable) -> None:
         """Give a variable its address: in shared and local memory from 0 on."""
@@ -86,7 +89,12 @@ class Program:
         widths = [_WORD]
         for each in self.kernel.instructions:
             names = [name.partition("::")[0] for name in each.modifiers]
-            if each.opcode in ("ld", "st") and (space in names or not {"global", "param", "const"} & set(names)):
+            if (
+                each.opcode in ("ld", "st")
+                and (space in names or not {"global", "param", "const"} & set(names))
+                or each.opcode in ("atom", "red")
+                and "global" not in names
+            ):
                 widths.append(WIDTHS[each.modifiers[-1]] // 8)
             elif each.opcode == "cp":
                 widths.append(4)
@@ -131,7 +139,8 @@ def run_program(
     packed = bytearray(sum(p.size for p in kernel.parameters) + 8 * len(kernel.parameters))
     for parameter, value in zip(kernel.parameters, parameters):
         packed[parameter.offset : parameter.offset + parameter.size] = value
-    memory = Global([*arrays, *made.constants])
+    memory = Global([*arrays, *made.constants], made.cells["global"], Releases() if made.is_ordering else None)
+    memory.watch(None if made.targets is None else [int.from_bytes(parameters[n], "little") for n in made.targets])
     threads, blocks = block[0] * block[1] * block[2], grid[0] * grid[1] * grid[2]
     together = max(1, LANES // threads)
     instructions = barriers = 0
@@ -220,6 +229,9 @@ def _meet_in_warps(m: Machine, lanes: np.ndarray) -> None:
         lane = int(lanes[np.argmax(wrong[m.warp_of[lanes]])])
         m.fault(lane, "not all lanes of the warp execute this together")
     m.shared.warp_barrier(there > 0)
+    if m.memory.releases is not None:
+        for warp in np.flatnonzero(there):
+            m.memory.releases.meet(m, lanes[m.warp_of[lanes] == warp])
 
 
 __all__ = ["Counts", "Fault", "PtxError", "run"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WARP = 32
 WARPGROUP = 4 * WARP
+WHO_BLOCK, WHO_WARP = 10, 5  # the first bit of the block, and of the warp, in the number of a thread
 Axes = tuple[int, int, int]
 
 
@@ -35,6 +36,7 @@ class Machine:
         self.block_of = lanes // self.threads  # within the chunk
         self.thread_of = lanes % self.threads
         self.warp_of = self.block_of * self.warps + self.thread_of // WARP  # within the chunk
+        self.who = first + self.block_of << WHO_BLOCK | self.thread_of  # the thread's number in the whole grid
         self.active: np.ndarray | None = None
         self.registers: list[Any] = [None] * len(kernel.registers)
         self.instruction: Instruction | None = None

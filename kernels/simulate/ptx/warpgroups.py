@@ -1,4 +1,4 @@
-"""wgmma.mma_async, wgmma.fence, wgmma.commit_group, wgmma.wait_group: PTX ISA 9.7.15; fence.proxy.async: 9.7.13.
+"""wgmma.mma_async, wgmma.fence, wgmma.commit_group, wgmma.wait_group: PTX ISA 9.7.15.
 
 All threads of a warpgroup, four warps, execute them together: a warpgroup of which some lanes do not is a fault. What a
 product computes is tensor_cores/'s. It is computed when it is waited for, so a register keeps its old value until then;
@@ -106,21 +106,6 @@ def watched(step: Step | None, instruction: Instruction, registers: frozenset[st
         step(m)
 
     return looking
-
-
-def fence(instruction: Instruction, scope: Scope) -> Step:
-    """fence.proxy.async: earlier generic accesses come before later ones of the async proxy."""
-    match instruction.modifiers:
-        case ["proxy", "async"] | ["proxy", "async", "shared::cta"]:
-            expect(instruction, 0)
-        case _:
-            raise unknown(instruction)
-
-    def step(m: Machine) -> None:
-        if m.shared.proxy is not None:
-            m.shared.proxy.fence(m)
-
-    return step
 
 
 def warpgroup(instruction: Instruction, scope: Scope) -> Step:
