@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tilegrad.kernels.device import gpu
 from tilegrad.kernels.simulate import arrays, tape
 from tilegrad.kernels.simulate.ptx import execute
 from tilegrad.kernels.simulate.ptx.memory import Array, array_of
@@ -42,7 +43,9 @@ class Module:
 class Function:
     def __init__(self, module: Module, name: str) -> None:
         self.ptr = len(programs)
-        programs.append(execute.Program(module.text, name))
+        program = execute.Program(module.text, name)
+        program.target.check_device(gpu.capability())
+        programs.append(program)
 
 
 class Device:

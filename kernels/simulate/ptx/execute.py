@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.simulate.ptx import targets, warpgroups
+from tilegrad.kernels.simulate.ptx import warpgroups, written
 from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, Flow, Op, op
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.machine import Axes, Machine
@@ -23,6 +23,7 @@ from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
 from tilegrad.kernels.simulate.ptx.operands import Scope
 from tilegrad.kernels.simulate.ptx.parse import Kernel, Variable, parse
 from tilegrad.kernels.simulate.ptx.releases import Releases, is_ordering
+from tilegrad.kernels.simulate.ptx.target import target_of
 from tilegrad.kernels.simulate.ptx.transfer import Copies
 from tilegrad.kernels.simulate.ptx.types import WIDTHS
 
@@ -47,8 +48,11 @@ class Program:
         if name not in module.kernels:
             raise PtxError(1, f"no kernel {name}; there are {', '.join(module.kernels) or 'none'}")
         self.kernel: Kernel = module.kernels[name]
-        if not re.match(r"sm_\d+a?$", module.target):
-            raise PtxError(1, f"target {module.target!r}; expected sm_80 or another")
+        self.target = target_of(ptx, module.target)
+        entry = re.search(rf"\.entry\s+{re.escape(name)}(?![\w$])", ptx)
+        self.line = ptx.count("\n", 0, entry.start()) + 1 if entry else 1
+        for instruction in self.kernel.instructions:
+            self.target.check(instruction)
         self.symbols: dict[str, int] = {}
         self.constants: list[Array] = []
         self.static, self.local = 0, 0  # bytes
@@ -60,9 +64,10 @@ class Program:
         self.of_products = warpgroups.registers_of_products(self.kernel.instructions)
         if self.of_products:
             self.ops = [o._replace(step=warpgroups.watched(o.step, o.instruction, self.of_products)) for o in self.ops]
-        self.targets, self.is_ordering = targets.written(self.kernel), any(map(is_ordering, self.kernel.instructions))
+        self.written = written.parameters_written(self.kernel)
+        self.is_ordering = any(map(is_ordering, self.kernel.instructions))
         self.cells = {space: self._narrowest(space) for space in ("shared", "local")}
-        self.cells["global"] = targets.narrowest(self.kernel)
+        self.cells["global"] = written.narrowest(self.kernel)
 
     def _place(self, variable: Variable) -> None:
         """Give a variable its address: in shared and local memory from 0 on."""
@@ -135,12 +140,12 @@ def run_program(
 ) -> Counts:
     """The same of a program that is made already."""
     kernel = made.kernel
-    _check_launch(kernel, grid, block, parameters)
+    _check_launch(made, grid, block, parameters)
     packed = bytearray(sum(p.size for p in kernel.parameters) + 8 * len(kernel.parameters))
     for parameter, value in zip(kernel.parameters, parameters):
         packed[parameter.offset : parameter.offset + parameter.size] = value
     memory = Global([*arrays, *made.constants], made.cells["global"], Releases() if made.is_ordering else None)
-    memory.watch(None if made.targets is None else [int.from_bytes(parameters[n], "little") for n in made.targets])
+    memory.watch(None if made.written is None else [int.from_bytes(parameters[n], "little") for n in made.written])
     threads, blocks = block[0] * block[1] * block[2], grid[0] * grid[1] * grid[2]
     together = max(1, LANES // threads)
     instructions = barriers = 0
@@ -156,17 +161,18 @@ def run_program(
     return Counts(instructions, barriers)
 
 
-def _check_launch(kernel: Kernel, grid: Axes, block: Axes, parameters: Sequence[bytes]) -> None:
+def _check_launch(made: Program, grid: Axes, block: Axes, parameters: Sequence[bytes]) -> None:
+    kernel, line = made.kernel, made.line
     sizes, given = [p.size for p in kernel.parameters], [len(p) for p in parameters]
     if sizes != given:
-        raise PtxError(1, f"{kernel.name}: parameters of {given} bytes; expected {sizes}")
+        raise PtxError(line, f"{kernel.name}: parameters of {given} bytes; expected {sizes}")
     threads = block[0] * block[1] * block[2]
     wanted = kernel.threads
     if wanted is not None and (*wanted, 1, 1)[:3] != tuple(block):
-        raise PtxError(1, f"{kernel.name}: a block of {block} threads; expected {wanted} (.reqntid)")
+        raise PtxError(line, f"{kernel.name}: a block of {block} threads; expected {wanted} (.reqntid)")
     if not 0 < threads <= _MOST_THREADS or min(grid) < 1:
         raise PtxError(
-            1, f"{kernel.name}: a grid of {grid} blocks of {block} threads; expected 1 to {_MOST_THREADS} threads"
+            line, f"{kernel.name}: a grid of {grid} blocks of {block} threads; expected 1 to {_MOST_THREADS} threads"
         )
 
 

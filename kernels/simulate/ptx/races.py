@@ -94,7 +94,7 @@ class Races:
         return (who | m.shared.time << TIME)[:, None]
 
     def _check(self, m: Machine, cells: np.ndarray, before: np.ndarray, stamps: np.ndarray, did: str) -> None:
-        if before.any():
+        if before.any() and (before != stamps).any():  # mostly nobody was here, or the same thread
             unordered = self._unordered(m, before, stamps)
             if unordered.any():
                 if self.releases is not None:
@@ -122,7 +122,7 @@ class Races:
 
     def _keep(self, m: Machine, cells: np.ndarray, before: np.ndarray, stamps: np.ndarray, kind: int) -> None:
         """What was the last touch becomes the other one, where the new one is not ordered behind it."""
-        if before.any():
+        if before.any() and (before != stamps).any():
             kept = self._unordered(m, before, stamps)
             if kept.any():
                 other = self._of(self._other, kind)

@@ -19,12 +19,13 @@ from tilegrad import kernels
 from tilegrad.kernels.backends import reference
 from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.driver import Function
 from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.simulate import tape
 from tilegrad.kernels.simulate.ptx import driver
-from tilegrad.kernels.simulate.ptx.faults import Fault
+from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 
 BACKENDS = {name: OnDevice(kernels.load(name)) for name in ("triton", "numba")}
 SERVED = [
@@ -178,6 +179,14 @@ def test_a_missing_mask_names_the_array():
     assert "_unmasked_kernel, PTX line" in str(found.value) and "kernel_cases.py:" in str(found.value)
     assert "0 bytes behind the end of y_ptr (1000 bytes): outside of every array" in str(found.value)
     assert (memory.get() == 0).all(), "a vector that lies across the end was written in part"
+
+
+def test_code_for_another_gpu_is_refused():
+    """As a driver does, when the kernel is loaded."""
+    other = {80: "sm_90a", 90: "sm_100"}[gpu.capability()]
+    text = f".version 8.8\n.target {other}\n.address_size 64\n.visible .entry nothing()\n{{\nret;\n}}\n"
+    with pytest.raises(PtxError, match=f"PTX line 2: target {other}; the device that executes it is sm_"):
+        Function(text.encode(), "nothing", "", 0)
 
 
 @numba_kernel

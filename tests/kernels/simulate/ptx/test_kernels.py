@@ -53,13 +53,12 @@ def test_wrong_ways_to_ask(environment, message):
 
 EVERY_DEFAULT = """
 from tilegrad.kernels.compile import report_{language} as report
-from tilegrad.kernels.simulate.ptx import control, operands, parse
+from tilegrad.kernels.simulate.ptx import execute, parse
 for _, spec in report.launches({arch}, True):
     made = spec.compile({arch})
-    for kernel in parse.parse(made[0] if type(made) is tuple else made.asm["ptx"]).kernels.values():
-        scope = operands.Scope(kernel, dict.fromkeys(kernel.variables, 0))
-        for instruction in kernel.instructions:
-            control.op(instruction, scope, kernel)
+    text = made[0] if type(made) is tuple else made.asm["ptx"]
+    for name in parse.parse(text).kernels:
+        execute.Program(text, name)
 """
 
 

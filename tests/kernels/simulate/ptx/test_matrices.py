@@ -23,7 +23,7 @@ LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1, %r2, %r3, %r4}, [%at];\n"
 def kept(body: str, declared: str = SHARED, threads: int = 64) -> np.ndarray:
     memory = np.zeros(4 * threads + 16, np.uint32)
     out = memory[-memory.__array_interface__["data"][0] % 64 // 4 :][: 4 * threads]
-    run(module(body, 1, declared), out, block=(threads, 1, 1), shared=16 * 65)
+    run(module(body, 1, declared, "sm_90"), out, block=(threads, 1, 1), shared=16 * 65)
     return out.reshape(threads, 4)
 
 

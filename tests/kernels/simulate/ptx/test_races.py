@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.kernels.simulate.ptx.snippets import module, run
-from tilegrad.kernels.simulate.ptx import execute, targets
+from tilegrad.kernels.simulate.ptx import execute
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.parse import parse
+from tilegrad.kernels.simulate.ptx.written import parameters_written
 
 # %l0: this thread's word of array 0 within its block; %l2: this block's; %l4: the first.
 START = """.reg .b32 %i, %block, %old; .reg .pred %first, %last, %even;
@@ -259,7 +260,7 @@ def test_other_forms_are_not_known(instruction):
     ],
 )
 def test_which_parameters_are_written_to(body, written):
-    found = targets.written(parse(module(START + body, 2)).kernels["snippet"])
+    found = parameters_written(parse(module(START + body, 2)).kernels["snippet"])
     assert found == written and (written is None or found is not None)
 
 

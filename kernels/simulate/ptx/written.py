@@ -15,7 +15,7 @@ _ELSEWHERE = frozenset(["shared", "shared::cta", "local", "param"])
 _STORES = frozenset(["st", "red", "atom"])
 
 
-def written(kernel: Kernel) -> frozenset[int] | None:
+def parameters_written(kernel: Kernel) -> frozenset[int] | None:
     """The numbers of these parameters; None: any memory."""
     number = {p.name: 1 << i for i, p in enumerate(kernel.parameters)}
     loaded = 1 << len(number)
@@ -62,7 +62,8 @@ def narrowest(kernel: Kernel) -> int:
     widths = [16]
     for each in kernel.instructions:
         if each.opcode in ("ld", "st", "red", "atom") and not _ELSEWHERE & set(each.modifiers):
-            widths.append(WIDTHS.get(each.modifiers[-1], 8) // 8)
+            count = 4 if "v4" in each.modifiers else 2 if "v2" in each.modifiers else 1
+            widths.append(WIDTHS.get(each.modifiers[-1], 8) // 8 * count)
         elif each.opcode == "cp":
             widths.append(4)
     return min(widths)
