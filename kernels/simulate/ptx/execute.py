@@ -67,7 +67,6 @@ class Program:
         self.written = written.parameters_written(self.kernel)
         self.is_ordering = any(map(is_ordering, self.kernel.instructions))
         self.cells = {space: self._narrowest(space) for space in ("shared", "local")}
-        self.cells["global"] = written.narrowest(self.kernel)
 
     def _place(self, variable: Variable) -> None:
         """Give a variable its address: in shared and local memory from 0 on."""
@@ -144,7 +143,7 @@ def run_program(
     packed = bytearray(sum(p.size for p in kernel.parameters) + 8 * len(kernel.parameters))
     for parameter, value in zip(kernel.parameters, parameters):
         packed[parameter.offset : parameter.offset + parameter.size] = value
-    memory = Global([*arrays, *made.constants], made.cells["global"], Releases() if made.is_ordering else None)
+    memory = Global([*arrays, *made.constants], Releases() if made.is_ordering else None)
     memory.watch(None if made.written is None else [int.from_bytes(parameters[n], "little") for n in made.written])
     threads, blocks = block[0] * block[1] * block[2], grid[0] * grid[1] * grid[2]
     together = max(1, LANES // threads)

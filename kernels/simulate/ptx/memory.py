@@ -101,12 +101,11 @@ class _Region:
 class Global:
     """The arrays of a launch.
 
-    cell      bytes of the kernel's narrowest access
     releases  what orders threads beside barriers, for a kernel that has such instructions
     """
 
-    def __init__(self, arrays: Iterable[Array], cell: int = 1, releases: Releases | None = None) -> None:
-        self.cell, self.releases = cell, releases
+    def __init__(self, arrays: Iterable[Array], releases: Releases | None = None) -> None:
+        self.releases = releases
         regions: list[list[Array]] = []
         stop = -1
         for a in sorted((a for a in arrays if a.size), key=lambda a: a.address):
@@ -130,7 +129,7 @@ class Global:
 
     def _races(self, region: _Region) -> Races:
         if region.races is None:
-            region.races = Races(region.start, region.stop, self.cell, self.releases)
+            region.races = Races(region.start, region.stop, self.releases)
         return region.races
 
     def change(self, m: Machine, addresses: np.ndarray, width: int, is_wide: bool, change: Change) -> None:

@@ -34,19 +34,20 @@ _CONFLICTS = {
 }
 _DID = {READ: "read it", WRITE: "wrote it", STRONG_READ: "read it", STRONG_WRITE: "changed it atomically"}
 
+_WIDEST = 16  # bytes: the widest access of one thread
 _NARROW = "changed it atomically, one of them with the scope of its block"
 
 
 class Races:
-    """The touches of a piece of global memory, by the cell: as many bytes as the kernel's narrowest access.
+    """The touches of a piece of global memory, by the cell: as many bytes as the narrowest access so far.
 
     start   address of its first byte
     stop    address behind its last byte
     """
 
-    def __init__(self, start: int, stop: int, cell: int, releases: Releases | None) -> None:
-        self.cell, self.base, self.releases = cell, start // cell * cell, releases
-        self.cells = -(-(stop - self.base) // cell)
+    def __init__(self, start: int, stop: int, releases: Releases | None) -> None:
+        self.cell, self.base, self.releases = _WIDEST, start // _WIDEST * _WIDEST, releases
+        self.cells = -(-(stop - self.base) // _WIDEST)
         self._last: dict[int, np.ndarray] = {}  # by kind of touch; absent where there was none
         self._other: dict[int, np.ndarray] = {}
         self._narrow: np.ndarray | None = None  # the last strong write of the scope of a block
@@ -56,6 +57,8 @@ class Races:
 
         narrow   of a strong one: whether its scope is the block
         """
+        if size < self.cell:
+            self._split(size)
         cells = ((addresses - np.uint64(self.base)) // np.uint64(self.cell)).astype(np.intp)[:, None]
         if size > self.cell:
             cells = cells + np.arange(size // self.cell)
@@ -79,6 +82,15 @@ class Races:
             self._narrow = np.zeros(self.cells, np.int64) if self._narrow is None else self._narrow
             self._narrow[cells] = stamps
         return cells
+
+    def _split(self, size: int) -> None:
+        """Cells of that size from now on: what touched a cell touched all of its parts."""
+        parts, self.cell = self.cell // size, size
+        self.cells *= parts
+        for by_kind in (self._last, self._other):
+            for kind, seen in by_kind.items():
+                by_kind[kind] = np.repeat(seen, parts)
+        self._narrow = None if self._narrow is None else np.repeat(self._narrow, parts)
 
     def together(self, m: Machine, cells: np.ndarray, kept: Callable[[], list[Any]]) -> None:
         """After a write: raises Fault if lanes met in it. `kept` says whether memory is what each lane wrote."""

@@ -55,15 +55,3 @@ def _widens(kernel: Kernel, instruction: Instruction, name: str) -> bool:
     """Whether a narrow number becomes a wide one here: a distance, as no address has only 32 bits."""
     is_wide = "wide" in instruction.modifiers or instruction.opcode == "cvt"
     return is_wide and WIDTHS.get(kernel.registers.get(name, ""), 64) <= 32
-
-
-def narrowest(kernel: Kernel) -> int:
-    """Bytes of the kernel's narrowest access to global memory."""
-    widths = [16]
-    for each in kernel.instructions:
-        if each.opcode in ("ld", "st", "red", "atom") and not _ELSEWHERE & set(each.modifiers):
-            count = 4 if "v4" in each.modifiers else 2 if "v2" in each.modifiers else 1
-            widths.append(WIDTHS.get(each.modifiers[-1], 8) // 8 * count)
-        elif each.opcode == "cp":
-            widths.append(4)
-    return min(widths)

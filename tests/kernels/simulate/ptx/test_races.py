@@ -108,6 +108,17 @@ def test_bytes_are_told_apart():
         launched(halves + "@%first ld.global.b32 %r1, [%l4];\n")
 
 
+def test_what_touched_a_wide_cell_touched_all_of_its_parts():
+    """A vector of four words, then words: its own thread may, another may not; beside it another may."""
+    memory = np.zeros(20, np.uint32)
+    known = memory[-memory.__array_interface__["data"][0] % 16 // 4 :][:16]
+    body = START + "@%first st.global.v4.b32 [%l4], {{%i, %i, %i, %i}}; ld.global.b32 %r1, [%l4+{}];"
+    run(module(body.format(16), 2), known, known, block=(64, 1, 1))
+    run(module(body.format(12), 2), known, known, block=(1, 1, 1))
+    with pytest.raises(Fault, match="byte 12 of array .*: a race .*, which wrote it"):
+        run(module(body.format(12), 2), known, known, block=(64, 1, 1))
+
+
 def test_of_many_readers_none_is_forgotten():
     """All blocks read a word, and one that read it too writes to it: it races with the others, whichever it is."""
     body = "ld.global.b32 %r1, [%l4]; setp.eq.s32 %last, %block, {0}; and.pred %last, %last, %first;\n" + BARRIER
