@@ -3,6 +3,10 @@
 All threads of a warpgroup, four warps, execute them together: a warpgroup of which some lanes do not is a fault. What a
 product computes is tensor_cores/'s. It is computed when it is waited for, so a register keeps its old value until then;
 nobody may look at it before. async_proxy.py watches the shared memory that products read.
+
+Other than in the manual, a mov into a product's register needs no wgmma.fence behind it. LLVM puts copies of
+accumulators there, which no source can order. ptxas sees them, and adds what is missing: "warpgroup.arrive is injected"
+(C7519).
 """
 
 from __future__ import annotations
@@ -79,10 +83,11 @@ class Products:
                 m.fault(int(self.lanes(m, each.groups[:1])[0]), str(error))
         return results
 
-    def use(self, m: Machine, registers: frozenset[str]) -> None:
+    def use(self, m: Machine, registers: frozenset[str], is_copy: bool) -> None:
         """Another instruction uses registers of products."""
         if any(each.pending.fenced for each in self._in_step):
-            self.do(m, np.unique(self.group_of[m.lanes_now()]), lambda pending: pending.use(registers))
+            act = Pending.copied if is_copy else Pending.use
+            self.do(m, np.unique(self.group_of[m.lanes_now()]), lambda pending: act(pending, registers))
 
 
 def registers_of_products(instructions: Iterable[Instruction]) -> frozenset[str]:
@@ -100,9 +105,11 @@ def watched(step: Step | None, instruction: Instruction, registers: frozenset[st
     if not used:
         return step
 
+    is_copy = instruction.opcode == "mov"
+
     def looking(m: Machine) -> None:
         assert m.products is not None
-        m.products.use(m, used)
+        m.products.use(m, used, is_copy)
         step(m)
 
     return looking

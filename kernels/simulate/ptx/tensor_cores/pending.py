@@ -57,10 +57,15 @@ class Pending:
 
     def use(self, registers: Names) -> None:
         """Another instruction reads or writes those registers."""
+        self.copied(registers)
+        for register in registers:
+            self._used[register] = _OTHER
+
+    def copied(self, registers: Names) -> None:
+        """A mov reads or writes those registers, which needs no fence behind it (warpgroups.py)."""
         for register in registers:
             if register in self._results or register in self._inputs:
                 raise ValueError(f"{register} is a wgmma.mma_async's until a wgmma.wait_group has waited for it")
-            self._used[register] = _OTHER
 
     def issue(self, shape: Hashable, accumulators: Names, inputs: Names, work: Any) -> None:
         """`wgmma.mma_async` of that shape (.m64nNkK); `inputs` are the registers of A, if it is in registers.

@@ -62,7 +62,7 @@ def given(body: str, threads: int = 128, blocks: int = 1) -> np.ndarray:
     return d.reshape(blocks, 2, 64, 8)[:, : threads // 128]
 
 
-def wanted(times: int = 1, start: float = 2.0) -> np.ndarray:
+def wanted(times: int = 1, start: float | np.ndarray = 2.0) -> np.ndarray:
     a, b = (np.concatenate(list(x.astype(np.float32)), axis=1) for x in operands())
     return times * (a @ b.T) + start
 
@@ -192,7 +192,7 @@ def test_what_is_still_being_copied_is_no_products():
         (READY + PRODUCT + COMMIT + KEEP, "st.global.v4.b32: %d. is a wgmma.mma_async's until a wgmma.wait_group"),
         (READY + PRODUCT + WAIT + KEEP, "is a wgmma.mma_async's until"),
         (READY + PRODUCT + COMMIT + "mov.b32 %d1, 0f00000000;\n" + WAIT, "mov.b32: %d1 is a wgmma.mma_async's"),
-        (READY + "@%low mov.b32 %d1, 0f00000000;\n" + PRODUCT, "%d1 was used since the last wgmma.fence"),
+        (READY + "@%low add.f32 %d1, %d1, %d1;\n" + PRODUCT, "%d1 was used since the last wgmma.fence"),
         (
             READY + "setp.lt.u32 %p1, %i, 96;\n@%p1 " + PRODUCT,
             "executed by 96 lanes of the warpgroup; expected all 128",
@@ -204,6 +204,12 @@ def test_what_is_still_being_copied_is_no_products():
 def test_what_may_not_be_done_with_registers(body, message):
     with pytest.raises(Fault, match=message):
         given(body + KEEP)
+
+
+def test_a_copy_behind_the_fence():
+    """As compilers place them: ptxas adds a fence there."""
+    body = READY + "mov.b32 %d0, 0f00000000; mov.b32 %d2, %d0;\n" + PRODUCT + COMMIT + WAIT + KEEP
+    assert np.array_equal(given(body)[0, 0], wanted(start=np.array([0.0, 2.0] * 4)))
 
 
 def test_the_message_names_block_and_thread():
