@@ -162,8 +162,7 @@ def _product(instruction: Instruction, scope: Scope) -> Step:
         raise unknown(instruction) from None
     if len(instruction.operands) < 4:
         expect(instruction, 6)
-    d, a, b, scale = instruction.operands[:4]
-    numbers = instruction.operands[4:]
+    d, a, b, scale, *numbers = list(instruction.operands)
     immediates = tuple(n.value for n in numbers if isinstance(n, Integer))
     if len(immediates) != len(numbers):
         raise PtxError(line, f"{instruction.form}: expected numbers behind scale-d")

@@ -72,6 +72,15 @@ def test_what_may_not_be_done(body, message):
         kept(".reg .pred %none; setp.ne.u32 %p0, 0, 0;\n" + body + KEEP)
 
 
+def test_lanes_that_store_one_row():
+    """The rows of a warp go to one place: equal ones may, others are a fault that names the lane."""
+    stored = "mov.b32 %at, %r0;\nstmatrix.sync.aligned.m8n8.x1.shared.b16 [%at], {{{}}};\n"
+    body = FILL + "bar.sync 0;\nsetp.lt.u32 %p1, %i, 32;\n@!%p1 bra end;\n"
+    kept(body + "mov.b32 %r1, 7;\n" + stored.format("%r1") + "end:\n")
+    with pytest.raises(Fault, match=r"thread \(0, 0, 0\): stmatrix.*another lane writes another value to this row"):
+        kept(body + stored.format("%i") + "end:\n")
+
+
 def test_another_form_is_no_known_instruction():
     with pytest.raises(PtxError, match="unknown instruction or modifier"):
         kept(FILL + LOAD.replace("m8n8", "m8n16"))
