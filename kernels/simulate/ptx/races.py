@@ -147,7 +147,9 @@ class Races:
         lost = now != stamps
         if lost.any():
             other, mine = self._of(self._other, kind), np.broadcast_to(stamps, cells.shape)
-            for which in (lost, lost & ((now ^ stamps) & _BLOCKS != 0)):
+            near, known = (now ^ stamps) & _BLOCKS == 0, other[cells]
+            near &= (known == 0) | ((known ^ stamps) & _BLOCKS == 0)  # another block's stays
+            for which in (lost & near, lost & ((now ^ stamps) & _BLOCKS != 0)):
                 other[cells[which]] = mine[which]
 
     def _of(self, by_kind: dict[int, np.ndarray], kind: int) -> np.ndarray:

@@ -212,6 +212,14 @@ def test_a_copy_behind_the_fence():
     assert np.array_equal(given(body)[0, 0], wanted(start=np.array([0.0, 2.0] * 4)))
 
 
+def test_a_warpgroup_waits_for_itself_alone():
+    """The first one waits, the second one does not."""
+    body = READY + PRODUCT + COMMIT + "setp.lt.u32 %p1, %i, 128;\n@%p1 " + WAIT
+    message = faulted(body + KEEP, threads=256)
+    assert "thread (128, 0, 0): st.global.v4.b32" in message and "is a wgmma.mma_async's until" in message
+    assert np.array_equal(given(body + "@%p1 " + KEEP, threads=256)[0, 0], wanted())
+
+
 def test_the_message_names_block_and_thread():
     message = faulted(READY + PRODUCT + COMMIT + KEEP)
     assert message.startswith("snippet, PTX line ") and "block (0, 0, 0), thread (0, 0, 0): st.global.v4.b32" in message
