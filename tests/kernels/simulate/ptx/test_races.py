@@ -121,7 +121,7 @@ def test_what_touched_a_wide_cell_touched_all_of_its_parts():
 
 @pytest.mark.parametrize("lanes", [64, 8192])
 def test_of_many_readers_none_is_forgotten(lanes, monkeypatch):
-    """All threads of all blocks read a word, and one that read it too writes to it: it races with another, whichever it is."""
+    """All threads of all blocks read a word, and one of them writes to it: it races with another, whichever it is."""
     monkeypatch.setattr(execute, "LANES", lanes)
     read = "@%first ld.global.b32 %r1, [%l4];\n@!%first ld.global.b32 %r1, [%l4];\n" + BARRIER
     body = read + "setp.eq.s32 %last, %block, {0}; and.pred %last, %last, %first;\n"
