@@ -70,6 +70,17 @@ def tile_index(count, others, WIDE: tl.constexpr):
 
 
 @triton.jit
+def phase_pixels(images, height, width, phase_h, phase_w, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr):
+    """(images, rows, cols) of the pixels of a phase. One beyond the image has no pixel: no images then.
+
+    Rows and cols are never 0. `pixel` divides by them, and a division by 0 gives any number: a negative one would be an
+    image that is written to.
+    """
+    rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
+    return tl.where(rows * cols > 0, images, 0), tl.maximum(rows, 1), tl.maximum(cols, 1)
+
+
+@triton.jit
 def phase_taps(phase, padding, KERNEL: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, EVERY: tl.constexpr):
     """(first, count, start): the taps that read the pixels of a phase, and where the first one's output lies.
 

@@ -262,3 +262,15 @@ def test_conv2d(dtype, precision):
     check("triton", "conv2d_grad_weight", y, x, w.shape, *geometry, precision)
     if (dtype, precision) != (np.float32, "ieee"):
         assert_on_tensor_cores("_conv2d_kernel", "_conv2d_grad_input_kernel", "_conv2d_grad_weight_kernel")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [5, 1])
+def test_conv2d_with_a_stride_beyond_the_image(backend, channels):
+    """A phase of the gradient then has no pixel, and 0 columns to divide by: no store may come of that."""
+    geometry = (3, 2), (0, 0), (1, 1), 1
+    x, w = normal(np.float32, 2, 5, 2, 1), normal(np.float32, channels, 5, 1, 1)
+    y = reference.conv2d(x, w, None, *geometry)
+    check(backend, "conv2d", x, w, None, *geometry)
+    check(backend, "conv2d_grad_input", y, w, x.shape, *geometry)
+    check(backend, "conv2d_grad_weight", y, x, w.shape, *geometry)
