@@ -11,7 +11,7 @@ from pathlib import Path
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 
-ARCHS = {80: "ptx"}  # compute capability whose PTX is executed -> what TILEGRAD_SIMULATE says for it
+ARCHS = {80: "ptx", 90: "ptx:90"}  # compute capability whose PTX is executed -> what TILEGRAD_SIMULATE says for it
 
 
 def ask_for(arch: int, kernels: str | None = None) -> None:

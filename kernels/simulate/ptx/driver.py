@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tilegrad.kernels.device import gpu
 from tilegrad.kernels.simulate import arrays, tape
 from tilegrad.kernels.simulate.ptx import execute
 from tilegrad.kernels.simulate.ptx.machine import Axes
@@ -44,7 +45,7 @@ class _Here(threading.local):
 
 
 _here = _Here()
-_programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
+programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
 _everywhere = SimpleNamespace(observer=None)  # in every thread
 
 
@@ -74,13 +75,13 @@ class Module:
 
 class Function:
     def __init__(self, module: Module, name: str) -> None:
-        self.ptr = len(_programs)
-        _programs.append(execute.Program(module.text, name))
+        self.ptr = len(programs)
+        program = execute.Program(module.text, name)
+        program.target.check_device(gpu.capability())
+        programs.append(program)
 
 
 class Device:
-    compute_capability = "80"
-
     def use(self) -> None:
         pass
 
@@ -93,7 +94,7 @@ def _launch(function: int, *rest: int) -> None:
     """cuLaunchKernel: grid, block, bytes of dynamic shared memory, stream, address of the parameters' addresses."""
     x, y, z, block_x, block_y, block_z, shared, _, pointers, *_ = rest
     grid, block = (x, y, z), (block_x, block_y, block_z)
-    program, touched = _programs[function], _here.touched
+    program, touched = programs[function], _here.touched
     sizes = [parameter.size for parameter in program.kernel.parameters]
     addresses = (ctypes.c_void_p * len(sizes)).from_address(pointers)
     values = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes)]

@@ -19,6 +19,7 @@ from tilegrad.kernels.simulate.ptx.counters.work import Work, work
 from tilegrad.kernels.simulate.ptx.machine import WARP, Machine
 from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
 from tilegrad.kernels.simulate.ptx.pure import Step
+from tilegrad.kernels.simulate.ptx.releases import Releases
 
 _KNOWN = 64  # accesses of an instruction that are remembered
 _ACCESSING = frozenset(["ld", "st", "cp", "atom", "red", "ldmatrix", "stmatrix"])
@@ -103,8 +104,8 @@ class Watch:
         """The instructions, counted."""
         return [self._counted(op, work(op.instruction)) for op in ops]
 
-    def memory(self, arrays: Iterable[Array]) -> Global:
-        self._memory = _Global(self._global, arrays)
+    def memory(self, arrays: Iterable[Array], releases: Releases | None) -> Global:
+        self._memory = _Global(self._global, arrays, releases)
         return self._memory
 
     def shared(self, *arguments: Any) -> Rows:
@@ -218,8 +219,8 @@ def _starts(m: Machine) -> np.ndarray:
 class _Global(Global):
     """Global memory that tells of each access, and remembers which sectors were touched."""
 
-    def __init__(self, told: list[Any], arrays: Iterable[Array]) -> None:
-        super().__init__(arrays)
+    def __init__(self, told: list[Any], arrays: Iterable[Array], releases: Releases | None) -> None:
+        super().__init__(arrays, releases)
         self._told = told
         self._first = np.array([r.start // access.SECTOR for r in self.regions], np.int64)
         counts = [(r.stop - 1) // access.SECTOR + 1 - first for r, first in zip(self.regions, self._first)]
@@ -227,13 +228,13 @@ class _Global(Global):
         self.held = int(self._offsets[-1])
         self._read, self._written = (np.zeros(self.held, np.bool_) for _ in range(2))
 
-    def load(self, m: Machine, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
+    def load(self, m: Machine, addresses: np.ndarray, width: int, count: int, *kind: Any) -> list[np.ndarray]:
         self._told.append((m, m.lanes_now(), addresses, width * count, False))
-        return super().load(m, addresses, width, count)
+        return super().load(m, addresses, width, count, *kind)
 
-    def store(self, m: Machine, addresses: np.ndarray, values: Any, width: int) -> None:
+    def store(self, m: Machine, addresses: np.ndarray, values: Any, width: int, *kind: Any) -> None:
         self._told.append((m, m.lanes_now(), addresses, width * len(values), True))
-        super().store(m, addresses, values, width)
+        super().store(m, addresses, values, width, *kind)
 
     def touch(self, sectors: np.ndarray, reads: bool, writes: bool) -> None:
         numbers = sectors.astype(np.int64)

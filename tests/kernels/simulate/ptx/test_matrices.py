@@ -23,7 +23,7 @@ LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1, %r2, %r3, %r4}, [%at];\n"
 def kept(body: str, declared: str = SHARED, threads: int = 64) -> np.ndarray:
     memory = np.zeros(4 * threads + 16, np.uint32)
     out = memory[-memory.__array_interface__["data"][0] % 64 // 4 :][: 4 * threads]
-    run(module(body, 1, declared), out, block=(threads, 1, 1), shared=16 * (threads + 1))
+    run(module(body, 1, declared, "sm_90"), out, block=(threads, 1, 1), shared=16 * (threads + 1))
     return out.reshape(threads, 4)
 
 
@@ -77,6 +77,15 @@ def test_a_product_of_ones():
 def test_what_may_not_be_done(body, message):
     with pytest.raises(Fault, match=message):
         kept(".reg .pred %none; setp.ne.u32 %p0, 0, 0;\n" + body + KEEP)
+
+
+def test_lanes_that_store_one_row():
+    """The rows of a warp go to one place: equal ones may, others are a fault that names the lane."""
+    stored = "mov.b32 %at, %r0;\nstmatrix.sync.aligned.m8n8.x1.shared.b16 [%at], {{{}}};\n"
+    body = FILL + "bar.sync 0;\nsetp.lt.u32 %p1, %i, 32;\n@!%p1 bra end;\n"
+    kept(body + "mov.b32 %r1, 7;\n" + stored.format("%r1") + "end:\n")
+    with pytest.raises(Fault, match=r"thread \(0, 0, 0\): stmatrix.*another lane writes another value to this row"):
+        kept(body + stored.format("%i") + "end:\n")
 
 
 def test_another_form_is_no_known_instruction():
