@@ -82,7 +82,7 @@ def _as_array(op: str, data: Any, dtype: Any) -> Any:
         except ValueError:
             raise ValueError(f"{op}: expected nested sequences of equal lengths; got ragged ones") from None
         if dtype is None and array.dtype.kind == "f" and not _has_arrays(data):
-            with quiet(over="ignore"):
+            with quiet():
                 array = array.astype(np.float32)
     if not dtypes.is_number(array.dtype):
         raise TypeError(f"{op}: expected numbers; got {array.dtype} from {type(data).__name__}")
@@ -108,7 +108,7 @@ def _has_arrays(data: Any) -> bool:
 def _finish(array: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
     """The array as a tensor of that dtype on that device; None: as it is."""
     if dtype is not None:
-        with quiet(all="ignore"):
+        with quiet():
             array = array.astype(dtypes.as_dtype(dtype), copy=False)
     out = wrap(array if device is None else move(array, as_device(device)))
     if requires_grad:
@@ -241,7 +241,7 @@ def linspace(
     if dtype not in dtypes.FLOATS:
         start, end = (rounded("linspace", int(x), dtype).item() for x in (start, end))
     # Each half is counted from its own end: both are exact, and the whole is symmetric.
-    with quiet(all="ignore"):
+    with quiet():
         at, step = np.arange(steps), (float(end) - float(start)) / max(steps - 1, 1)
         values = np.where(at < max(steps // 2, 1), start + step * at, end - step * (steps - 1 - at))
     return _finish(values, dtype, device, requires_grad)

@@ -46,12 +46,12 @@ def clip_grad_norm_(
             g._storage.version += 1
         return wrap(total)
     xp = array_module(grads[0].data)
-    with quiet(all="ignore"):  # an infinite norm is a valid result
+    with quiet():  # an infinite norm is a valid result
         norms = xp.stack([_norm(xp, _flat(g.data), p) for g in grads])
         total = _norm(xp, norms, p)
     if error_if_nonfinite and not xp.isfinite(total):
         raise RuntimeError(f"{op}: the norm of the gradients is {total}; expected it to be finite")
-    with quiet(all="ignore"):
+    with quiet():
         scale = xp.minimum(max_norm / (total + 1e-6), 1.0)
         for g in grads:
             g.data *= scale.astype(accumulator(g.dtype))

@@ -21,7 +21,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     a, b = binary("add", input, other)
     if type(alpha) is not int or alpha != 1:
         b = _times("add", b, alpha)
-    with quiet(all="ignore"):
+    with quiet():
         return record("add", a._data + b._data, (a, b), lambda dy: (dy, dy))
 
 
@@ -33,7 +33,7 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     if type(alpha) is not int or alpha != 1:
         b = _times("sub", b, alpha)
     wanted = b.requires_grad
-    with quiet(all="ignore"):
+    with quiet():
         return record("sub", a._data - b._data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
 
 
@@ -53,7 +53,7 @@ def mul(input: Any, other: Any) -> Tensor:
     def rule(dy: Tensor) -> tuple:
         return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
 
-    with quiet(all="ignore"):
+    with quiet():
         return record("mul", a._data * b._data, (a, b), rule)
 
 
@@ -76,21 +76,21 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         da = div(dy, b)
         return da if wanted else None, None if dividend is None else neg(mul(da, div(dividend, b)))
 
-    with quiet(all="ignore"):
+    with quiet():
         return record("div", a.data / b.data, (a, b), rule)
 
 
 def floor_divide(input: Any, other: Any) -> Tensor:
     """floor(a / b); its gradient is zero. Raises ZeroDivisionError for an integer divisor of 0."""
     a, b = _divisible("floor_divide", input, other)
-    with quiet(all="ignore"):
+    with quiet():
         return record("floor_divide", a.data // b.data, (a, b), lambda dy: (zeros_like(dy), zeros_like(dy)))
 
 
 def _trunc_divide(input: Any, other: Any) -> Tensor:
     a, b = _divisible("div", input, other)
     if a.data.dtype in dtypes.FLOATS:
-        with quiet(all="ignore"):
+        with quiet():
             y = array_module(a.data).trunc(ordered(a.data / b.data)).astype(a.data.dtype, copy=False)
         return record("div", y, (a, b), lambda dy: (zeros_like(dy), zeros_like(dy)))
     down = a.data // b.data
@@ -105,7 +105,7 @@ def remainder(input: Any, other: Any) -> Tensor:
     def rule(dy: Tensor) -> tuple:
         return dy, None if operands is None else neg(mul(dy, floor_divide(*operands)))
 
-    with quiet(all="ignore"):
+    with quiet():
         return record("remainder", a.data % b.data, (a, b), rule)
 
 
@@ -190,7 +190,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     if x.data.dtype not in dtypes.FLOATS:
         raise TypeError(f"round: the tensor is {x.dtype} and decimals {decimals}; expected a floating-point tensor")
     xp, scale = array_module(x.data), 10.0 ** builtins.abs(decimals)
-    with quiet(all="ignore"):
+    with quiet():
         value = wide(x.data)
         y = xp.rint(value * scale) / scale if decimals > 0 else xp.rint(value / scale) * scale
         y = y.astype(x.data.dtype, copy=False)

@@ -31,7 +31,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
         da = _pow_grad_base(dy, a, b) if a.requires_grad else None
         return da, _pow_grad_exponent(dy, a, b, y) if b.requires_grad and y is not None else None
 
-    with quiet(all="ignore"):
+    with quiet():
         y = _integer_power(a.data, b.data) if a.data.dtype.kind == "i" else array_module(a.data).power(a.data, b.data)
     return record("pow", y, (a, b), rule, output=b.requires_grad)
 
@@ -65,7 +65,7 @@ def _integer_power(a: Any, b: Any) -> Any:
 def exp(input: Tensor) -> Tensor:
     """e^x;  dx = dy * y."""
     x = float_operand("exp", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).exp(x.data)
     return record("exp", y, (x,), lambda dy, y: (mul(dy, y),), output=True)
 
@@ -73,7 +73,7 @@ def exp(input: Tensor) -> Tensor:
 def expm1(input: Tensor) -> Tensor:
     """e^x - 1, exact near 0;  dx = dy * e^x (y + 1 would lose its digits where x is well below 0)."""
     x = float_operand("expm1", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).expm1(x.data)
     return record("expm1", y, (x,), lambda dy: (mul(dy, exp(x)),))
 
@@ -81,14 +81,14 @@ def expm1(input: Tensor) -> Tensor:
 def log(input: Tensor) -> Tensor:
     """Natural logarithm;  dx = dy / x."""
     x = float_operand("log", input)
-    with quiet(all="ignore"):
+    with quiet():
         return record("log", array_module(x.data).log(x.data), (x,), lambda dy: (div(dy, x),))
 
 
 def log2(input: Tensor) -> Tensor:
     """Logarithm to base 2;  dx = dy / (x ln 2)."""
     x = float_operand("log2", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).log2(x.data)
     return record("log2", y, (x,), lambda dy: (div(dy, mul(x, float(np.log(2)))),))
 
@@ -96,7 +96,7 @@ def log2(input: Tensor) -> Tensor:
 def log10(input: Tensor) -> Tensor:
     """Logarithm to base 10;  dx = dy / (x ln 10)."""
     x = float_operand("log10", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).log10(x.data)
     return record("log10", y, (x,), lambda dy: (div(dy, mul(x, float(np.log(10)))),))
 
@@ -104,7 +104,7 @@ def log10(input: Tensor) -> Tensor:
 def log1p(input: Tensor) -> Tensor:
     """log(1 + x), exact near 0;  dx = dy / (1 + x)."""
     x = float_operand("log1p", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).log1p(x.data)
     return record("log1p", y, (x,), lambda dy: (div(dy, add(x, 1.0)),))
 
@@ -112,7 +112,7 @@ def log1p(input: Tensor) -> Tensor:
 def sqrt(input: Tensor) -> Tensor:
     """Square root;  dx = dy / (2 y)."""
     x = float_operand("sqrt", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = array_module(x.data).sqrt(x.data)
     return record("sqrt", y, (x,), lambda dy, y: (div(dy, mul(y, 2.0)),), output=True)
 
@@ -120,7 +120,7 @@ def sqrt(input: Tensor) -> Tensor:
 def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(x);  dx = -dy * y^3 / 2."""
     x = float_operand("rsqrt", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = (1 / array_module(x.data).sqrt(wide(x.data))).astype(x.data.dtype, copy=False)
     return record("rsqrt", y, (x,), lambda dy, y: (_rsqrt_grad(dy, y),), output=True)
 
@@ -133,6 +133,6 @@ def _rsqrt_grad(dy: Tensor, y: Tensor) -> Tensor:
 def reciprocal(input: Tensor) -> Tensor:
     """1 / x;  dx = -dy * y^2."""
     x = float_operand("reciprocal", input)
-    with quiet(all="ignore"):
+    with quiet():
         y = 1 / x.data
     return record("reciprocal", y, (x,), lambda dy, y: (neg(mul(dy, mul(y, y))),), output=True)

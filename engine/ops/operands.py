@@ -12,10 +12,8 @@ import numpy as np
 from tilegrad import capture_hooks, dtypes
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module, device_of, is_array
+from tilegrad.ops.quiet import quiet
 from tilegrad.tensor import Tensor, adopted, wrap
-
-# Division by zero, overflow and invalid values give inf and nan without a warning, as in PyTorch.
-quiet = np.errstate
 
 Op = TypeVar("Op", bound=Callable[..., Tensor])
 
@@ -52,7 +50,7 @@ def rounded(op: str, x: Any, dtype: np.dtype) -> np.ndarray:
         if abs(x) <= 65504:  # the largest float16: no dtype overflows, so there is no warning to silence
             value = np.asarray(x, dtype)
         else:
-            with quiet(all="ignore"):
+            with quiet():
                 value = np.asarray(float(x) if dtype == dtypes.bfloat16 else x, dtype)  # it takes no large int
     except (OverflowError, ValueError):
         if dtype != dtypes.uint8 or not -255 <= x < 0:
@@ -67,7 +65,7 @@ def cast(x: Tensor, dtype: np.dtype) -> Tensor:
         return x
     if capture_hooks.capturing:
         x = capture_hooks.operand(x)
-    with quiet(all="ignore"):
+    with quiet():
         y = x._data.astype(dtype)
     return record("to", y, (x,), lambda dy: (dy,))
 

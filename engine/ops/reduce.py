@@ -58,7 +58,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = N
     if _has_kernel(x.data):
         y = kernels.of(x.data).sum(x.data, axes, keepdim)
     else:
-        with quiet(all="ignore"):
+        with quiet():
             y = x.data.sum(axis=axes, keepdims=keepdim, dtype=x.data.dtype)
     return record("sum", y, (x,), lambda dy: (expand(reshape(dy, _kept(before, axes)), before),))
 
@@ -300,7 +300,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     def rule(dy: Tensor) -> tuple:
         return (mul(reshape(dy, kept), _product_of_others(x, axis)),)
 
-    with quiet(all="ignore"):
+    with quiet():
         y = x.data.prod(axis=axis, keepdims=keepdim, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
     return record("prod", y, (x,), rule)
 
@@ -333,7 +333,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     axis = normalize_axis("cumsum", dim, x.ndim)
     if x.ndim == 0:
         return x.clone()
-    with quiet(all="ignore"):
+    with quiet():
         y = x.data.cumsum(axis=axis, dtype=_accumulator(x.data.dtype)).astype(x.data.dtype, copy=False)
     return record("cumsum", y, (x,), lambda dy: (flip(cumsum(flip(dy, axis), axis), axis),))
 

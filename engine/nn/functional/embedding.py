@@ -57,7 +57,7 @@ def _embedding_grad(dy: Tensor, input: Tensor, rows: int, padding_idx: int | Non
     xp = array_module(dy.data)
     dw = xp.zeros((rows, dy.shape[-1]), accumulator(dy.dtype))
     scatter_add_at(dw, input.data, wide(dy.data))
-    with quiet(all="ignore"):
+    with quiet():
         dw = dw.astype(dy.dtype, copy=False)
     if padding_idx is not None:
         dw[padding_idx] = 0
