@@ -45,11 +45,11 @@ CAPTURED = """
     x.logical_not().float() + w;  (x == x).float() * w;  x.clone() + w.clone();  w.detach() * x;
     tg.zeros_like(w) + x;  tg.ones_like(x) * w;  w.to(tg.float64);  F.pad(x, (1, 1));
     tg.einsum('ij,kj->ik', x, w);  x.diagonal();  tg.bmm(x[None], w.T[None]);  x.norm(3);  x.detach() * w;
-    w.detach().clone().mul_(2) + x;
+    w.detach().clone().mul_(2) + x;  F.scaled_dot_product_attention(x, w, w, is_causal=True);
+    F.scaled_dot_product_attention(x[None], w[None], w[None], x @ w.detach().T > 0, dropout_p=0.3);
 """
 REFUSED = """
     x.gather(1, tg.zeros(4, 2, dtype=tg.int64));  F.nll_loss(x.log_softmax(1), tg.tensor([0, 1, 2, 3]));
-    F.scaled_dot_product_attention(x[None], w[None], w[None], is_causal=True);
     F.embedding(tg.tensor([0, 1]), w) + x[:2];  w[x > 0];  x[w > 0];  x.nonzero().float();
     F.one_hot(w.argmax(1), 6).float() * x;
 """  # whose shapes are decided by values, or that look at values; and those that compute beside the program
