@@ -33,6 +33,7 @@ from tilegrad.kernels.dropout.reference import threshold
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.matmul.gpu_numba import unrolled
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.softmax.gpu_numba import MINUS_INF, larger, shift_of
 
@@ -74,17 +75,38 @@ def score(rows, columns, first_row, first_column, row_tile, tile):
 
 
 @device
-def add_product(weights, x, first_row, sums, tile):
-    """sums[c] += sum over j of weights[y, j] x[first_row + j, c LANES + lane]; weights are in shared memory."""
-    lane, y = cuda.threadIdx.x, cuda.threadIdx.y
-    for c in range((x.shape[1] + LANES - 1) // LANES):
-        load_chunk(tile, x, first_row, c * LANES)
-        cuda.syncthreads()
-        total = sums[c]
-        for j in range(LANES):
-            total += weights[y, j] * tile[j, lane]
-        sums[c] = total
-        cuda.syncthreads()
+def _add_chunk(c, weights, x, first_row, sums, tile):
+    load_chunk(tile, x, first_row, c * LANES)
+    cuda.syncthreads()
+    total = sums[c]
+    for j in range(LANES):
+        total += weights[cuda.threadIdx.y, j] * tile[j, cuda.threadIdx.x]
+    sums[c] = total
+    cuda.syncthreads()
+
+
+@device
+def _store_column(c, y, row, sums, factor):
+    column = cuda.threadIdx.x + c * LANES
+    if row < y.shape[0] and column < y.shape[1]:
+        y[row, column] = sums[c] * factor
+
+
+@functools.cache
+def adding(width: int) -> Callable:
+    """A function add(0, weights, x, first_row, sums, tile):
+
+        sums[c] += the sum over j of weights[y, j] x[first_row + j, c LANES + lane]  for c < width
+
+    weights are in shared memory; sums are registers, as every index is known.
+    """
+    return unrolled(_add_chunk, width)
+
+
+@functools.cache
+def storing(width: int) -> Callable:
+    """A function store(0, y, row, sums, factor): y[row] = sums * factor, this thread's columns of it."""
+    return unrolled(_store_column, width)
 
 
 @device
@@ -101,14 +123,6 @@ def row_sum(weights):
     for j in range(LANES):
         total += weights[cuda.threadIdx.y, j]
     return total
-
-
-@device
-def store_row(y, row, sums, factor):
-    """Row `row` of y = sums * factor, every LANES-th column of it."""
-    if row < y.shape[0]:
-        for c in range((y.shape[1] - cuda.threadIdx.x + LANES - 1) // LANES):
-            y[row, cuda.threadIdx.x + c * LANES] = sums[c] * factor
 
 
 # --- keys that are left out, weights that are dropped
@@ -168,6 +182,7 @@ dropping = functools.cache(lambda place: _nothing_dropped if place is None else 
 @functools.cache
 def _forward_kernel(width: int, masked: Callable, factor: Callable, drops: bool, causal: bool) -> Kernel:
     """width   columns of the result that a thread has, at most"""
+    add_product, store_row = adding(width), storing(width)
 
     @kernel
     def _attention_kernel(q, k, v, mask, y, lse, scale, offset, skipped, seed_low, seed_high, least, kept_scale):
@@ -205,9 +220,9 @@ def _forward_kernel(width: int, masked: Callable, factor: Callable, drops: bool,
                 put(weights, p * factor(plane, i, j, L, S, offset, skipped, seed_low, seed_high, least, kept_scale))
             for c in range(width):
                 sums[c] *= past
-            add_product(weights, v[b, g], start, sums, tile)
+            add_product(0, weights, v[b, g], start, sums, tile)
             m = most
-        store_row(y[b, h], i, sums, _ONE if total == _ZERO else _ONE / total)
+        store_row(0, y[b, h], i, sums, _ONE if total == _ZERO else _ONE / total)
         if cuda.threadIdx.x == 0 and i < L:
             lse[b, h, i] = m + math.log(total) if total != _ZERO else MINUS_INF
 

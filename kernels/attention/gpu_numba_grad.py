@@ -26,14 +26,14 @@ from tilegrad.kernels.attention.gpu_numba import (
     LANES,
     ROWS,
     SHARED_ROW,
-    add_product,
+    adding,
     element,
     held,
     options,
     put,
     row_sum,
     score,
-    store_row,
+    storing,
 )
 from tilegrad.kernels.attention.layout import empty_as
 from tilegrad.kernels.attention.reference import check_attention_grad
@@ -49,6 +49,8 @@ _ZERO, _ONE = float32(0), float32(1)
 
 @functools.cache
 def _queries_kernel(width: int, masked: Callable, factor: Callable, causal: bool, rounded: bool) -> Kernel:
+    add_product, store_row = adding(width), storing(width)
+
     @kernel
     def _attention_grad_queries_kernel(
         dy, q, k, v, y, lse, mask, dq, inner, scale, offset, skipped, seed_low, seed_high, least, kept_scale
@@ -92,14 +94,16 @@ def _queries_kernel(width: int, masked: Callable, factor: Callable, causal: bool
             dp = score(dy[b, h], v[b, g], begin, start, row_tile, tile)
             dp *= factor(plane, i, j, L, S, offset, skipped, seed_low, seed_high, least, kept_scale)
             put(weights, math.exp(s - shift) * (dp - of_row) * scale)
-            add_product(weights, k[b, g], start, sums, tile)
-        store_row(dq[b, h], i, sums, _ONE)
+            add_product(0, weights, k[b, g], start, sums, tile)
+        store_row(0, dq[b, h], i, sums, _ONE)
 
     return _attention_grad_queries_kernel
 
 
 @functools.cache
 def _keys_kernel(width_k: int, width_v: int, masked: Callable, factor: Callable, causal: bool) -> Kernel:
+    add_to_k, add_to_v, store_k, store_v = adding(width_k), adding(width_v), storing(width_k), storing(width_v)
+
     @kernel
     def _attention_grad_keys_kernel(
         dy, q, k, v, lse, inner, mask, dk, dv, scale, offset, skipped, seed_low, seed_high, least, kept_scale
@@ -130,11 +134,11 @@ def _keys_kernel(width_k: int, width_v: int, masked: Callable, factor: Callable,
                 of_query = inner[b, h, i] if i < L else _ZERO
                 keep = factor(b * H + h, i, j, L, S, offset, skipped, seed_low, seed_high, least, kept_scale)
                 put(weights, p * keep)
-                add_product(weights, dy[b, h], start, sums_v, tile)
+                add_to_v(0, weights, dy[b, h], start, sums_v, tile)
                 put(weights, p * (dp * keep - of_query) * scale)
-                add_product(weights, q[b, h], start, sums_k, tile)
-        store_row(dk[b, g], j, sums_k, _ONE)
-        store_row(dv[b, g], j, sums_v, _ONE)
+                add_to_k(0, weights, q[b, h], start, sums_k, tile)
+        store_k(0, dk[b, g], j, sums_k, _ONE)
+        store_v(0, dv[b, g], j, sums_v, _ONE)
 
     return _attention_grad_keys_kernel
 

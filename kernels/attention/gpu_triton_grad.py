@@ -100,7 +100,7 @@ def _attention_grad_queries_kernel(
         inner = tl.sum(dy * load_rows(y_ptr + b * y_b + h * y_h, rows, along_v, y_l, y_e, L, V), 1)
     else:
         inner = tl.zeros([BLOCK_Q], tl.float32)
-        for start in range(0, end, BLOCK_K):
+        for start in tl.range(0, end, BLOCK_K, disable_licm=True):
             p, dp, _ = _weights_and_slopes(
                 q, dy, shift, rows, start, plane, k_ptr, v_ptr, mask_ptr, L, S, E, V, scale,
                 k_s, k_e, v_s, v_e, mask_l, mask_s, kept_scale, least, seed_low, seed_high, first, skipped,
@@ -109,7 +109,8 @@ def _attention_grad_queries_kernel(
             inner += tl.sum(p * dp, 1)
     tl.store(inner_ptr + plane * L + rows, inner, mask=rows < L)
     sums = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
-    for start in range(0, end, BLOCK_K):
+    # Moved out of the loop, q and dy as operands of the float32 pipes would take all registers.
+    for start in tl.range(0, end, BLOCK_K, disable_licm=True):
         p, dp, k = _weights_and_slopes(
             q, dy, shift, rows, start, plane, k_ptr, v_ptr, mask_ptr, L, S, E, V, scale,
             k_s, k_e, v_s, v_e, mask_l, mask_s, kept_scale, least, seed_low, seed_high, first, skipped,
@@ -180,12 +181,14 @@ def _blocks(dtype: np.dtype, widest: int, is_plain: bool) -> tuple[Blocks, Block
     """The tiles of the queries' kernel and of the keys', chosen so that nothing spills."""
     if dtype.itemsize == 2:
         if widest > 128 or not is_plain:  # addresses of a mask and words of dropout take registers too
-            return Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)
-        warps = 4 if widest <= 64 else 8
-        return Blocks(64, 32, warps, 2), Blocks(32, 64, warps, 2)
+            warps = 4 if widest <= 64 else 8
+            return Blocks(32, 32, warps, 1), Blocks(32, 32, warps, 1)
+        if widest <= 64:
+            return Blocks(64, 32, 4, 2), Blocks(32, 64, 4, 2)
+        return Blocks(64, 32, 8, 2), Blocks(32, 64, 8, 1)
     if widest <= 64:
-        return Blocks(16, 32, 8, 1), Blocks(32, 32, 4, 1) if is_plain else Blocks(16, 32, 8, 1)
-    return Blocks(16, 16, 8 if widest <= 128 else 16, 1), Blocks(16, 16, 4, 1)
+        return Blocks(32, 32, 4, 1) if is_plain else Blocks(16, 32, 8, 1), Blocks(16, 32, 8, 1)
+    return Blocks(16, 16, 4, 1), Blocks(16, 16, 4, 1)
 
 
 def attention_grad(

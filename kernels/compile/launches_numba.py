@@ -24,7 +24,7 @@ def dropout(empty: Empty) -> None:
 
 
 def attention(empty: Empty) -> None:
-    launches.attention(backend, empty, (2, 2, 128), (64, 128, 256))
+    launches.attention(backend, empty, (2, 2, 128), (64, 256))
 
 
 def softmax(empty: Empty) -> None:
