@@ -165,7 +165,7 @@ def _blocks(dtype: np.dtype, widest: int, is_plain: bool) -> Blocks:
     if dtype.itemsize == 2:
         if widest <= 64:
             return Blocks(128, 32, 4, 3) if is_plain else Blocks(128, 32, 8, 2)
-        return Blocks(128, 32, 8, 2) if widest <= 128 else Blocks(64, 32, 8, 1)
+        return Blocks(128, 32, 8, 2) if widest <= 128 else Blocks(32, 32, 8, 1)
     if widest <= 64:
         return Blocks(32, 32, 4, 2)
     return Blocks(32, 16, 4, 2) if widest <= 128 else Blocks(16, 16, 4, 2)

@@ -49,6 +49,16 @@ from tilegrad.kernels.softmax.gpu_triton import shift_of
 
 
 @triton.jit
+def _row_products(a, b):
+    """The sum of each row of a b, the same bits in every lane that has it.
+
+    Contracted with the sum over lanes, a lane's product would be exact and its neighbour's rounded. So it is rounded by
+    an instruction of its own.
+    """
+    return tl.sum(tl.fma(a, b, tl.zeros_like(a)), 1)
+
+
+@triton.jit
 def _weights_and_slopes(
     q, dy, shift, rows, start, plane, k_ptr, v_ptr, mask_ptr, L, S, E, V, scale, k_s, k_e, v_s, v_e, mask_l, mask_s,
     kept_scale, least, seed_low, seed_high, first, skipped,
@@ -97,7 +107,7 @@ def _attention_grad_queries_kernel(
     if CAUSAL:
         end = tl.minimum(S, begin + BLOCK_Q)
     if y_ptr.dtype.element_ty == tl.float32:
-        inner = tl.sum(dy * load_rows(y_ptr + b * y_b + h * y_h, rows, along_v, y_l, y_e, L, V), 1)
+        inner = _row_products(dy, load_rows(y_ptr + b * y_b + h * y_h, rows, along_v, y_l, y_e, L, V))
     else:
         inner = tl.zeros([BLOCK_Q], tl.float32)
         for start in tl.range(0, end, BLOCK_K, disable_licm=True):
@@ -106,7 +116,7 @@ def _attention_grad_queries_kernel(
                 k_s, k_e, v_s, v_e, mask_l, mask_s, kept_scale, least, seed_low, seed_high, first, skipped,
                 CAUSAL, DROPPED, BLOCK_K, BLOCK_E, BLOCK_V,
             )  # fmt: skip
-            inner += tl.sum(p * dp, 1)
+            inner += _row_products(p, dp)
     tl.store(inner_ptr + plane * L + rows, inner, mask=rows < L)
     sums = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
     # Moved out of the loop, q and dy as operands of the float32 pipes would take all registers.
@@ -185,7 +195,7 @@ def _blocks(dtype: np.dtype, widest: int, is_plain: bool) -> tuple[Blocks, Block
             return Blocks(32, 32, warps, 1), Blocks(32, 32, warps, 1)
         if widest <= 64:
             return Blocks(64, 32, 4, 2), Blocks(32, 64, 4, 2)
-        return Blocks(64, 32, 8, 2), Blocks(32, 64, 8, 1)
+        return Blocks(64, 32, 8, 2), Blocks(32, 32, 8, 1)
     if widest <= 64:
         return Blocks(32, 32, 4, 1) if is_plain else Blocks(16, 32, 8, 1), Blocks(16, 32, 8, 1)
     return Blocks(16, 16, 4, 1), Blocks(16, 16, 4, 1)
