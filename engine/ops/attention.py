@@ -39,8 +39,8 @@ def attention(
         drop = (dropout_p, *default_generator.take_for(q.data, words))
     mask_learns = mask is not None and mask.requires_grad and is_grad_enabled()
     if mask_learns or (q.device != "cpu" and max(q.shape[3], v.shape[3]) > _MOST_ON_GPU):
-        wide = [None if x is None else _wide(x) for x in (q, k, v, mask)]
-        return cast(_composed(*wide, causal, scale, drop), q.dtype)
+        y = _composed(_wide(q), _wide(k), _wide(v), _wide(mask), causal, scale, drop)
+        return cast(y, q.dtype)
     capture_hooks.reads(mask)
     arrays = [x.data for x in (q, k, v)]
     options = None if mask is None else mask.data, causal, scale, *drop
@@ -48,8 +48,8 @@ def attention(
 
     def rule(dy: Tensor, y: Tensor) -> tuple:
         if is_grad_enabled():
-            wide = [None if x is None else _wide(x) for x in (dy, q, k, v, mask)]
-            return tuple([cast(x, q.dtype) for x in _composed_grad(*wide, causal, scale, drop)])
+            wide = _composed_grad(_wide(dy), _wide(q), _wide(k), _wide(v), _wide(mask), causal, scale, drop)
+            return tuple([cast(x, q.dtype) for x in wide])
         used = dy, q, k, v, y
         arrays = [x.data for x in used]
         options = None if mask is None else mask.data, causal, scale, *drop
@@ -114,5 +114,5 @@ def _summed(x: Tensor, shared: int) -> Tensor:
     return sum(reshape(x, (batch, heads // shared, shared, *rest)), 2)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return cast(x, dtypes.float32) if x.dtype in dtypes.HALVES else x
+def _wide(x: Any) -> Any:
+    return x if x is None or x.dtype not in dtypes.HALVES else cast(x, dtypes.float32)

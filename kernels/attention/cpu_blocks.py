@@ -308,6 +308,9 @@ def backward(
     dq                    float32, with the steps of q
     dk, dv                float32, with the steps of k and v; one after the other for each part of the queries
     inner                 float32, (B H L,): the sum dy y of each query, made here
+
+    Where one block has all keys, weights and sums are those of its rows, not by way of lse and y: a lse as large as the
+    scores are has fewer digits than the weights.
     """
     if team:
         share(begin, stop, part, team)
@@ -344,7 +347,7 @@ def backward(
                 rows, plane = last - first, b * call.heads + h
                 q_at = b * call.q_b + h * call.q_h + first * call.q_l
                 dy_at = b * call.dy_b + h * call.dy_h + first * call.dy_l
-                if step == 0:
+                if step == 0 and steps > 1:
                     y_at = b * call.y_b + h * call.y_h + first * call.y_l
                     for r in range(rows):
                         one, other = dy_at + r * call.dy_l, y_at + r * call.y_l
@@ -362,13 +365,16 @@ def backward(
                     if there == 0:
                         continue
                     left = _raw(call, row, mask, b, h, i, start, scale)
-                    shift = lse[plane * L + i]
-                    _exponentials(row, left, _ZERO if shift == _MINUS_INF else shift)
+                    shift = maximum(row) * left if steps == 1 else lse[plane * L + i]
+                    total = _exponentials(row, left, _ZERO if shift == _MINUS_INF else shift)
+                    if steps == 1 and total != _ZERO:
+                        _scaled(row, _ONE / total)
                     if call.dropped:
                         word = offset[0] + np.uint64((plane * L + i) * S + start)
                         _factors(call, word, kept_scale, factors[:there])
                         _multiplied(slopes, factors)
-                    _slopes(row, slopes, inner[plane * L + i], scale)
+                    of_row = _dot(row, slopes) if steps == 1 else inner[plane * L + i]
+                    _slopes(row, slopes, of_row, scale)
                     if call.dropped:
                         _multiplied(row, factors)
                 _product(

@@ -94,11 +94,11 @@ def attention_grad(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of attention with respect to q, k and v, from its results y and lse.
 
-        p = exp(s - lse),   dp = dropout(dy v^T),   ds = p (dp - sum_j dp_j p_j) * scale
+        p = softmax(s),   dp = dropout(dy v^T),   ds = p (dp - sum_j dp_j p_j) * scale
         dq = ds k,   dk = ds^T q,   dv = dropout(p)^T dy
 
-    dy    (B, H, L, V) of q's dtype, any strides; the others as attention takes and gives them. The sum over j is dy y
-          of each query, so that kernels may take it from y where that was not rounded
+    dy    (B, H, L, V) of q's dtype, any strides; the others as attention takes and gives them. p is exp(s - lse), and
+          the sum over j is dy y, so that kernels may take them from there; here they are those of s itself
     ->    dq (B, H, L, E), dk (B, G, S, E), dv (B, G, S, V) of q's dtype; 16-bit types are computed in float32
 
     Traffic: reads dy, q, k, v, y at least once, writes dq, dk and dv; not the B H L S scores. Deterministic.
@@ -106,7 +106,9 @@ def attention_grad(
     """
     dtype, sizes = check_attention_grad(dy, q, k, v, y, lse, mask, scale, dropout, seed, offset)
     s = _scores(q, k, mask, causal, scale, sizes)
-    p = np.exp(s - _shift(lse)[..., None])
+    p = np.exp(s - _shift(s.max(-1, keepdims=True, initial=-np.inf)))
+    total = p.sum(-1, keepdims=True)
+    p /= np.where(total == 0, 1, total)
     wide, keys = dy.astype(p.dtype, copy=False), _wide_heads(k, sizes)
     dp = _dropped(np.matmul(wide, _wide_heads(v, sizes).swapaxes(-1, -2)), dropout, seed, offset)
     dv = np.matmul(_dropped(p, dropout, seed, offset).swapaxes(-1, -2), wide)

@@ -66,9 +66,12 @@ def attention():
         (b, h, g), (n, s), (e, width) = heads, lengths, widths
         dy, q = floats(b, n, h, width).transpose(0, 2, 1, 3), floats(b, n, h, e).transpose(0, 2, 1, 3)
         k, v = floats(b, g, s, e), floats(b, g, s, width)
-        shown = None if mask is None else _rng.random(mask) < 0.7
-        added = None if mask is None else np.where(shown, floats(*mask), np.float32(-np.inf))
-        for each in (shown,) if mask is None else (shown, added):
+        masks = (None,)
+        if mask is not None:
+            shown = _rng.random(mask) < 0.7
+            shown[..., 0] = True
+            masks = shown, np.where(shown, floats(*mask), np.float32(-np.inf))
+        for each in masks:
             yield "attention", (q, k, v, each, *options)
             y, lse = REFERENCE.attention(q, k, v, each, *options)
             yield "attention_grad", (dy, q, k, v, y, lse, each, *options)

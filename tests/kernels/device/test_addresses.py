@@ -68,8 +68,8 @@ def attention(m: Any, q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, ...]:
     return m.attention(q, k, v, mask)
 
 
-def attention_grad(m: Any, *arrays: Any) -> tuple[Any, ...]:
-    return m.attention_grad(*arrays)
+def attention_grad(m: Any, dy: Any, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
+    return m.attention_grad(dy, q, k, v, *m.attention(q, k, v))
 
 
 def clip(m: Any, *arrays: Any) -> tuple[Any, ...]:
@@ -110,11 +110,9 @@ CASES = {
     "attention_grad": (
         attention_grad,
         normal(3, 1, 3, 3),
-        normal(3, 1, 3, 3) + 1,
-        normal(3, 1, 3, 3) + 2,
-        normal(3, 1, 3, 3) + 3,
-        normal(3, 1, 3, 3) + 4,
-        normal(3, 1, 3),
+        normal(3, 1, 3, 3) * 2,
+        normal(3, 1, 3, 3)[::-1].copy(),
+        positive(3, 1, 3, 3),
     ),
     "max_pool2d": (lambda m, x: m.max_pool2d(x, *POOL), normal(*FEW[0])),
     "max_pool2d_grad": (
