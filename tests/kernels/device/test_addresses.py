@@ -109,10 +109,10 @@ CASES = {
     "attention": (attention, normal(3, 1, 3, 3), normal(3, 1, 3, 3), normal(3, 1, 3, 3), normal(3, 1, 3, 3)),
     "attention_grad": (
         attention_grad,
-        normal(3, 1, 3, 3),
-        normal(3, 1, 3, 3) * 2,
+        normal(3, 1, 3, 3) / 2,
+        normal(3, 1, 3, 3) / 2,
         normal(3, 1, 3, 3)[::-1].copy(),
-        positive(3, 1, 3, 3),
+        normal(3, 1, 3, 3)[:, :, ::-1].copy(),
     ),
     "max_pool2d": (lambda m, x: m.max_pool2d(x, *POOL), normal(*FEW[0])),
     "max_pool2d_grad": (
