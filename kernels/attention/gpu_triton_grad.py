@@ -190,7 +190,9 @@ def _attention_grad_keys_kernel(
 def _blocks(dtype: np.dtype, widest: int, is_plain: bool) -> tuple[Blocks, Blocks]:
     """The tiles of the queries' kernel and of the keys', chosen so that nothing spills."""
     if dtype.itemsize == 2:
-        if widest > 128 or not is_plain:  # addresses of a mask and words of dropout take registers too
+        if widest > 128:
+            return Blocks(16, 32, 8, 1), Blocks(32, 32, 8, 1)
+        if not is_plain:  # addresses of a mask and words of dropout take registers too
             warps = 4 if widest <= 64 else 8
             return Blocks(32, 32, warps, 1), Blocks(32, 32, warps, 1)
         if widest <= 64:

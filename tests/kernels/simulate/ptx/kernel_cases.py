@@ -91,7 +91,7 @@ def test_attention(backend, dtype):
     tests/kernels judges rounding: a result here may be as far off as a sum of its terms is.
     """
     n, width = (33, 20) if backend == "triton" else (9, 33)
-    q, k, v, dy = (normal(dtype, 1, 1, n, width) for _ in range(4))
+    q, k, v, dy = normal(dtype, 4, 1, 1, n, width)
     options = np.random.default_rng(0).random((1, 1, n, n)) < 0.7, True, 0.3, 0.25, 12345, 7
     y, lse = reference.attention(q, k, v, *options)
     check(backend, "attention", q, k, v, *options, scale=1.0)
