@@ -3,6 +3,15 @@
 Served here is float32, and the 16-bit types by way of float32; float64 is left to the reference. Heads that are no
 whole number of vectors wide are filled up with zeros first. Arrays whose memory is not that of (B, H, L, E) in some
 order of its first three axes are copied.
+
+One core with AVX-512, shared with other programs; times the speed of torch's scaled_dot_product_attention on one
+thread, medians of calls in turns:
+
+    | B x H, T, E           | forward | backward |
+    | 16 x 4, 64, 32        |  1.04   |   1.24   |
+    | 8 x 4, 128, 32        |  1.28   |   1.14   |
+    | 1 x 4, 512, 64        |  1.44   |   1.43   |
+    | 1 x 4, 512, 64 causal |  2.20   |   2.16   |
 """
 
 from __future__ import annotations
