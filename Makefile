@@ -1,5 +1,7 @@
 # make train   a virtual environment, MNIST, and a CNN that learns it
 # make test    the whole suite, in the same kind of environment
+# make test-ptx   the tests of the kernels on their compiled code, executed on the CPU: a quarter of an hour on two cores,
+#                 most of it compiling
 # make lint    formatting and rules
 # make links   the package as a folder of links, .links, for editors and PYTHON=...; the targets above make it too
 # make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
@@ -36,7 +38,7 @@ CUDA = $(eval CUDA := $(shell $(BASE) kernels/device/cuda_extra.py))$(CUDA)
 WITH_CUDA = $(if $(CUDA),$(comma)$(CUDA))
 comma := ,
 
-.PHONY: train train-mlp test lint bench gpu gpu-report gpu-cache links clean
+.PHONY: train train-mlp test test-ptx lint bench gpu gpu-report gpu-cache links clean
 
 train: $(TRAIN_READY)
 	$(RUN) examples/mnist_cnn.py $(ARGS)
@@ -47,6 +49,13 @@ train-mlp: $(TRAIN_READY)
 # One process a core, so each keeps to one thread of BLAS.
 test: $(TEST_READY)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+
+# Without what is of the CPU, or compiles and executes in processes of its own.
+test-ptx: APART := cpu system compile simulate/ptx
+test-ptx: export TILEGRAD_SIMULATE := ptx
+test-ptx: $(TEST_READY)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal tests/kernels \
+		$(APART:%=--ignore=tests/kernels/%) $(ARGS)
 
 lint: $(TEST_READY)
 	$(RUN) -m ruff check .

@@ -26,13 +26,14 @@ import tilegrad as tg
 from tilegrad import nn, optim
 from tilegrad.bench.nets import NETS
 from tilegrad.data import image_batch
+from tilegrad.kernels.profile.cards import CARDS
 from tilegrad.kernels.system.modes import Block
 from tilegrad.nn import functional as F
 
 GOAL = 5 * 60_000  # images a second, of the CNN: five epochs of MNIST; 213 us a step of 64
-MULTIPROCESSORS = 132
+CARD = CARDS["H200"]
 BYTES = 4.3e12  # a second
-FLOP = 0.5 * 128 * 2 * 1.98e9  # a second and multiprocessor
+FLOP = 0.5 * CARD.fp32 / CARD.multiprocessors  # a second and multiprocessor
 LEAST, GAP = 1.5e-6, 1e-6  # seconds
 ADAM_BYTES = 28  # a parameter: the kernel is given a table of addresses, not the arrays
 
@@ -48,7 +49,7 @@ class Node(NamedTuple):
     @property
     def seconds(self) -> float:
         """The predicted time, with the way to the node."""
-        busy = min(self.programs, MULTIPROCESSORS)
+        busy = min(self.programs, CARD.multiprocessors)
         return max(self.bytes / BYTES, self.flop / (FLOP * busy), LEAST) + GAP
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tilegrad.bench import plot, results, table
+from tilegrad.bench import plot, ptx_counters, results, table
 from tilegrad.bench.ops import OPS
 from tilegrad.bench.results import Results, Row, known
 
@@ -59,7 +59,8 @@ def steps(folder: Path) -> str:
 def section(folder: Path) -> str:
     """The tables of every result in the folder, machine by machine."""
     machines = _machines(folder)
-    return "\n".join("\n".join(_machine(found, path.relative_to(folder.parent).as_posix())) for found, path in machines)
+    parts = [_machine(found, path.relative_to(folder.parent).as_posix()) for found, path in machines]
+    return "\n".join("\n".join(part) for part in (*parts, ptx_counters.table(folder)))
 
 
 def _machines(folder: Path) -> Iterator[tuple[Results, Path]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -50,6 +51,7 @@ class _Local(threading.local):
 
 
 _local = _Local()
+moves = 0  # how often a tensor that there was got other memory, or another `requires_grad`
 capturing: list[Block] = []  # in which functions are being captured, or watched before, in any thread
 
 
@@ -82,6 +84,12 @@ def born(tensor: Tensor) -> None:
         _local.account.born(tensor)
 
 
+def moved() -> None:
+    """A tensor that there was has got other memory, or another `requires_grad`."""
+    global moves
+    moves += 1
+
+
 def reads(*tensors: Tensor | None) -> None:
     """The function that this thread captures, if it does, reads these (None is passed over)."""
     account = _local.account
@@ -109,6 +117,12 @@ def operand(tensor: Tensor) -> Tensor:
     return tensor if account is None else account.operand(tensor)
 
 
+def originals(*tensors: Tensor) -> Sequence[Tensor]:
+    """The tensors that these stand for: those are what autograd knows."""
+    account = _local.account
+    return tensors if account is None else [account.original(tensor) for tensor in tensors]
+
+
 def values(tensor: Tensor) -> Any:
     """The tensor's array, to look at its values. Raises CaptureError while this thread captures on the CPU, but for a
     constant.
@@ -120,6 +134,19 @@ def values(tensor: Tensor) -> Any:
     if array is None:
         raise CaptureError(READS)
     return array
+
+
+def check(test: Callable[..., None], tensor: Tensor, *arguments: Any) -> None:
+    """test(the tensor's array, *arguments), which raises for values that an op does not take.
+
+    While this thread captures on the CPU, each launch does so at this place.
+    """
+    account = _local.account
+    if account is None:
+        test(tensor._data, *arguments)
+    else:
+        account.reads(tensor)
+        account.graph.check(test, tensor._data, *arguments)
 
 
 def assign(tensor: Tensor, index: Any, value: Any, part: Any = None) -> None:
@@ -186,6 +213,45 @@ def _note(array: np.ndarray) -> None:
     if _local.constants is not None:
         memory = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         _local.constants.append((array.shape, array.dtype, hashlib.blake2b(memory.data).digest()))
+
+
+class _NumPy:
+    """NumPy, for ops that make arrays of their own while this thread's step is watched or captured: constants."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if name not in _MAKING:
+            return found
+
+        def make(*args: Any, **kwargs: Any) -> Any:
+            if name == "asarray" and isinstance(args[0], np.ndarray) and type(args[0]) is not np.ndarray:
+                return args[0]  # of the program already
+            return _own(found(*args, **kwargs), name in _OF_NUMBERS)
+
+        return make
+
+
+_OF_NUMBERS = frozenset(("asarray", "full"))
+_MAKING = _OF_NUMBERS.union("arange eye ones ones_like tri zeros zeros_like".split())  # the others have shapes alone
+_numpy: Any = _NumPy()
+
+
+def is_numpy(xp: Any) -> bool:
+    """Whether xp is NumPy, whatever ops use it for."""
+    return xp is np or xp is _numpy
+
+
+def numpy() -> Any:
+    """NumPy, as ops of this thread use it; asked while anything is `capturing`."""
+    return np if _local.account is None and _local.constants is None else _numpy
+
+
+def _own(array: np.ndarray, is_noted: bool) -> Any:
+    if type(array) is not np.ndarray:  # as above
+        return array
+    if is_noted:
+        _note(array)
+    return array if _local.account is None else _local.account.graph.constant(array)
 
 
 # --- what no graph can have

@@ -216,7 +216,7 @@ def arange(
         raise ValueError(f"{given}, as {dtype} by 0; expected a step of at least 1")
     count = len(range(first, last, by)) if dtype == dtypes.int64 else max(math.ceil((end - start) / step), 0)
     # np.arange's own step is a rounded difference.
-    return _finish(first + by * np.arange(count), dtype, device, requires_grad)
+    return _finish(first + by * module_of(as_device(device)).arange(count), dtype, None, requires_grad)
 
 
 def linspace(

@@ -27,7 +27,9 @@ def device_of(array: Any) -> str:
 
 def array_module(array: Any) -> ModuleType:
     """The module whose functions serve this array, NumPy or the GPU's: `xp` in ops."""
-    return np if isinstance(array, np.ndarray) else gpu.xp()
+    if isinstance(array, np.ndarray):
+        return capture_hooks.numpy() if capture_hooks.capturing else np
+    return gpu.xp()
 
 
 def module_of(device: str) -> ModuleType:
@@ -65,10 +67,10 @@ def as_device(device: Any) -> str:
 
 def move(array: Any, device: str) -> Any:
     """The array on a device that `as_device` gave: itself where it is there already, otherwise a copy."""
+    if (device == "cpu") is isinstance(array, np.ndarray):
+        return array
     if device == "cpu":
         return on_host(array)
-    if not isinstance(array, np.ndarray):
-        return array
     capture_hooks.refuse("copies from the CPU, once and for all; expected a tensor that is on the GPU before the step")
     return gpu.xp().asarray(array)
 

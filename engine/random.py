@@ -18,6 +18,8 @@ from tilegrad import capture_hooks, kernels
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system import forks
 
+_ON_HOST = np.empty(0)
+
 
 class Generator:
     """A position in the Philox stream of one seed. Seeds are taken modulo 2^64."""
@@ -57,7 +59,7 @@ class Generator:
         if account is None:
             return self.take(n)
         seed, state = self.seed, self.get_state()
-        account.holds(lambda: self.seed == seed)
+        account.holds(lambda: self.seed == seed, self)
         account.undo(lambda: self.set_state(state))
         return seed, account.number(lambda: self._take(n)[1] % 2**64, np.uint64)
 
@@ -69,7 +71,7 @@ class Generator:
 
     def bits(self, n: int) -> np.ndarray:
         """The next n words, uint32."""
-        return kernels.of().random_bits(*self.take(n), n)
+        return kernels.of().random_bits(*self.take_for(_ON_HOST, n), n)
 
     def uniform(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """Uniform on [0, 1): as many bits of a word as the dtype holds below 1 (53 of two words for float64)."""
@@ -108,7 +110,8 @@ class Generator:
     def permutation(self, n: int, device: str = "cpu") -> Any:
         """A random order of range(n), int64: the stable sort of n keys of 64 bits, drawn and sorted on the device."""
         xp = np if device == "cpu" else gpu.xp()
-        words = kernels.of(xp.empty(0, np.uint32)).random_bits(*self.take(2 * n), 2 * n).astype(np.uint64)
+        beside = xp.empty(0, np.uint32)
+        words = kernels.of(beside).random_bits(*self.take_for(beside, 2 * n), 2 * n).astype(np.uint64)
         return xp.argsort((words[0::2] << np.uint64(32)) | words[1::2], kind="stable").astype(np.int64)
 
 

@@ -115,6 +115,7 @@ class Tensor(Methods):
             self._storage.leave(self)
             self._storage = value._storage if shared and array is value._data else Storage()
             self._data = array
+            capture_hooks.moved()
 
     @property
     def grad(self) -> Tensor | None:
@@ -228,6 +229,7 @@ class Tensor(Methods):
         if not flag and self._node is not None:
             raise RuntimeError("requires_grad: only a leaf's can be turned off; expected detach() on a result")
         self._requires_grad = bool(flag)
+        capture_hooks.moved()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set requires_grad; returns the tensor."""

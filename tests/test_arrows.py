@@ -34,6 +34,7 @@ ROOMS = """
     kernels.backends
     kernels
     kernels.compile
+    kernels.check kernels.profile
     copies dtypes threads
     capture_hooks
     device

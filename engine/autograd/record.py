@@ -74,7 +74,7 @@ def record(
     out = wrap(data)
     account = capture_hooks.current()
     if account is not None:
-        parents = [account.original(parent) for parent in parents]
+        parents = capture_hooks.originals(*parents)
         view_of = None if view_of is None else account.original(view_of)
         account.reads(*parents)
         account.made(out, name, view_of is not None)

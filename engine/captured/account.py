@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilegrad import capture_hooks
 from tilegrad.captured.closure import Closure
 from tilegrad.captured.gradients import Gradients
 from tilegrad.captured.guards import Guard
@@ -60,7 +61,7 @@ class Account:
         self._closure = Closure(self.guard)  # while the function is captured
         self._used: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # tensors that it read, and their memory by then
         self._switched: list[tuple[Tensor, bool]] = []  # tensors that it leaves requiring grad, or not
-        self._asked: set[int] = set()  # ids of owners that `same` knows
+        self._asked: set[int] = set()  # ids of owners of which that was said already
         self._owners: list[Any] = []  # which live on, so that their ids stay theirs
 
     # --- while the function is captured
@@ -178,9 +179,13 @@ class Account:
         """Call action() when the function has returned or raised: what it changed on the host has not come about."""
         self._undo.append(action)
 
-    def holds(self, check: Callable[[], bool]) -> None:
-        """The graph serves as long as check() is true."""
-        self._holds.append(check)
+    def holds(self, check: Callable[[], bool], of: Any = None) -> None:
+        """The graph serves as long as check() is true; said of an owner, if there is one, once."""
+        if of is None or id(of) not in self._asked:
+            self._holds.append(check)
+        if of is not None and id(of) not in self._asked:
+            self._asked.add(id(of))
+            self._owners.append(of)
 
     def members(self, owner: dict[Any, Any], names: Iterable[Any]) -> None:
         """The graph serves as long as `owner` has these very objects by these keys, and tensors are on this memory."""
@@ -201,10 +206,8 @@ class Account:
     def same(self, owner: Any, items: Callable[[], list[Any]]) -> None:
         """The graph serves as long as items() are these very objects; asked of an owner once."""
         if id(owner) not in self._asked:
-            self._asked.add(id(owner))
             known = items()
-            self.holds(lambda: len(now := items()) == len(known) and all(map(is_, now, known)))
-            self._owners.append(owner)
+            self.holds(lambda: len(now := items()) == len(known) and all(map(is_, now, known)), owner)
 
     def set_gradient(self, leaf: Tensor, grad: Tensor | None) -> None:
         """leaf.grad = grad, at this place of each launch."""
@@ -281,6 +284,7 @@ class Account:
             self.graph.launch()
             for tensor, wanting in self._switched:
                 tensor._requires_grad = wanting
+                capture_hooks.moved()
             self.guard.switch()
         finally:
             if self.gradients.are_read:

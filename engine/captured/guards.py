@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tilegrad import capture_hooks
 from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.tensor import Tensor, wrap
 
 MISSING: Any = object()
 PLAIN = (int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range, slice)
 
+_END = (object(),)
 _flat = chain.from_iterable
 
 
@@ -206,6 +208,7 @@ class Guard:
                 x.update(whole.keys) if isinstance(x, set) else x.extend(whole.values)
         for tensor, wanting in self._wanting.values():
             tensor._requires_grad = wanting
+            capture_hooks.moved()
 
     # --- afterwards
 
@@ -232,8 +235,9 @@ class Guard:
                     contents.append((x.container, x.keys))
             if x.values:
                 contents.append((x.container.values() if is_dict else x.container, x.values))
-        self._contents, held = [content for content, _ in contents], [values for _, values in contents]
-        self._lengths, self._values = list(map(len, held)), list(_flat(held))
+        # Behind each an object that no container holds: so one that has grown or shrunk is told.
+        self._contents = [part for content, _ in contents for part in (content, _END)]
+        self._values = [value for _, values in contents for value in (*values, *_END)]
 
     def close(self) -> None:
         """Nothing else will be taken back: what was put down, for it is the launch that does so."""
@@ -244,12 +248,11 @@ class Guard:
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        if (
-            any(self._empty)
-            or not all(map(eq, map(len, self._contents), self._lengths))
-            or not all(map(eq, map(tuple, self._dicts), self._dict_keys))
-            or not all(map(eq, self._sets, self._copies))
-        ):
+        if any(self._empty):
+            return False
+        if self._dicts and not all(map(eq, map(tuple, self._dicts), self._dict_keys)):
+            return False
+        if self._sets and not all(map(eq, self._sets, self._copies)):
             return False
         try:
             if (
@@ -267,7 +270,8 @@ class Guard:
         values, found = list(_flat(self._contents)), list(map(_get, self._objects, self._names))
         members = list(map(dict.get, self._owners, self._keys, repeat(MISSING)))
         alike = (
-            all(map(_alike, values, self._values))
+            len(values) == len(self._values)
+            and all(map(_alike, values, self._values))
             and all(map(_alike, members, self._members))
             and all(map(_alike, found, self._found))
         )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any
 
+from tilegrad import capture_hooks
+
 if TYPE_CHECKING:
     from tilegrad.tensor import Tensor
 
@@ -22,6 +24,7 @@ class Members:
         self._known: set[int] = set()  # ids of those
         self._tensors: list[Tensor] = []
         self._wanting: list[bool] = []  # whether each of those requires grad
+        self._moves = -1  # of tensors, when all of these were found as they must be
 
     def member(self, owner: dict[Any, Any], name: Any) -> Any:
         member = owner.get(name)
@@ -45,11 +48,17 @@ class Members:
         return [(tensor, tensor._requires_grad) for tensor, wanting in found if tensor._requires_grad is not wanting]
 
     def holds(self) -> bool:
-        return (
-            all(map(is_, map(dict.get, self._owners, self._names), self._members))
-            and all(map(is_, map(_data, self._placed), self._arrays))
-            and all(map(is_, map(_requires_grad, self._tensors), self._wanting))
-        )
+        if not all(map(is_, map(dict.get, self._owners, self._names), self._members)):
+            return False
+        now = capture_hooks.moves
+        if now == self._moves:
+            return True
+        if all(map(is_, map(_data, self._placed), self._arrays)) and all(
+            map(is_, map(_requires_grad, self._tensors), self._wanting)
+        ):
+            self._moves = now
+            return True
+        return False
 
 
 _data, _requires_grad = map(attrgetter, ("_data", "_requires_grad"))

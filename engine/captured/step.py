@@ -72,7 +72,7 @@ def capture(
     read. Gradients that fn leaves in `.grad` are the caller's as well.
 
     What is read at each launch: learning rates and schedules, also a schedule that is stepped in fn; the step counts of
-    optimizers; the place in the random stream of dropout; gradients that fn finds, so an update may be captured alone.
+    optimizers; the place in the random stream; gradients that fn finds, so an update may be captured alone.
 
     What is captured anew, beside what there is: a new shape, a module between train() and eval(), other parameters or
     options, and whatever fn finds changed of what it reads around it. That is what modules have (hyperparameters,
@@ -85,12 +85,13 @@ def capture(
     random streams, or set a seed. If fn stores a tensor in a variable, an attribute or an item from around it, without
     reading what was there, each launch stores a copy.
 
-    On the CPU fn runs plainly if it does any of these, reads a value, draws random numbers, or calls a function of
-    NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each signature, with the op
-    and the line. The attempt costs one more run of fn's Python code. Part of the step are in-place writes, functions of
-    NumPy's whose results have a shape that no value decides, and tensors that fn makes from numbers, if these are the
-    same as at the call before. NumPy that fn calls on the `data` of tensors from around it is Python code like any
-    other. If it writes to a parameter that fn has read, that is noticed and undone; other writes are not.
+    On the CPU fn runs plainly if it does any of these, reads a value (`item()`, `if`, a mask that takes elements), or
+    calls a function of NumPy's that a program does not know. A RuntimeWarning says so once, and `summary` for each
+    signature, with the op and the line. The attempt costs one more run of fn's Python code. Part of the step are
+    in-place writes, random numbers, checks of values (indices, labels), functions of NumPy's whose results have a shape
+    that no value decides, and tensors that fn makes from numbers, if these are the same as at the call before. NumPy
+    that fn calls on the `data` of tensors from around it is Python code like any other. If it writes to a parameter
+    that fn has read, that is noticed and undone; other writes are not.
 
     As a method of a class each instance has a captured step of its own, which goes when the instance does.
 
@@ -154,6 +155,7 @@ class CapturedStep(Generic[P, R]):
         self._warmup = warmup
         self._steps = steps
         self._shapes: dict[Any, _Shape] = {}  # by signature, the least recently used first
+        self._recent: tuple[Any, _Shape] | None = None  # the last of these, if all arguments are tensors
         self._kinds: dict[Any, list[tuple[np.dtype, str]]] = {}  # by structure: dtype and device of each tensor
         self._results_on: str | None = None
         self._warned: set[str] = set()
@@ -185,16 +187,19 @@ class CapturedStep(Generic[P, R]):
             return self._plain(args, kwargs)
         with self._lock:
             tensors: list[Any] = []  # of tensors, which a checker does not take args for
-            if not kwargs and all([type(x) is Tensor for x in args]):
+            recent = self._recent
+            if recent is not None and not kwargs and _are_like(args, recent[0]):
                 tensors += args
-                structure: Any = len(args)  # costs a call less than it would otherwise
+                signature, shape = recent
+                structure: Any = signature[0]
             else:
-                structure = structure_of((args, kwargs), tensors)
-            arrays = [t.data for t in tensors]
-            layouts = [(a.strides, a.flags.behaved) if type(a) is np.ndarray else None for a in arrays]
-            specs = [(a.shape, a.dtype, type(a), t._requires_grad, x) for t, a, x in zip(tensors, arrays, layouts)]
-            signature = (structure, is_grad_enabled(), *specs)
-            shape = self._shapes.get(signature)
+                if not kwargs and all([type(x) is Tensor for x in args]):
+                    tensors += args
+                    structure = len(args)
+                else:
+                    structure = structure_of((args, kwargs), tensors)
+                signature = (structure, is_grad_enabled(), *map(_spec, tensors))
+                shape, recent = self._shapes.get(signature), None
             if shape is None:
                 self._check(structure, tensors)
                 if self._device(tensors) is None:
@@ -246,8 +251,9 @@ class CapturedStep(Generic[P, R]):
                 shape.constants, shape.unlike = None, 0
                 self._make_room()
                 return self._launched(account, args, kwargs, tensors)
-            if len(self._shapes) > 1:
+            if recent is None:
                 self._shapes[signature] = self._shapes.pop(signature)  # now the most recently used
+                self._recent = (signature, shape) if type(structure) is int else None
             return self._launched(account, args, kwargs, tensors)
 
     def summary(self) -> str:
@@ -372,6 +378,7 @@ class CapturedStep(Generic[P, R]):
                 accounts.pop(0)
             else:
                 del self._shapes[oldest]
+                self._recent = None
                 self._kinds.pop(oldest[0], None)
             self._warn(
                 "room",
@@ -386,6 +393,29 @@ class CapturedStep(Generic[P, R]):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
+
+
+def _spec(tensor: Tensor) -> tuple[Any, ...]:
+    """What a graph of a function with this argument is made for."""
+    array = tensor._data
+    layout = (array.strides, array.flags.behaved) if type(array) is np.ndarray else None
+    return array.shape, array.dtype, type(array), tensor._requires_grad, layout
+
+
+def _are_like(args: tuple[Any, ...], signature: Any) -> bool:
+    """Whether these are tensors with the specs of a signature; False also where only hashing it would tell."""
+    if len(args) != signature[0] or is_grad_enabled() is not signature[1]:
+        return False
+    for i, tensor in enumerate(args, 2):
+        if type(tensor) is not Tensor:
+            return False
+        array = tensor._data
+        dims, dtype, kind, wanting, layout = signature[i]
+        if type(array) is not kind or array.dtype is not dtype or tensor._requires_grad is not wanting:
+            return False
+        if array.shape != dims or layout and (array.strides != layout[0] or array.flags.behaved is not layout[1]):
+            return False
+    return True
 
 
 def _copied(x: Tensor) -> Tensor:

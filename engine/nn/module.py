@@ -378,6 +378,7 @@ class Module:
         if data is not x.data:
             x._storage.leave(x)  # a graph that saved x must not use the new values
             x._data, x._storage = data, Storage()
+            capture_hooks.moved()
 
     def _moved(self) -> None:
         """Called where the module's own parameters have come to be on a device; they may be laid out for it."""

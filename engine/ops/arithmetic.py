@@ -113,9 +113,14 @@ def _divisible(op: str, input: Any, other: Any) -> tuple[Tensor, Tensor]:
     a, b = binary(op, input, other)
     if a.data.dtype.kind == "b":
         raise TypeError(f"{op}: both operands are bool; expected numbers")
-    if b.data.dtype not in dtypes.FLOATS and not capture_hooks.values(b).all():
-        raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
+    if b.data.dtype not in dtypes.FLOATS:
+        capture_hooks.check(_require_no_zero, b, op)
     return a, b
+
+
+def _require_no_zero(divisors: Any, op: str) -> None:
+    if not divisors.all():
+        raise ZeroDivisionError(f"{op}: the integer divisor holds a 0; expected none")
 
 
 def neg(input: Any) -> Tensor:

@@ -24,8 +24,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
     a, b = binary("pow", input, exponent)
     if a.data.dtype.kind == "b":
         raise TypeError("pow: both operands are bool; expected numbers")
-    if a.data.dtype.kind in "iu" and not isinstance(exponent, Tensor) and (capture_hooks.values(b) < 0).any():
-        raise ValueError("pow: integers to a negative power; expected a floating-point base")
+    if a.data.dtype.kind in "iu" and not isinstance(exponent, Tensor):
+        capture_hooks.check(_require_no_negative, b)
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         da = _pow_grad_base(dy, a, b) if a.requires_grad else None
@@ -34,6 +34,11 @@ def pow(input: Any, exponent: Any) -> Tensor:
     with quiet(all="ignore"):
         y = _integer_power(a.data, b.data) if a.data.dtype.kind == "i" else array_module(a.data).power(a.data, b.data)
     return record("pow", y, (a, b), rule, output=b.requires_grad)
+
+
+def _require_no_negative(exponents: Any) -> None:
+    if (exponents < 0).any():
+        raise ValueError("pow: integers to a negative power; expected a floating-point base")
 
 
 @rounded_once

@@ -8,7 +8,7 @@ import numpy as np
 
 from tilegrad import capture_hooks, dtypes, kernels
 from tilegrad.autograd.record import record
-from tilegrad.device import READS, array_module, is_array, move
+from tilegrad.device import array_module, is_array, move
 from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -59,7 +59,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     exist: IndexError then comes when the program next waits for the GPU.
     """
     by_rows = type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda
-    if by_rows and (input.is_cuda or capture_hooks.on_device(index._data) is not None):
+    if by_rows and input.is_cuda:
         return _rows(input, index)
     input = as_tensor("getitem", input)
     basic, advanced = _parts("getitem", input, index)
@@ -86,6 +86,8 @@ def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
 
 def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
     """getitem for an index that is known to be within range."""
+    if capture_hooks.capturing:
+        input = capture_hooks.operand(input)
     view = None
     if is_basic(parts):
         view = input
@@ -161,7 +163,7 @@ def _part(op: str, x: Tensor, i: Any) -> Any:
             return wrap(i)
         return capture_hooks.existing(i) if capture_hooks.capturing else i
     require_one_device(op, x, i)
-    return i
+    return capture_hooks.operand(i) if capture_hooks.capturing else i
 
 
 def _counts(i: Any) -> bool:
@@ -198,7 +200,7 @@ def _require_inside(op: str, x: Tensor, parts: tuple[Any, ...]) -> None:
 
 
 def _is_mask(i: Any) -> bool:
-    return isinstance(i, Tensor) and i.dtype.kind == "b"
+    return isinstance(i, (Tensor, np.ndarray)) and i.dtype.kind == "b"
 
 
 def _taken(op: str, x: Tensor, index: Any) -> Any:
@@ -213,19 +215,14 @@ def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of that shape with dy added at the index: the adjoint of getitem."""
     xp = array_module(dy._data)
     if is_basic(index):
-        y = _zeros(xp, shape, dy._data.dtype)
+        y = xp.zeros(shape, dy._data.dtype)
         y[index] = dy._data
     else:
-        y = _zeros(xp, shape, dtypes.accumulator(dy._data.dtype) if dy.is_floating_point() else dtypes.int64)
+        y = xp.zeros(shape, dtypes.accumulator(dy._data.dtype) if dy.is_floating_point() else dtypes.int64)
         scatter_add_at(y, plain_index(index), wide(dy._data))
         with quiet(all="ignore"):
             y = y.astype(dy._data.dtype, copy=False)
     return record("getitem_grad", y, (dy,), lambda ddy: (pick(ddy, index),))
-
-
-def _zeros(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    y = xp.zeros(shape, dtype)
-    return capture_hooks.constant(wrap(y)).data if capture_hooks.capturing else y
 
 
 def scatter_add_at(y: Any, index: Any, values: Any) -> None:
@@ -243,16 +240,20 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     advanced = _moved("setitem", x, advanced)
     value = as_tensor("setitem", value, input)
     require_one_device("setitem", input, value)
-    place = _taken("setitem", x, advanced) if advanced else x._data
-    lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
-    if lead > 0 and value.shape[:lead] == (1,) * lead:
-        value = value.reshape(value.shape[lead:])
-    if broadcast_shape("setitem", place.shape, value.shape) != place.shape:
-        raise ValueError(f"setitem: the value is {value.shape}; expected it to broadcast to {place.shape}")
+    if value.ndim or not any(map(_is_mask, advanced)) or capture_hooks.on_device(x._data) is None:
+        place = _taken("setitem", x, advanced) if advanced else x._data
+        lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
+        if lead > 0 and value.shape[:lead] == (1,) * lead:
+            value = value.reshape(value.shape[lead:])
+        if broadcast_shape("setitem", place.shape, value.shape) != place.shape:
+            raise ValueError(f"setitem: the value is {value.shape}; expected it to broadcast to {place.shape}")
     value = cast(value, input.dtype)
+    wanted = value.requires_grad
 
     def rule(dy: Tensor) -> tuple:
         dx = clone_with_zeros(dy, basic, advanced)
+        if not wanted:
+            return dx, None
         if basic or not advanced:
             dy = pick(dy, basic)
         return dx, pick(dy, advanced) if advanced else dy
@@ -377,17 +378,24 @@ def _along(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, Te
     at = index.data
     if at.ndim != x.ndim or any(k != d and i > s for k, (i, s) in enumerate(zip(at.shape, x.shape))):
         raise ValueError(f"{op}: the index is {at.shape} but x is {x.shape}; expected it no larger but in dim {d}")
-    capture_hooks.refuse_on_cpu(READS)
-    if at.size and not (0 <= int(at.min()) and int(at.max()) < x.shape[d]):
-        raise IndexError(f"{op}: the index runs from {at.min()} to {at.max()}; expected 0 <= index < {x.shape[d]}")
+    require_range(IndexError, f"{op}: the index runs", "index", index, x.shape[d])
     return x, d, index
+
+
+def require_range(error: type[Exception], told: str, name: str, index: Tensor, size: int) -> None:
+    """Raise the error unless 0 <= index < size everywhere; in a captured step on the CPU each launch does so."""
+    capture_hooks.check(_require_range, index, error, told, name, size)
+
+
+def _require_range(at: Any, error: type[Exception], told: str, name: str, size: int) -> None:
+    low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
+    if low < 0 or high >= size:
+        raise error(f"{told} from {low} to {high}; expected 0 <= {name} < {size}")
 
 
 def _grid(xp: Any, at: Any, d: int) -> tuple[Any, ...]:
     """The indices of every dimension, with `at` (an array, or a tensor that a rule keeps) for dimension d."""
     axes = [xp.arange(s).reshape([-1 if k == i else 1 for k in range(at.ndim)]) for i, s in enumerate(at.shape)]
-    if capture_hooks.capturing:
-        axes = [capture_hooks.constant(wrap(axis)).data for axis in axes]
     axes[d] = at
     return tuple(axes)
 
@@ -417,17 +425,15 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """Integers as rows with a single 1: (*shape, num_classes) int64; -1 takes the largest + 1."""
-    at = capture_hooks.values(input)
-    if at.dtype.kind not in "iu":
-        raise TypeError(f"one_hot: the tensor is {at.dtype}; expected integers")
-    low, high = (int(at.min()), int(at.max())) if at.size else (0, -1)
+    x = as_tensor("one_hot", input)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"one_hot: the tensor is {x.dtype}; expected integers")
     num_classes = integer("one_hot", "num_classes", num_classes)
-    classes = high + 1 if num_classes == -1 else num_classes
-    if low < 0 or high >= classes:
-        raise ValueError(f"one_hot: values run from {low} to {high}; expected 0 <= value < {classes}")
-    xp = array_module(at)
-    y = wrap((at[..., None] == xp.arange(classes)).astype(np.int64))
-    return capture_hooks.constant(y) if capture_hooks.capturing else y
+    if num_classes == -1:
+        at = capture_hooks.values(x)
+        num_classes = int(at.max()) + 1 if at.size else 0
+    require_range(ValueError, "one_hot: values run", "value", x, num_classes)
+    return wrap((x.data[..., None] == array_module(x.data).arange(num_classes)).astype(np.int64))
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -444,6 +450,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The indices that sort along `dim`, int64; equal elements keep their order, and nan counts as largest."""
+    input = as_tensor("argsort", input)
     d = normalize_axis("argsort", dim, input.ndim)
     xp = array_module(input.data)
     if input.ndim == 0:

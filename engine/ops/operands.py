@@ -42,7 +42,7 @@ def number(op: str, x: Any, dtype: np.dtype, xp: Any = np) -> Tensor:
     """
     value = rounded(op, x, dtype)
     # On a GPU an argument of a kernel, not a copy: a captured graph would read the host's memory again.
-    made = wrap(value if xp is np else xp.full((), value.item(), dtype))
+    made = wrap(value if xp is np or capture_hooks.is_numpy(xp) else xp.full((), value.item(), dtype))
     return capture_hooks.constant(made) if capture_hooks.capturing else made
 
 

@@ -260,11 +260,13 @@ def _arg(op: str, reduction: str, x: Tensor, dim: int | None, keepdim: bool) -> 
 
 def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether any element along `dim` (None: of all) is not zero; bool, of a uint8 tensor uint8."""
+    input = as_tensor("any", input)
     return _truth(input, input.data.any(axis=normalize_axes("any", dim, input.ndim), keepdims=keepdim))
 
 
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether every element along `dim` (None: of all) is not zero; bool, of a uint8 tensor uint8."""
+    input = as_tensor("all", input)
     return _truth(input, input.data.all(axis=normalize_axes("all", dim, input.ndim), keepdims=keepdim))
 
 

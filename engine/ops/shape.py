@@ -192,6 +192,7 @@ def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     if not axes and dims is None:
         raise TypeError("flip: got no dims; expected ints, or one sequence of them")
     dims = shape_argument("flip", axes, dims)
+    input = as_tensor("flip", input)
     axes = normalize_axes("flip", dims, input.ndim) if dims else ()
     y = array_module(input.data).flip(input.data, axes).copy()
     return record("flip", y, (input,), lambda dy: (flip(dy, axes),))
@@ -212,6 +213,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
         raise IndexError(f"roll: dims are {given} but the tensor has no dimensions; expected no dims")
     along = tuple([normalize_axis("roll", d, input.ndim) for d in given])
     back = tuple([-s for s in by])
+    input = as_tensor("roll", input)
     y = array_module(input.data).roll(input.data, by if along else by[0], along or None)
     return record("roll", y, (input,), lambda dy: (roll(dy, back, along),))
 
@@ -381,6 +383,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     mode "constant" fills with `value`; "reflect" (without the edge), "replicate" and "circular" repeat the tensor.
     """
+    input = as_tensor("pad", input)
     pad, value = [integer("pad", "a width", width) for width in pad], scalar("pad", "value", value)
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad) - 1, 2)]
     if len(pad) % 2 or len(pairs) > input.ndim:

@@ -35,7 +35,7 @@ def tracked_write(
     """
     tracking = is_tracked(x, *others)
     require_writable(name, x, tracking)
-    node = Node(name, rule, (x, *others)) if tracking else None
+    node = Node(name, rule, capture_hooks.originals(x, *others)) if tracking else None
     capture_hooks.reads(x, *others)
     capture_hooks.assign(x, index, value, part)
     written(x, node)
@@ -88,3 +88,4 @@ def written(x: Tensor, node: Node | None) -> None:
         x._node.retainers = [r for r in x._node.retainers if r() is not x]
         node.retainers = (node.retainers or []) + retained
     x._node, x._requires_grad = node, True
+    capture_hooks.moved()

@@ -98,27 +98,45 @@ def _clip_saturated(x):
     return tl.minimum(low, 30.0, propagate_nan=tl.PropagateNan.ALL)
 
 
+@triton.jit
+def _forward_block(x_ptrs, y_ptrs, inside, slope, NAME: tl.constexpr):
+    """inside: which elements there are; None: all. Under a mask that may end anywhere, loads do not vectorise."""
+    y = activate(tl.load(x_ptrs, mask=inside).to(tl.float32), slope, NAME)
+    tl.store(y_ptrs, y.to(y_ptrs.dtype.element_ty), mask=inside)
+
+
 @kernel
 def _activation_kernel(x_ptr, y_ptr, n, slope, NAME: tl.constexpr, BLOCK: tl.constexpr):
     """x, y: n elements of dense memory."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < n
-    x = tl.load(x_ptr + i, mask=inside).to(tl.float32)
-    tl.store(y_ptr + i, activate(x, slope, NAME).to(y_ptr.dtype.element_ty), mask=inside)
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    i = start + tl.arange(0, BLOCK)
+    if start + BLOCK <= n:
+        _forward_block(x_ptr + i, y_ptr + i, None, slope, NAME)
+    else:
+        _forward_block(x_ptr + i, y_ptr + i, i < n, slope, NAME)
+
+
+@triton.jit
+def _backward_block(dy_ptrs, z_ptrs, dx_ptrs, inside, slope, NAME: tl.constexpr):
+    """inside: as in _forward_block."""
+    dy = tl.load(dy_ptrs, mask=inside).to(tl.float32)
+    z = tl.load(z_ptrs, mask=inside).to(tl.float32)
+    if NAME == "relu":
+        dx = tl.where(z <= 0, 0.0, dy)  # selected, not multiplied: 0 * inf does not arise
+    else:
+        dx = dy * _slope_of(z, slope, NAME)
+    tl.store(dx_ptrs, dx.to(dx_ptrs.dtype.element_ty), mask=inside)
 
 
 @kernel
 def _activation_grad_kernel(dy_ptr, z_ptr, dx_ptr, n, slope, NAME: tl.constexpr, BLOCK: tl.constexpr):
     """dy, z, dx: n elements of dense memory; z is the activation's argument or its result, as NAME's rule takes."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < n
-    dy = tl.load(dy_ptr + i, mask=inside).to(tl.float32)
-    z = tl.load(z_ptr + i, mask=inside).to(tl.float32)
-    if NAME == "relu":
-        dx = tl.where(z <= 0, 0.0, dy)  # selected, not multiplied: 0 * inf does not arise
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    i = start + tl.arange(0, BLOCK)
+    if start + BLOCK <= n:
+        _backward_block(dy_ptr + i, z_ptr + i, dx_ptr + i, None, slope, NAME)
     else:
-        dx = dy * _slope_of(z, slope, NAME)
-    tl.store(dx_ptr + i, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        _backward_block(dy_ptr + i, z_ptr + i, dx_ptr + i, i < n, slope, NAME)
 
 
 def relu(x: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import ctypes
 
 import numpy as np
 
@@ -18,7 +19,13 @@ def owner(array: np.ndarray) -> np.ndarray:
 
 def address(array: np.ndarray) -> int:
     """Of the first element."""
-    return array.__array_interface__["data"][0]
+    return _word_at(id(array) + _HEADER).value
+
+
+# Every array of NumPy's begins with the header of any object of Python's, and then has this address (NumPy, "C API:
+# PyArrayObject"). To read it there takes a tenth of a microsecond; from __array_interface__, a dict, eight tenths.
+_HEADER = object.__basicsize__
+_word_at = ctypes.c_size_t.from_address
 
 
 def extent(array: np.ndarray) -> tuple[int, int]:

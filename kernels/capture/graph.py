@@ -95,6 +95,13 @@ class Graph(Protocol):
         """The array, to look at its values; None where it will have them at a launch only."""
         ...
 
+    def check(self, test: Callable[..., None], *arguments: Any) -> None:
+        """test(*arguments), which looks at values and may raise, at this place of each launch of a program.
+
+        A CUDA graph has no such places: it is called now, and raises if the host would have to wait.
+        """
+        ...
+
     def assign(self, target: Any, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether that is known to write to memory that there was before."""
         ...

@@ -21,7 +21,8 @@ class Input:
     low    where the first byte lies, counted from the first element
     size   bytes from the first to the last
     fixed  whether somebody else keeps it: then each launch copies the argument there
-    moves  in calls: (calls, places, offsets), where the argument's address belongs, each with an offset
+    moves  in calls: (calls, place, offset), where the argument's address belongs, with an offset
+    start  the address that is there
     """
 
     def __init__(self, argument: np.ndarray) -> None:
@@ -32,7 +33,8 @@ class Input:
         np.copyto(self.own, argument)
         self.fixed = False
         self.written = False
-        self.moves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.moves: list[tuple[memoryview, int, int]] = []
+        self.start = 0
 
     def free(self) -> None:
         """The program is captured."""

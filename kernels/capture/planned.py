@@ -7,7 +7,6 @@ is refused, so that nothing can be computed beside the program unnoticed.
 
 from __future__ import annotations
 
-import operator
 import weakref
 from functools import partial
 from typing import Any
@@ -25,10 +24,13 @@ _LOOKS = frozenset(  # these read no element
 
 _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, np.size, np.result_type))
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
-_COMPUTING = frozenset(  # one new array, of a shape that the arguments' shapes decide
+_COMPUTING = frozenset(  # new arrays, of shapes that the arguments' shapes decide
     (np.concatenate, np.stack, np.where, np.clip, np.sum, np.prod, np.max, np.min, np.mean, np.cumsum, np.argmax,
-     np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad)
+     np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad, np.linalg.svd)
 )  # fmt: skip
+_INTO = frozenset(  # of these, what takes `out` and computes the same with it
+    (np.concatenate, np.stack, np.clip, np.sum, np.prod, np.max, np.min, np.cumsum, np.argmax, np.argmin, np.round)
+)
 _OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
 _REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
 
@@ -74,6 +76,8 @@ class Planned(np.ndarray):
             raise PlannedError(f"computes numpy.{ufunc.__name__}")
         if out:
             return self.program.numpy(ufunc.__name__, ufunc, *args, out=out[0])
+        if method == "reduce":
+            return self.program.numpy(ufunc.__name__, _called, call, args, kwargs, into=_called_into)
         return self.program.numpy(ufunc.__name__, partial(call, **kwargs) if kwargs else call, *args)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -85,19 +89,21 @@ class Planned(np.ndarray):
         into = args[_OUT_AT.get(function, 3) :]  # where a result could be written to now
         is_known = function in _COMPUTING and "out" not in kwargs and not any(isinstance(x, np.ndarray) for x in into)
         if is_known and not (function is np.where and len(args) == 1):
-            return self.program.numpy(function.__name__, _called, function, args, kwargs)
+            how = _called_into if function in _INTO else None
+            return self.program.numpy(function.__name__, _called, function, args, kwargs, into=how)
         raise PlannedError(f"computes {function.__module__}.{function.__name__}")
 
     def __getitem__(self, index: Any) -> Any:
         source = self.view(np.ndarray)
         parts = index if type(index) is tuple else (index,)
         if any(isinstance(part, (list, np.ndarray)) for part in parts):
-            parts = tuple([np.asarray(part) if type(part) is list else part for part in parts])
+            own = self.program.constant
+            parts = tuple([own(np.asarray(part)) if type(part) is list else part for part in parts])
             arrays = [part for part in parts if isinstance(part, np.ndarray)]
             if any(array.dtype.kind not in "iu" for array in arrays):
                 raise PlannedError("takes elements by a mask")
             first = [np.zeros(part.shape, int) if isinstance(part, np.ndarray) else part for part in parts]
-            return self.program.numpy("getitem", operator.getitem, self, parts, like=source[tuple(first)])
+            return self.program.numpy("getitem", _taken, self, parts, like=source[tuple(first)])
         found = source[index]
         if isinstance(found, np.generic):  # a copy of one element
             return self.program.copied(source[(*parts, ...)], np.ndarray.copy)
@@ -134,8 +140,19 @@ def is_view(array: np.ndarray) -> bool:
     return isinstance(base.base if isinstance(array, Planned) else base, np.ndarray)  # a `Planned` is itself a view
 
 
+def _taken(array: np.ndarray, index: Any) -> np.ndarray:
+    try:
+        return array[index]
+    except IndexError as error:
+        raise IndexError(f"getitem: {error} (the tensor is {array.shape})") from None
+
+
 def _called(function: Any, args: Any, kwargs: Any) -> Any:
     return function(*args, **kwargs)
+
+
+def _called_into(target: np.ndarray, function: Any, args: Any, kwargs: Any) -> None:
+    function(*args, **kwargs, out=target)
 
 
 def _reducing(name: str) -> Any:
@@ -143,7 +160,7 @@ def _reducing(name: str) -> Any:
         into = args[2:] if name == "clip" else args
         if kwargs.keys() & {"out", "where"} or any(isinstance(x, np.ndarray) for x in into):
             raise PlannedError(f"asks for {name}()")
-        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs)
+        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=_called_into)
 
     return method
 

@@ -2,9 +2,9 @@
 
 While a program is captured nothing runs. The primitives (`Program.primitives`) get and return arrays without values
 (kernels/capture/planned.py), and what they do with memory is noted here (kernels/cpu/effects.py has the doors).
-Functions of NumPy's that are called with such arrays come by `numpy`. A launch makes all the calls. Those of compiled
-kernels that follow each other are one call of compiled code (kernels/capture/calls.py); what the host does in between
-has its turn where it had it in the function.
+Functions of NumPy's that are called with such arrays come by `numpy`, what looks at values and may raise by `check`. A
+launch makes all the calls. Those of compiled kernels that follow each other are one call of compiled code
+(kernels/capture/calls.py); what the host does in between has its turn where it had it in the function.
 
 Large arrays come from a pool of the program's own. The memory of an array that dies during the capture is given to a
 later one, as it would be without a program. So that this can be, the calls know such memory by its address alone.
@@ -68,7 +68,9 @@ class Program:
         self._left: list[Range] = []  # memory of the program's that others may see
         self._foreign: list[tuple[np.ndarray, str, str]] = []  # arrays that were used, by which op in which line
         self._turn: list[Callable[[], None]] = []  # what the host does next
+        self._turn_last: dict[Any, Callable[[], None]] = {}  # of it, by key
         self._turn_is_due = False
+        self._is_compiled = False  # all of it, but for what the host does in between
         self.is_closed = False
 
     def capturing(self) -> Block:
@@ -101,17 +103,36 @@ class Program:
         self._steps.append((function, self._without_owners(arguments)))
         self._names.append(name)
 
-    def numpy(self, name: str, function: Callable[..., Any], *arguments: Any, out: Any = None, like: Any = None) -> Any:
-        """function(*arguments), which computes one array; into `out` if that is given and function is a ufunc.
+    def numpy(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *arguments: Any,
+        out: Any = None,
+        like: Any = None,
+        into: Callable[..., None] | None = None,
+    ) -> Any:
+        """function(*arguments), which computes one array, or a tuple; into `out` if that is given, for a ufunc.
 
-        like  a new array, laid out as the result; None: function is called for it, on memory without values
+        like  a new array, laid out as the result; None: function is called for it, on memory without values or zeros
+        into  into(target, *arguments) writes what function gives; None: that is copied to the target
         """
         arguments = self.plain(arguments, name)
         if out is not None:
             self._is_written(out)
-            self.function(name, _into, (function, arguments, self.plain(out, name)))
+            self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
-        result = function(*arguments) if like is None else like
+        with np.errstate(all="ignore"):  # there may be anything in memory
+            if like is not None:
+                result = like
+            elif isinstance(function, np.ufunc) or into is not None:
+                result = function(*arguments)
+            else:  # which may raise for what there is
+                result = function(*mapped(arguments, np.ndarray, _zeros))
+        if isinstance(result, tuple):
+            targets = tuple(map(pooled, result))
+            self.function(name, write_results, (targets, function, arguments, {}))
+            return tuple(map(self.adopt, targets))
         if not isinstance(result, (np.ndarray, np.generic)):
             raise PlannedError(f"computes numpy.{name}")
         result = np.asarray(result)
@@ -119,10 +140,21 @@ class Program:
             return self.adopt(result)  # a view
         target = pooled(result)
         if isinstance(function, np.ufunc):
-            self.function(name, _into, (function, arguments, target))
+            self.function(name, _into, (target, function, *arguments))
+        elif into is not None:
+            self.function(name, into, (target, *arguments))
         else:
             self.function(name, write_results, ((target,), function, arguments, {}))
         return self.adopt(target)
+
+    def check(self, test: Callable[..., None], *arguments: Any) -> None:
+        """test(*arguments), which raises or not, at each launch; now, if that has the values that there are now."""
+        arrays = list(arrays_in(arguments))
+        arguments = self.plain(arguments, test.__name__.strip("_"))
+        if all(id(owner(array)) in self._constants for array in arrays):
+            test(*arguments)
+        else:
+            self.function(test.__name__.strip("_"), test, arguments)
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         """target[index] += values, where an index that is there twice counts twice."""
@@ -136,9 +168,13 @@ class Program:
         return self.is_outside(target)
 
     def copied(self, source: np.ndarray, copy: Callable[[np.ndarray], np.ndarray]) -> Planned:
-        """The result of copy(source)."""
+        """The result of copy(source), whose elements have the order of the source's."""
         target = pooled(copy(source))
-        self.function("copy", write_results, ((target,), copy, (source,), {}))
+        place = target if target.shape == source.shape else target.reshape(source.shape)
+        if np.may_share_memory(place, target):
+            self.function("copy", _copy, (place, source))
+        else:
+            self.function("copy", write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
     def primitives(self, backend: ModuleType) -> Any:
@@ -156,7 +192,11 @@ class Program:
         self._turn_is_due |= at_once
 
     def host_last(self, key: Any, action: Callable[[], None]) -> None:
-        """As `host`. A CUDA graph keeps the last action of each key only."""
+        """As `host`. Of the actions of a key that are still to be done the last one counts."""
+        before = self._turn_last.get(key)
+        if before is not None:
+            self._turn.remove(before)  # what may raise in between has it all the same (`_after`)
+        self._turn_last[key] = action
         self.host(action)
 
     def number(self, value: Callable[[], Any], dtype: Any, shape: tuple[int, ...] = ()) -> Planned:
@@ -175,7 +215,7 @@ class Program:
     def _host_has_its_turn(self) -> None:
         if self._turn:
             self._steps.append((_do_all, (self._turn,)))
-        self._turn, self._turn_is_due = [], False
+        self._turn, self._turn_last, self._turn_is_due = [], {}, False
 
     # --- arrays
 
@@ -264,8 +304,10 @@ class Program:
         first = owner(array)
         constant = self._constants.pop(id(first), None)
         number = self._input_of(array)
-        if constant is not None:
+        if constant is not None and first.tobytes().strip(b"\0"):
             self._first.append((np.copyto, (first, first.copy("K"))))
+        elif constant is not None:
+            self._first.append((np.ndarray.fill, (first, 0)))
         elif number is not None:
             self._inputs[number].written = True
         elif not self._is_lent(array):
@@ -372,6 +414,7 @@ class Program:
             joined[-1].append(step)
         self._steps = [np.concatenate(step) if isinstance(step, list) else (*step, placing(step[1])) for step in joined]
         self._guards = {place: (*guard, placing(guard[1])) for place, guard in guards.items()}
+        self._is_compiled = all(isinstance(step, np.ndarray) or step[0] is _do_all for step in self._steps)
         for each in self._inputs:
             each.moves = self._places(each)
         for each in self._inputs:
@@ -391,19 +434,21 @@ class Program:
         They are read, and written to, where they lie. One on memory that the program leaves to others is copied: there
         it would change under the reader. Returns False where a copy would not do, for it would miss what is written.
         """
-        self._addresses, self._copies, copied = [], [], []
+        self._addresses, self._copies, copied, left = [], [], [], self._left
         for array, each in zip(arrays, self._inputs, strict=True):
-            start = array.__array_interface__["data"][0]
+            start = address(array)
             first = start + each.low
-            if each.fixed or self._left and overlap(self._left, first, first + each.size):
+            if each.fixed or left and overlap(left, first, first + each.size):
                 own = each.own if each.fixed else Input(array).own
                 np.copyto(own, array)
                 copied.append((array, each.written))
                 self._copies.append(own)
                 start = address(own)
             self._addresses.append(start)
-            for calls, places, offsets in each.moves:
-                calls[places] = offsets + start
+            if start != each.start:
+                each.start = start
+                for calls, place, offset in each.moves:
+                    calls[place] = offset + start
         if not copied:
             return True
         written = [*self._written.values(), *[a for a, each in zip(arrays, self._inputs) if each.written]]
@@ -411,25 +456,31 @@ class Program:
 
     def launch(self) -> None:
         """Do it all."""
-        with np.errstate(all="ignore"):  # infinity and NaN are results like any other
-            for function, arguments in self._first:
-                function(*arguments)
-            for i, step in enumerate(self._steps):
-                if isinstance(step, np.ndarray):
-                    stopped = self._calls.play(step)
-                    if stopped >= 0:
-                        step = self._guards[i, stopped]
-                if not isinstance(step, np.ndarray):
-                    function, arguments, placed = step
-                    function(*(arguments if placed is None else placed(self._addresses)))
+        if self._is_compiled:
+            self._launch()
+        else:
+            with np.errstate(all="ignore"):  # infinity and NaN are results like any other
+                self._launch()
 
-    def _places(self, each: Input) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _launch(self) -> None:
+        for function, arguments in self._first:
+            function(*arguments)
+        for i, step in enumerate(self._steps):
+            if isinstance(step, np.ndarray):
+                stopped = self._calls.play(step)
+                if stopped >= 0:
+                    step = self._guards[i, stopped]
+            if not isinstance(step, np.ndarray):
+                function, arguments, placed = step
+                function(*(arguments if placed is None else placed(self._addresses)))
+
+    def _places(self, each: Input) -> list[tuple[memoryview, int, int]]:
         """Where calls have addresses in an input's memory, and how far behind its first element."""
         start = address(each.own)
         first = start + each.low
         stop = first + each.size
         found = [(s, self._calls.words_between(s, first, stop)) for s in self._steps if isinstance(s, np.ndarray)]
-        return [(calls, places, calls[places] - start) for calls, places in found if len(places)]
+        return [(calls.data, place, int(calls[place]) - start) for calls, places in found for place in places.tolist()]
 
     def nodes(self) -> Counter[str]:
         """How many calls there are of each name."""
@@ -495,8 +546,16 @@ def _do_all(actions: list[Callable[[], None]]) -> None:
         action()
 
 
-def _into(ufunc: np.ufunc, arguments: Any, target: np.ndarray) -> None:
+def _into(target: np.ndarray, ufunc: np.ufunc, *arguments: Any) -> None:
     ufunc(*arguments, out=target)
+
+
+def _zeros(array: np.ndarray) -> np.ndarray:
+    return np.zeros_like(array)
+
+
+def _copy(target: np.ndarray, source: np.ndarray) -> None:
+    np.copyto(target, source, casting="unsafe")
 
 
 def _line() -> str:

@@ -38,10 +38,12 @@ _EPS: tl.constexpr = tl.constexpr(EPS)
 def _block(
     table_ptr, tensors, ELEMENT: tl.constexpr, ALIGNED: tl.constexpr, TENSORS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """(pointers to the elements of this program, which of them are there)."""
+    """(pointers to the elements of this program, how many of them are there).
+
+    A whole block is read without a mask: under one that may end anywhere, loads do not vectorise.
+    """
     column_ptr, start, left = find(table_ptr, tensors, TENSORS, BLOCK)
-    i = tl.arange(0, BLOCK)
-    return pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start + i, i < left
+    return pointer(column_ptr, tensors, 0, ELEMENT, ALIGNED) + start + tl.arange(0, BLOCK), left
 
 
 @kernel
@@ -50,8 +52,11 @@ def _squares_kernel(
     ELEMENT: tl.constexpr, ALIGNED: tl.constexpr, TENSORS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """table: of arrays. sums: at least before + programs; those from `before` on are written."""
-    x_ptrs, inside = _block(table_ptr, tensors, ELEMENT, ALIGNED, TENSORS, BLOCK)
-    x = tl.load(x_ptrs, mask=inside, other=0.0).to(tl.float32)
+    x_ptrs, left = _block(table_ptr, tensors, ELEMENT, ALIGNED, TENSORS, BLOCK)
+    if left >= BLOCK:
+        x = tl.load(x_ptrs).to(tl.float32)
+    else:
+        x = tl.load(x_ptrs, mask=tl.arange(0, BLOCK) < left, other=0.0).to(tl.float32)
     tl.store(sums_ptr + before + tl.program_id(0), tl.sum(x * x, axis=0))
 
 
@@ -68,6 +73,12 @@ def _norm_kernel(sums_ptr, norm_ptr, factor_ptr, n, max_norm, BLOCK: tl.constexp
     tl.store(factor_ptr, tl.where(factor >= 1.0, 1.0, factor))  # NaN stays NaN
 
 
+@triton.jit
+def _scale(x_ptrs, factor, inside, ELEMENT: tl.constexpr):
+    x = tl.load(x_ptrs, mask=inside).to(tl.float32)
+    tl.store(x_ptrs, (x * factor).to(ELEMENT), mask=inside)
+
+
 @kernel
 def _scale_kernel(
     table_ptr, factor_ptr, tensors,
@@ -76,9 +87,11 @@ def _scale_kernel(
     """table: of arrays, which are written. factor: one element."""
     factor = tl.load(factor_ptr)
     if factor != 1.0:
-        x_ptrs, inside = _block(table_ptr, tensors, ELEMENT, ALIGNED, TENSORS, BLOCK)
-        x = tl.load(x_ptrs, mask=inside).to(tl.float32)
-        tl.store(x_ptrs, (x * factor).to(ELEMENT), mask=inside)
+        x_ptrs, left = _block(table_ptr, tensors, ELEMENT, ALIGNED, TENSORS, BLOCK)
+        if left >= BLOCK:
+            _scale(x_ptrs, factor, None, ELEMENT)
+        else:
+            _scale(x_ptrs, factor, tl.arange(0, BLOCK) < left, ELEMENT)
 
 
 def clip_norm_step(arrays: Sequence[Any], max_norm: float) -> Any:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from triton import knobs
 
 from tilegrad.kernels.checks import SERVED
-from tilegrad.kernels.compile import launches_numba
+from tilegrad.kernels.compile import launches_numba, ptxas
 from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel as launch_numba
@@ -42,15 +37,7 @@ def row(arch: int, dtype: str, spec: launch_numba.Specialisation) -> dict[str, A
     ptx, _ = spec.compile(arch)
     name = spec.kernel.name.strip("_").removesuffix("_kernel")
     assert ".f64" not in ptx, f"{name} {dtype}: computes in float64"
-    with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
-        source.write_text(ptx)
-        # The newer of the two that the wheel carries: it reads the PTX that NVVM writes.
-        command = [knobs.nvidia.ptxas_blackwell.path, "-v", f"-arch=sm_{arch}", "-o", str(cubin), str(source)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        size = cubin.stat().st_size
-    (registers,) = map(int, re.findall(r"Used (\d+) registers", printed))
-    frames = [sum(map(int, each)) for each in re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", printed)]
+    made = ptxas.assemble(ptx)
     return {
         "kernel": name,
         "backend": "numba",
@@ -59,9 +46,9 @@ def row(arch: int, dtype: str, spec: launch_numba.Specialisation) -> dict[str, A
         "arguments": " ".join(spec.kinds),
         "default": True,
         "arch": arch,
-        "registers": registers,
-        "spill_bytes": sum(frames),
-        "shared_bytes": sum(map(int, re.findall(r"(\d+) bytes smem", printed))),
-        "cubin_bytes": size,
+        "registers": made.registers,
+        "spill_bytes": made.spilled,
+        "shared_bytes": made.shared,
+        "cubin_bytes": made.size,
         "tensor_core": "none",
     }

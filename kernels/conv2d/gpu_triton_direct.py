@@ -34,6 +34,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     block,
     channels_last,
     phase_constants,
+    phase_size,
     phase_taps,
     pixel,
     steps,
@@ -154,14 +155,14 @@ def _grad_input_few_kernel(
     tile_m, tile_n, phase = tile_index(tl.cdiv(channels, BLOCK_N), STRIDE_H * STRIDE_W, WIDE)
     phase = phase.to(tl.int32)
     phase_h, phase_w = phase // STRIDE_W, phase % STRIDE_W
-    rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
+    images, rows, cols = phase_size(images, height, width, phase_h, phase_w, STRIDE_H, STRIDE_W)
     first_h, taps_h, start_h = phase_taps(phase_h, padding_h, KERNEL_H, STRIDE_H, DILATION_H, EVERY_H)
     first_w, taps_w, start_w = phase_taps(phase_w, padding_w, KERNEL_W, STRIDE_W, DILATION_W, EVERY_W)
 
     m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     image, i, j = pixel(m, rows, cols)
-    live = image < tl.where(rows * cols > 0, images, 0)  # a phase beyond the image has no pixel
+    live = image < images
     inside = n < channels
     channel = 0
     w_o, w_h, w_w = wide(w_o, WIDE), wide(w_h, WIDE), wide(w_w, WIDE)

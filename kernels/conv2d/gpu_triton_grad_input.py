@@ -35,6 +35,7 @@ from tilegrad.kernels.conv2d.gpu_triton_windows import (
     kind,
     outputs_last,
     phase_constants,
+    phase_size,
     phase_taps,
     pixel,
     tile_index,
@@ -77,11 +78,10 @@ def _conv2d_grad_input_kernel(
     tile_m, tile_n, other = tile_index(across, groups * (STRIDE_H * STRIDE_W), WIDE)
     group, phase = other // (STRIDE_H * STRIDE_W), (other % (STRIDE_H * STRIDE_W)).to(tl.int32)
     phase_h, phase_w = phase // STRIDE_W, phase % STRIDE_W
-    rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
+    images, rows, cols = phase_size(images, height, width, phase_h, phase_w, STRIDE_H, STRIDE_W)
     first_h, taps_h, start_h = phase_taps(phase_h, padding_h, KERNEL_H, STRIDE_H, DILATION_H, EVERY_H)
     first_w, taps_w, start_w = phase_taps(phase_w, padding_w, KERNEL_W, STRIDE_W, DILATION_W, EVERY_W)
 
-    images = tl.where(rows * cols > 0, images, 0)  # a phase beyond the image has no pixel
     w_tap, w_o = wide(w_tap, WIDE), wide(w_o, WIDE)
     dy_ptr += group * out_channels
     w_ptr += group * wide(out_channels, WIDE) * (in_channels * KERNEL_H * KERNEL_W)

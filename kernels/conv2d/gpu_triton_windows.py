@@ -84,6 +84,17 @@ def phase_taps(phase, padding, KERNEL: tl.constexpr, STRIDE: tl.constexpr, DILAT
     return first, count, (phase + padding - first * DILATION) // STRIDE
 
 
+@triton.jit
+def phase_size(images, height, width, phase_h, phase_w, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr):
+    """(images, rows, cols) of a phase: no image where the phase lies beyond them.
+
+    Rows and cols are 1 there, for `pixel` divides by them. By zero, LLVM and the PTX manual leave the result open; on a
+    GPU it is -1, which is less than any number of images.
+    """
+    rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
+    return tl.where(rows * cols > 0, images, 0), tl.maximum(rows, 1), tl.maximum(cols, 1)
+
+
 def phase_constants(w: Windows) -> dict[str, int]:
     """The constexprs of a gradient to the input that follow from the geometry."""
     (sh, sw), (dh, dw) = w.stride, w.dilation

@@ -2,9 +2,9 @@
 
 `xp()` is the array library of the device: CuPy on an NVIDIA GPU, or kernels/simulate/arrays.py where a simulation is
 asked for: by TRITON_INTERPRET=1, by NUMBA_ENABLE_CUDASIM=1, or by TILEGRAD_SIMULATE=ptx. With the last of these kernels
-are compiled for sm_80, and their PTX is executed (kernels/simulate/ptx). It is decided on first use, once in a process,
-and nothing here imports CuPy before. From then on kernels/device/memory.py decides what happens when the GPU's memory
-is used up.
+are compiled for sm_80, with ptx:90 for sm_90, and their PTX is executed (kernels/simulate/ptx). It is decided on first
+use, once in a process, and nothing here imports CuPy before. From then on kernels/device/memory.py decides what happens
+when the GPU's memory is used up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from tilegrad.kernels.system.modes import Block
 
 SIMULATORS = {"triton": "TRITON_INTERPRET", "numba": "NUMBA_ENABLE_CUDASIM"}  # the variables that ask for them
-_EXECUTED_FOR = 80  # the compute capability that executed PTX is compiled for
+EXECUTED = {"ptx": 80, "ptx:80": 80, "ptx:90": 90}  # TILEGRAD_SIMULATE -> the compute capability compiled for
 
 
 class _Local(threading.local):
@@ -36,18 +36,18 @@ def is_simulated() -> bool:
 
 
 def is_executed() -> bool:
-    """Whether device "cuda" executes the kernels' PTX on host memory: TILEGRAD_SIMULATE=ptx.
+    """Whether device "cuda" executes the kernels' PTX on host memory: TILEGRAD_SIMULATE is one of EXECUTED.
 
     Raises ValueError for another value, or where a simulator is asked for too.
     """
     asked = os.environ.get("TILEGRAD_SIMULATE", "0")
     if asked in ("", "0"):
         return False
-    if asked != "ptx":
-        raise ValueError(f"TILEGRAD_SIMULATE is {asked!r}; expected ptx, or nothing")
+    if asked not in EXECUTED:
+        raise ValueError(f"TILEGRAD_SIMULATE is {asked!r}; expected one of {', '.join(EXECUTED)}, or nothing")
     others = [variable for variable in SIMULATORS.values() if _is_set(variable)]
     if others:
-        raise ValueError(f"TILEGRAD_SIMULATE=ptx beside {others[0]}=1: expected one way to simulate")
+        raise ValueError(f"TILEGRAD_SIMULATE={asked} beside {others[0]}=1: expected one way to simulate")
     return True
 
 
@@ -80,7 +80,7 @@ def is_array(x: Any) -> bool:
 @cache
 def capability() -> int:
     """The compute capability of the current GPU as one number, 90 for 9.0."""
-    return _EXECUTED_FOR if is_executed() else int(xp().cuda.Device().compute_capability)
+    return EXECUTED[os.environ["TILEGRAD_SIMULATE"]] if is_executed() else int(xp().cuda.Device().compute_capability)
 
 
 def cuda() -> Any:

@@ -35,6 +35,8 @@ def random_bits(seed: int, offset: int, n: int) -> np.ndarray:
     Raises TypeError for arguments that are not ints, ValueError for ints out of range.
     """
     op = "random_bits"
+    if isinstance(offset, np.ndarray):  # of a program, which reads it at each launch
+        offset = offset.item()
     check_stream(op, seed, offset)
     check_count(op, n)
 

@@ -15,9 +15,11 @@ What windows share (forward: overlapping windows; backward: every dy) is read ag
 share it are neighbours in one block or lie a row of the image apart. At 2 to 6 operations a byte memory is the limit.
 
 A block is 1024 elements on 4 warps, 8 a thread: one 16-byte load of halves or two of floats for each tap, and up to 4
-taps of a 2 x 2 window in flight. The geometry is constexpr: a network has few of them, and divisions by them become
-multiplications. Up to 16 taps are unrolled. relu moves no more bytes: the search for the maximum begins at 0, with a
-number that is no tap's, and the gradient finds no pixel with this number.
+taps of a 2 x 2 window in flight. Of floats with taps beside them it is 512: the compiler gives a thread as many
+neighbours as bytes of taps are one store, and two loads of 8 floats in a row would each use half of every sector. The
+geometry is constexpr: a network has few of them, and divisions by them become multiplications. Up to 16 taps are
+unrolled. relu moves no more bytes: the search for the maximum begins at 0, with a number that is no tap's, and the
+gradient finds no pixel with this number.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.windows import Pair, Windows
 
 BLOCK = 1024  # elements of a program
+ONE_LOAD = 16 * 128  # bytes of a program: a load of each thread
 CHANNELS = 128  # at most, of a block: 256 bytes of halves are two cache lines
 UNROLLED = 16  # taps or windows at most
 
@@ -301,7 +304,8 @@ def _launch(kernel: Kernel, arrays: tuple, written: tuple[int, ...], w: Windows,
     if pixels * channels == 0:
         return
     block_c = min(CHANNELS, next_power_of_2(channels))
-    block_p = BLOCK // block_c
+    sizes = [array.itemsize for array in arrays]
+    block_p = (BLOCK if min(sizes) == max(sizes) else ONE_LOAD // max(sizes)) // block_c
     blocks = cdiv(channels, block_c)
     most = images * max(w.image[0] * w.image[1], w.count[0] * w.count[1])
     kernel(

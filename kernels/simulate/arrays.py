@@ -23,6 +23,7 @@ NumPy's, by `__getattr__`.
 from __future__ import annotations
 
 import operator
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.system.modes import Block
 
 GUARD = 256  # bytes before and behind every allocation; keeps the alignment that CuPy's memory has
 _FILL = 0xFF
@@ -89,9 +91,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801 - CuPy's and NumPy's name fo
         self._host = host
         self.base = base
         if base is None:
-            owner = _owner(host)
-            if not _is_allocation(owner):
-                _foreign[id(owner)] = owner
+            _know(host)
 
     # --- what it is
 
@@ -226,6 +226,11 @@ def empty(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:
     _allocations[id(owner)] = owner
     start = _start(owner)
     return ndarray(owner[start : start + size].view(dtype).reshape(shape, order=order))
+
+
+def filled_with(byte: int) -> Block:
+    """A block within which unwritten memory, and the guards around it, are of such bytes."""
+    return Block((sys.modules[__name__], "_FILL", byte))
 
 
 def zeros(shape: Any, dtype: Any = float, order: _Order = "C") -> ndarray:
@@ -385,6 +390,7 @@ def _collected(onto: tape.Tape, call: Callable, name: str, out: Any, sources: tu
 
         for _, x in made:  # its values were computed from values that do not exist yet
             x._host = np.array(x._host)
+            _know(x._host)
             x._host[...] = np.frombuffer(bytes([_FILL] * x.itemsize), x.dtype)[0] if x.dtype != bool else False
         onto.add(name, make)
     return wrapped
@@ -432,6 +438,13 @@ def _unwrap(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         raise TypeError(f"Unsupported type {type(x)}: a NumPy array of shape {x.shape} beside arrays of device cuda")
     return x
+
+
+def _know(host: np.ndarray) -> None:
+    """A table of addresses may point into this array's memory."""
+    owner = _owner(host)
+    if not _is_allocation(owner):
+        _foreign[id(owner)] = owner
 
 
 def _owner(host: np.ndarray) -> np.ndarray:

@@ -23,8 +23,9 @@ columns at most 1/64 of x. The limit is memory: one addition an element.
 A tile of 2048 elements on 4 warps is 16 a thread: four 16-byte loads of floats in flight, two of halves. At 48
 registers 10 programs share a multiprocessor, with 40 to 80 KB on their way, twice what its part of 3 to 5 TB/s takes
 at under a microsecond. Lanes run along the axis with the smallest stride: a cache line of 128 bytes if it is k (the
-rest of the tile are rows, so that even a short k makes many programs), up to the whole tile if it is r. Sizes and
-strides that 16 does not divide are loaded element by element, still side by side.
+rest of the tile are rows, so that even a short k makes many programs), up to the whole tile if it is r. Along a stride
+that 16 does not divide, elements are loaded one by one, side by side. A whole tile is loaded without a mask over r:
+under one that may end anywhere a thread loads its four neighbours one by one, each with a quarter of every sector.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ def _sum_kernel(
         else:
             r = tile * BLOCK_R + lane
             start = columns
+        here = start + r[:, None] * r_stride
         inside = (k < kept)[None, :]
-        if not EVEN:
-            inside = inside & (r < summed)[:, None]
-        total += tl.load(start + r[:, None] * r_stride, mask=inside, other=0.0).to(tl.float32)
+        if EVEN or (tile % rows + 1) * BLOCK_R <= summed:
+            total += tl.load(here, mask=inside, other=0.0).to(tl.float32)
+        else:  # the mask keeps a thread from loading its neighbours at once
+            total += tl.load(here, mask=inside & (r < summed)[:, None], other=0.0).to(tl.float32)
     y = tl.sum(total, axis=0).to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + part * part_stride + outer * kept + k, y, mask=k < kept)
 

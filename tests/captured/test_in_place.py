@@ -115,10 +115,10 @@ def test_an_argument_is_written_to(write):
 
         return (fn,)
 
-    assert_as_plain(make, is_captured=write != "setitem of a number by a mask")
+    assert_as_plain(make)
 
 
-@pytest.mark.parametrize("write", [w for w in WRITES if "mask" not in w])
+@pytest.mark.parametrize("write", WRITES)
 def test_a_result_is_written_to(write):
     def make():
         w = tg.ones(6, requires_grad=True)
@@ -291,7 +291,7 @@ def test_an_array_of_the_host_is_read_at_each_launch():
         host[i] = i + (i > 1)  # from the second launch on
 
 
-@pytest.mark.parametrize("numbers", ["random", "counted", "the engine's"])
+@pytest.mark.parametrize("numbers", ["random", "counted"])
 def test_constants_that_change_at_each_call_are_none(numbers):
     def make():
         rng, count = np.random.default_rng(3), []
@@ -299,20 +299,15 @@ def test_constants_that_change_at_each_call_are_none(numbers):
         def fn(x):
             count.append(1)
             made = {"random": lambda: rng.random(6, np.float32), "counted": lambda: [float(len(count))] * 6}
-            return x + (tg.rand(6) if numbers == "the engine's" else tg.tensor(made[numbers]()))
+            return x + tg.tensor(made[numbers]())
 
         return (fn,)
 
-    want, _, _ = trace(make, False, arguments(12))
     got, _, step = trace(make, True, arguments(12))
     assert not graphs(step)
-    if numbers == "the engine's":  # attempts leave its stream as it was; of what is the program's own they know nothing
-        for a, b in zip(got, want, strict=True):
-            assert_same(a[0], b[0])
-    else:
-        told = step.summary()  # of random streams and counts by the code that reads them, of others by what they give
-        assert "makes a tensor of other numbers at each call" in told or "goes on at each call" in told
-        assert len({seen[0].tobytes() for seen in got}) == 12
+    told = step.summary()  # of random streams and counts by the code that reads them, of others by what they give
+    assert "makes a tensor of other numbers at each call" in told or "goes on at each call" in told
+    assert len({seen[0].tobytes() for seen in got}) == 12
 
 
 def test_a_number_that_changes_once_is_none_of_the_first_step(rng=None):
@@ -392,9 +387,6 @@ def test_values_computed_beside_the_program_are_found():
         lambda w, x: tg.allclose(w, w),
         lambda w, x: tg.equal(w, w),
         lambda w, x: F.one_hot(w.long()).sum(),
-        lambda w, x: x.gather(0, (w * 0).long()),
-        lambda w, x: F.embedding((w[:, 0] * 0).long(), x),
-        lambda w, x: x.long() // w.long(),
     ],
 )
 def test_values_of_tensors_from_outside_are_not_read_once_and_for_all(check):

@@ -5,6 +5,8 @@ The weight is written to in place between launches, so that values that were rea
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -45,14 +47,47 @@ CAPTURED = """
     x.logical_not().float() + w;  (x == x).float() * w;  x.clone() + w.clone();  w.detach() * x;
     tg.zeros_like(w) + x;  tg.ones_like(x) * w;  w.to(tg.float64);  F.pad(x, (1, 1));
     tg.einsum('ij,kj->ik', x, w);  x.diagonal();  tg.bmm(x[None], w.T[None]);  x.norm(3);  x.detach() * w;
-    w.detach().clone().mul_(2) + x;  F.scaled_dot_product_attention(x, w, w, is_causal=True);
+    w.detach().clone().mul_(2) + x;
+
+    x.gather(1, tg.zeros(4, 2, dtype=tg.int64));  w.gather(0, (x > 0).long());  tg.take_along_dim(x, w.argsort(1), 1);
+    x.scatter(1, tg.zeros(4, 1, dtype=tg.int64), 2.0);  x.index_select(1, tg.tensor([2, 2]));
+    x.scatter_add(0, tg.zeros(1, 6, dtype=tg.int64), w[:1]);  F.embedding(tg.tensor([0, 1]), w) + x[:2];
+    F.embedding((x[0] > 0).long(), w, padding_idx=1);  F.embedding((w[0] > 0).long(), x);
+    F.one_hot(w.argmax(1), 6).float() * x;  F.nll_loss(x.log_softmax(1), tg.tensor([0, 1, 2, 3]));
+    F.nll_loss(x.log_softmax(1), (w[:, 0] > 0).long(), w[0].detach().abs(), ignore_index=1, reduction='none');
+    F.cross_entropy(x, (w[:, 0] > 0).long());  F.cross_entropy(x[None].transpose(1, 2), tg.tensor([[0, 1, -100, 3]]));
+    F.binary_cross_entropy(x.sigmoid(), w.detach().sigmoid());  F.kl_div(x.log_softmax(1), w.detach().softmax(1));
+    F.scaled_dot_product_attention(x[None], w[None], w[None], is_causal=True);
     F.scaled_dot_product_attention(x[None], w[None], w[None], x @ w.detach().T > 0, dropout_p=0.3);
+    F.scaled_dot_product_attention(x[None], w[None], w[None], x[None, :, :4] > 0);  x.long() // 3 * w;
+    x.long() % (w.long().abs() + 1) * w;  x.long() ** 2 * w;  x // (w.abs() + 1);  x % 2.0;  x.norm("nuc");  w.norm(0);
+    x.norm(float("inf"));  tg.eye(4) @ x;  tg.linspace(0, 1, 6) * x;  tg.full((4, 6), 2.5) * w;  tg.arange(6) + w;
+    tg.zeros(4, 6).add_(x) * w;  tg.zeros(4, 6).copy_(w) * x;  w.any(1).float() + x.sum(1);  w.flip(0) * x;
+    w.roll(1, 0) * x;  F.pad(w, (1, 1));  w.sort(1)[0];  w.all(1).float() + x.sum(1);
+    tg.empty(4, 6).copy_(x) * w;  x.cumprod(1);  w.cumprod(0);
+    F.pad(x[None, None], (1, 1, 1, 1), mode="reflect");  F.pad(w[None, None], (1, 1, 1, 1), mode="circular");
+    x.repeat_interleave(2, 0);  F.adaptive_avg_pool2d(x[None, None], 2);  F.max_pool2d(x[None, None], 3, 1, 1);
+    F.avg_pool2d(x[None, None], 3, 1, 1);  F.max_pool2d(x[None, None], 2, return_indices=True)[0];
+    F.conv2d(x.reshape(1, 2, 3, 4), w.reshape(2, 1, 3, 4)[:, :, :2, :2], groups=2);  tg.rand(4, 6) * x;
+    tg.randn(4, 6) + w;  tg.randint(5, (4, 6)) + x;  x[tg.randperm(4)];  w[tg.randperm(4)] * x;  x * tg.rand_like(w);
+    tg.rand(3, dtype=tg.float64).sum().float() * x;  tg.rand(3, dtype=tg.float16).float().sum() * w;
+    tg.empty(4, 6).uniform_(-1, 2) * x;  tg.empty(4, 6).normal_(1, 2) * w;  F.dropout(w, 0.3) * tg.rand(6);
+    written(x, (slice(None), 1), 5.0) * w;  written(x, ([0, 2],), w[:2]);  written(x, x > 0, 0.0) * w;
+    written(w, tg.arange(2), x[:2]);  written(w, w > 0, 1.5) * x;
 """
+
+
+def written(x, index, value):
+    """A copy of x with the value at the index."""
+    y = x.clone()
+    y[index] = value
+    return y
+
+
 REFUSED = """
-    x.gather(1, tg.zeros(4, 2, dtype=tg.int64));  F.nll_loss(x.log_softmax(1), tg.tensor([0, 1, 2, 3]));
-    F.embedding(tg.tensor([0, 1]), w) + x[:2];  w[x > 0];  x[w > 0];  x.nonzero().float();
-    F.one_hot(w.argmax(1), 6).float() * x;
-"""  # whose shapes are decided by values, or that look at values; and those that compute beside the program
+    w[x > 0];  x[w > 0];  x.nonzero().float();  x.masked_select(w > 0);  F.one_hot(w.argmax(1)).float();
+    x * x.sum().item();  x[tg.tensor(1)];  x.sum() if x.sum() > 0 else w.sum();  tg.tensor(x.numpy()) * w;
+"""  # whose shapes are decided by values, or that read values
 
 
 def ops(text):
@@ -69,7 +104,7 @@ def bits(op, is_captured, needs_grad):
     """(results and gradients of some calls, the step)."""
     rng = np.random.default_rng(1)
     w = tg.tensor(rng.standard_normal((4, 6)).astype(np.float32), requires_grad=needs_grad)
-    call = eval(f"lambda x, w: {op}", {"tg": tg, "F": F})
+    call = eval(f"lambda x, w: {op}", {"tg": tg, "F": F, "written": written})
     tg.manual_seed(0)
 
     def fn(x):
@@ -90,6 +125,16 @@ def bits(op, is_captured, needs_grad):
             with tg.no_grad():
                 w.mul_(-1.5)
     return seen, step
+
+
+@pytest.mark.parametrize("op", ops(CAPTURED))
+def test_an_op_s_arguments_are_exchanged(op):
+    """What was the argument is the tensor from around the step, and the other way round."""
+    op = re.sub(r"\b[xw]\b", lambda name: {"x": "w", "w": "x"}[name[0]], op)
+    (got, step), (want, _) = bits(op, True, True), bits(op, False, True)
+    for a, b in zip(got, want, strict=True):
+        assert_same(a, b)
+    assert graphs(step), step.summary()
 
 
 @pytest.mark.parametrize("needs_grad", [False, True], ids=["forward", "backward"])

@@ -49,8 +49,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What Numba's simulator would need seconds for is left to a GPU and to the other backends; bfloat16 to these."""
-    left_out = {item for item in items if _is_not_served(item) or gpu.is_simulated() and _is_large(item)}
+    """What Numba's simulator would need seconds for is left to a GPU and to the other backends; bfloat16 to these.
+
+    Where PTX is executed (make test-ptx), the backends of the CPU are left out: they do what they do without that.
+    """
+    is_left = _is_of_the_cpu if gpu.is_executed() else _is_large if gpu.is_simulated() else lambda _: False
+    left_out = {item for item in items if _is_not_served(item) or is_left(item)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
@@ -60,6 +64,11 @@ def _is_not_served(item: pytest.Item) -> bool:
     """Whether a test chose bfloat16 itself and runs it on Numba, which has no such type."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return parameters.get("backend") == "numba" and any(v is bfloat16 for v in parameters.values())
+
+
+def _is_of_the_cpu(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("backend") in DTYPES.keys() - set(ON_DEVICE)
 
 
 def _is_large(item: pytest.Item) -> bool:

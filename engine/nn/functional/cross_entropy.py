@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilegrad import capture_hooks, dtypes, ops
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.device import array_module
 from tilegrad.nn.functional.arguments import one_of, require_tensor
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
-from tilegrad.ops.operands import cast, require_float, require_one_device
+from tilegrad.ops.operands import as_tensor, cast, require_float, require_one_device
 from tilegrad.tensor import Tensor, wrap
 
 
@@ -85,16 +87,13 @@ def nll_loss(
     require_float(op, input, weight)
     require_tensor(op, target=target)
     require_one_device(op, input, target)
-    rows, labels = _rows_and_labels(op, input, target)
+    rows, labels = map(as_tensor, (op, op), _rows_and_labels(op, input, target))
+    weight = None if weight is None else as_tensor(op, weight)
     classes = rows.shape[1]
     _require_class_weight(op, weight, classes)
-    t = capture_hooks.values(labels)
+    capture_hooks.check(_require_labels, labels, op, classes, ignore_index)
+    t = labels.data
     counts = t != ignore_index
-    wrong = counts & ((t < 0) | (t >= classes))
-    if wrong.any():
-        raise ValueError(
-            f"{op}: target holds {int(t[wrong][0])}; expected 0 <= t < {classes}, or ignore_index {ignore_index}"
-        )
     xp = array_module(rows.data)
     safe = xp.where(counts, t, 0)
     picked = rows[xp.arange(len(t)), safe]
@@ -106,6 +105,14 @@ def nll_loss(
         return ops.sum(loss)
     total = ops.sum(loss, dtype=dtypes.accumulator(rows.dtype))
     return cast(total / wrap(w.sum(dtype=total.dtype)), rows.dtype)
+
+
+def _require_labels(t: Any, op: str, classes: int, ignore_index: int) -> None:
+    wrong = (t != ignore_index) & ((t < 0) | (t >= classes))
+    if wrong.any():
+        raise ValueError(
+            f"{op}: target holds {int(t[wrong][0])}; expected 0 <= t < {classes}, or ignore_index {ignore_index}"
+        )
 
 
 def _class_dim(op: str, input: Tensor) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilegrad import capture_hooks, ops
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.autograd.record import record
 from tilegrad.nn.functional.activation import logsigmoid
 from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
-from tilegrad.ops.operands import require_float
+from tilegrad.ops.operands import as_tensor, require_float
 from tilegrad.tensor import Tensor, wrap
 
 
@@ -25,11 +27,14 @@ def binary_cross_entropy(
     require_float(op, input, target, weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight)
-    x = capture_hooks.values(input)
-    if not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
+    capture_hooks.check(_require_probabilities, input, op)
     loss = _bernoulli_nll(input, target)
     return reduced(loss if weight is None else loss * weight, reduction)
+
+
+def _require_probabilities(x: Any, op: str) -> None:
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
 
 
 def _bernoulli_nll(x: Tensor, t: Tensor) -> Tensor:
@@ -91,7 +96,7 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
     if log_target:
         loss = ops.exp(target) * (target - input)
     else:
-        zero = wrap(target.data == 0)
+        zero = wrap(as_tensor(op, target).data == 0)
         entropy = ops.where(zero, 0.0, target * ops.log(ops.where(zero, 1.0, target)))
         loss = entropy - target * input
     if reduction != "batchmean":

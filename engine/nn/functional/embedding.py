@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad import capture_hooks, ops
+from tilegrad import ops
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
 from tilegrad.nn.functional.arguments import is_int, require_tensor
-from tilegrad.ops.index import scatter_add_at, taken_rows
-from tilegrad.ops.operands import quiet, require_float, require_one_device, wide
+from tilegrad.ops.index import require_range, scatter_add_at, taken_rows
+from tilegrad.ops.operands import as_tensor, quiet, require_float, require_one_device, wide
 from tilegrad.tensor import Tensor, wrap
 
 one_hot = ops.one_hot
@@ -36,11 +36,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     if weight.is_cuda:
         y = taken_rows(weight, input, wrap=False)
     else:
-        if input.numel():
-            at = capture_hooks.values(input)
-            low, high = int(at.min()), int(at.max())
-            if low < 0 or high >= rows:
-                raise IndexError(f"embedding: indices run from {low} to {high}; expected 0 <= index < {rows}")
+        input, weight = as_tensor("embedding", input), as_tensor("embedding", weight)
+        require_range(IndexError, "embedding: indices run", "index", input, rows)
         y = weight.data[input.data]
     return record("embedding", y, (weight,), lambda dy: (_embedding_grad(dy, input, rows, padding_idx),))
 

@@ -105,6 +105,9 @@ class Flow:
         if not complete.any():
             return
         m.shared.barrier(complete)
+        if m.memory.releases is not None:
+            for block in np.flatnonzero(complete):
+                m.memory.releases.meet(m, np.arange(block * m.threads, (block + 1) * m.threads))
         m.barriers += int(complete.sum())
         released = np.flatnonzero(np.repeat(complete, m.threads))
         for behind in np.unique(parked[released]):

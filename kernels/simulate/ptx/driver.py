@@ -9,16 +9,35 @@ launches are collected with the bytes of their parameters.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tilegrad.kernels.device import gpu
 from tilegrad.kernels.simulate import arrays, tape
 from tilegrad.kernels.simulate.ptx import execute
-from tilegrad.kernels.simulate.ptx.memory import Array, array_of
+from tilegrad.kernels.simulate.ptx.machine import Axes
+from tilegrad.kernels.simulate.ptx.memory import Array, array_of, arrays_of
+from tilegrad.kernels.system.modes import Block
+
+if TYPE_CHECKING:
+    from tilegrad.kernels.simulate.ptx.counters.watch import Watch
+
+
+class Launch(NamedTuple):
+    """What is about to run."""
+
+    program: execute.Program
+    grid: Axes
+    block: Axes
+    shared: int  # bytes of dynamic shared memory
+
+
+Observer = Callable[[Launch], "Watch | None"]
 
 
 class _Here(threading.local):
@@ -26,7 +45,22 @@ class _Here(threading.local):
 
 
 _here = _Here()
-_programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
+programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
+_everywhere = SimpleNamespace(observer=None)  # in every thread
+
+
+def observed_by(observer: Observer, *settings: tuple[Any, str, Any], gives: Any = None) -> Block:
+    """A block within which the observer is told of each launch before it runs; a Watch that it gives counts it."""
+    return Block((_everywhere, "observer", observer), *settings, gives=gives)
+
+
+def plain(entry: str) -> str:
+    """The name of a kernel: Numba mangles it with its module and the types of its arguments (Itanium C++ ABI)."""
+    rest, name = entry.removeprefix("_ZN"), entry
+    while rest != entry and (found := re.match(r"\d+", rest)):
+        stop = found.end() + int(found[0])
+        name, rest = rest[found.end() : stop], rest[stop:]
+    return name
 
 
 def touches(names: Iterable[str], arguments: Iterable[Any]) -> None:
@@ -41,13 +75,13 @@ class Module:
 
 class Function:
     def __init__(self, module: Module, name: str) -> None:
-        self.ptr = len(_programs)
-        _programs.append(execute.Program(module.text, name))
+        self.ptr = len(programs)
+        program = execute.Program(module.text, name)
+        program.target.check_device(gpu.capability())
+        programs.append(program)
 
 
 class Device:
-    compute_capability = "80"
-
     def use(self) -> None:
         pass
 
@@ -60,13 +94,15 @@ def _launch(function: int, *rest: int) -> None:
     """cuLaunchKernel: grid, block, bytes of dynamic shared memory, stream, address of the parameters' addresses."""
     x, y, z, block_x, block_y, block_z, shared, _, pointers, *_ = rest
     grid, block = (x, y, z), (block_x, block_y, block_z)
-    program, touched = _programs[function], _here.touched
+    program, touched = programs[function], _here.touched
     sizes = [parameter.size for parameter in program.kernel.parameters]
     addresses = (ctypes.c_void_p * len(sizes)).from_address(pointers)
     values = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes)]
 
     def launch() -> None:
-        execute.run_program(program, grid, block, shared, values, _arrays(touched))
+        observer: Observer | None = _everywhere.observer
+        watch = None if observer is None else observer(Launch(program, grid, block, shared))
+        execute.run_program(program, grid, block, shared, values, _arrays(touched), watch)
 
     tape.do(program.kernel.name, launch)
 
@@ -74,7 +110,7 @@ def _launch(function: int, *rest: int) -> None:
 def _arrays(touched: tuple[tuple[str, Any], ...]) -> Iterator[Array]:
     for name, x in touched:
         host = arrays.host_of(x)
-        yield array_of(name, host, host.flags.writeable)
+        yield from arrays_of(name, host, host.flags.writeable)
         if x.dtype == np.int64:
             for i, memory in enumerate(arrays.pointed_at(x)):
                 yield array_of(f"allocation {i} that {name} points to", memory)

@@ -11,18 +11,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tilegrad.kernels.simulate.ptx import warpgroups, written
 from tilegrad.kernels.simulate.ptx.control import BARRIER, BRANCH, EXIT, Flow, Op, op
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 from tilegrad.kernels.simulate.ptx.machine import Axes, Machine
 from tilegrad.kernels.simulate.ptx.memory import Array, Global, Rows
 from tilegrad.kernels.simulate.ptx.operands import Scope
 from tilegrad.kernels.simulate.ptx.parse import Kernel, Variable, parse
+from tilegrad.kernels.simulate.ptx.releases import Releases, is_ordering
+from tilegrad.kernels.simulate.ptx.target import target_of
 from tilegrad.kernels.simulate.ptx.transfer import Copies
 from tilegrad.kernels.simulate.ptx.types import WIDTHS
+
+if TYPE_CHECKING:
+    from tilegrad.kernels.simulate.ptx.counters.watch import Watch
 
 LANES = 8192  # threads that run together, at least one block
 _REMEMBERED = 64  # programs
@@ -45,8 +51,12 @@ class Program:
         if name not in module.kernels:
             raise PtxError(1, f"no kernel {name}; there are {', '.join(module.kernels) or 'none'}")
         self.kernel: Kernel = module.kernels[name]
-        if not re.match(r"sm_\d+a?$", module.target):
-            raise PtxError(1, f"target {module.target!r}; expected sm_80 or another")
+        self.ptx = ptx
+        self.target = target_of(ptx, module.target)
+        entry = re.search(rf"\.entry\s+{re.escape(name)}(?![\w$])", ptx)
+        self.line = ptx.count("\n", 0, entry.start()) + 1 if entry else 1
+        for instruction in self.kernel.instructions:
+            self.target.check(instruction)
         self.symbols: dict[str, int] = {}
         self.constants: list[Array] = []
         self.static, self.local = 0, 0  # bytes
@@ -55,6 +65,11 @@ class Program:
             self._place(variable)
         scope = Scope(self.kernel, self.symbols)
         self.ops: list[Op] = [op(instruction, scope, self.kernel) for instruction in self.kernel.instructions]
+        self.of_products = warpgroups.registers_of_products(self.kernel.instructions)
+        if self.of_products:
+            self.ops = [o._replace(step=warpgroups.watched(o.step, o.instruction, self.of_products)) for o in self.ops]
+        self.written = written.parameters_written(self.kernel)
+        self.is_ordering = any(map(is_ordering, self.kernel.instructions))
         self.cells = {space: self._narrowest(space) for space in ("shared", "local")}
 
     def _place(self, variable: Variable) -> None:
@@ -82,7 +97,12 @@ class Program:
         widths = [_WORD]
         for each in self.kernel.instructions:
             names = [name.partition("::")[0] for name in each.modifiers]
-            if each.opcode in ("ld", "st") and (space in names or not {"global", "param", "const"} & set(names)):
+            if (
+                each.opcode in ("ld", "st")
+                and (space in names or not {"global", "param", "const"} & set(names))
+                or each.opcode in ("atom", "red")
+                and "global" not in names
+            ):
                 widths.append(WIDTHS[each.modifiers[-1]] // 8)
             elif each.opcode == "cp":
                 widths.append(4)
@@ -120,39 +140,51 @@ def run_program(
     shared: int,
     parameters: Sequence[bytes],
     arrays: Iterable[Array],
+    watch: Watch | None = None,
 ) -> Counts:
-    """The same of a program that is made already."""
+    """The same of a program that is made already; `watch` counts what it does (counters/watch.py)."""
     kernel = made.kernel
-    _check_launch(kernel, grid, block, parameters)
+    _check_launch(made, grid, block, parameters)
     packed = bytearray(sum(p.size for p in kernel.parameters) + 8 * len(kernel.parameters))
     for parameter, value in zip(kernel.parameters, parameters):
         packed[parameter.offset : parameter.offset + parameter.size] = value
-    memory = Global([*arrays, *made.constants])
     threads, blocks = block[0] * block[1] * block[2], grid[0] * grid[1] * grid[2]
+    ops, new_memory, new_shared = made.ops, Global, Rows
+    if watch is not None:
+        ops, new_memory, new_shared = watch.ops(made.ops), watch.memory, watch.shared
+        blocks = blocks if watch.blocks is None else min(blocks, watch.blocks)
+    if not blocks:
+        return Counts(0, 0)
+    memory = new_memory([*arrays, *made.constants], Releases() if made.is_ordering else None)
+    memory.watch(None if made.written is None else [int.from_bytes(parameters[n], "little") for n in made.written])
     together = max(1, LANES // threads)
     instructions = barriers = 0
     with np.errstate(all="ignore"):  # a GPU does not warn
         for first in range(0, blocks, together):
             m = Machine(kernel, grid, block, first, min(together, blocks - first))
             m.parameters, m.memory, m.copies = bytes(packed), memory, Copies(m.lanes)
-            m.shared = Rows(m, "shared", m.blocks, made.static + shared, made.cells["shared"])
+            m.shared = new_shared(m, "shared", m.blocks, made.static + shared, made.cells["shared"])
             m.local = Rows(m, "local", m.lanes, made.local, made.cells["local"])
-            instructions += _run_chunk(m, made.ops)
+            m.products = warpgroups.Products(m) if made.of_products else None
+            instructions += _run_chunk(m, ops)
             barriers += m.barriers
+    if watch is not None:
+        watch.end(blocks, barriers)
     return Counts(instructions, barriers)
 
 
-def _check_launch(kernel: Kernel, grid: Axes, block: Axes, parameters: Sequence[bytes]) -> None:
+def _check_launch(made: Program, grid: Axes, block: Axes, parameters: Sequence[bytes]) -> None:
+    kernel, line = made.kernel, made.line
     sizes, given = [p.size for p in kernel.parameters], [len(p) for p in parameters]
     if sizes != given:
-        raise PtxError(1, f"{kernel.name}: parameters of {given} bytes; expected {sizes}")
+        raise PtxError(line, f"{kernel.name}: parameters of {given} bytes; expected {sizes}")
     threads = block[0] * block[1] * block[2]
     wanted = kernel.threads
     if wanted is not None and (*wanted, 1, 1)[:3] != tuple(block):
-        raise PtxError(1, f"{kernel.name}: a block of {block} threads; expected {wanted} (.reqntid)")
+        raise PtxError(line, f"{kernel.name}: a block of {block} threads; expected {wanted} (.reqntid)")
     if not 0 < threads <= _MOST_THREADS or min(grid) < 1:
         raise PtxError(
-            1, f"{kernel.name}: a grid of {grid} blocks of {block} threads; expected 1 to {_MOST_THREADS} threads"
+            line, f"{kernel.name}: a grid of {grid} blocks of {block} threads; expected 1 to {_MOST_THREADS} threads"
         )
 
 
@@ -215,6 +247,9 @@ def _meet_in_warps(m: Machine, lanes: np.ndarray) -> None:
         lane = int(lanes[np.argmax(wrong[m.warp_of[lanes]])])
         m.fault(lane, "not all lanes of the warp execute this together")
     m.shared.warp_barrier(there > 0)
+    if m.memory.releases is not None:
+        for warp in np.flatnonzero(there):
+            m.memory.releases.meet(m, lanes[m.warp_of[lanes] == warp])
 
 
 __all__ = ["Counts", "Fault", "PtxError", "run"]

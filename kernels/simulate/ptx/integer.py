@@ -1,7 +1,7 @@
 """Integer arithmetic, bits and shifts: PTX ISA 9.7.1 (integer arithmetic), 9.7.8 (logic and shift), 9.7.9 (prmt).
 
-Integers are two's complement and wrap around. Division rounds toward zero; by zero the manual leaves the result open,
-so it is all ones here, as ptxas makes it.
+Integers are two's complement and wrap around. Division rounds toward zero. By zero it is a fault: the manual leaves the
+result open, and LLVM takes it that no program gets there. (What ptxas makes of it is -1: less than any size.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from tilegrad.kernels.simulate.ptx.operands import unknown
 from tilegrad.kernels.simulate.ptx.parse import Instruction
-from tilegrad.kernels.simulate.ptx.pure import Pure
+from tilegrad.kernels.simulate.ptx.pure import Pure, Refusal
 from tilegrad.kernels.simulate.ptx.types import WIDTHS, dtype_of
 
 INTEGERS = frozenset(["u16", "s16", "u32", "s32", "u64", "s64"])
@@ -42,13 +42,11 @@ def divide(a: Any, b: Any) -> tuple[Any, Any]:
     unsigned = np.dtype(f"u{a.dtype.itemsize}")
     signed = a.dtype.kind == "i"
     x, y = (np.where(n < 0, -n, n).view(unsigned) if signed else n for n in (a, b))
-    quotient, remainder = x // np.maximum(y, unsigned.type(1)), x % np.maximum(y, unsigned.type(1))
+    quotient, remainder = x // y, x % y
     if signed:
         quotient = np.where((a < 0) != (b < 0), -quotient, quotient)
         remainder = np.where(a < 0, -remainder, remainder)
-    by_zero = b == 0
-    quotient = np.where(by_zero, unsigned.type(~unsigned.type(0)), quotient)
-    return quotient.view(a.dtype), np.where(by_zero, a.view(unsigned), remainder).view(a.dtype)
+    return quotient.view(a.dtype), remainder.view(a.dtype)
 
 
 def shift_left(a: Any, n: Any) -> Any:
@@ -141,6 +139,7 @@ _LOGIC: dict[str, Callable[[Any, Any], Any]] = {
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,
 }
+_BY_ZERO = Refusal(lambda a, b: b == 0, "a division by zero")
 _COUNTS = {"popc": _count_bits, "clz": _leading_zeros}
 
 
@@ -148,7 +147,8 @@ def two(instruction: Instruction) -> Pure:
     """add, sub, min, max, div, rem of a type without more."""
     match instruction.modifiers:
         case [kind] if kind in INTEGERS:
-            return Pure(kind, (kind, kind), _TWO[instruction.opcode])
+            name = instruction.opcode
+            return Pure(kind, (kind, kind), _TWO[name], refuses=_BY_ZERO if name in ("div", "rem") else None)
     raise unknown(instruction)
 
 

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from tilegrad.kernels.simulate.ptx.memory import Global, Rows
     from tilegrad.kernels.simulate.ptx.parse import Instruction, Kernel
     from tilegrad.kernels.simulate.ptx.transfer import Copies
+    from tilegrad.kernels.simulate.ptx.warpgroups import Products
 
 WARP = 32
+WARPGROUP = 4 * WARP
+WHO_BLOCK, WHO_WARP = 10, 5  # the first bit of the block, and of the warp, in the number of a thread
 Axes = tuple[int, int, int]
 
 
@@ -33,6 +36,7 @@ class Machine:
         self.block_of = lanes // self.threads  # within the chunk
         self.thread_of = lanes % self.threads
         self.warp_of = self.block_of * self.warps + self.thread_of // WARP  # within the chunk
+        self.who = first + self.block_of << WHO_BLOCK | self.thread_of  # the thread's number in the whole grid
         self.active: np.ndarray | None = None
         self.registers: list[Any] = [None] * len(kernel.registers)
         self.instruction: Instruction | None = None
@@ -41,6 +45,7 @@ class Machine:
         self.shared: Rows
         self.local: Rows
         self.copies: Copies
+        self.products: Products | None = None  # of a kernel that has some
         self.alive = np.ones(self.lanes, np.bool_)  # has not ended
         self.barriers = 0  # that blocks have passed
         self._special: dict[str, np.ndarray] = {}

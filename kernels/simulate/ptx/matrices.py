@@ -17,6 +17,7 @@ from tilegrad.kernels.simulate.ptx.operands import Scope, expect, items, unknown
 from tilegrad.kernels.simulate.ptx.parse import Instruction
 from tilegrad.kernels.simulate.ptx.pure import Step
 from tilegrad.kernels.simulate.ptx.tensor_cores import ldmatrix, mma
+from tilegrad.kernels.simulate.ptx.tensor_cores.faults import SharedFault
 from tilegrad.kernels.simulate.ptx.transfer import addresses_of
 
 _ROW = 16  # bytes
@@ -89,7 +90,10 @@ def store(instruction: Instruction, scope: Scope) -> Step:
         _rows(m, given, form.count, note)
         shared, block = _shared(m)
         registers = [_by_warp(m, read(m)) for read in reads]
-        ldmatrix.stmatrix(form, shared, block, given.reshape(-1, WARP), registers)
+        try:
+            ldmatrix.stmatrix(form, shared, block, given.reshape(-1, WARP), registers)
+        except SharedFault as error:
+            m.fault(int(m.lanes_now()[error.warp * WARP + (error.lane or 0)]), str(error))
 
     return step
 
@@ -128,5 +132,4 @@ def _rows(m: Machine, addresses: np.ndarray, matrices: int, note: Any) -> None:
 
 def _shared(m: Machine) -> tuple[np.ndarray, np.ndarray]:
     """(the shared memory of each block, the block of each warp)."""
-    shared = m.shared.bytes.reshape(-1, m.shared.stride)[:, : m.shared.size]
-    return shared, m.block_of[m.lanes_now()][::WARP]
+    return m.shared.by_block(), m.block_of[m.lanes_now()][::WARP]

@@ -11,17 +11,27 @@ in one instruction do not race: Triton's reductions do that, and whoever comes l
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tilegrad.kernels.simulate.ptx.machine import Machine
+from tilegrad.kernels.simulate.ptx.races import READ, STRONG_WRITE, WRITE, Races
+
+if TYPE_CHECKING:
+    from tilegrad.kernels.simulate.ptx.async_proxy import AsyncProxy
+    from tilegrad.kernels.simulate.ptx.releases import Releases
 
 _NEVER, _IN_FLIGHT = -1, -2  # in place of a stamp
 _EPOCH, _WARP_EPOCH, _THREAD = 32, 11, (1 << 11) - 1  # a stamp: epoch of the block, epoch of the warp, thread
 _WARP_EPOCHS = (1 << _EPOCH - _WARP_EPOCH) - 1
 _ALIGN = 128  # bytes, of a block's shared memory
+_FAR = 1 << 20  # bytes of a hole
+
+
+Change = Callable[[np.ndarray], np.ndarray]  # of the words that lanes find, to those that they leave
 
 
 class Array(NamedTuple):
@@ -56,6 +66,20 @@ def array_of(name: str, host: np.ndarray, writable: bool = True) -> Array:
     return Array(name, low, high - low, writable, inside, host)
 
 
+def arrays_of(name: str, host: np.ndarray, writable: bool = True) -> Iterator[Array]:
+    """The same in parts, where elements lie so far apart that the holes would take more memory than they do."""
+    if host.size:
+        axis = max(range(host.ndim), key=lambda a: abs(host.strides[a]) * (host.shape[a] > 1), default=None)
+        if axis is not None and host.shape[axis] > 1:
+            parts = np.moveaxis(host, axis, 0)
+            low, high = np.lib.array_utils.byte_bounds(parts[:1])
+            if abs(host.strides[axis]) - (high - low) > _FAR:
+                for part in range(len(parts)):
+                    yield from arrays_of(name, parts[part : part + 1], writable)
+                return
+    yield array_of(name, host, writable)
+
+
 class _Region:
     """Arrays that overlap, as one piece of memory."""
 
@@ -69,6 +93,7 @@ class _Region:
         memory: Any = (ctypes.c_char * size).from_address(self.start)
         self.bytes = np.frombuffer(memory, np.uint8)
         self._views: dict[int, np.ndarray] = {}
+        self.races: Races | None = None  # of what the kernel may write to
 
     def _cover(self, arrays: Sequence[Array], size: int) -> np.ndarray | None:
         """Which bytes are covered; None: all."""
@@ -89,9 +114,13 @@ class _Region:
 
 
 class Global:
-    """The arrays of a launch."""
+    """The arrays of a launch.
 
-    def __init__(self, arrays: Iterable[Array]) -> None:
+    releases  what orders threads beside barriers, for a kernel that has such instructions
+    """
+
+    def __init__(self, arrays: Iterable[Array], releases: Releases | None = None) -> None:
+        self.releases = releases
         regions: list[list[Array]] = []
         stop = -1
         for a in sorted((a for a in arrays if a.size), key=lambda a: a.address):
@@ -104,25 +133,72 @@ class Global:
         self._starts = np.array([r.start for r in self.regions], np.uint64)
         self._stops = np.array([r.stop for r in self.regions], np.uint64)
 
-    def load(self, m: Machine, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
-        """`count` integers of `width` bytes from each address, one of each active lane."""
+    def watch(self, written: Iterable[int] | None) -> None:
+        """The kernel writes to memory at these addresses, or None: anywhere. Where it only reads nothing can race."""
+        regions = self.regions
+        if written is not None:
+            at = [int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1 for address in written]
+            regions = [self.regions[n] for n in at if n >= 0]
+        for region in regions:
+            self._races(region)
+
+    def _races(self, region: _Region) -> Races:
+        if region.races is None:
+            region.races = Races(region.start, region.stop, self.releases)
+        return region.races
+
+    def change(self, m: Machine, addresses: np.ndarray, width: int, is_wide: bool, change: Change) -> None:
+        """Atomic operations. `is_wide` says whether their scope is more than the block."""
+        for region, which in self._found(m, addresses, width, True):
+            with _only(m, which):
+                self._races(region).touch(m, _of(addresses, which), width, STRONG_WRITE, not is_wide)
+        words = change(self.load(m, addresses, width, 1, None)[0])
+        self.store(m, addresses, [words], width, None)
+
+    def load(
+        self, m: Machine, addresses: np.ndarray, width: int, count: int, kind: int | None = READ
+    ) -> list[np.ndarray]:
+        """`count` integers of `width` bytes from each address, one of each active lane.
+
+        kind   READ or STRONG_READ; None: it is a part of something else
+        """
         results = [np.empty(addresses.size, f"u{width}") for _ in range(count)]
         for region, which in self._found(m, addresses, width * count, False):
             view, first = region.view(width)
             places = ((addresses if which is None else addresses[which]) - np.uint64(first)) // np.uint64(width)
             places = places.astype(np.intp)
+            if kind is not None and region.races is not None:
+                with _only(m, which):
+                    region.races.touch(m, _of(addresses, which), width * count, kind)
             for k, result in enumerate(results):
                 result[slice(None) if which is None else which] = view[places + k]
         return results
 
-    def store(self, m: Machine, addresses: np.ndarray, values: Sequence[np.ndarray], width: int) -> None:
+    def store(
+        self, m: Machine, addresses: np.ndarray, values: Sequence[np.ndarray], width: int, kind: int | None = WRITE
+    ) -> None:
         """The reverse of load; of lanes with one address the last wins."""
         for region, which in self._found(m, addresses, width * len(values), True):
-            view, first = region.view(width)
-            places = ((addresses if which is None else addresses[which]) - np.uint64(first)) // np.uint64(width)
-            places = places.astype(np.intp)
-            for k, value in enumerate(values):
-                view[places + k] = value if which is None or value.ndim == 0 else value[which]
+            mine = [value if which is None or value.ndim == 0 else value[which] for value in values]
+            with _only(m, which):
+                self._store(m, region, _of(addresses, which), mine, width, kind)
+
+    def _store(
+        self,
+        m: Machine,
+        region: _Region,
+        addresses: np.ndarray,
+        values: Sequence[np.ndarray],
+        width: int,
+        kind: int | None,
+    ) -> None:
+        view, first = region.view(width)
+        places = ((addresses - np.uint64(first)) // np.uint64(width)).astype(np.intp)
+        cells = None if kind is None else self._races(region).touch(m, addresses, width * len(values), kind)
+        for k, value in enumerate(values):
+            view[places + k] = value
+        if cells is not None and kind == WRITE:
+            self._races(region).together(m, cells, lambda: [view[places + k] == each for k, each in enumerate(values)])
 
     def _found(self, m: Machine, addresses: np.ndarray, size: int, writes: bool) -> Any:
         """(region, which of the addresses lie in it) of each region that is touched, all of it checked."""
@@ -131,7 +207,7 @@ class Global:
         odd = addresses % np.uint64(size) != 0
         if odd.any():
             at = int(np.flatnonzero(odd)[0])
-            where = self._name(int(addresses[at]))
+            where = self.name(int(addresses[at]))
             m.fault(int(m.lanes_now()[at]), f"{int(addresses[at]):#x}, {where}, is no multiple of {size} bytes")
         numbers = np.searchsorted(self._starts, addresses, "right") - 1
         if self._stops.size:
@@ -164,9 +240,9 @@ class Global:
     def _refuse(self, m: Machine, addresses: np.ndarray, size: int, wrong: np.ndarray, message: str) -> None:
         at = int(np.flatnonzero(wrong)[0])
         address = int(addresses[at])
-        m.fault(int(m.lanes_now()[at]), f"{size} bytes at {address:#x}, {self._name(address)}: {message}")
+        m.fault(int(m.lanes_now()[at]), f"{size} bytes at {address:#x}, {self.name(address)}: {message}")
 
-    def _name(self, address: int) -> str:
+    def name(self, address: int) -> str:
         """Where an address lies, in words."""
         arrays = [a for region in self.regions for a in region.arrays]
         if not arrays:
@@ -182,6 +258,20 @@ class Global:
         if offset >= nearest.size:
             return f"{offset - nearest.size} bytes behind the end of {nearest.name} ({nearest.size} bytes)"
         return f"byte {offset} of {nearest.name} ({nearest.size} bytes)"
+
+
+def _of(addresses: np.ndarray, which: np.ndarray | None) -> np.ndarray:
+    return addresses if which is None else addresses[which]
+
+
+@contextmanager
+def _only(m: Machine, which: np.ndarray | None) -> Iterator[None]:
+    """Of the active lanes only these are, within the block."""
+    active = m.active
+    if which is not None:
+        m.active = m.lanes_now()[which]
+    yield
+    m.active = active
 
 
 class Rows:
@@ -200,16 +290,27 @@ class Rows:
         self.written = np.full(cells, _NEVER, np.int64)
         self.reader = np.full(cells, _NEVER, np.int64)
         self.other = np.full(cells, _NEVER, np.int64)  # another reader than the last one
+        self.changers: np.ndarray | None = None  # the last atomic operation and another, of a kernel with such
         self.epoch = np.ones(m.blocks, np.int64)
         self.warp_epoch = np.zeros(m.blocks * m.warps, np.int64)
+        self.time = 1  # goes on at every barrier
+        self.met = np.zeros(m.blocks, np.int64)  # when all threads of a block last met
+        self.warp_met = np.zeros(m.blocks * m.warps, np.int64)
+        self.proxy: AsyncProxy | None = None  # of a kernel with asynchronous products
 
     def barrier(self, blocks: Any) -> None:
         """All threads of these blocks have met."""
+        if self.proxy is not None:
+            self.proxy.barrier(blocks)
         self.epoch[blocks] += 1
+        self.time += 1
+        self.met[blocks] = self.time
 
     def warp_barrier(self, warps: Any) -> None:
         """All threads of these warps have met."""
         self.warp_epoch[warps] = self.warp_epoch[warps] + 1 & _WARP_EPOCHS
+        self.time += 1
+        self.warp_met[warps] = self.time
 
     def load(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, width: int, count: int) -> list[np.ndarray]:
         """`count` integers of `width` bytes from each address, one of each active lane."""
@@ -246,7 +347,10 @@ class Rows:
         """Rows of bytes land where they were to go; from now on it is as if their lanes had stored them."""
         size = data.shape[1]
         self.bytes[places[:, None] + np.arange(size)] = data
-        self.written[self._cells(places, size)] = self._stamps(m, lanes)[:, None]
+        cells = self._cells(places, size)
+        self.written[cells] = self._stamps(m, lanes)[:, None]
+        if self.proxy is not None:
+            self.proxy.write(m, lanes, cells)
 
     # --- who met whom
 
@@ -256,14 +360,9 @@ class Rows:
         cells = self._cells(places, size)
         stamps = np.broadcast_to(self._stamps(m, lanes)[:, None], cells.shape)
         written = self.written[cells]
-        if written.min(initial=0) < 0:
-            wrong = written < 0
-            at, k = (int(n[0]) for n in np.nonzero(wrong))
-            what = "read before it was written" if written[at, k] == _NEVER else "read before cp.async.wait_group"
-            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: {what}")
-        conflict = self._conflicts(written, stamps)
-        if conflict.any():
-            self._race(m, cells, conflict, written, "wrote it")
+        self._readable(m, lanes, cells, written)
+        self._apart(m, cells, stamps, written, "wrote it")
+        self._after_changes(m, cells, stamps)
         before = self.reader[cells]
         self.reader[cells] = stamps
         another = (before >> _EPOCH == stamps >> _EPOCH) & ((before ^ stamps) & _THREAD != 0)
@@ -282,12 +381,65 @@ class Rows:
         flying = written == _IN_FLIGHT
         if flying.any():
             at, k = (int(n[0]) for n in np.nonzero(flying))
-            m.fault(int(lanes[at]), f"{self._where(cells[at, k])}: written before cp.async.wait_group")
+            m.fault(int(lanes[at]), f"{self.where(cells[at, k])}: written before cp.async.wait_group")
         for before, did in ((written, "wrote it"), (self.reader[cells], "read it"), (self.other[cells], "read it")):
-            conflict = self._conflicts(before, stamps)
-            if conflict.any():
-                self._race(m, cells, conflict, before, did)
+            self._apart(m, cells, stamps, before, did)
+        self._after_changes(m, cells, stamps)
+        if self.proxy is not None:
+            self.proxy.write(m, lanes, cells)
         return cells, stamps
+
+    def change(self, m: Machine, rows: np.ndarray, addresses: np.ndarray, width: int, change: Change) -> None:
+        """Atomic operations: strong ones (PTX ISA 8), which race with all but each other."""
+        places = self._places(m, rows, addresses, width)
+        lanes, cells = m.lanes_now(), self._cells(places, width)
+        stamps = np.broadcast_to(self._stamps(m, lanes)[:, None], cells.shape)
+        written = self.written[cells]
+        self._readable(m, lanes, cells, written)
+        for before, did in ((written, "wrote it"), (self.reader[cells], "read it"), (self.other[cells], "read it")):
+            self._apart(m, cells, stamps, before, did)
+        if self.changers is None:
+            self.changers = np.full((2, self.written.size), _NEVER, np.int64)
+        last, other = self.changers
+        before = last[cells]
+        last[cells] = stamps
+        for which, by in ((self._conflicts(before, stamps), before), (last[cells] != stamps, stamps)):
+            other[cells[which]] = by[which]
+        if self.proxy is not None:
+            self.proxy.write(m, lanes, cells)
+        view = self.bytes.view(f"u{width}")
+        view[places // width] = change(view[places // width])
+
+    def _apart(self, m: Machine, cells: np.ndarray, stamps: np.ndarray, before: np.ndarray, did: str) -> None:
+        """Raise Fault if what was done before races with what the active lanes do now."""
+        conflict = self._conflicts(before, stamps)
+        if conflict.any():
+            self._race(m, cells, conflict, before, did)
+
+    def _after_changes(self, m: Machine, cells: np.ndarray, stamps: np.ndarray) -> None:
+        if self.changers is not None:
+            for changer in self.changers:
+                self._apart(m, cells, stamps, changer[cells], "changed it atomically")
+
+    def _readable(self, m: Machine, lanes: np.ndarray, cells: np.ndarray, written: np.ndarray) -> None:
+        """Raise Fault if these cells were not written."""
+        if written.min(initial=0) < 0:
+            at, k = (int(n[0]) for n in np.nonzero(written < 0))
+            m.fault(int(lanes[at]), f"{self.where(cells[at, k])}: {self.unwritten(written[at, k])}")
+
+    def writer(self, written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(thread, epoch) of stamps."""
+        return written & _THREAD, written >> _EPOCH
+
+    def unwritten(self, written: int) -> str:
+        """What is wrong with a read where there is no stamp; "" where there is one."""
+        if written >= 0:
+            return ""
+        return "read before it was written" if written == _NEVER else "read before cp.async.wait_group"
+
+    def by_block(self) -> np.ndarray:
+        """(blocks, bytes): the shared memory of each block."""
+        return self.bytes.reshape(-1, self.stride)[:, : self.size]
 
     def _conflicts(self, before: np.ndarray, stamps: np.ndarray) -> np.ndarray:
         """Where a stamp is of the same epoch, of another thread, and no barrier of the warp lies between."""
@@ -301,14 +453,14 @@ class Rows:
     def _race(self, m: Machine, cells: np.ndarray, conflict: np.ndarray, before: np.ndarray, did: str) -> None:
         at, k = (int(n[0]) for n in np.nonzero(conflict))
         other = int(before[at, k]) & _THREAD
-        where = self._where(cells[at, k])
+        where = self.where(cells[at, k])
         m.fault(int(m.lanes_now()[at]), f"{where}: a race with thread {other}, which {did}; no barrier between")
 
     def _stamps(self, m: Machine, lanes: np.ndarray) -> np.ndarray:
         epochs = self.epoch[m.block_of[lanes]] << _EPOCH
         return epochs | self.warp_epoch[m.warp_of[lanes]] << _WARP_EPOCH | m.thread_of[lanes]
 
-    def _where(self, cell: int) -> str:
+    def where(self, cell: int) -> str:
         return f"byte {int(cell) * self.cell % self.stride} of {self.name} memory"
 
     def _cells(self, places: np.ndarray, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from tilegrad.kernels.simulate.ptx.faults import PtxError
 from tilegrad.kernels.simulate.ptx.machine import Machine
 from tilegrad.kernels.simulate.ptx.parse import (
+    Address,
     Float,
     Instruction,
     Integer,
@@ -141,6 +142,15 @@ class Scope:
             m.registers[number] = new
 
         return write
+
+
+def registers_of(operand: Operand | None) -> tuple[str, ...]:
+    """The names of the registers in an operand, also in its address."""
+    if isinstance(operand, Vector):
+        return tuple(name for each in operand.items for name in registers_of(each))
+    if isinstance(operand, Address):
+        operand = operand.base
+    return (operand.name,) if isinstance(operand, Register) else ()
 
 
 def items(operand: Operand | None) -> tuple[Operand | None, ...]:

@@ -54,18 +54,22 @@ def exact_fma(a: Any, b: Any, c: Any) -> Any:
     return odd_sum(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
 
 
-_LEAST_NORMAL = np.finfo(np.float32).tiny
+_LEAST_NORMAL = np.float64(np.finfo(np.float32).tiny).view(np.uint64) << np.uint64(1)  # without its sign
 
 
 def fma32(a: Any, b: Any, c: Any) -> Any:
     """a * b + c of float32, rounded once to the nearest, ties to even."""
-    a, b, c = a.astype(np.float64), b.astype(np.float64), c.astype(np.float64)
-    product = a * b
+    c = c.astype(np.float64)
+    product = a.astype(np.float64) * b.astype(np.float64)
     s = np.asarray(product + c)
-    # Only where float64's rounding landed on a middle between two float32 does it matter what was rounded off.
-    risky = (s.view(_INT) & _INT(0x1FFFFFFF) == _INT(0x10000000)) | (np.abs(s) < _LEAST_NORMAL)
+    # Only where float64's rounding landed on a middle between two float32 does it matter what was rounded off; between
+    # subnormal ones there are more middles. Zero is exact, and 0 - 1 the largest number.
+    bits = s.view(np.uint64)
+    risky = bits & np.uint64(0x1FFFFFFF) == np.uint64(0x10000000)
+    risky |= (bits << np.uint64(1)) - np.uint64(1) < _LEAST_NORMAL
     if risky.any():
-        s = np.where(risky, odd_sum(product, c), s)
+        product, c = (np.broadcast_to(x, s.shape)[risky] for x in (product, c))
+        s[risky] = odd_sum(product, c)
     return s.astype(np.float32)
 
 

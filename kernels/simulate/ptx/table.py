@@ -1,14 +1,25 @@
 """Which function makes a step of an instruction, by its opcode.
 
 PURE ones say what is computed from registers alone, STEPS ones give the step itself. Where an opcode has both integers
-and floats, the type decides. wgmma (sm_90) is not executed yet: tensor_cores/wgmma.py is its meaning.
+and floats, the type decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tilegrad.kernels.simulate.ptx import atomics, compare, convert, floating, integer, matrices, shuffle, transfer
+from tilegrad.kernels.simulate.ptx import (
+    atomics,
+    compare,
+    convert,
+    fences,
+    floating,
+    integer,
+    matrices,
+    shuffle,
+    transfer,
+    warpgroups,
+)
 from tilegrad.kernels.simulate.ptx.operands import Scope, unknown
 from tilegrad.kernels.simulate.ptx.parse import Instruction
 from tilegrad.kernels.simulate.ptx.pure import Pure, Step, step_of
@@ -50,6 +61,9 @@ STEPS: dict[str, Callable[[Instruction, Scope], Step]] = {
     "mma": matrices.product,
     "ldmatrix": matrices.load,
     "stmatrix": matrices.store,
+    "wgmma": warpgroups.warpgroup,
+    "fence": fences.fence,
+    "membar": fences.fence,
     "setp": compare.setp,
     "shfl": shuffle.shfl,
     "redux": shuffle.redux,

@@ -16,6 +16,7 @@ from tilegrad.kernels.simulate.ptx.machine import Machine
 from tilegrad.kernels.simulate.ptx.operands import LOCAL_WINDOW, SHARED_WINDOW, Scope, expect, items, unknown
 from tilegrad.kernels.simulate.ptx.parse import Address, Float, Instruction, Integer, Symbol, Vector
 from tilegrad.kernels.simulate.ptx.pure import Step
+from tilegrad.kernels.simulate.ptx.races import READ, STRONG_READ, STRONG_WRITE, WRITE
 from tilegrad.kernels.simulate.ptx.types import STORED, WIDTHS, dtype_of
 
 _SPACES = ("global", "shared", "local", "param", "const")
@@ -90,6 +91,7 @@ class _Form:
         if self.kind not in WIDTHS or self.kind in ("pred", "f16x2", "bf16x2", "tf32"):
             raise unknown(instruction)
         self.width = WIDTHS[self.kind] // 8
+        self.is_strong = "volatile" in names  # PTX ISA 8: as if .relaxed, of the scope of the system
 
 
 def addresses_of(operand: Any, scope: Scope, line: int, space: str) -> Callable[[Machine], np.ndarray]:
@@ -130,13 +132,14 @@ def ld(instruction: Instruction, scope: Scope) -> Step:
         raise PtxError(line, f"{instruction.form} fills {len(targets)} registers; expected {form.count}")
     writes = [scope.writes(each, form.kind, line, extends=True) for each in targets]
     dtype, width, count = dtype_of(form.kind), form.width, form.count
+    kind = STRONG_READ if form.is_strong else READ
     if form.space == "param":
         return _ld_param(instruction, scope, writes, dtype, width)
     addresses = addresses_of(instruction.operands[1], scope, line, form.space)
 
     def act(m: Machine, space: str, places: np.ndarray) -> None:
         if space in ("global", "const"):
-            values = m.memory.load(m, places, width, count)
+            values = m.memory.load(m, places, width, count, kind)
         elif space == "shared":
             values = m.shared.load(m, m.block_of[m.lanes_now()], places, width, count)
         else:
@@ -177,6 +180,7 @@ def st(instruction: Instruction, scope: Scope) -> Step:
     reads = [scope.reads(each, form.kind if isinstance(each, Float) else bits, line) for each in sources]
     addresses = addresses_of(instruction.operands[0], scope, line, form.space)
     unsigned, width = STORED[form.width * 8], form.width
+    kind = STRONG_WRITE if form.is_strong else WRITE
 
     def step(m: Machine) -> None:
         every = [np.asarray(read(m)).view(unsigned) for read in reads]
@@ -188,7 +192,7 @@ def st(instruction: Instruction, scope: Scope) -> Step:
             now = m.lanes_now()
             values = every if now.size == lanes.size else [each[np.isin(lanes, now)] for each in every]
             if space == "global":
-                m.memory.store(m, places, values, width)
+                m.memory.store(m, places, values, width, kind)
             elif space == "shared":
                 m.shared.store(m, m.block_of[now], places, values)
             else:

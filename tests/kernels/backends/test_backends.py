@@ -69,7 +69,7 @@ def test_a_choice_is_of_the_thread_that_makes_it():
 
 
 def test_a_device_is_simulated_for_the_thread_that_asks(monkeypatch):
-    for variable in gpu.SIMULATORS.values():
+    for variable in (*gpu.SIMULATORS.values(), "TILEGRAD_SIMULATE"):
         monkeypatch.delenv(variable, raising=False)
     found = []
     with gpu.simulate():
@@ -221,7 +221,7 @@ assert threads.num_threads() == (len(os.sched_getaffinity(0)) if hasattr(os, "sc
 print(kernels.name(), tilegrad.ones(3).relu().sum().item())
 """
     names = ["TILEGRAD_KERNELS", "TILEGRAD_DATA", "TILEGRAD_CACHE", "TILEGRAD_AUTOTUNE", "TRITON_INTERPRET"]
-    names += ["NUMBA_ENABLE_CUDASIM", "OMP_NUM_THREADS"]
+    names += ["NUMBA_ENABLE_CUDASIM", "TILEGRAD_SIMULATE", "OMP_NUM_THREADS"]
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"} | dict.fromkeys(names, "")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "cpu 3.0\n"), done.stderr
@@ -241,7 +241,8 @@ try:
 except RuntimeError as e:
     print(e)
 """
-    env = {k: v for k, v in os.environ.items() if k not in variables.values()} | {variables[simulated]: "1"}
+    env = {k: v for k, v in os.environ.items() if k not in (*variables.values(), "TILEGRAD_SIMULATE")}
+    env[variables[simulated]] = "1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     chosen, refusal = done.stdout.splitlines()

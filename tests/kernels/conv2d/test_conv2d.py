@@ -17,6 +17,7 @@ from tests.device import OnDevice
 from tests.kernels.epilogues import EPILOGUES
 from tests.layouts import untouched
 from tilegrad.kernels.conv2d import reference as conv2d_reference
+from tilegrad.kernels.device import gpu
 
 
 class Case(NamedTuple):
@@ -228,12 +229,13 @@ def test_images_come_back_in_c_order_if_asked(backend, dtype, rng, activation, n
 
 
 def test_any_geometry(backend):
-    """Random small geometry: value and every gradient. Few of them where each program is interpreted."""
+    """Random small geometry: value and every gradient. Few where each program is interpreted, or compiled anew."""
     on_device = isinstance(backend, OnDevice)
     dtype = np.float32 if on_device else np.float64
+    examples = 100 if not on_device else 5 if gpu.is_executed() else 25
 
     @given(data=st.data())
-    @settings(max_examples=25 if on_device else 100, deadline=None, derandomize=True)
+    @settings(max_examples=examples, deadline=None, derandomize=True)
     def check(data):
         case = any_case(data)
         x, w, bias, dy = operands(np.random.default_rng(1), dtype, case)

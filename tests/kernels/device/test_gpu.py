@@ -17,12 +17,13 @@ from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.cuda_extra import extra_for
 
 ROOT = Path(__file__).parents[3]
+ASKING = (*gpu.SIMULATORS.values(), "TILEGRAD_SIMULATE")  # variables
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Makes this process see a machine with that CuPy (None: not installed) and no simulation."""
-    for variable in gpu.SIMULATORS.values():
+    for variable in ASKING:
         monkeypatch.delenv(variable, raising=False)
 
     def see(cupy):
@@ -83,7 +84,7 @@ def test_a_gpu_is_found(machine):
 
 def test_simulation_is_asked_for_by_the_environment(monkeypatch):
     for name in gpu.SIMULATORS.values():
-        for each in gpu.SIMULATORS.values():
+        for each in ASKING:
             monkeypatch.delenv(each, raising=False)
         for value, simulated in (("0", False), ("", False), ("1", True)):
             monkeypatch.setenv(name, value)

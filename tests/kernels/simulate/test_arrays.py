@@ -9,8 +9,9 @@ import triton.language as tl
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch.triton_kernel import INTERPRETED, kernel
 from tilegrad.kernels.simulate import arrays as simulated
+from tilegrad.kernels.simulate import tape
 
-pytestmark = pytest.mark.skipif(not INTERPRETED, reason="a real GPU is in use")
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="kernels are not interpreted: they are compiled")
 
 
 @kernel
@@ -110,3 +111,13 @@ def test_a_write_beyond_an_array_that_a_table_points_to_is_seen():
     assert (x.get() == [[0], [7], [7]]).all()
     with pytest.raises(AssertionError, match="wrote behind an array of 240 bytes that array 0 points to"):
         _fill_through_kernel((1,), table, 41, BLOCK=64)
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_table_may_point_to_what_a_function_of_the_library_made(collected):
+    """Also to what it will make at each launch of a graph."""
+    x = gpu.xp().ones(3, np.float32)
+    with tape.collected_on(tape.Tape() if collected else None):
+        y = x + 1
+    pointed = list(simulated.pointed_at(gpu.xp().asarray(np.array([0, y.data.ptr + 4], np.int64))))
+    assert [memory.__array_interface__["data"][0] for memory in pointed] == [y.data.ptr]

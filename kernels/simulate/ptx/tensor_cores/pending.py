@@ -32,7 +32,7 @@ class Pending:
     def __init__(self) -> None:
         self._uncommitted: list[_Product] = []
         self._groups: list[list[_Product]] = []
-        self._fenced = False
+        self.fenced = False  # whether there was a fence: before it no product can be
         self._used: dict[Hashable, Hashable] = {}  # since the last fence: a shape for an accumulator, or as above
         self._results: set[Hashable] = set()  # the accumulators of what runs
         self._inputs: set[Hashable] = set()
@@ -42,24 +42,37 @@ class Pending:
         """Whether any product has not been waited for."""
         return bool(self._results)
 
+    def copy(self) -> Pending:
+        """The same products, of others that go their own way from now on."""
+        other = Pending()
+        other._uncommitted, other._groups = list(self._uncommitted), [list(group) for group in self._groups]
+        other.fenced, other._used = self.fenced, dict(self._used)
+        other._results, other._inputs = set(self._results), set(self._inputs)
+        return other
+
     def fence(self) -> None:
         """`wgmma.fence`: what registers were used for until now comes before their use by later products."""
-        self._fenced = True
+        self.fenced = True
         self._used.clear()
 
     def use(self, registers: Names) -> None:
         """Another instruction reads or writes those registers."""
+        self.copied(registers)
+        for register in registers:
+            self._used[register] = _OTHER
+
+    def copied(self, registers: Names) -> None:
+        """A mov reads or writes those registers, which needs no fence behind it (warpgroups.py)."""
         for register in registers:
             if register in self._results or register in self._inputs:
                 raise ValueError(f"{register} is a wgmma.mma_async's until a wgmma.wait_group has waited for it")
-            self._used[register] = _OTHER
 
     def issue(self, shape: Hashable, accumulators: Names, inputs: Names, work: Any) -> None:
         """`wgmma.mma_async` of that shape (.m64nNkK); `inputs` are the registers of A, if it is in registers.
 
         `wait` gives `work` back. Products of one shape may share accumulators without a fence in between.
         """
-        if not self._fenced:
+        if not self.fenced:
             raise ValueError("wgmma.mma_async without a wgmma.fence before it")
         product = _Product(shape, frozenset(accumulators), frozenset(inputs), work)
         for registers, role in ((product.accumulators, shape), (product.inputs, _INPUT)):

@@ -14,6 +14,7 @@ import numpy as np
 from tilegrad.kernels.simulate.ptx.tensor_cores.descriptors import decode, matrix
 from tilegrad.kernels.simulate.ptx.tensor_cores.elements import BYTES, values
 from tilegrad.kernels.simulate.ptx.tensor_cores.fragments import (
+    LANES,
     Registers,
     a_words,
     accumulator_registers,
@@ -94,23 +95,23 @@ def wgmma(
     home = block[::WARPS]
 
     if isinstance(a, np.ndarray):
-        rows = matrix("wgmma: A", shared, home, decode(_one("A", a)), ROWS, form.dtype, bool(options.trans_a))
+        rows = matrix("wgmma: A", shared, home, decode(agree("A", a)), ROWS, form.dtype, bool(options.trans_a))
     else:
         if len(a) != 4:
             raise ValueError(f"wgmma: got {len(a)} registers for A; expected 4")
         rows = values(a_words(a), form.dtype).reshape(-1, ROWS, form.k)
-    columns = matrix("wgmma: B", shared, home, decode(_one("B", b)), form.n, form.dtype, bool(options.trans_b))
+    columns = matrix("wgmma: B", shared, home, decode(agree("B", b)), form.n, form.dtype, bool(options.trans_b))
 
-    adding = _one("scale-d", scale_d)
+    adding = agree("scale-d", scale_d)
     held = accumulators(d).reshape(-1, ROWS, form.n)
     kept = np.where(adding[:, None, None], held, np.float32(0)) if adding.any() else None
     product = multiply(rows * np.float32(options.scale_a), columns * np.float32(options.scale_b), kept)
     return accumulator_registers(product.reshape(warps, ROWS // WARPS, form.n))
 
 
-def _one(what: str, register: np.ndarray) -> np.ndarray:
-    """The value (warpgroups,) that all lanes of a warpgroup have."""
-    lanes = register.reshape(-1, WARPS * register.shape[1])
+def agree(what: str, register: np.ndarray) -> np.ndarray:
+    """The value (warpgroups,) that all lanes of a warpgroup have. Raises ValueError where they differ."""
+    lanes = register.reshape(-1, WARPS * LANES)
     differs = (lanes != lanes[:, :1]).any(axis=1)
     if differs.any():
         raise ValueError(f"wgmma: {what} differs among the lanes of warpgroup {int(differs.argmax())}")

@@ -1,7 +1,8 @@
-"""The project's kernels as compilers made them for sm_80, executed: against the float64 specification.
+"""The project's kernels as compilers made them for sm_80 or sm_90, executed: against the float64 specification.
 
-Run by test_kernels.py in a process of its own with TILEGRAD_SIMULATE=ptx: a simulator, which the other tests use, takes
-the compiler's place. Every launch goes through the launcher: its parameter block, its specialisation, its grid.
+Run by test_kernels.py in a process of its own with TILEGRAD_SIMULATE=ptx, or ptx:90: a simulator, which the other tests
+use, takes the compiler's place. Every launch goes through the launcher: its parameter block, its specialisation, its
+grid.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from tilegrad import kernels
 from tilegrad.kernels.backends import reference
 from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch.driver import Function
 from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.simulate import tape
-from tilegrad.kernels.simulate.ptx.faults import Fault
+from tilegrad.kernels.simulate.ptx import driver
+from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 
 BACKENDS = {name: OnDevice(kernels.load(name)) for name in ("triton", "numba")}
 SERVED = [
@@ -192,6 +195,14 @@ def test_a_missing_mask_names_the_array():
     assert (memory.get() == 0).all(), "a vector that lies across the end was written in part"
 
 
+def test_code_for_another_gpu_is_refused():
+    """As a driver does, when the kernel is loaded."""
+    other = {80: "sm_90a", 90: "sm_100"}[gpu.capability()]
+    text = f".version 8.8\n.target {other}\n.address_size 64\n.visible .entry nothing()\n{{\nret;\n}}\n"
+    with pytest.raises(PtxError, match=f"PTX line 2: target {other}; the device that executes it is sm_"):
+        Function(text.encode(), "nothing", "", 0)
+
+
 @numba_kernel
 def _reverse_kernel(x, y):
     tile = cuda.shared.array(64, np.float32)
@@ -231,6 +242,16 @@ def _scale_kernel(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr):
     tl.store(y_ptr + i, tl.load(x_ptr + i, mask=i < n) * factor, mask=i < n)
 
 
+TENSOR_CORES = {80: "mma", 90: "wgmma"}  # the instruction that the large tiles are multiplied by
+
+
+def assert_on_tensor_cores(*names: str) -> None:
+    """Kernels of these names have been loaded whose products are the architecture's own."""
+    opcode = TENSOR_CORES[gpu.capability()]
+    kernels = [program.kernel for program in driver.programs]
+    assert set(names) <= {k.name for k in kernels if any(i.opcode == opcode for i in k.instructions)}
+
+
 PRODUCTS = [(np.float32, "ieee"), (np.float32, "tf32x3"), (np.float16, "ieee"), (bfloat16, "ieee")]
 
 
@@ -241,6 +262,8 @@ def test_matmul(dtype, precision):
         a = normal(dtype, k, m).T if turned == 1 else normal(dtype, m, k)
         b = normal(dtype, n, k).T if turned == 2 else normal(dtype, k, n)
         check("triton", "matmul", a, b, normal(dtype, n), "relu", precision)
+    if (dtype, precision) != (np.float32, "ieee"):
+        assert_on_tensor_cores("_matmul_kernel")
 
 
 @pytest.mark.parametrize(("dtype", "precision"), PRODUCTS)
@@ -251,3 +274,17 @@ def test_conv2d(dtype, precision):
     check("triton", "conv2d", x, w, normal(dtype, 64), *geometry, "relu", precision)
     check("triton", "conv2d_grad_input", y, w, x.shape, *geometry, precision)
     check("triton", "conv2d_grad_weight", y, x, w.shape, *geometry, precision)
+    if (dtype, precision) != (np.float32, "ieee"):
+        assert_on_tensor_cores("_conv2d_kernel", "_conv2d_grad_input_kernel", "_conv2d_grad_weight_kernel")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [5, 1])
+def test_conv2d_with_a_stride_beyond_the_image(backend, channels):
+    """A phase of the gradient then has no pixel, and 0 columns to divide by: no store may come of that."""
+    geometry = (3, 2), (0, 0), (1, 1), 1
+    x, w = normal(np.float32, 2, 5, 2, 1), normal(np.float32, channels, 5, 1, 1)
+    y = reference.conv2d(x, w, None, *geometry)
+    check(backend, "conv2d", x, w, None, *geometry)
+    check(backend, "conv2d_grad_input", y, w, x.shape, *geometry)
+    check(backend, "conv2d_grad_weight", y, x, w.shape, *geometry)

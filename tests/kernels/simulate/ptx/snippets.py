@@ -34,6 +34,15 @@ def named(number: int, array: np.ndarray) -> Array:
 
 def lanewise(body: str, *inputs: Any, result: Any = np.uint32, threads: int | None = None) -> np.ndarray:
     """A thread for each element: the body takes its elements in %a0, %a1, ... and leaves its result in %d."""
+    text, arrays = lanewise_module(body, *inputs, result=result, threads=threads)
+    run(text, *arrays, block=(arrays[-1].size, 1, 1))
+    return arrays[-1]
+
+
+def lanewise_module(
+    body: str, *inputs: Any, result: Any = np.uint32, threads: int | None = None
+) -> tuple[str, list[np.ndarray]]:
+    """What `lanewise` runs, and with which arrays: the last one takes the results."""
     inputs = tuple(np.ascontiguousarray(each) for each in np.broadcast_arrays(*inputs))
     n = threads or inputs[0].size
     out = np.zeros(n, result)
@@ -46,8 +55,7 @@ def lanewise(body: str, *inputs: Any, result: Any = np.uint32, threads: int | No
         lines.append(f"ld.global.b{bits} %a{k}, [%at];")
     lines += [body, f"ld.param.u64 %ptr, [p{len(inputs)}]; mul.lo.s64 %at, %il, {out.itemsize};"]
     lines += ["add.s64 %at, %at, %ptr;", f"st.global.b{out.itemsize * 8} [%at], %d;"]
-    run(module("\n".join([*registers, *lines]), len(inputs) + 1), *inputs, out, block=(n, 1, 1))
-    return out
+    return module("\n".join([*registers, *lines]), len(inputs) + 1), [*inputs, out]
 
 
 def _register(name: str, dtype: np.dtype) -> str:

@@ -39,6 +39,7 @@ def test_fma_rounds_once():
         (F(2.0**-75), F(2.0**-75), TINY),
         (F(-(2.0**-75)), F(2.0**-75), TINY),
         (F(2.0**-75) * F(1.5), F(2.0**-75), F(0)),
+        (F(2.0**-75 + 2.0**-95), F(2.0**-75 - 2.0**-95), F(2.0**-127 + 2.0**-149)),  # a middle of subnormal ones
     ]
     rng = np.random.default_rng(0)
     for scale in (1, 2.0**-24, 2.0**-25, 2.0**-60):  # the sum then has ties that a rest breaks

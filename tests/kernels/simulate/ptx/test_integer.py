@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.simulate.ptx.snippets import lanewise
+from tilegrad.kernels.simulate.ptx.faults import Fault
 
 EDGES = {16: [0, 1, 2, 7, 0x7FFF, 0x8000, 0x8001, 0xFFFF], 32: [0, 1, 3, 31, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]}
 EDGES[64] = [0, 1, 5, 63, 2**31, 2**32, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 0x123456789ABCDEF0]
@@ -26,8 +27,8 @@ PYTHON = {
     "mul.hi": lambda a, b, w: a * b >> w,
     "min": lambda a, b, w: min(a, b),
     "max": lambda a, b, w: max(a, b),
-    "div": lambda a, b, w: toward_zero(a, b) if b else -1,
-    "rem": lambda a, b, w: a - b * toward_zero(a, b) if b else a,
+    "div": lambda a, b, w: toward_zero(a, b),
+    "rem": lambda a, b, w: a - b * toward_zero(a, b),
 }
 
 
@@ -37,9 +38,24 @@ def test_two_sources(name, kind):
     """With wrap-around: the smallest number by -1 too."""
     width = int(kind[1:])
     a, b = (each.ravel() for each in np.meshgrid(*[np.array(EDGES[width], f"u{width // 8}")] * 2))
+    if name in ("div", "rem"):
+        a, b = a[b != 0], b[b != 0]
     got = lanewise(f"{name}.{kind} %d, %a0, %a1;", a, b, result=a.dtype)
     numbers = [(signed(int(x), width, kind[0]), signed(int(y), width, kind[0])) for x, y in zip(a, b)]
     assert got.tolist() == [PYTHON[name](x, y, width) & (1 << width) - 1 for x, y in numbers]
+
+
+@pytest.mark.parametrize("kind", ["u16", "s64"])
+@pytest.mark.parametrize("name", ["div", "rem"])
+def test_a_division_by_zero_is_a_fault(name, kind):
+    """Also by a constant; not in a thread that does not execute it."""
+    b = np.array([1, 2, 0, 3], f"u{int(kind[1:]) // 8}")
+    with pytest.raises(Fault, match=rf"thread \(2, 0, 0\): {name}.{kind}: a division by zero"):
+        lanewise(f"{name}.{kind} %d, 7, %a0;", b, result=b.dtype)
+    with pytest.raises(Fault, match=rf"thread \(0, 0, 0\): {name}.{kind}: a division by zero"):
+        lanewise(f"{name}.{kind} %d, %a0, 0;", b, result=b.dtype)
+    guarded = f"mov.b{kind[1:]} %d, 0; setp.ne.{kind} %p1, %a0, 0; @%p1 {name}.{kind} %d, 7, %a0;"
+    assert lanewise(guarded, b, result=b.dtype).tolist() == ([7, 3, 0, 2] if name == "div" else [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("kind", ["u16", "s16", "u32", "s32"])

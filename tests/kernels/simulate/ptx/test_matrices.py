@@ -23,7 +23,7 @@ LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1, %r2, %r3, %r4}, [%at];\n"
 def kept(body: str, declared: str = SHARED, threads: int = 64) -> np.ndarray:
     memory = np.zeros(4 * threads + 16, np.uint32)
     out = memory[-memory.__array_interface__["data"][0] % 64 // 4 :][: 4 * threads]
-    run(module(body, 1, declared), out, block=(threads, 1, 1), shared=16 * 65)
+    run(module(body, 1, declared, "sm_90"), out, block=(threads, 1, 1), shared=16 * (threads + 1))
     return out.reshape(threads, 4)
 
 
@@ -31,6 +31,13 @@ def test_each_lane_gets_its_part_of_each_row_from_its_own_warps_addresses():
     """Lane l has of matrix i what row 8 i + l / 4 holds (PTX ISA, ldmatrix); each warp reads its own 32 rows."""
     thread, matrix = np.arange(64)[:, None], np.arange(4)
     assert np.array_equal(kept(FILL + "bar.sync 0;\n" + LOAD + KEEP), thread // 32 * 32 + 8 * matrix + thread % 32 // 4)
+
+
+def test_lanes_that_parted_load_together_again():
+    """The odd ones took another way there, and a warp has ended."""
+    parted = "setp.ge.u32 %p1, %i, 64; @%p1 ret; and.b32 %r0, %i, 1; setp.eq.u32 %p0, %r0, 0; @%p0 bra even;\n"
+    body = FILL + "bar.sync 0;\n" + parted + "add.s32 %r5, %i, 1;\neven: " + LOAD + KEEP
+    assert np.array_equal(kept(body, threads=96)[:64], kept(FILL + "bar.sync 0;\n" + LOAD + KEEP))
 
 
 def test_what_is_stored_is_loaded_again():
@@ -70,6 +77,15 @@ def test_a_product_of_ones():
 def test_what_may_not_be_done(body, message):
     with pytest.raises(Fault, match=message):
         kept(".reg .pred %none; setp.ne.u32 %p0, 0, 0;\n" + body + KEEP)
+
+
+def test_lanes_that_store_one_row():
+    """The rows of a warp go to one place: equal ones may, others are a fault that names the lane."""
+    stored = "mov.b32 %at, %r0;\nstmatrix.sync.aligned.m8n8.x1.shared.b16 [%at], {{{}}};\n"
+    body = FILL + "bar.sync 0;\nsetp.lt.u32 %p1, %i, 32;\n@!%p1 bra end;\n"
+    kept(body + "mov.b32 %r1, 7;\n" + stored.format("%r1") + "end:\n")
+    with pytest.raises(Fault, match=r"thread \(0, 0, 0\): stmatrix.*another lane writes another value to this row"):
+        kept(body + stored.format("%i") + "end:\n")
 
 
 def test_another_form_is_no_known_instruction():

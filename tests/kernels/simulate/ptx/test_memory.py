@@ -7,7 +7,7 @@ import pytest
 
 from tests.kernels.simulate.ptx.snippets import lanewise, module, named, run
 from tilegrad.kernels.simulate.ptx.faults import Fault
-from tilegrad.kernels.simulate.ptx.memory import array_of
+from tilegrad.kernels.simulate.ptx.memory import array_of, arrays_of
 
 ADDRESS = ".reg .b32 %i; mov.u32 %i, %tid.x; ld.param.u64 %l0, [p0]; mul.wide.u32 %l1, %i, {}; add.s64 %l0, %l0, %l1;\n"
 
@@ -64,6 +64,20 @@ def test_holes_of_a_strided_array():
     text = ADDRESS.format(4) + "ld.global.b32 %r0, [%l0];"
     assert "thread (1, 0, 0)" in fault(text, memory[::2]) and "between the elements" in fault(text, memory[::2])
     run(module(ADDRESS.format(8) + "ld.global.b32 %r0, [%l0];", 1), memory[::2])
+
+
+def test_elements_far_apart_are_arrays_of_their_own():
+    """To watch the holes would take as much memory as they would."""
+    memory = np.zeros((4, 1 << 22), np.float32)
+    x = memory[::-1, 5:7]
+    parts = list(arrays_of("x", x))
+    assert [(part.size, part.owner.shape) for part in parts] == [(8, (1, 2))] * 4
+    text = ADDRESS.format(1 << 24) + "st.global.b32 [%l0+{}], %i;"
+    run(module(text.format(24), 1), memory, block=(4, 1, 1), known=parts)
+    assert x[:, 1].view(np.uint32).tolist() == [3, 2, 1, 0]
+    with pytest.raises(Fault, match="0 bytes behind the end of x"):
+        run(module(text.format(28), 1), memory, block=(4, 1, 1), known=parts)
+    assert [part.size for part in arrays_of("x", memory[:, ::2])] == [memory.nbytes - 4]
 
 
 def test_a_vector_is_aligned_to_all_of_itself():

@@ -114,16 +114,17 @@ def test_another_kernel_than_there_is():
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_wrong_count_of_parameters(count):
     x = np.zeros(4, np.float32)
-    with pytest.raises(PtxError, match=r"snippet: parameters of \[.*\] bytes; expected \[8\]"):
+    with pytest.raises(PtxError, match=r"^PTX line 5: snippet: parameters of \[.*\] bytes; expected \[8\]"):
         run(module("", 1), *[x] * count)
+
+
+def test_a_parameter_of_another_size():
+    """Else its neighbours would be read from the wrong place."""
+    with pytest.raises(PtxError, match=r"snippet: parameters of \[4\] bytes; expected \[8\]"):
+        execute.run(module("", 1), "snippet", (1, 1, 1), (32, 1, 1), 0, [bytes(4)], [])
 
 
 def test_a_block_of_another_size_than_the_kernel_was_compiled_for():
     text = module("").replace(".visible .entry snippet()\n{", ".visible .entry snippet()\n.reqntid 64\n{")
-    with pytest.raises(PtxError, match=r"a block of \(32, 1, 1\) threads; expected \(64,\)"):
+    with pytest.raises(PtxError, match=r"^PTX line 5: snippet: a block of \(32, 1, 1\) threads; expected \(64,\)"):
         run(text)
-
-
-def test_a_target_that_is_none():
-    with pytest.raises(PtxError, match="target 'gfx90a'; expected sm_80"):
-        execute.Program(module("", target="gfx90a"), "snippet")

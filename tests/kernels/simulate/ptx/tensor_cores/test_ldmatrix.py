@@ -101,13 +101,15 @@ def test_addresses_of_lanes_without_a_row_do_not_count(count):
     assert np.array_equal(row_addresses(form, addresses), addresses[:, : 8 * count])
 
 
-def test_two_lanes_that_write_to_one_row_are_an_error():
+def test_two_lanes_that_write_different_values_to_one_row_are_an_error():
     addresses = some_rows(2)
     addresses[1, 20] = addresses[1, 3]
-    registers = [np.zeros((2, 32), np.uint32)] * 4
-    with pytest.raises(SharedFault, match="lanes 3 and 20 write to one row") as caught:
-        stmatrix(Form("stmatrix", 4, True), numbered(1), np.zeros(2, int), addresses, registers)
-    assert (caught.value.warp, caught.value.lane, caught.value.address) == (1, 20, int(addresses[1, 3]))
+    registers = [np.zeros((2, 32), np.uint32) for _ in range(4)]
+    stmatrix(Form("stmatrix", 4, False), numbered(1), np.zeros(2, int), addresses, registers)  # all are zeros
+    registers[0][1, 14] = 1  # in row 3 of the first matrix
+    with pytest.raises(SharedFault, match="another lane writes another value to this row") as caught:
+        stmatrix(Form("stmatrix", 4, False), numbered(1), np.zeros(2, int), addresses, registers)
+    assert (caught.value.warp, caught.value.lane, caught.value.address) == (1, 3, int(addresses[1, 3]))
 
 
 def test_opcodes_are_read():

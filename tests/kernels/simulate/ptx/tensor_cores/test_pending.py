@@ -56,6 +56,25 @@ def test_a_register_that_was_used_needs_a_fence(register):
     pending.issue("n8", ["d0"], ["a0"], None)
 
 
+def test_a_copy_needs_no_fence_but_the_wait():
+    pending = fenced()
+    pending.copied(["d0", "a0"])
+    pending.issue("n8", ["d0"], ["a0"], None)
+    for register in ("d0", "a0"):
+        with pytest.raises(ValueError, match=f"{register} is a wgmma.mma_async's until"):
+            pending.copied([register])
+
+
+def test_what_goes_its_own_way_is_apart():
+    pending = fenced()
+    pending.issue("n8", ["d0"], [], "both")
+    pending.commit()
+    other = pending.copy()
+    other.issue("n8", ["d1"], [], "its own")
+    other.commit()
+    assert pending.wait(0) == ["both"] and other.wait(1) == ["both"] and other.wait(0) == ["its own"]
+
+
 def test_only_products_of_one_shape_share_accumulators_without_a_fence():
     pending = fenced()
     pending.issue("n8", ["d0", "d1"], ["a0"], None)
