@@ -25,6 +25,7 @@ MARKERS = {
     "activations": "o",
     "softmax": "^",
     "softmax_xent": "v",
+    "attention": "p",
     "adam": "D",
     "conv": "P",
     "pool": "X",

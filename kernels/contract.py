@@ -51,6 +51,10 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "softmax_xent": "cross-entropy of softmax(z) against class indices, with (m, s) kept for the gradient",
         "softmax_xent_grad": "its gradient with respect to z",
     },
+    "attention": {
+        "attention": "softmax(q k^T * scale + mask) v in blocks, with dropout; and log sum exp of each row's scores",
+        "attention_grad": "its gradients with respect to q, k and v, from that",
+    },
     "conv2d": {
         "conv2d": "2-D cross-correlation, with bias and activation in the epilogue",
         "conv2d_grad_input": "gradient of conv2d with respect to its input (a transposed convolution)",
@@ -104,6 +108,7 @@ _ELSEWHERE = {  # the files of a GPU's kernels that are not in their family's {g
     "conv2d_grad_weight": "conv2d.{}_grad_weight",
     "conv2d_grad_bias": "sum.{}",
     "conv2d_grad": "conv2d.{}_grad",
+    "attention_grad": "attention.{}_grad",
 }
 
 

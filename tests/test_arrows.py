@@ -30,6 +30,7 @@ ROOMS = """
     kernels.softmax
     kernels.clip_norm kernels.conv2d kernels.dropout kernels.matmul kernels.optimizer kernels.pool kernels.softmax_xent
         kernels.take_rows
+    kernels.attention
     kernels.backends
     kernels
     kernels.compile

@@ -21,9 +21,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, generator: Gen
         raise ValueError(f"dropout: p is {p}; expected 0 <= p <= 1")
     if not training or p == 0.0:
         return input
-    return _dropout(input, p, *(generator or default_generator).take_for(input.data, input.data.size))
+    return dropped(input, p, *(generator or default_generator).take_for(input.data, input.data.size))
 
 
-def _dropout(x: Tensor, p: float, seed: int, offset: Any) -> Tensor:
+def dropped(x: Tensor, p: float, seed: int, offset: Any) -> Tensor:
+    """dropout by the words of the stream (seed, offset)."""
     y = kernels.of(x.data).dropout(x.data, p, seed, offset)
-    return record("dropout", y, (x,), lambda dy: (_dropout(dy, p, seed, offset),))
+    return record("dropout", y, (x,), lambda dy: (dropped(dy, p, seed, offset),))

@@ -25,6 +25,23 @@ def activations(backend: ModuleType, x: Any) -> None:
     backend.gelu_grad(x, x, "tanh")
 
 
+def attention(backend: ModuleType, empty: Empty, sizes: tuple[int, int, int], widths: tuple[int, ...]) -> None:
+    """Heads of (B, H, T) that are views of a layer's results, twice as many of q as of k and v.
+
+    Causal for each width; for the first also what takes the most registers, an added mask with dropout.
+    """
+    b, h, t = sizes
+    offset = gpu.xp().zeros((), np.int64)
+    for width in widths:
+        q, k = (empty(b, t, heads, width).transpose(0, 2, 1, 3) for heads in (2 * h, h))
+        options: list[tuple[Any, ...]] = [(None, True)]
+        if width == widths[0]:
+            options.append((empty(1, 2 * h, t, t), False, 1.0, 0.1, 0, offset))
+        for each in options:
+            y, lse = backend.attention(q, k, k, *each)
+            backend.attention_grad(y, q, k, k, y, lse, *each)
+
+
 def pool(backend: ModuleType, x: Any, *geometry: tuple[int, int]) -> None:
     """Both poolings of x and their gradients."""
     y, tap = backend.max_pool2d(x, *geometry)

@@ -23,6 +23,10 @@ def dropout(empty: Empty) -> None:
     backend.random_bits(0, offset, 1 << 10)
 
 
+def attention(empty: Empty) -> None:
+    launches.attention(backend, empty, (2, 2, 128), (64, 256))
+
+
 def softmax(empty: Empty) -> None:
     for x in (empty(64, 1024), empty(1024, 64).T):  # along memory, and across it
         for name in ("softmax", "log_softmax"):

@@ -30,6 +30,10 @@ def dropout(empty: Empty) -> None:
     backend.random_bits(0, 0, 1 << 20)
 
 
+def attention(empty: Empty) -> None:
+    launches.attention(backend, empty, (2, 4, 1024), (64, 128, 256))
+
+
 def softmax(empty: Empty) -> None:
     """A classifier's 10 classes, attention's rows, the longest one-pass rows, looped ones, the channels of images."""
     for shape in ((1024, 10), (4096, 1024), (512, 16384), (512, 32768), (128, 131072), (16, 1000, 32, 32)):

@@ -48,7 +48,7 @@ _LOW, _HALF, _ZERO = uint64(0xFFFFFFFF), uint64(32), uint64(0)
 
 
 @device
-def _philox(block, k0, k1):
+def philox(block, k0, k1):
     """The four words of block number `block` for the key (k0, k1): 32 bits each, in uint64 for the products."""
     c0, c1, c2, c3 = block & _LOW, block >> _HALF, _ZERO, _ZERO
     for _ in range(_ROUNDS):
@@ -60,14 +60,14 @@ def _philox(block, k0, k1):
 
 
 @device
-def _given(first, skipped):
+def given_place(first, skipped):
     """(the block that the stream begins in, how many words of that block come before it), from two numbers."""
     return uint64(first), skipped
 
 
 @device
-def _loaded(offset, skipped):
-    """As _given, from an offset in memory: one 64-bit integer."""
+def loaded_place(offset, skipped):
+    """As given_place, from an offset in memory: one 64-bit integer."""
     word = uint64(offset[0])
     return word >> uint64(2), int64(word & uint64(3))
 
@@ -76,7 +76,7 @@ def _loaded(offset, skipped):
 def _lay_down(words, block, seed_low, seed_high):
     """Write this thread's Philox block to the shared words, a column of four. All threads of the block must call it."""
     t = cuda.threadIdx.x
-    w0, w1, w2, w3 = _philox(block, uint64(seed_low), uint64(seed_high))
+    w0, w1, w2, w3 = philox(block, uint64(seed_low), uint64(seed_high))
     words[0, t] = w0
     words[1, t] = w1
     words[2, t] = w2
@@ -149,7 +149,7 @@ def _dropout_transposed_kernel(place: Callable) -> Kernel:
             while b < (S + 6) >> 2:
                 word = before + (n * R + r) * S
                 s = 4 * b - (word & 3)
-                w0, w1, w2, w3 = _philox(first + uint64(b + (word >> 2)), uint64(seed_low), uint64(seed_high))
+                w0, w1, w2, w3 = philox(first + uint64(b + (word >> 2)), uint64(seed_low), uint64(seed_high))
                 _drop_row(x, y, n, s, r, w0, uint32(least), scale)
                 _drop_row(x, y, n, s + 1, r, w1, uint32(least), scale)
                 _drop_row(x, y, n, s + 2, r, w2, uint32(least), scale)
@@ -167,7 +167,7 @@ def random_bits(seed: int, offset: Any, n: int) -> Any:
     part of the stream at every replay.
     """
     op = "random_bits"
-    place, stream = _stream(op, seed, offset)
+    place, stream = stream_arguments(op, seed, offset)
     check_count(op, n)
     y = gpu.xp().empty(int(n), np.uint32)
     _random_bits_kernel(place)(_blocks(y.size), (THREADS,), y, *stream)
@@ -179,7 +179,7 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
     op = "dropout"
     float_dtype(op, x=x)
     check_rate(op, p)
-    place, stream = _stream(op, seed, offset)
+    place, stream = stream_arguments(op, seed, offset)
     factor = threshold(p), 0.0 if p == 1 else 1.0 / (1.0 - float(p))
 
     x = dense(x)
@@ -209,12 +209,12 @@ def _blocks(n: int) -> tuple[int]:
     return (cdiv(n + 3, 4 * THREADS) if n else 0,)
 
 
-def _stream(op: str, seed: int, offset: Any) -> tuple[Callable, tuple[Any, int, int, int]]:
+def stream_arguments(op: str, seed: int, offset: Any) -> tuple[Callable, tuple[Any, int, int, int]]:
     """(where the kernel finds the stream's place, its arguments offset, skipped, seed_low and seed_high)."""
     in_memory = stream_offset(op, offset)
     check_stream(op, seed, 0 if in_memory else offset)
     seed = int(seed)
     words = seed & 0xFFFFFFFF, seed >> 32
     if in_memory:
-        return _loaded, (offset.reshape(1), 0, *words)
-    return _given, (*divmod(int(offset), 4), *words)
+        return loaded_place, (offset.reshape(1), 0, *words)
+    return given_place, (*divmod(int(offset), 4), *words)

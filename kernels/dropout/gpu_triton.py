@@ -44,9 +44,9 @@ _WEYL_1: tl.constexpr = tl.constexpr(0xBB67AE85)
 
 
 @triton.jit
-def _philox(seed_low, seed_high, block):
+def philox(seed_low, seed_high, block):
     """Philox4x32-10 words of the blocks with these (uint64) indices, as four blocks of uint32."""
-    k0, k1 = _word(seed_low), _word(seed_high)
+    k0, k1 = word_of(seed_low), word_of(seed_high)
     c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
     c2, c3 = tl.zeros_like(c0), tl.zeros_like(c0)
     for _ in tl.static_range(_ROUNDS):
@@ -60,33 +60,33 @@ def _philox(seed_low, seed_high, block):
 @triton.jit
 def _bits(seed_low, seed_high, block, PAIRS: tl.constexpr):
     """The words of the blocks in order: 4 of each, or with PAIRS 8, those of the block and its successor."""
-    w0, w1, w2, w3 = _philox(seed_low, seed_high, block)
+    w0, w1, w2, w3 = philox(seed_low, seed_high, block)
     if PAIRS:
-        v0, v1, v2, v3 = _philox(seed_low, seed_high, block + 1)
+        v0, v1, v2, v3 = philox(seed_low, seed_high, block + 1)
         w0, w1, w2, w3 = tl.interleave(w0, v0), tl.interleave(w1, v1), tl.interleave(w2, v2), tl.interleave(w3, v3)
     return tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
 
 
 @triton.jit
-def _start(offset_ptr, offset_low, offset_high):
+def stream_start(offset_ptr, offset_low, offset_high):
     """(the block that word `offset` is in, uint64; its place there, 0 .. 3), from memory or from two words."""
     if offset_ptr is not None:
         offset = tl.load(offset_ptr).to(tl.uint64)
     else:
-        offset = _word(offset_high).to(tl.uint64) << 32 | _word(offset_low).to(tl.uint64)
+        offset = word_of(offset_high).to(tl.uint64) << 32 | word_of(offset_low).to(tl.uint64)
     return offset >> 2, (offset & 3).to(tl.int32)
 
 
 @triton.jit
-def _word(argument):
-    """The 32-bit word in an argument that `_argument` made."""
+def word_of(argument):
+    """The 32-bit word in an argument that `word_argument` made."""
     return (argument >> 1).to(tl.uint32)
 
 
 @triton.jit
 def _drop(x, bits, scale, threshold):
     """x * (scale where the bits keep it, else 0): a product, so that NaN stays."""
-    return (x.to(tl.float32) * tl.where(bits >= _word(threshold), scale, 0.0)).to(x.dtype)
+    return (x.to(tl.float32) * tl.where(bits >= word_of(threshold), scale, 0.0)).to(x.dtype)
 
 
 @kernel
@@ -94,7 +94,7 @@ def _random_bits_kernel(
     y_ptr, offset_ptr, n, seed_low, seed_high, offset_low, offset_high, BLOCK: tl.constexpr
 ):  # fmt: skip
     """y: (n,) uint32. offset: one 64-bit integer, or None where the two words are given."""
-    first, skipped = _start(offset_ptr, offset_low, offset_high)
+    first, skipped = stream_start(offset_ptr, offset_low, offset_high)
     program = tl.program_id(0).to(tl.int64)
     block = first + (program * (BLOCK // 4) + tl.arange(0, BLOCK // 4)).to(tl.uint64)
     i = program * BLOCK + tl.arange(0, BLOCK)
@@ -110,7 +110,7 @@ def _dropout_kernel(
     x_ptr, y_ptr, offset_ptr, n, scale, threshold, seed_low, seed_high, offset_low, offset_high, BLOCK: tl.constexpr
 ):
     """x, y: n elements, row-major. offset as in _random_bits_kernel."""
-    first, skipped = _start(offset_ptr, offset_low, offset_high)
+    first, skipped = stream_start(offset_ptr, offset_low, offset_high)
     # 16 bytes are loaded at a time: 4 floats or 8 halves. With as many words at a time, none changes threads.
     PAIRS: tl.constexpr = x_ptr.dtype.element_ty.primitive_bitwidth == 16
     AT_A_TIME: tl.constexpr = 2 if PAIRS else 1
@@ -140,7 +140,7 @@ def _dropout_transposed_kernel(
     Row (n, r) of the stream begins within a block, at a place of its own: its tile begins as far before it. Word k of a
     thread's block is for row s + k of memory, so that each k is a load of its own, contiguous along r.
     """
-    first, skipped = _start(offset_ptr, offset_low, offset_high)
+    first, skipped = stream_start(offset_ptr, offset_low, offset_high)
     program, tiles_r, tiles_s = tl.program_id(0).to(tl.int64), tl.cdiv(R, BLOCK_R), tl.cdiv(S + 3, BLOCK_S)
     r = (program % tiles_r) * BLOCK_R + tl.arange(0, BLOCK_R)[None, :]
     block = program // tiles_r % tiles_s * (BLOCK_S // 4) + tl.arange(0, BLOCK_S // 4)[:, None]
@@ -155,7 +155,7 @@ def _dropout_transposed_kernel(
     x1 = tl.load(x_ptr + i + R, mask=inside1)
     x2 = tl.load(x_ptr + i + 2 * R, mask=inside2)
     x3 = tl.load(x_ptr + i + 3 * R, mask=inside3)
-    w0, w1, w2, w3 = _philox(seed_low, seed_high, first + (block + (word >> 2)).to(tl.uint64))
+    w0, w1, w2, w3 = philox(seed_low, seed_high, first + (block + (word >> 2)).to(tl.uint64))
     tl.store(y_ptr + i, _drop(x0, w0, scale, threshold), mask=inside0)
     tl.store(y_ptr + i + R, _drop(x1, w1, scale, threshold), mask=inside1)
     tl.store(y_ptr + i + 2 * R, _drop(x2, w2, scale, threshold), mask=inside2)
@@ -174,7 +174,7 @@ def random_bits(seed: int, offset: Any, n: int) -> Any:
     part of the stream at every replay.
     """
     op = "random_bits"
-    offset_ptr, words = _stream(op, seed, offset)
+    offset_ptr, words = stream_arguments(op, seed, offset)
     check_count(op, n)
     y = gpu.xp().empty(int(n), np.uint32)
     _random_bits_kernel((cdiv(y.size + 3, BLOCK),), y, offset_ptr, y.size, *words, BLOCK=BLOCK, num_warps=WARPS)
@@ -186,8 +186,8 @@ def dropout(x: Any, p: float, seed: int, offset: Any) -> Any:
     op = "dropout"
     float_dtype(op, x=x)
     check_rate(op, p)
-    offset_ptr, words = _stream(op, seed, offset)
-    factor = 0.0 if p == 1 else 1.0 / (1.0 - float(p)), _argument(threshold(p)), *words
+    offset_ptr, words = stream_arguments(op, seed, offset)
+    factor = 0.0 if p == 1 else 1.0 / (1.0 - float(p)), word_argument(threshold(p)), *words
 
     x = dense(x)
     if x.flags.c_contiguous:
@@ -212,16 +212,16 @@ def _row_major(x: Any, offset_ptr: Any, factor: tuple[float | int, ...]) -> Any:
     return y
 
 
-def _stream(op: str, seed: int, offset: Any) -> tuple[Any, tuple[int, int, int, int]]:
+def stream_arguments(op: str, seed: int, offset: Any) -> tuple[Any, tuple[int, int, int, int]]:
     """The kernel's arguments offset_ptr and (seed_low, seed_high, offset_low, offset_high)."""
     in_memory = stream_offset(op, offset)
     number = 0 if in_memory else offset
     check_stream(op, seed, number)
     seed, number = int(seed), int(number)
     words = seed & 0xFFFFFFFF, seed >> 32, number & 0xFFFFFFFF, number >> 32
-    return offset if in_memory else None, tuple(map(_argument, words))
+    return offset if in_memory else None, tuple(map(word_argument, words))
 
 
-def _argument(word: int) -> int:
+def word_argument(word: int) -> int:
     """A 32-bit word as an argument: always 64 bits wide and odd, so that no value is compiled for anew."""
     return 1 << 40 | word << 1 | 1

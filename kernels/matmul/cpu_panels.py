@@ -27,7 +27,7 @@ _vector = ir.VectorType(ir.FloatType(), LANES)
 
 
 @intrinsic
-def _transpose_block(context: Any, x: Any, x_at: Any, x_step: Any, y: Any, y_at: Any, y_step: Any) -> Any:
+def transpose_block(context: Any, x: Any, x_at: Any, x_step: Any, y: Any, y_at: Any, y_step: Any) -> Any:
     """y[y_at + k * y_step + l] = x[x_at + l * x_step + k] for l, k < LANES; x, y float32. No bounds are checked."""
     index = types.intp
     sig = types.void(x, index, index, y, index, index)
@@ -73,7 +73,7 @@ def lay_out(rows, terms, panels, at, step, begin, stop, part, team):
     for j in range(begin, stop):
         first = j * LANES * terms
         for k in range(0, whole, LANES):
-            _transpose_block(rows, first + k, terms, panels, at[j] + k * step[j], step[j])
+            transpose_block(rows, first + k, terms, panels, at[j] + k * step[j], step[j])
         for k in range(whole, terms):
             for lane in range(LANES):
                 panels[at[j] + k * step[j] + lane] = rows[first + lane * terms + k]

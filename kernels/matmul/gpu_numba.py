@@ -135,7 +135,7 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
     shared = (2, terms, size + PAD)
     fetch_a, put_a = _transfer(tile, dense_a)
     fetch_b, put_b = _transfer(tile, dense_b)
-    multiply = _unrolled(_term(tile), terms)
+    multiply = unrolled(_term(tile), terms)
 
     @device
     def store_one(i, out, bias, first, row, column, sums):
@@ -145,7 +145,7 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
         if r < out.shape[0] and c < out.shape[1]:
             out[r, c] = activate(sums[i, j] + bias_of(bias, first + c))
 
-    store = _unrolled(store_one, each * each)
+    store = unrolled(store_one, each * each)
 
     @kernel
     def _matmul_tiled_kernel(a, b, bias, y, tiles_m, tiles_n):
@@ -249,7 +249,7 @@ def _term(tile: Tile) -> Callable:
     return multiply
 
 
-def _unrolled(f: Callable, count: int) -> Callable:
+def unrolled(f: Callable, count: int) -> Callable:
     """f(i, ...) for i = 0, 1, .. count - 1 without a loop; count is a power of 2.
 
     The compiler would not unroll loops as long as these, and in a loop an array cannot be kept in registers.

@@ -37,6 +37,13 @@ COUNTS = {
     ("softmax_xent", "softmax_xent", "forward", (3, 5)): (60 + 24 + 24 + 8, 60 + 12 + 1),
     # z and dz 30 * 4, t 24, m and s 24, dloss and divisor 8;  15 * (- - exp *), 3 * -, one /
     ("softmax_xent", "softmax_xent", "backward", (3, 5)): (120 + 24 + 24 + 8, 60 + 3 + 1),
+    # q, k, v, y of 2*3*4*5 = 120 and lse of 24;  2*3*4*4 = 96 scores: 5 products and sums each way, * max - exp +
+    ("attention", "attention", "forward", (2, 3, 4, 5)): (4 * (480 + 24), 96 * (20 + 5)),
+    # and 10 scores of the 16 a head
+    ("attention", "causal attention", "forward", (2, 3, 4, 5)): (4 * (480 + 24), 60 * (20 + 5)),
+    # dy, q, k, v, y, dq, dk, dv and lse;  5 products; * max - exp +, and exp - * *
+    ("attention", "attention", "backward", (2, 3, 4, 5)): (4 * (960 + 24), 96 * (50 + 9)),
+    ("attention", "causal attention", "backward", (2, 3, 4, 5)): (4 * (960 + 24), 60 * (50 + 9)),
     # 4 arrays in, 3 out;  - * +   * * * +   sqrt / +   / * -
     ("adam", "adam_step", "forward", (10,)): (280, 130),
     # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max

@@ -58,6 +58,7 @@ CAPTURED = """
     F.cross_entropy(x, (w[:, 0] > 0).long());  F.cross_entropy(x[None].transpose(1, 2), tg.tensor([[0, 1, -100, 3]]));
     F.binary_cross_entropy(x.sigmoid(), w.detach().sigmoid());  F.kl_div(x.log_softmax(1), w.detach().softmax(1));
     F.scaled_dot_product_attention(x[None], w[None], w[None], is_causal=True);
+    F.scaled_dot_product_attention(x[None], w[None], w[None], x @ w.detach().T > 0, dropout_p=0.3);
     F.scaled_dot_product_attention(x[None], w[None], w[None], x[None, :, :4] > 0);  x.long() // 3 * w;
     x.long() % (w.long().abs() + 1) * w;  x.long() ** 2 * w;  x // (w.abs() + 1);  x % 2.0;  x.norm("nuc");  w.norm(0);
     x.norm(float("inf"));  tg.eye(4) @ x;  tg.linspace(0, 1, 6) * x;  tg.full((4, 6), 2.5) * w;  tg.arange(6) + w;

@@ -55,6 +55,14 @@ def gradients(c, k, size, n=2):
     return dy, np.abs(y), x, w, x.shape, w.shape, *GEOMETRY, True
 
 
+def heads(lengths, width, grad=False):
+    queries, keys = lengths
+    q, k, v = normal(1, 2, queries, width), normal(1, 2, keys, width), normal(1, 2, keys, width)
+    if not grad:
+        return q, k, v, None, True
+    return normal(1, 2, queries, width), q, k, v, *cpu.attention(q, k, v, None, True), None, True
+
+
 GEOMETRY = (1, 1), (0, 0), (1, 1), 1
 SIZES = (1, 3, 5, 8, 16, 17, 20, 28, 31, 33, 64, 100, 1030)
 ELEMENTWISE = [
@@ -66,6 +74,10 @@ CALLS = {
     + [(normal(m, k), normal(n, k).T, normal(n), "relu") for m, k, n in [(8, 64, 10), (5, 100, 13), (40, 33, 7)]],
     "softmax_xent": [(normal(n, c), labels(n, c)) for n, c in [(1, 5), (3, 10), (33, 10)]],
     "softmax_xent_grad": [xent(n, c) for n, c in [(1, 5), (3, 10), (33, 10)]],
+    "attention": [heads(lengths, width) for lengths, width in [((3, 5), 16), ((70, 150), 32), ((9, 33), 24)]],
+    "attention_grad": [
+        heads(lengths, width, True) for lengths, width in [((3, 5), 16), ((70, 150), 32), ((9, 33), 24)]
+    ],
     "conv2d": [convolution(1, 16, 6), convolution(16, 32, 5), convolution(3, 16, 7)],
     "conv2d_grad_input": [
         (normal(2, k, size - 2, size - 2), normal(k, c, 3, 3), (2, c, size, size), *GEOMETRY)

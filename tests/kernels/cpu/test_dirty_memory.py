@@ -54,6 +54,31 @@ def softmax():
             yield f"{name}_grad", (x[::-1].copy(), x, -1)
 
 
+def attention():
+    """A block and several; heads that share keys, that are filled up, that are views; every kind of mask; dropout."""
+    for heads, lengths, widths, mask, options in (
+        ((1, 1, 1), (2, 3), (1, 1), None, ()),
+        ((1, 1, 1), (130, 70), (16, 16), None, (True,)),
+        ((1, 1, 1), (70, 150), (32, 16), (1, 1, 70, 150), ()),
+        ((2, 4, 2), (9, 40), (24, 8), (2, 1, 1, 40), (True, -0.5, 0.3, 5, 2)),
+        ((16, 4, 4), (64, 64), (32, 32), None, (False, 0.2, 0.3, 5, 2)),
+    ):
+        (b, h, g), (n, s), (e, width) = heads, lengths, widths
+        dy, q = floats(b, n, h, width).transpose(0, 2, 1, 3), floats(b, n, h, e).transpose(0, 2, 1, 3)
+        k, v = floats(b, g, s, e), floats(b, g, s, width)
+        masks = (None,)
+        if mask is not None:
+            shown = _rng.random(mask) < 0.7
+            shown[..., 0] = True
+            masks = shown, np.where(shown, floats(*mask), np.float32(-np.inf))
+        for each in masks:
+            yield "attention", (q, k, v, each, *options)
+            y, lse = REFERENCE.attention(q, k, v, each, *options)
+            yield "attention_grad", (dy, q, k, v, y, lse, each, *options)
+    q = floats(1, 1, 3, 4).astype(np.float16)
+    yield "attention", (q, q, q)
+
+
 def cross_entropy():
     for n, classes in ((1, 2), (5, 10), (70, 300)):
         z, t = floats(n, classes), _rng.integers(0, classes, n)
@@ -145,7 +170,7 @@ def others():
             yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
 
 
-CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
+CASES = [*elementwise(), *softmax(), *attention(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))
 
 

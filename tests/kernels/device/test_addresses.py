@@ -64,6 +64,14 @@ def in_place(name: str, *options: Any) -> Any:
     return call
 
 
+def attention(m: Any, q: Any, k: Any, v: Any, mask: Any) -> tuple[Any, ...]:
+    return m.attention(q, k, v, mask)
+
+
+def attention_grad(m: Any, dy: Any, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
+    return m.attention_grad(dy, q, k, v, *m.attention(q, k, v))
+
+
 def clip(m: Any, *arrays: Any) -> tuple[Any, ...]:
     m.clip_norm_step(list(arrays), 1.0)
     return arrays
@@ -98,6 +106,14 @@ CASES = {
         positive(4),
     ),
     "softmax_xent_grad": (xent_grad, normal(3), normal(3, 4), LABELS, positive(3), positive(3), positive(4)),
+    "attention": (attention, normal(3, 1, 3, 3), normal(3, 1, 3, 3), normal(3, 1, 3, 3), normal(3, 1, 3, 3)),
+    "attention_grad": (
+        attention_grad,
+        normal(3, 1, 3, 3) / 2,
+        normal(3, 1, 3, 3) / 2,
+        normal(3, 1, 3, 3)[::-1].copy(),
+        normal(3, 1, 3, 3)[:, :, ::-1].copy(),
+    ),
     "max_pool2d": (lambda m, x: m.max_pool2d(x, *POOL), normal(*FEW[0])),
     "max_pool2d_grad": (
         lambda m, dy, tap: m.max_pool2d_grad(dy, tap, FEW[0], *POOL),

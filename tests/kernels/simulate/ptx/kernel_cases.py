@@ -88,6 +88,20 @@ def test_softmax(backend, dtype):
 
 
 @each_served
+def test_attention(backend, dtype):
+    """One past a tile of queries and keys; a bool mask, causality, and dropout from within a Philox block.
+
+    tests/kernels judges rounding: a result here may be as far off as a sum of its terms is.
+    """
+    n, width = (33, 20) if backend == "triton" else (9, 33)
+    q, k, v, dy = normal(dtype, 4, 1, 1, n, width)
+    options = np.random.default_rng(0).random((1, 1, n, n)) < 0.7, True, 0.3, 0.25, 12345, 7
+    y, lse = reference.attention(q, k, v, *options)
+    check(backend, "attention", q, k, v, *options, scale=1.0)
+    check(backend, "attention_grad", dy, q, k, v, y, lse, *options, scale=1.0)
+
+
+@each_served
 def test_cross_entropy(backend, dtype):
     """One label is left out."""
     x, labels = normal(dtype, 33, 10), np.arange(33) % 10

@@ -23,7 +23,8 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     ("simulate", "which"),
     [
         pytest.param("ptx", "", id="sm_80"),
-        pytest.param("ptx:90", "matmul or conv2d", id="sm_90"),  # whose code differs in kind: warpgroups' products
+        # Those whose code differs in kind: warpgroups' products.
+        pytest.param("ptx:90", "matmul or conv2d or (attention and triton)", id="sm_90"),
         pytest.param("ptx:90", "not matmul and not conv2d", id="sm_90, the others", marks=pytest.mark.exhaustive),
     ],
 )
