@@ -51,6 +51,12 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "softmax_xent": "cross-entropy of softmax(z) against class indices, with (m, s) kept for the gradient",
         "softmax_xent_grad": "its gradient with respect to z",
     },
+    "layer_norm": {
+        "layer_norm": "(x - mean) / sqrt(var + eps) over the last axes, with weight and bias, and (mean, 1 / sqrt)",
+        "layer_norm_grad": "its gradients: to x, weight and bias together",
+        "rms_norm": "x / sqrt(mean(x^2) + eps) over the last axes, with weight, and 1 / sqrt",
+        "rms_norm_grad": "its gradients: to x and weight together",
+    },
     "conv2d": {
         "conv2d": "2-D cross-correlation, with bias and activation in the epilogue",
         "conv2d_grad_input": "gradient of conv2d with respect to its input (a transposed convolution)",

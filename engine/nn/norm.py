@@ -153,6 +153,42 @@ class LayerNorm(Module):
         )
 
 
+class RMSNorm(Module):
+    """Normalisation by the root mean square over the last dimensions (Zhang & Sennrich 2019); see `F.rms_norm`.
+
+    weight (ones) has the shape normalized_shape; it is None without elementwise_affine.
+    """
+
+    weight: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = tuple(size("RMSNorm", "normalized_shape", s) for s in sizes(normalized_shape))
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        made = ones(self.normalized_shape, device=device, dtype=dtype) if elementwise_affine else None
+        self.register_parameter("weight", None if made is None else Parameter(made))
+
+    def reset_parameters(self) -> None:
+        """Weight 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised."""
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
 class GroupNorm(Module):
     """Normalisation over groups of channels (Wu & He 2018); see `F.group_norm`.
 

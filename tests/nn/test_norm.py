@@ -121,6 +121,25 @@ def test_layer_norm_function(dtype, rng):
     assert nn.LayerNorm(5).normalized_shape == (5,)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"elementwise_affine": False}, {"eps": 1e-3}], ids=str)
+def test_rms_norm(shape, options, dtype, rng):
+    x = (2 * rng.standard_normal((2, 4, *shape[:-1], 5)) + 1).astype(dtype)
+    ours, theirs = nn.RMSNorm(shape, **options), torch.nn.RMSNorm(shape, **options)
+    assert_module(ours, theirs, x, scale=1.0)
+    assert repr(ours) == repr(theirs)
+
+
+def test_the_eps_of_rms_norm_is_that_of_the_sums_dtype(dtype, rng):
+    """Of numbers so small that eps decides: torch's, in float32 for float16."""
+    x = (1e-4 * rng.standard_normal((3, 5))).astype(dtype)
+    assert_function(lambda x: F.rms_norm(x, 5), lambda x: TF.rms_norm(x, (5,), eps=_eps(dtype)), x)
+
+
+def _eps(dtype):
+    return float(np.finfo(np.float32 if dtype == np.float16 else dtype).eps)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("shape", [(2, 6, 4), (3, 6, 2, 3)], ids=str)
 def test_group_norm(groups, shape, dtype, rng):
@@ -219,6 +238,11 @@ C = tg.ones(3)
             lambda: F.layer_norm(C, 3, tg.ones(2)),
             ValueError,
             "layer_norm: input is (3,) but weight is (2,); expected (3,)",
+        ),
+        (
+            lambda: nn.RMSNorm((4, 5))(tg.ones(2, 5, 4)),
+            ValueError,
+            "rms_norm: input is (2, 5, 4); expected its last dimensions to be (4, 5)",
         ),
         (lambda: nn.LayerNorm((3, -1)), ValueError, "LayerNorm: normalized_shape is -1; expected >= 0"),
         (lambda: nn.GroupNorm(4, 6), ValueError, "GroupNorm: num_channels is 6; expected a multiple of num_groups, 4"),

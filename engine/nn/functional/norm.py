@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tilegrad import dtypes, ops
 from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.nn.functional.arguments import require_tensor, size, sizes
+from tilegrad.ops.normalization import layer_norm as layer_norm_op
+from tilegrad.ops.normalization import rms_norm as rms_norm_op
 from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
 from tilegrad.tensor import Tensor, wrap
 
@@ -88,16 +92,34 @@ def layer_norm(
     input  (..., *normalized_shape); weight and bias of normalized_shape and input's dtype
     Raises ValueError for shapes, TypeError for dtypes.
     """
-    op = "layer_norm"
+    shape = _require_last("layer_norm", input, normalized_shape)
+    _require_affine("layer_norm", input, shape, weight, bias)
+    return layer_norm_op(input, len(shape), weight, bias, eps)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang & Sennrich 2019).
+
+    input  (..., *normalized_shape); weight of normalized_shape and input's dtype
+    eps    None is the spacing of numbers at 1 in input's dtype, in float32 for the 16-bit types
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    shape = _require_last("rms_norm", input, normalized_shape)
+    _require_affine("rms_norm", input, shape, weight, None)
+    eps = float(np.finfo(dtypes.accumulator(input.dtype)).eps) if eps is None else eps
+    return rms_norm_op(input, len(shape), weight, eps)
+
+
+def _require_last(op: str, input: Any, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """normalized_shape, which must be input's last dimensions."""
     require_tensor(op, input=input)
     shape = sizes(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
-    _require_affine(op, input, shape, weight, bias)
-    axes = tuple(range(input.ndim - len(shape), input.ndim))
-    along = (1,) * (input.ndim - len(shape)) + shape
-    weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
-    return _normalize(op, input, axes, eps, weight, bias)[0]
+    require_float(op, input)
+    return shape
 
 
 def group_norm(

@@ -54,6 +54,21 @@ def softmax():
             yield f"{name}_grad", (x[::-1].copy(), x, -1)
 
 
+def layer_norm():
+    """One number, rows of several axes, more rows than a block has, and what is shared out among threads."""
+    for x, ndim in ((floats(1), 1), (floats(5, 7), 1), (floats(3, 4, 33), 2), (floats(70, 600).T, 1)):
+        shape = x.shape[-ndim:]
+        w, b = floats(*shape), floats(*shape)
+        for weight, bias in ((w, b), (None, None), (w, None)):
+            yield "layer_norm", (x, ndim, weight, bias)
+            yield "rms_norm", (x, ndim, weight)
+            _, mean, rstd = REFERENCE.layer_norm(x, ndim)
+            yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, weight, weight is not None, True)
+            yield "rms_norm_grad", (floats(*x.shape), x, rstd, weight, bias is not None)
+    half = floats(9, 4).astype(np.float16)
+    yield "layer_norm", (half, 1, half[0], half[1])
+
+
 def cross_entropy():
     for n, classes in ((1, 2), (5, 10), (70, 300)):
         z, t = floats(n, classes), _rng.integers(0, classes, n)
@@ -145,7 +160,7 @@ def others():
             yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
 
 
-CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
+CASES = [*elementwise(), *softmax(), *layer_norm(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))
 
 

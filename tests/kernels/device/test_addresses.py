@@ -91,6 +91,17 @@ CASES = {
     "softmax_grad": (lambda m, dy, y: m.softmax_grad(dy, y, 1), normal(4, 3), normal(4, 3)),
     "log_softmax": (lambda m, x: m.log_softmax(x, 0), normal(4, 3)),
     "log_softmax_grad": (lambda m, dy, y: m.log_softmax_grad(dy, y, 0), normal(4, 3), normal(4, 3)),
+    "layer_norm": (lambda m, *a: m.layer_norm(a[0], 1, *a[1:]), normal(3, 4), normal(4), positive(4)),
+    "layer_norm_grad": (
+        lambda m, *a: m.layer_norm_grad(*a, True, True),
+        normal(3, 4),
+        normal(4, 3).T,
+        normal(3),
+        positive(3),
+        normal(4),
+    ),
+    "rms_norm": (lambda m, *a: m.rms_norm(a[0], 1, a[1]), normal(3, 4), normal(4)),
+    "rms_norm_grad": (lambda m, *a: m.rms_norm_grad(*a, True), normal(3, 4), normal(3, 4), positive(3), normal(4)),
     "softmax_xent": (
         lambda m, z, t, weight: m.softmax_xent(z, t, weight, 0.1, -100, "none")[0],
         normal(3, 4),

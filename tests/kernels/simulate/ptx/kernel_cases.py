@@ -85,6 +85,27 @@ def test_softmax(backend, dtype):
 
 
 @each_served
+def test_layer_norm(backend, dtype):
+    """Rows that a warp takes, rows that several warps take, and several programs' parts of the sums over rows."""
+    for shape in ((5, 10), (70, 33), (2, 1500)):
+        x, w, b = normal(dtype, *shape), normal(dtype, shape[1]), normal(dtype, 1, shape[1])[0]
+        check(backend, "layer_norm", x, 1, w, b)
+        check(backend, "rms_norm", x, 1, w)
+        wide = [a.astype(np.float32) for a in (x, w)]
+        _, mean, rstd = reference.layer_norm(wide[0], 1, wide[1])
+        check(backend, "layer_norm_grad", normal(dtype, *shape), x, mean, rstd, w, True, True, scale=shape[0] ** 0.5)
+        check(backend, "rms_norm_grad", normal(dtype, *shape), x, rstd, w, True, scale=shape[0] ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_layer_norm_of_rows_beyond_registers(dtype):
+    """The sums of a program over its rows then lie in memory."""
+    x, w = normal(dtype, 9, 9000), normal(dtype, 9000)
+    _, mean, rstd = reference.layer_norm(x.astype(np.float32), 1)
+    check("triton", "layer_norm_grad", normal(dtype, 9, 9000), x, mean, rstd, w, True, True, scale=3.0)
+
+
+@each_served
 def test_cross_entropy(backend, dtype):
     """One label is left out."""
     x, labels = normal(dtype, 33, 10), np.arange(33) % 10
