@@ -38,6 +38,12 @@ def layer_norm(empty: Empty) -> None:
     backend.rms_norm_grad(x.T, x.T, empty(1024, dtype=np.float32), None, True)
 
 
+def batch_norm(empty: Empty) -> None:
+    for x in (empty(4, 32, 14, 14), empty(4, 14, 14, 32).transpose(0, 3, 1, 2)):
+        for groups in (None, 8):
+            launches.batch_norm(backend, x, empty(32), groups)
+
+
 def softmax_xent(empty: Empty) -> None:
     weight, one = empty(10), empty(dtype=np.float32)
     t, saved = empty(64, dtype=np.int64), empty(64, dtype=np.float32)

@@ -56,6 +56,14 @@ def layer_norm(empty: Empty) -> None:
     backend.layer_norm_grad(x, x, saved, saved)
 
 
+def batch_norm(empty: Empty) -> None:
+    """A layer of a small CNN in both memory orders, a matrix, groups of channels."""
+    launches.batch_norm(backend, empty(64, 28, 28, 32).transpose(0, 3, 1, 2), empty(32), None)
+    launches.batch_norm(backend, empty(64, 32, 28, 28), empty(32), None)
+    launches.batch_norm(backend, empty(4096, 512), empty(512), None)
+    launches.batch_norm(backend, empty(16, 256, 32, 32), empty(256), 32)
+
+
 def softmax_xent(empty: Empty) -> None:
     """The seed nets' 10 classes, vocabularies of 32k, 128k with few rows, and (odd) 50257; with every option once."""
     one, index = empty(dtype=np.float32), np.int64

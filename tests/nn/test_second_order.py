@@ -53,6 +53,11 @@ CASES = {
     "rms_norm": (lambda x, w: F.rms_norm(x, (4, 5), w), [ROWS, leaf(4, 5)]),
     "rms_norm, plain": (lambda x: F.rms_norm(x, 5), [ROWS]),
     "layer_norm, plain": (lambda x: F.layer_norm(x, (4, 5)), [ROWS]),
+    "batch_norm, frozen images": (
+        lambda x, w, b: F.batch_norm(x, tg.ones(2, dtype="float64"), tg.ones(2, dtype="float64"), w, b),
+        [IMAGE, leaf(2), leaf(2)],
+    ),
+    "instance_norm": (lambda x, w, b: F.instance_norm(x, None, None, w, b), [IMAGE, leaf(2), leaf(2)]),
     "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [leaf(2, 4, 3), leaf(4), leaf(4)]),
     "normalize": (F.normalize, [ROWS]),
     "embedding": (lambda w: F.embedding(LABELS, w, padding_idx=1).square(), [TABLE]),
