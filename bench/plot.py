@@ -25,6 +25,8 @@ MARKERS = {
     "activations": "o",
     "softmax": "^",
     "softmax_xent": "v",
+    "layer_norm": "<",
+    "batch_norm": ">",
     "adam": "D",
     "conv": "P",
     "pool": "X",

@@ -227,7 +227,7 @@ def check_moments(op: str, x: Any, groups: Any) -> Channels:
 
 
 def check_norm(
-    op: str, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: Any, groups: Any, activation: Any
+    op: str, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any
 ) -> Channels:
     """Raise as batch_norm does."""
     s = check_moments(op, x, groups)
@@ -238,7 +238,7 @@ def check_norm(
 
 
 def check_norm_grad(
-    op: str, dy: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: Any, groups: Any, activation: Any
+    op: str, dy: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any
 ) -> Channels:
     """Raise as batch_norm_grad does."""
     float_dtype(op, dy=dy, x=x)
@@ -248,7 +248,7 @@ def check_norm_grad(
     return s
 
 
-def check_step(op: str, running: Any, mean: Any, var: Any, count: Any, momentum: Any) -> None:
+def check_step(op: str, running: Any, mean: Any, var: Any, count: Any, momentum: float) -> None:
     """Raise as batch_moments_step does."""
     float_dtype(op, running_mean=running[0], running_var=running[1])
     float_dtype(op, mean=mean, var=var)
@@ -263,7 +263,7 @@ def check_step(op: str, running: Any, mean: Any, var: Any, count: Any, momentum:
         raise TypeError(f"{op}: momentum is {momentum!r}; expected a real number")
 
 
-def _check_moments_of(op: str, s: Channels, x: Any, mean: Any, var: Any, eps: Any) -> None:
+def _check_moments_of(op: str, s: Channels, x: Any, mean: Any, var: Any, eps: float) -> None:
     found = float_dtype(op, mean=mean, var=var)
     if found not in (s.dtype, accumulator(s.dtype)):
         raise TypeError(f"{op}: mean and var are {found} but x is {s.dtype}; expected {accumulator(s.dtype)}")

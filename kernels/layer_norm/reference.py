@@ -159,7 +159,7 @@ class Rows(NamedTuple):
         return self.lead + (1,) * len(self.shape)
 
 
-def check_norm(op: str, x: Any, ndim: Any, weight: Any | None, bias: Any | None, eps: Any) -> Rows:
+def check_norm(op: str, x: Any, ndim: Any, weight: Any | None, bias: Any | None, eps: float) -> Rows:
     """Raise as layer_norm and rms_norm do."""
     dtype = float_dtype(op, x=x, weight=weight, bias=bias)
     if not is_int(ndim):

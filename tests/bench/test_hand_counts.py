@@ -37,6 +37,23 @@ COUNTS = {
     ("softmax_xent", "softmax_xent", "forward", (3, 5)): (60 + 24 + 24 + 8, 60 + 12 + 1),
     # z and dz 30 * 4, t 24, m and s 24, dloss and divisor 8;  15 * (- - exp *), 3 * -, one /
     ("softmax_xent", "softmax_xent", "backward", (3, 5)): (120 + 24 + 24 + 8, 60 + 3 + 1),
+    # x and y 30 * 4, weight and bias 10 * 4, mean and rstd 6 * 4;  15 * (+ - * + * * +), 3 * (/ / + sqrt /)
+    ("layer_norm", "layer_norm", "forward", (3, 5)): (120 + 40 + 24, 105 + 15),
+    # dy, x, dx 45 * 4, weight and two gradients 15 * 4, mean and rstd;  15 * (* + - * * + * - - * * + +), 3 * (/ /)
+    ("layer_norm", "layer_norm", "backward", (3, 5)): (180 + 60 + 24, 195 + 6),
+    ("layer_norm", "rms_norm", "forward", (3, 5)): (120 + 20 + 12, 60 + 12),  # * + * *;  / + sqrt /
+    ("layer_norm", "rms_norm", "backward", (3, 5)): (180 + 40 + 12, 135 + 3),  # * * * + * - * * +;  /
+    # x twice and y 360 * 4, weight and bias 6 * 4, the moments 6 * 4;  as layer_norm, a channel for a row
+    ("batch_norm", "batch_norm", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 840 + 15),
+    ("batch_norm", "batch_norm, C order", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 840 + 15),
+    ("batch_norm", "batch_norm + relu", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 960 + 15),
+    ("batch_norm", "batch_norm + relu, C order", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 960 + 15),
+    # dy and x twice and dx 600 * 4, weight and two gradients 9 * 4, the moments;  + - * * + * * - - *;  + sqrt / / /
+    ("batch_norm", "batch_norm", "backward", (2, 3, 4, 5)): (2400 + 36 + 24, 1200 + 15),
+    ("batch_norm", "batch_norm, C order", "backward", (2, 3, 4, 5)): (2400 + 36 + 24, 1200 + 15),
+    # and bias 3 * 4;  * + > more
+    ("batch_norm", "batch_norm + relu", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
+    ("batch_norm", "batch_norm + relu, C order", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
     # 4 arrays in, 3 out;  - * +   * * * +   sqrt / +   / * -
     ("adam", "adam_step", "forward", (10,)): (280, 130),
     # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max
