@@ -9,6 +9,7 @@ import tilegrad as tg
 from tests.compare import assert_close, assert_same
 from tests.nn.test_fusion import calls, run  # noqa: F401 - a fixture
 from tilegrad import nn
+from tilegrad.nn import functional as F
 from tilegrad.tensor import Tensor
 
 NORMS = {"BatchNorm1d": (lambda: nn.BatchNorm1d(5), (7, 5)), "BatchNorm2d": (lambda: nn.BatchNorm2d(4), (3, 4, 5, 6))}
@@ -72,6 +73,33 @@ def test_second_order_through_the_epilogue(rng):
     x = Tensor(rng.standard_normal((3, 2, 2, 3)), requires_grad=True)
     assert tg.gradcheck(model, [x])
     assert tg.gradgradcheck(model, [x])
+
+
+WITH_RELU = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()).double()
+nn.init.normal_(WITH_RELU[0].bias)
+BOTH_WAYS = {
+    "batch_norm": lambda x, w, b: F.batch_norm(x, None, None, w, b, True),
+    "batch_norm, frozen": lambda x, w, b: F.batch_norm(x, w.detach() * 0, b.detach() ** 2 + 1, w, b),
+    "batch_norm and relu": lambda x, w, b: WITH_RELU(x),
+    "group_norm": lambda x, w, b: F.group_norm(x, 2, w, b),
+    "instance_norm": lambda x, w, b: F.instance_norm(x, None, None, w, b),
+    "layer_norm": lambda x, w, b: F.layer_norm(x.movedim(1, -1), 4, w, b),
+    "rms_norm": lambda x, w, b: F.rms_norm(x.movedim(1, -1), 4, w, 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_the_gradient_by_ops_is_the_primitives(name, rng):
+    """The one is computed where a gradient of it will be asked for."""
+    x, w, b = (Tensor(rng.standard_normal(s), requires_grad=True) for s in ((3, 4, 2, 5), 4, 4))
+    dy = Tensor(rng.standard_normal((3, 4, 2, 5)))
+    y = BOTH_WAYS[name](x, w, b)
+    dy = dy if y.shape == dy.shape else dy.movedim(1, -1)
+    leaves = [x] if name == "batch_norm and relu" else [x, w] if name == "rms_norm" else [x, w, b]
+    by_ops = tg.grad(y, leaves, dy, create_graph=True)
+    assert by_ops[0].requires_grad
+    for got, want in zip(by_ops, tg.grad(BOTH_WAYS[name](x, w, b), leaves, dy), strict=True):
+        assert_close(got.detach().numpy(), want.numpy(), scale=1.0)
 
 
 def test_a_gradient_after_the_running_statistics_have_moved(rng):
