@@ -26,6 +26,8 @@ MARKERS = {
     "softmax": "^",
     "softmax_xent": "v",
     "attention": "p",
+    "layer_norm": "<",
+    "batch_norm": ">",
     "adam": "D",
     "conv": "P",
     "pool": "X",

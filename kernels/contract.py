@@ -55,6 +55,18 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "attention": "softmax(q k^T * scale + mask) v in blocks, with dropout; and log sum exp of each row's scores",
         "attention_grad": "its gradients with respect to q, k and v, from that",
     },
+    "layer_norm": {
+        "layer_norm": "(x - mean) / sqrt(var + eps) over the last axes, with weight and bias, and (mean, 1 / sqrt)",
+        "layer_norm_grad": "its gradients: to x, weight and bias together",
+        "rms_norm": "x / sqrt(mean(x^2) + eps) over the last axes, with weight, and 1 / sqrt",
+        "rms_norm_grad": "its gradients: to x and weight together",
+    },
+    "batch_norm": {
+        "batch_moments": "mean and variance of each channel over N and space, or of each group of an image's channels",
+        "batch_norm": "(x - mean) / sqrt(var + eps) by channel, with weight, bias and relu",
+        "batch_norm_grad": "its gradients: to x, weight and bias together",
+        "batch_moments_step": "running mean and variance moved towards a batch's, in place",
+    },
     "conv2d": {
         "conv2d": "2-D cross-correlation, with bias and activation in the epilogue",
         "conv2d_grad_input": "gradient of conv2d with respect to its input (a transposed convolution)",

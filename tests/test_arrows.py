@@ -28,8 +28,8 @@ ROOMS = """
     kernels.launch
     kernels.activations kernels.sum kernels.multi_tensor
     kernels.softmax
-    kernels.clip_norm kernels.conv2d kernels.dropout kernels.matmul kernels.optimizer kernels.pool kernels.softmax_xent
-        kernels.take_rows
+    kernels.batch_norm kernels.clip_norm kernels.conv2d kernels.dropout kernels.layer_norm kernels.matmul
+        kernels.optimizer kernels.pool kernels.softmax_xent kernels.take_rows
     kernels.attention
     kernels.backends
     kernels

@@ -43,7 +43,7 @@ from tilegrad.nn.loss import (
     SmoothL1Loss,
 )
 from tilegrad.nn.module import Module
-from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
+from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 
@@ -70,6 +70,8 @@ __all__ = [
     "Hardtanh",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
     "LayerNorm",
@@ -87,6 +89,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReLU6",
+    "RMSNorm",
     "SELU",
     "Sequential",
     "SiLU",

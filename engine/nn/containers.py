@@ -11,6 +11,7 @@ from tilegrad.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from tilegrad.nn.conv import Conv2d
 from tilegrad.nn.linear import Flatten, Linear
 from tilegrad.nn.module import MODULE, Module
+from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d
 from tilegrad.nn.pool import MaxPool2d
 from tilegrad.tensor import Tensor
 
@@ -118,8 +119,9 @@ class Sequential(_Sequence):
     """Modules called one after the other: Sequential(a, b, ...) or Sequential(OrderedDict(name=a, ...)).
 
     A Linear or Conv2d directly followed by an activation that the kernels know is computed as one primitive, with the
-    activation in its epilogue. Where Conv2d and ReLU are followed by MaxPool2d, ReLU goes into the epilogue of the
-    pooling: the maximum of relu is relu of the maximum, and the gradient is then masked at the pooled size.
+    activation in its epilogue; so is a batch normalisation followed by ReLU. Where Conv2d and ReLU are followed by
+    MaxPool2d, ReLU goes into the epilogue of the pooling: the maximum of relu is relu of the maximum, and the gradient
+    is then masked at the pooled size.
 
     This is done only where nobody can see the intermediate result: all modules are of exactly these classes, without
     hooks and without a forward of their own. In float16 that result is then not rounded; otherwise values are the same.
@@ -174,14 +176,18 @@ _EPILOGUES: dict[type, Callable[[Any], str | None]] = {
 }
 
 
+_NORMS = BatchNorm1d, BatchNorm2d  # whose kernels know relu alone
+
+
 def _epilogue(module: Module, following: Module) -> str | None:
     """The name of the activation to compute together with `module`, or None if the two must run one by one."""
-    if type(module) is not Linear and type(module) is not Conv2d:
+    if type(module) in _NORMS:
+        fits = type(following) is ReLU
+    else:
+        fits = type(module) in (Linear, Conv2d) and type(following) in _EPILOGUES
+    if not fits or _observed(module) or _observed(following):
         return None
-    activation = _EPILOGUES.get(type(following))
-    if activation is None or _observed(module) or _observed(following):
-        return None
-    return activation(following)
+    return _EPILOGUES[type(following)](following)
 
 
 def _pools_first(module: Module, activation: str, following: Module) -> bool:

@@ -12,6 +12,7 @@ from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
 from tilegrad.nn.functional.arguments import size, sizes
+from tilegrad.nn.functional.norm import batch_norm_activated
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
@@ -73,26 +74,29 @@ class _BatchNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The input normalised; in training the running statistics follow."""
+        return self.forward_activated(input, None)
+
+    def forward_activated(self, input: Tensor, activation: str | None) -> Tensor:
+        """activation(forward(input)) in one primitive; activation None or "relu"."""
         name = type(self).__name__
         if input.ndim not in self._dims or input.shape[1] != self.num_features:
             raise ValueError(f"{name}: input is {input.shape}; expected {self._shape} with C = {self.num_features}")
         if not self.training:
             training = self.running_mean is None and self.running_var is None
-            return self._normalized(input, training, 0.0)
+            return self._normalized(input, training, 0.0, activation)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.num_batches_tracked is not None:
             if self.momentum is None:
                 momentum = 1.0 / (self.num_batches_tracked.item() + 1)
-            y = self._normalized(input, True, momentum)
+            y = self._normalized(input, True, momentum, activation)
             with no_grad():
                 self.num_batches_tracked.add_(1)
             return y
-        return self._normalized(input, True, momentum)
+        return self._normalized(input, True, momentum, activation)
 
-    def _normalized(self, input: Tensor, training: bool, momentum: float) -> Tensor:
-        return F.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
-        )
+    def _normalized(self, input: Tensor, training: bool, momentum: float, activation: str | None) -> Tensor:
+        running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        return batch_norm_activated(input, *running, *affine, training, momentum, self.eps, activation)
 
     def extra_repr(self) -> str:
         return (
@@ -111,6 +115,53 @@ class BatchNorm2d(_BatchNorm):
     __doc__ = "Over (N, C, H, W). " + (_BatchNorm.__doc__ or "")
 
     _dims, _shape = (4,), "(N, C, H, W)"
+
+
+class _InstanceNorm(_BatchNorm):
+    """Instance normalisation (Ulyanov, Vedaldi & Lempitsky 2016); `F.instance_norm` has the formula.
+
+    weight (ones) and bias (zeros), of shape (num_features,), are None unless affine. The buffers running_mean,
+    running_var and num_batches_tracked are None unless track_running_stats; they are then used in evaluation.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised; in training the running statistics follow. One image without N is a batch of one."""
+        lone = min(self._dims)
+        if input.ndim not in self._dims or input.shape[input.ndim - lone] != self.num_features:
+            raise ValueError(
+                f"{type(self).__name__}: input is {input.shape}; expected {self._shape} with C = {self.num_features}"
+            )
+        batch = input.unsqueeze(0) if input.ndim == lone else input
+        own = self.training or not self.track_running_stats
+        running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
+        y = F.instance_norm(batch, *running, *affine, own, self.momentum or 0.0, self.eps)
+        return y.squeeze(0) if input.ndim == lone else y
+
+
+class InstanceNorm1d(_InstanceNorm):
+    __doc__ = "Over (N, C, L) or (C, L). " + (_InstanceNorm.__doc__ or "")
+
+    _dims, _shape = (2, 3), "(N, C, L) or (C, L)"
+
+
+class InstanceNorm2d(_InstanceNorm):
+    __doc__ = "Over (N, C, H, W) or (C, H, W). " + (_InstanceNorm.__doc__ or "")
+
+    _dims, _shape = (3, 4), "(N, C, H, W) or (C, H, W)"
 
 
 class LayerNorm(Module):
@@ -151,6 +202,42 @@ class LayerNorm(Module):
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
             f"bias={self.bias is not None}"
         )
+
+
+class RMSNorm(Module):
+    """Normalisation by the root mean square over the last dimensions (Zhang & Sennrich 2019); see `F.rms_norm`.
+
+    weight (ones) has the shape normalized_shape; it is None without elementwise_affine.
+    """
+
+    weight: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = tuple(size("RMSNorm", "normalized_shape", s) for s in sizes(normalized_shape))
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        made = ones(self.normalized_shape, device=device, dtype=dtype) if elementwise_affine else None
+        self.register_parameter("weight", None if made is None else Parameter(made))
+
+    def reset_parameters(self) -> None:
+        """Weight 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised."""
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class GroupNorm(Module):

@@ -51,6 +51,19 @@ def pool(backend: ModuleType, x: Any, *geometry: tuple[int, int]) -> None:
     backend.avg_pool2d_grad(y, x.shape, *geometry)
 
 
+def batch_norm(backend: ModuleType, x: Any, affine: Any, groups: int | None) -> None:
+    """A training step's calls with relu. Without groups also those without relu, weight and bias, and evaluation's."""
+    mean, var = backend.batch_moments(x, groups)
+    given = x, mean, var, affine, affine, 1e-5, groups, "relu"
+    backend.batch_norm(*given)
+    backend.batch_norm_grad(x, *given, to_weight=True, to_bias=True)
+    if groups is None:
+        backend.batch_norm(x, mean, var)
+        backend.batch_norm_grad(x, *given[:5], to_weight=True, to_bias=True)
+        backend.batch_norm_grad(x, *given, frozen=True)
+        backend.batch_moments_step([affine, affine], mean, var, 100, 0.1)
+
+
 def take_rows(backend: ModuleType, empty: Empty) -> None:
     """A batch of MNIST images as floats, its labels, and the vectors of words."""
     xp = gpu.xp()

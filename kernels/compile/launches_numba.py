@@ -34,6 +34,20 @@ def softmax(empty: Empty) -> None:
             getattr(backend, f"{name}_grad")(x, x)
 
 
+def layer_norm(empty: Empty) -> None:
+    x, w, saved = empty(64, 1024), empty(1024), empty(64, dtype=np.float32)
+    backend.layer_norm(x, 1, w, w)
+    backend.rms_norm(x.T, 1)
+    backend.layer_norm_grad(x, x, saved, saved, w, True, True)
+    backend.rms_norm_grad(x.T, x.T, empty(1024, dtype=np.float32), None, True)
+
+
+def batch_norm(empty: Empty) -> None:
+    for x in (empty(4, 32, 14, 14), empty(4, 14, 14, 32).transpose(0, 3, 1, 2)):
+        for groups in (None, 8):
+            launches.batch_norm(backend, x, empty(32), groups)
+
+
 def softmax_xent(empty: Empty) -> None:
     weight, one = empty(10), empty(dtype=np.float32)
     t, saved = empty(64, dtype=np.int64), empty(64, dtype=np.float32)

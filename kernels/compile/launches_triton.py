@@ -46,6 +46,28 @@ def softmax(empty: Empty) -> None:
         backend.log_softmax_grad(x, x, 1)
 
 
+def layer_norm(empty: Empty) -> None:
+    """A transformer's rows, few of them, longer ones than a gradient keeps in registers, and images; with and without
+    weight and bias.
+    """
+    for rows, n in ((1024, 128), (16384, 1024), (4096, 8192), (64, 65536)):
+        x, w, saved = empty(rows, n), empty(n), empty(rows, dtype=np.float32)
+        backend.layer_norm(x, 1, w, w)
+        backend.rms_norm(x, 1, w)
+        backend.layer_norm_grad(x, x, saved, saved, w, True, True)
+        backend.rms_norm_grad(x, x, saved, w, True)
+    backend.layer_norm(x, 1)
+    backend.layer_norm_grad(x, x, saved, saved)
+
+
+def batch_norm(empty: Empty) -> None:
+    """A layer of a small CNN in both memory orders, a matrix, groups of channels."""
+    launches.batch_norm(backend, empty(64, 28, 28, 32).transpose(0, 3, 1, 2), empty(32), None)
+    launches.batch_norm(backend, empty(64, 32, 28, 28), empty(32), None)
+    launches.batch_norm(backend, empty(4096, 512), empty(512), None)
+    launches.batch_norm(backend, empty(16, 256, 32, 32), empty(256), 32)
+
+
 def softmax_xent(empty: Empty) -> None:
     """The seed nets' 10 classes, vocabularies of 32k, 128k with few rows, and (odd) 50257; with every option once."""
     one, index = empty(dtype=np.float32), np.int64

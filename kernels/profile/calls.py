@@ -84,6 +84,50 @@ def _softmax_xent_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.softmax_xent_grad(loss, z, t, m, s, total)
 
 
+def _attention(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+    q, k, v = (array(*shape) for _ in range(3))
+    return lambda: backend.attention(q, k, v, None, False, shape[-1] ** -0.5)
+
+
+def _attention_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+    dy, q, k, v = (array(*shape) for _ in range(4))
+    scale = shape[-1] ** -0.5
+    y, lse = backend.attention(q, k, v, None, False, scale)
+    return lambda: backend.attention_grad(dy, q, k, v, y, lse, None, False, scale)
+
+
+def _row_norm(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        x, weight = array(*shape), array(shape[-1])
+        given = (weight, array(shape[-1])) if name.startswith("layer_norm") else (weight,)
+        if not name.endswith("_grad"):
+            return lambda: getattr(backend, name)(x, 1, *given)
+        _, *moments = getattr(backend, name.removesuffix("_grad"))(x, 1, *given)
+        dy = array(*shape)
+        return lambda: getattr(backend, name)(dy, x, *moments, weight, *[True] * len(given))
+
+    return Call("ROWS x COLUMNS", (256, 768), of)
+
+
+def _batch_norm(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        x, dy = array.images(*shape), array.images(*shape)
+        weight, bias = array(shape[1]), array(shape[1])
+        mean, var = backend.batch_moments(x)
+        running = [array(shape[1], dtype=np.float32) for _ in range(2)]
+        calls: dict[str, Act] = {
+            "batch_moments": lambda: backend.batch_moments(x),
+            "batch_norm": lambda: backend.batch_norm(x, mean, var, weight, bias, 1e-5, None, "relu"),
+            "batch_norm_grad": lambda: backend.batch_norm_grad(
+                dy, x, mean, var, weight, bias, 1e-5, None, "relu", False, True, True
+            ),
+            "batch_moments_step": lambda: backend.batch_moments_step(running, mean, var, x.size // shape[1], 0.1),
+        }
+        return calls[name]
+
+    return Call("N x CHANNELS x HEIGHT x WIDTH", (8, 32, 26, 26), of)
+
+
 def _conv2d(name: str) -> Call:
     def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
         n, channels, size, out, kernel, padding = shape
@@ -154,6 +198,7 @@ def _sgd_step(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.sgd_step([param], [grad], [buffer], 1e-2, 0.9)
 
 
+_HEADS = "N x HEADS x LENGTH x WIDTH", (4, 4, 64, 32)
 _LOGITS = "ROWS x CLASSES", (256, 1024)
 _ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
 
@@ -166,6 +211,10 @@ CALLS: dict[str, Call] = {
     **{f"{name}_grad": _elementwise(f"{name}_grad", 1) for name in ("softmax", "log_softmax")},
     "softmax_xent": Call(*_LOGITS, _softmax_xent),
     "softmax_xent_grad": Call(*_LOGITS, _softmax_xent_grad),
+    "attention": Call(*_HEADS, _attention),
+    "attention_grad": Call(*_HEADS, _attention_grad),
+    **{name: _row_norm(name) for name in ("layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad")},
+    **{name: _batch_norm(name) for name in ("batch_moments", "batch_norm", "batch_norm_grad", "batch_moments_step")},
     **{
         f"conv2d{part}": _conv2d(f"conv2d{part}") for part in ("", "_grad_input", "_grad_weight", "_grad_bias", "_grad")
     },

@@ -131,6 +131,15 @@ def conv2d_grad_bias(dy: Any) -> Any:
     return _sum(dy, (0, 2, 3), keepdims=False)
 
 
+def add_parts(parts: Any, dtype: Any) -> Any:
+    """The sum over the rows of parts (parts, k), float32 and dense, as (k,) of a dtype."""
+    rows, k = parts.shape
+    y = gpu.xp().zeros(k, dtype)
+    if parts.size:
+        _launch(parts.transpose().reshape(1, k, 1, rows), y, rows=k == 1, most=1)
+    return y
+
+
 def _sum(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     xp = gpu.xp()
     plan = _plan(x.shape, x.strides, axes)

@@ -99,6 +99,14 @@ def conv2d_grad_bias(dy: Any) -> Any:
     return _sum(dy, (0, 2, 3), keepdims=False)
 
 
+def add_parts(parts: Any, dtype: Any) -> Any:
+    """The sum over the rows of parts (parts, k), float32 and dense, as (k,) of a dtype."""
+    y = gpu.xp().zeros(parts.shape[1], dtype)
+    if parts.size:
+        _launch(_over_columns(*parts.shape), parts, y)
+    return y
+
+
 def _sum(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     xp = gpu.xp()
     plan = _plan(x.shape, x.strides, x.itemsize, axes)

@@ -44,6 +44,23 @@ COUNTS = {
     # dy, q, k, v, y, dq, dk, dv and lse;  5 products; * max - exp +, and exp - * *
     ("attention", "attention", "backward", (2, 3, 4, 5)): (4 * (960 + 24), 96 * (50 + 9)),
     ("attention", "causal attention", "backward", (2, 3, 4, 5)): (4 * (960 + 24), 60 * (50 + 9)),
+    # x and y 30 * 4, weight and bias 10 * 4, mean and rstd 6 * 4;  15 * (+ - * + * * +), 3 * (/ / + sqrt /)
+    ("layer_norm", "layer_norm", "forward", (3, 5)): (120 + 40 + 24, 105 + 15),
+    # dy, x, dx 45 * 4, weight and two gradients 15 * 4, mean and rstd;  15 * (* + - * * + * - - * * + +), 3 * (/ /)
+    ("layer_norm", "layer_norm", "backward", (3, 5)): (180 + 60 + 24, 195 + 6),
+    ("layer_norm", "rms_norm", "forward", (3, 5)): (120 + 20 + 12, 60 + 12),  # * + * *;  / + sqrt /
+    ("layer_norm", "rms_norm", "backward", (3, 5)): (180 + 40 + 12, 135 + 3),  # * * * + * - * * +;  /
+    # x twice and y 360 * 4, weight and bias 6 * 4, the moments 6 * 4;  as layer_norm, a channel for a row
+    ("batch_norm", "batch_norm", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 840 + 15),
+    ("batch_norm", "batch_norm, C order", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 840 + 15),
+    ("batch_norm", "batch_norm + relu", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 960 + 15),
+    ("batch_norm", "batch_norm + relu, C order", "forward", (2, 3, 4, 5)): (1440 + 24 + 24, 960 + 15),
+    # dy and x twice and dx 600 * 4, weight and two gradients 9 * 4, the moments;  + - * * + * * - - *;  + sqrt / / /
+    ("batch_norm", "batch_norm", "backward", (2, 3, 4, 5)): (2400 + 36 + 24, 1200 + 15),
+    ("batch_norm", "batch_norm, C order", "backward", (2, 3, 4, 5)): (2400 + 36 + 24, 1200 + 15),
+    # and bias 3 * 4;  * + > more
+    ("batch_norm", "batch_norm + relu", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
+    ("batch_norm", "batch_norm + relu, C order", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
     # 4 arrays in, 3 out;  - * +   * * * +   sqrt / +   / * -
     ("adam", "adam_step", "forward", (10,)): (280, 130),
     # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max

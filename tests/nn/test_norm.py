@@ -121,6 +121,25 @@ def test_layer_norm_function(dtype, rng):
     assert nn.LayerNorm(5).normalized_shape == (5,)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"elementwise_affine": False}, {"eps": 1e-3}], ids=str)
+def test_rms_norm(shape, options, dtype, rng):
+    x = (2 * rng.standard_normal((2, 4, *shape[:-1], 5)) + 1).astype(dtype)
+    ours, theirs = nn.RMSNorm(shape, **options), torch.nn.RMSNorm(shape, **options)
+    assert_module(ours, theirs, x, scale=1.0)
+    assert repr(ours) == repr(theirs)
+
+
+def test_the_eps_of_rms_norm_is_that_of_the_sums_dtype(dtype, rng):
+    """Of numbers so small that eps decides: torch's, in float32 for float16."""
+    x = (1e-4 * rng.standard_normal((3, 5))).astype(dtype)
+    assert_function(lambda x: F.rms_norm(x, 5), lambda x: TF.rms_norm(x, (5,), eps=_eps(dtype)), x)
+
+
+def _eps(dtype):
+    return float(np.finfo(np.float32 if dtype == np.float16 else dtype).eps)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("shape", [(2, 6, 4), (3, 6, 2, 3)], ids=str)
 def test_group_norm(groups, shape, dtype, rng):
@@ -129,6 +148,39 @@ def test_group_norm(groups, shape, dtype, rng):
         ours, theirs = nn.GroupNorm(groups, 6, **options), torch.nn.GroupNorm(groups, 6, **options)
         assert_module(ours, theirs, x, scale=1.0)
         assert repr(ours) == repr(theirs)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"affine": True}, {"affine": True, "bias": False}, {"track_running_stats": True, "eps": 0.1}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("InstanceNorm1d", (2, 3, 4)), ("InstanceNorm1d", (3, 4)), ("InstanceNorm2d", (2, 3, 4, 5)),
+     ("InstanceNorm2d", (3, 4, 5))],
+    ids=str,
+)  # fmt: skip
+def test_instance_norm(name, shape, options, training, dtype, rng):
+    x = (2 * rng.standard_normal(shape) + 1).astype(dtype)
+    ours, theirs = getattr(nn, name)(3, **options), getattr(torch.nn, name)(3, **options)
+    assert_module(ours.train(training), theirs.train(training), x, scale=1.0)
+    assert repr(ours) == repr(theirs)
+
+
+def test_instance_norm_function(dtype, rng):
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((4, 3, 5), 3, 3))
+    mean, var = rng.standard_normal(3).astype(dtype), rng.random(3).astype(dtype) + dtype(0.1)
+    for own in (True, False):
+
+        def ours(x, w, b, own=own):
+            return F.instance_norm(x, Tensor(mean.copy()), Tensor(var.copy()), w, b, own)
+
+        def theirs(x, w, b, own=own):
+            return TF.instance_norm(x, *(torch.tensor(a, dtype=x.dtype) for a in (mean, var)), w, b, own)
+
+        assert_function(ours, theirs, x, w, b, scale=1.0)
 
 
 def test_float16_keeps_its_sums_in_float32(rng):
@@ -203,6 +255,16 @@ C = tg.ones(3)
             "batch_norm: training=False needs running_mean and running_var; got None",
         ),
         (
+            lambda: F.batch_norm(tg.ones(4, 3), None, C, training=True),
+            ValueError,
+            "batch_norm: running_mean is None but running_var is not; expected both or neither",
+        ),
+        (
+            lambda: F.instance_norm(tg.ones(4, 3, 2), C),
+            ValueError,
+            "instance_norm: running_var is None but running_mean is not; expected both or neither",
+        ),
+        (
             lambda: F.batch_norm(tg.ones(4, 3), tg.ones(4), C),
             ValueError,
             "batch_norm: input is (4, 3) but running_mean is (4,); expected (3,)",
@@ -219,6 +281,26 @@ C = tg.ones(3)
             lambda: F.layer_norm(C, 3, tg.ones(2)),
             ValueError,
             "layer_norm: input is (3,) but weight is (2,); expected (3,)",
+        ),
+        (
+            lambda: nn.RMSNorm((4, 5))(tg.ones(2, 5, 4)),
+            ValueError,
+            "rms_norm: input is (2, 5, 4); expected its last dimensions to be (4, 5)",
+        ),
+        (
+            lambda: nn.InstanceNorm2d(3)(tg.ones(2, 4, 5, 5)),
+            ValueError,
+            "InstanceNorm2d: input is (2, 4, 5, 5); expected (N, C, H, W) or (C, H, W) with C = 3",
+        ),
+        (
+            lambda: nn.InstanceNorm2d(3)(tg.ones(2, 3, 1, 1)),
+            ValueError,
+            "instance_norm: input is (2, 3, 1, 1); expected more than 1 value for each channel of an image",
+        ),
+        (
+            lambda: F.instance_norm(tg.ones(4, 3, 2), use_input_stats=False),
+            ValueError,
+            "instance_norm: use_input_stats=False needs running_mean and running_var; got None",
         ),
         (lambda: nn.LayerNorm((3, -1)), ValueError, "LayerNorm: normalized_shape is -1; expected >= 0"),
         (lambda: nn.GroupNorm(4, 6), ValueError, "GroupNorm: num_channels is 6; expected a multiple of num_groups, 4"),

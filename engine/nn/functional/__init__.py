@@ -32,7 +32,7 @@ from tilegrad.nn.functional.divergence import binary_cross_entropy, binary_cross
 from tilegrad.nn.functional.dropout import dropout, dropout2d
 from tilegrad.nn.functional.embedding import embedding, one_hot
 from tilegrad.nn.functional.linear import linear
-from tilegrad.nn.functional.norm import batch_norm, group_norm, layer_norm, normalize
+from tilegrad.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from tilegrad.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tilegrad.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
 
@@ -56,6 +56,7 @@ __all__ = [
     "hardswish",
     "hardtanh",
     "huber_loss",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -72,6 +73,7 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "rms_norm",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

@@ -1,20 +1,23 @@
-"""Normalisation: batch, layer and group norm are one op over different axes; and vectors scaled to unit length."""
+"""Normalisation over batches, layers, groups and instances; and vectors scaled to unit length."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
+
+import numpy as np
 
 from tilegrad import dtypes, ops
 from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
-from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.nn.functional.arguments import require_tensor, size, sizes
-from tilegrad.ops.operands import cast, require_float, require_one_device, rounded_once
+from tilegrad.ops.normalization import Moments, batch_moments, move_towards
+from tilegrad.ops.normalization import batch_norm as batch_norm_op
+from tilegrad.ops.normalization import layer_norm as layer_norm_op
+from tilegrad.ops.normalization import rms_norm as rms_norm_op
+from tilegrad.ops.operands import require_float, require_one_device
 from tilegrad.tensor import Tensor, wrap
-
-Axes = tuple[int, ...]
 
 
 def batch_norm(
@@ -37,43 +40,65 @@ def batch_norm(
     An empty batch is returned as it is, and the running statistics stay.
     Raises ValueError for shapes, and for one value per channel in training; TypeError for dtypes.
     """
+    return batch_norm_activated(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
+
+
+def batch_norm_activated(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """batch_norm, with an activation (None or "relu") in the same primitive."""
     op = "batch_norm"
     require_tensor(op, input=input)
     if input.ndim < 2 and input.shape != (0,):
         raise ValueError(f"{op}: input is {input.shape}; expected (N, C) or (N, C, ...)")
-    channel_dim = min(input.ndim - 1, 1)  # of an input (0,), which PyTorch takes, it is the only one
-    channels = input.shape[channel_dim]
+    channels = input.shape[min(input.ndim - 1, 1)]  # of an input (0,), which PyTorch takes, it is the only one
     _require_affine(op, input, (channels,), weight, bias)
     _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
-    along = tuple(channels if d == channel_dim else 1 for d in range(input.ndim))
-    weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
+    if input.ndim < 2:
+        return input
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: training=False needs running_mean and running_var; got None")
-        moments = ops.reshape(running_mean, along), ops.reshape(running_var, along)
-        return _rescaled(input, *moments, weight, bias, eps)
-
+        return _by_constants(input, (running_mean, running_var), weight, bias, eps, activation)
+    running = _running(op, running_mean, running_var)
     if not input.numel():
-        unseen = wrap(array_module(input.data).ones(along, input.dtype))
-        return _rescaled(input, unseen, unseen, weight, bias, eps)
+        unseen = wrap(array_module(input.data).ones(channels, input.dtype))
+        return batch_norm_op(input, (unseen, unseen), weight, bias, eps, None, activation, frozen=True)
     n = input.numel() // channels
     if n < 2:
         raise ValueError(f"{op}: input is {input.shape}; expected more than 1 value a channel in training")
-    axes = (0, *range(2, input.ndim))
-    y, mean, variance = _normalize(op, input, axes, eps, weight, bias)
-    with no_grad():
-        _move(running_mean, mean, momentum)
-        _move(running_var, variance * (n / (n - 1)), momentum)
+    moments = batch_moments(input)
+    y = batch_norm_op(input, moments, weight, bias, eps, None, activation)
+    if running is not None:
+        move_towards(op, running, moments, n, momentum)
     return y
 
 
-@rounded_once
-def _rescaled(
-    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+def _by_constants(
+    x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str | None
 ) -> Tensor:
-    scale = ops.rsqrt(variance + eps)
-    y = (x - mean) * (scale if weight is None else scale * weight)
-    return y if bias is None else y + bias
+    if is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, weight, bias)):
+        with no_grad():  # the next batch may move them before the gradient is asked for
+            moments = ops.clone(moments[0]), ops.clone(moments[1])
+    return batch_norm_op(x, moments, weight, bias, eps, None, activation, frozen=True)
+
+
+def _running(op: str, running_mean: Tensor | None, running_var: Tensor | None) -> Moments | None:
+    """Both, or None where neither is given."""
+    if running_mean is not None and running_var is not None:
+        return running_mean, running_var
+    if running_mean is running_var:
+        return None
+    missing, other = ("mean", "var") if running_mean is None else ("var", "mean")
+    raise ValueError(f"{op}: running_{missing} is None but running_{other} is not; expected both or neither")
 
 
 def layer_norm(
@@ -88,16 +113,34 @@ def layer_norm(
     input  (..., *normalized_shape); weight and bias of normalized_shape and input's dtype
     Raises ValueError for shapes, TypeError for dtypes.
     """
-    op = "layer_norm"
+    shape = _require_last("layer_norm", input, normalized_shape)
+    _require_affine("layer_norm", input, shape, weight, bias)
+    return layer_norm_op(input, len(shape), weight, bias, eps)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions (Zhang & Sennrich 2019).
+
+    input  (..., *normalized_shape); weight of normalized_shape and input's dtype
+    eps    None is the spacing of numbers at 1 in input's dtype, in float32 for the 16-bit types
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    shape = _require_last("rms_norm", input, normalized_shape)
+    _require_affine("rms_norm", input, shape, weight, None)
+    eps = float(np.finfo(dtypes.accumulator(input.dtype)).eps) if eps is None else eps
+    return rms_norm_op(input, len(shape), weight, eps)
+
+
+def _require_last(op: str, input: Any, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """normalized_shape, which must be input's last dimensions."""
     require_tensor(op, input=input)
     shape = sizes(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: input is {input.shape}; expected its last dimensions to be {shape}")
-    _require_affine(op, input, shape, weight, bias)
-    axes = tuple(range(input.ndim - len(shape), input.ndim))
-    along = (1,) * (input.ndim - len(shape)) + shape
-    weight, bias = (None if p is None else ops.reshape(p, along) for p in (weight, bias))
-    return _normalize(op, input, axes, eps, weight, bias)[0]
+    require_float(op, input)
+    return shape
 
 
 def group_norm(
@@ -113,102 +156,59 @@ def group_norm(
     groups = size(op, "num_groups", num_groups, 1)
     if input.ndim < 2 or input.shape[1] % groups:
         raise ValueError(f"{op}: input is {input.shape}; expected (N, C, ...) with C a multiple of {groups} groups")
-    batch, channels = input.shape[:2]
+    _require_affine(op, input, (input.shape[1],), weight, bias)
+    return _of_groups(input, groups, weight, bias, eps)
+
+
+def _of_groups(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return batch_norm_op(x, batch_moments(x, groups), weight, bias, eps, groups)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over each channel of each image (Ulyanov, Vedaldi & Lempitsky 2016).
+
+    input            (N, C, ...); the other tensors (C,), of input's dtype
+    use_input_stats  takes the moments from the input, and moves the running ones, which may be None, towards their mean
+                     over the images. Otherwise the running ones are used, as in evaluation of batch_norm
+
+    Raises ValueError for shapes and for a single value per channel of an image, TypeError for dtypes.
+    """
+    op = "instance_norm"
+    require_tensor(op, input=input)
+    if input.ndim < 2:
+        raise ValueError(f"{op}: input is {input.shape}; expected (N, C, ...)")
+    channels = input.shape[1]
     _require_affine(op, input, (channels,), weight, bias)
-    grouped = (batch, groups, channels // groups, math.prod(input.shape[2:]))
-    weight, bias = (None if p is None else ops.reshape(p, (1, *grouped[1:3], 1)) for p in (weight, bias))
-    y, *_ = _normalize(op, ops.reshape(input, grouped), (2, 3), eps, weight, bias)
-    return ops.reshape(y, input.shape)
+    _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{op}: use_input_stats=False needs running_mean and running_var; got None")
+        return _by_constants(input, (running_mean, running_var), weight, bias, eps, None)
+    running, n = _running(op, running_mean, running_var), math.prod(input.shape[2:])
+    if n == 1:
+        raise ValueError(f"{op}: input is {input.shape}; expected more than 1 value for each channel of an image")
+    if not input.numel():
+        unseen = wrap(array_module(input.data).ones((channels,), input.dtype))
+        return batch_norm_op(input, (unseen, unseen), weight, bias, eps, frozen=True)
+    moments = batch_moments(input, channels)
+    y = batch_norm_op(input, moments, weight, bias, eps, channels)
+    if running is not None:
+        move_towards(op, running, (ops.mean(moments[0], 0), ops.mean(moments[1], 0)), n, momentum)
+    return y
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """x / max(||x||_p, eps), the p-norm taken along `dim`."""
     return input / ops.clamp(ops.norm(input, p, dim, keepdim=True), min=eps)
-
-
-class _Moments(NamedTuple):
-    """Of x over some axes, which are kept as 1."""
-
-    mean: Tensor
-    variance: Tensor  # biased
-    rstd: Tensor  # 1 / sqrt(variance + eps)
-
-
-def _mean(x: Tensor, axes: Axes) -> Tensor:
-    """The mean over the axes, which are kept as 1. One axis after the other, as short sums lose less to rounding."""
-    for axis in axes:
-        x = ops.mean(x, axis, keepdim=True)
-    return x
-
-
-def _sum_to(shape: tuple[int, ...], g: Tensor) -> Tensor:
-    """g summed, one axis after the other, to a shape that was broadcast to its own."""
-    for axis, s in enumerate(shape):
-        if s != g.shape[axis]:
-            g = ops.sum(g, axis, keepdim=True)
-    return g
-
-
-def _standardize(x: Tensor, axes: Axes, eps: float) -> tuple[Tensor, _Moments]:
-    """(x - mean) / sqrt(variance + eps), in two passes, and the moments."""
-    mean = _mean(x, axes)
-    centred = x - mean
-    variance = _mean(ops.square(centred), axes)
-    rstd = ops.rsqrt(variance + eps)
-    return centred * rstd, _Moments(mean, variance, rstd)
-
-
-def _normalize(
-    op: str, x: Tensor, axes: Axes, eps: float, weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """xhat * weight + bias, xhat x standardized over the axes; also its mean and biased variance.
-
-        dx = rstd (g - mean(g) - xhat mean(g xhat)),   g = dy weight
-
-    weight and bias have x's dimensions, 1 where they are constant. xhat is computed again for the gradient, so that
-    x is the only array of its size that is kept.
-    """
-    if x.dtype in dtypes.HALVES:  # their sums are kept in float32
-        weight, bias = (None if t is None else cast(t, dtypes.float32) for t in (weight, bias))
-        y, mean, variance = _normalize(op, cast(x, dtypes.float32), axes, eps, weight, bias)
-        return cast(y, x.dtype), mean, variance
-    with no_grad():
-        xhat, moments = _standardize(x, axes, eps)
-        y = xhat if weight is None else xhat * weight
-        y = y if bias is None else y + bias
-    del xhat
-    weight_shape, bias_shape = (None if p is None else p.shape for p in (weight, bias))
-
-    def rule(dy: Tensor) -> tuple:
-        if is_grad_enabled():  # a gradient of this gradient must see how the moments depend on x
-            xhat, (_, _, rstd) = _standardize(x, axes, eps)
-        else:
-            rstd = moments.rstd
-            xhat = (x - moments.mean) * rstd
-        g = dy if weight is None else dy * weight
-        dx = None
-        if x.requires_grad:
-            dx = (g - _mean(g, axes) - xhat * _mean(g * xhat, axes)) * rstd
-        grads = [dx]
-        if weight_shape is not None:
-            grads.append(_sum_to(weight_shape, dy * xhat))
-        if bias_shape is not None:
-            grads.append(_sum_to(bias_shape, dy))
-        return tuple(grads)
-
-    parents = [p for p in (x, weight, bias) if p is not None]
-    return record(op, y.data, parents, rule), moments.mean, moments.variance
-
-
-def _move(running: Tensor | None, batch: Tensor, momentum: float) -> None:
-    """running = (1 - momentum) running + momentum batch, in place."""
-    if running is None:
-        return
-    batch = ops.reshape(batch, running.shape)
-    if running.dtype in dtypes.HALVES:
-        running.copy_(running.to(batch.dtype) * (1 - momentum) + batch * momentum)
-    else:
-        running.mul_(1 - momentum).add_(batch.to(running.dtype) * momentum)
 
 
 def _require_affine(op: str, x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> None:

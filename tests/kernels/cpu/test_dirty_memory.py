@@ -79,6 +79,47 @@ def attention():
     yield "attention", (q, q, q)
 
 
+def layer_norm():
+    """One number, rows of several axes, more rows than a block has, and what is shared out among threads."""
+    for x, ndim in ((floats(1), 1), (floats(5, 7), 1), (floats(3, 4, 33), 2), (floats(70, 600).T, 1)):
+        shape = x.shape[-ndim:]
+        w, b = floats(*shape), floats(*shape)
+        for weight, bias in ((w, b), (None, None), (w, None)):
+            yield "layer_norm", (x, ndim, weight, bias)
+            yield "rms_norm", (x, ndim, weight)
+            _, mean, rstd = REFERENCE.layer_norm(x, ndim)
+            yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, weight, weight is not None, True)
+            yield "rms_norm_grad", (floats(*x.shape), x, rstd, weight, bias is not None)
+    half = floats(9, 4).astype(np.float16)
+    yield "layer_norm", (half, 1, half[0], half[1])
+
+
+def batch_norm():
+    """Both memory orders, matrices and groups; parts of pixels, the last one short, and what threads share."""
+    for x, groups in (
+        (floats(1, 1, 2), None),
+        (floats(5, 7), None),
+        (floats(3, 4, 5, 3), None),
+        (images(3, 4, 5, 3), None),
+        (images(2, 6, 40, 41), 3),
+        (floats(2, 6, 40, 41), 6),
+        (images(9, 16, 30, 30), None),
+        (floats(9, 16, 30, 30), None),
+    ):
+        w, b = floats(x.shape[1]), floats(x.shape[1])
+        mean, var = REFERENCE.batch_moments(x, groups)
+        yield "batch_moments", (x, groups)
+        for activation in (None, "relu"):
+            yield "batch_norm", (x, mean, var, w, b, 1e-5, groups, activation)
+            given = x[::-1].copy("K"), x, mean, var, w, b, 1e-5, groups, activation
+            yield "batch_norm_grad", (*given, False, True, True)
+            yield "batch_norm_grad", (*given, True)
+        yield "batch_norm", (x, mean, var, None, None, 1e-5, groups)
+    half = floats(9, 4).astype(np.float16)
+    yield "batch_norm", (half, *REFERENCE.batch_moments(half), half[0], half[1])
+    yield "batch_moments_step", ([floats(5), floats(5)], floats(5), floats(5), 9, 0.1)
+
+
 def cross_entropy():
     for n, classes in ((1, 2), (5, 10), (70, 300)):
         z, t = floats(n, classes), _rng.integers(0, classes, n)
@@ -170,7 +211,18 @@ def others():
             yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
 
 
-CASES = [*elementwise(), *softmax(), *attention(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
+CASES = [
+    *elementwise(),
+    *softmax(),
+    *attention(),
+    *layer_norm(),
+    *batch_norm(),
+    *cross_entropy(),
+    *matmul(),
+    *conv2d(),
+    *pool(),
+    *others(),
+]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))
 
 
@@ -227,7 +279,7 @@ def call(backend, name, arguments):
 
 def right(name, arguments, results):
     wide = [(a.astype(np.float64) if a.dtype.kind == "f" else a) if isinstance(a, np.ndarray) else a for a in arguments]
-    if name == "adam_step":
+    if name.endswith("_step"):
         wide = [[a.astype(np.float64) for a in x] if isinstance(x, list) else x for x in arguments]
     for got, want, base in zip(results, call(REFERENCE, name, wide), call(REFERENCE, name, arguments), strict=True):
         if got.dtype.kind == "f":  # tests/kernels judges the rounding

@@ -77,6 +77,11 @@ def clip(m: Any, *arrays: Any) -> tuple[Any, ...]:
     return arrays
 
 
+def moved(m: Any, *arrays: Any) -> tuple[Any, ...]:
+    m.batch_moments_step(list(arrays[:2]), *arrays[2:], 10, 0.1)
+    return arrays
+
+
 CASES = {
     "sum over rows": (lambda m, x: m.sum(x, (0,)), normal(5, 3)),
     "sum over columns": (lambda m, x: m.sum(x, (1,)), normal(3, 5)),
@@ -99,6 +104,37 @@ CASES = {
     "softmax_grad": (lambda m, dy, y: m.softmax_grad(dy, y, 1), normal(4, 3), normal(4, 3)),
     "log_softmax": (lambda m, x: m.log_softmax(x, 0), normal(4, 3)),
     "log_softmax_grad": (lambda m, dy, y: m.log_softmax_grad(dy, y, 0), normal(4, 3), normal(4, 3)),
+    "batch_moments": (lambda m, x: m.batch_moments(x), normal(3, 4, 3)),
+    "batch_moments of groups": (lambda m, x: m.batch_moments(x, 2), normal(3, 4, 3)),
+    "batch_norm": (
+        lambda m, *a: m.batch_norm(*a, activation="relu"),
+        normal(3, 4, 3),
+        normal(4),
+        positive(4),
+        positive(4),
+        normal(4),
+    ),
+    "batch_norm_grad": (
+        lambda m, *a: m.batch_norm_grad(*a, activation="relu", to_weight=True, to_bias=True),
+        normal(3, 4, 3),
+        normal(4, 3, 3).transpose(1, 0, 2),
+        normal(4),
+        positive(4),
+        positive(4),
+        normal(4),
+    ),
+    "batch_moments_step": (moved, normal(4), positive(4), normal(4), positive(4)),
+    "layer_norm": (lambda m, *a: m.layer_norm(a[0], 1, *a[1:]), normal(3, 4), normal(4), positive(4)),
+    "layer_norm_grad": (
+        lambda m, *a: m.layer_norm_grad(*a, True, True),
+        normal(3, 4),
+        normal(4, 3).T,
+        normal(3),
+        positive(3),
+        normal(4),
+    ),
+    "rms_norm": (lambda m, *a: m.rms_norm(a[0], 1, a[1]), normal(3, 4), normal(4)),
+    "rms_norm_grad": (lambda m, *a: m.rms_norm_grad(*a, True), normal(3, 4), normal(3, 4), positive(3), normal(4)),
     "softmax_xent": (
         lambda m, z, t, weight: m.softmax_xent(z, t, weight, 0.1, -100, "none")[0],
         normal(3, 4),

@@ -102,6 +102,58 @@ def test_attention(backend, dtype):
 
 
 @each_served
+def test_layer_norm(backend, dtype):
+    """Rows that a warp takes, rows that several warps take, and several programs' parts of the sums over rows."""
+    for shape in ((5, 10), (70, 33), (2, 1500)):
+        x, w, b = normal(dtype, *shape), normal(dtype, shape[1]), normal(dtype, 1, shape[1])[0]
+        check(backend, "layer_norm", x, 1, w, b)
+        check(backend, "rms_norm", x, 1, w)
+        wide = [a.astype(np.float32) for a in (x, w)]
+        _, mean, rstd = reference.layer_norm(wide[0], 1, wide[1])
+        check(backend, "layer_norm_grad", normal(dtype, *shape), x, mean, rstd, w, True, True, scale=shape[0] ** 0.5)
+        check(backend, "rms_norm_grad", normal(dtype, *shape), x, rstd, w, True, scale=shape[0] ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_layer_norm_of_rows_beyond_registers(dtype):
+    """The sums of a program over its rows then lie in memory."""
+    x, w = normal(dtype, 9, 9000), normal(dtype, 9000)
+    _, mean, rstd = reference.layer_norm(x.astype(np.float32), 1)
+    check("triton", "layer_norm_grad", normal(dtype, 9, 9000), x, mean, rstd, w, True, True, scale=3.0)
+
+
+@each_served
+def test_batch_norm(backend, dtype):
+    """In both memory orders; parts of several tiles, several parts of an image, and groups of its channels."""
+    cases = [((3, 5, 4, 7), None, True), ((3, 5, 4, 7), None, False), ((2, 6, 5, 3), 2, False)]
+    if backend == "triton" and dtype == np.float32:
+        cases.append(((1, 2, 90, 100), None, False))
+    for shape, groups, last in cases:
+        x, dy, w, b = (
+            normal(dtype, *shape),
+            normal(dtype, *shape),
+            normal(dtype, shape[1]),
+            normal(dtype, 1, shape[1])[0],
+        )
+        mean, var = reference.batch_moments(x.astype(np.float32), groups)
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if last else x
+        check(backend, "batch_moments", x, groups, scale=1.0)
+        check(backend, "batch_norm", x, mean, var, w, b, 1e-5, groups, "relu")
+        options = 1e-5, groups, "relu", False, True, True
+        check(backend, "batch_norm_grad", dy, x, mean, var, w, b, *options, scale=(x.size / shape[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_running_statistics(backend):
+    running, mean, var = [normal(np.float32, 5), normal(np.float32, 6)[:5]], normal(np.float32, 7)[:5], np.ones(5, "f")
+    mine, theirs = ([a.copy() for a in running] for _ in range(2))
+    BACKENDS[backend].batch_moments_step(mine, mean, var, 9, 0.1)
+    reference.batch_moments_step(theirs, mean, var, 9, 0.1)
+    for got, want in zip(mine, theirs, strict=True):
+        assert_close(got, want.astype(np.float64), want)
+
+
+@each_served
 def test_cross_entropy(backend, dtype):
     """One label is left out."""
     x, labels = normal(dtype, 33, 10), np.arange(33) % 10

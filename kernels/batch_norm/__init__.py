@@ -1,0 +1,1 @@
+"""Batch and group normalisation, with their gradients and running statistics."""

@@ -1,0 +1,1 @@
+"""Layer and RMS normalisation over the last axes, with their gradients."""
