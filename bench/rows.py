@@ -105,9 +105,11 @@ def _checked_calls(
                 row.status, row.reason = "wrong", complaint
                 return [], None
             if session.device == "cpu":
-                written = min(case.bytes(), sum(y.nbytes for y in outputs))
+                there = sum(y.nbytes for y in outputs)
+                written = min(case.bytes(), there)
+                read = min(case.bytes() - written, nbytes + there)  # of arrays that there are, however it counts
                 in_place = any(np.may_share_memory(y, provider.host(x)) for y in outputs for x in own.values())
-                traffic = Traffic(case.bytes() - written, written, many, in_place)
+                traffic = Traffic(read, written, many, in_place)
     return calls, traffic
 
 
