@@ -95,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tilegrad.bench",
         description="Kernels, training steps and overheads beside the machine's ceilings and beside torch.",
-        epilog="Exit status 0, or 1: a wrong result, a regression beyond --fail-above; 2: arguments; 130: Ctrl-C.",
+        epilog="Exit status 0, or 1: a wrong result, a row above its ceiling, a regression beyond --fail-above; "
+        "2: arguments; 130: Ctrl-C.",
     )
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help=f"some of {', '.join(NAMES)}, or all (the default)")

@@ -1,11 +1,13 @@
-"""The most bytes a second that memory gives to what one call of a row touches: a compiled copy, triad or sum.
+"""The most bytes a second that memory gives to what one call of a row touches: a compiled copy, triad, sum or fill.
 
 Bytes are counted by STREAM's rules (McCalpin 1995): what is read and what is written, not the lines that a store has
-fetched before it. Which of the three a row is compared with says the share of its bytes that it writes:
+fetched before it. Which of them a row is compared with says the share of its bytes that it writes; between two shares
+the better one counts:
 
-    copy     y = x          1/2
-    triad    y = a + 3 b    1/3
     sum      of x           0
+    triad    y = a + 3 b    1/3
+    copy     y = x          1/2
+    fill     y = 3          1
 
 They move as many bytes as the row does, and lie in memory as its arrays do: what is read is one of several copies in
 turn (see inputs.copies), what is written is the same memory each time, unless the row writes to what it read. So what
@@ -29,10 +31,11 @@ from numba.extending import intrinsic
 
 from tilegrad.bench.clock import wall
 from tilegrad.bench.inputs import Traffic
+from tilegrad.kernels.cpu import team as teams
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.team import share
 
+share: Any = teams.share  # to a type checker its first argument is what Numba gives it
 LINE = 64  # bytes of a line of the caches, and of the vectors
 _FLOATS = LINE // 4
 _LEAST = 1 << 25  # bytes that a timed call moves at least: a millisecond or so
@@ -40,19 +43,20 @@ _SECONDS, _CALLS = 0.03, 3  # calls are timed for so long, and so many at least
 
 
 class Pattern(NamedTuple):
-    """A loop that rows are compared with.
-
-    sources  arrays that it reads; writes: arrays that it writes, of the same size
-    least    the share of its bytes that a row writes, from which on it is compared with this one
-    """
+    """A loop that rows are compared with: arrays that it reads, and arrays that it writes, of the same size."""
 
     name: str
     sources: int
     writes: int
-    least: float
+
+    @property
+    def share(self) -> float:
+        """Of its bytes, those that it writes."""
+        return self.writes / (self.sources + self.writes)
 
 
-PATTERNS = (Pattern("copy", 1, 1, 0.42), Pattern("triad", 2, 1, 0.25), Pattern("sum", 8, 0, 0.0))
+PATTERNS = (Pattern("sum", 8, 0), Pattern("triad", 2, 1), Pattern("copy", 1, 1), Pattern("fill", 0, 1))
+_NEAR = 0.02  # a row whose share is that close to a loop's is compared with it alone
 
 
 class Bandwidth(NamedTuple):
@@ -65,29 +69,35 @@ class Bandwidth(NamedTuple):
 def best(traffic: Traffic) -> Bandwidth:
     """The ceiling of a row that moves so much."""
     moved = traffic.read + traffic.written
-    share_written = traffic.written / moved if moved else 0.0
-    pattern = next(p for p in PATTERNS if share_written >= p.least)
+    share = traffic.written / moved if moved else 0.0
+    near = [p for p in PATTERNS if abs(p.share - share) <= _NEAR]
+    beside = max(p.share for p in PATTERNS if p.share <= share), min(p.share for p in PATTERNS if p.share >= share)
+    return max(found for p in near or [p for p in PATTERNS if p.share in beside] for found in _by(p, traffic))
+
+
+def _by(pattern: Pattern, traffic: Traffic) -> Iterator[Bandwidth]:
+    """What the loop reaches with each kind of stores and each number of threads."""
     arrays = pattern.sources + pattern.writes
-    lines = max(1, moved // (arrays * LINE))  # of each
+    lines = max(1, (traffic.read + traffic.written) // (arrays * LINE))  # of each
     held = lines * pattern.sources
     x = _aligned(traffic.copies * held)
     x.fill(1.0)
     in_place = traffic.in_place and pattern.sources == 1
     y, y_next = (x, held) if in_place else (_aligned(lines), 0)
     y.fill(1.0)
-    rounds = -(-_LEAST // (arrays * lines * LINE * traffic.copies))
+    turns = traffic.copies * -(-_LEAST // (arrays * lines * LINE * traffic.copies))
     stride, apart = (1, lines) if pattern.writes else (pattern.sources, 1)
-    walk = y, y_next, pattern.writes, x, held, stride, apart, traffic.copies, rounds * traffic.copies
-    bytes_moved = rounds * traffic.copies * arrays * lines * LINE
-    found = []
     for streaming in (False, True) if pattern.writes else (False,):
         kernel = _kernel(pattern.sources, streaming)
         for n in _thread_counts():
-            threads.share(kernel, n, lines, *walk)
-            seconds = _least(lambda kernel=kernel, n=n: threads.share(kernel, n, lines, *walk))
+
+            def call(kernel: Any = kernel, n: int = n) -> None:
+                walk = y, y_next, pattern.writes, x, held, stride, apart, traffic.copies, turns
+                threads.share(kernel, n, lines, *walk)
+
+            call()
             how = f"{pattern.name}{', in place' * in_place}{', streaming stores' * streaming}, threads: {n}"
-            found.append(Bandwidth(bytes_moved / seconds, how))
-    return max(found)
+            yield Bandwidth(turns * arrays * lines * LINE / _least(call), how)
 
 
 def _least(call: Callable[[], None]) -> float:
@@ -116,22 +126,25 @@ def _aligned(lines: int) -> np.ndarray:
 
 
 def _move(sources: int, streaming: bool) -> Any:
-    """move(y, j, x, i, apart): y's line j = x's line i + 3 times each of its lines i + apart, i + 2 apart, ..."""
+    """move(y, j, x, i, apart): y's line j = x's line i + 3 times each of its lines i + apart, i + 2 apart, ...
+
+    Without sources it is 3. Lines are aligned.
+    """
     vector = ir.VectorType(ir.FloatType(), _FLOATS)
 
     @intrinsic
     def move(context: Any, y: Any, j: Any, x: Any, i: Any, apart: Any) -> Any:
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-            def line(array: int, number: ir.Value) -> ir.Value:
+            def line(array: int, number: Any) -> ir.Value:
                 data = context.make_array(sig.args[array])(context, b, args[array]).data
                 return b.gep(b.bitcast(data, vector.as_pointer()), [number], inbounds=True)
 
-            number = args[3]
-            value = b.load(line(2, number), align=LINE)
+            three = ir.Constant(vector, [3.0] * _FLOATS)
+            number: Any = args[3]
+            value = b.load(line(2, number), align=LINE) if sources else three
             for _ in range(sources - 1):
                 number = b.add(number, args[4])
-                other = b.load(line(2, number), align=LINE)
-                value = b.fadd(value, b.fmul(other, ir.Constant(vector, [3.0] * _FLOATS)))
+                value = b.fadd(value, b.fmul(b.load(line(2, number), align=LINE), three))
             store = b.store(value, line(0, args[1]), align=LINE)
             if streaming:
                 store.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))

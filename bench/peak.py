@@ -18,10 +18,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tilegrad.bench.clock import wall
+from tilegrad.kernels.cpu import team as teams
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.team import share
 
+share: Any = teams.share  # to a type checker its first argument is what Numba gives it
 SUMS = 12  # at a time, in vector registers: two units of four cycles each need 8, and the fewest registers are 16
 _STEPS = 1 << 18  # of a timed call: a millisecond or so
 _SECONDS, _CALLS = 0.3, 5
@@ -44,9 +45,8 @@ def _vector_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
 
 
-@cache
-def _kernel(dtype: str) -> Callable[..., None]:
-    """y[row] = y[row] * 0.5 + 1, `steps` times."""
+def _many(dtype: str) -> Any:
+    """many(y, at, steps): SUMS vectors of y from element `at` on are y * 0.5 + 1, `steps` times."""
     element, bits = (ir.FloatType(), 32) if dtype == "float32" else (ir.DoubleType(), 64)
     lanes = 8 * _vector_bytes() // bits
     vector = ir.VectorType(element, lanes)
@@ -71,6 +71,14 @@ def _kernel(dtype: str) -> Callable[..., None]:
             return context.get_dummy_value()
 
         return types.void(y, types.intp, types.intp), codegen
+
+    return many
+
+
+@cache
+def _kernel(dtype: str) -> Callable[..., None]:
+    """The rows begin to stop of y, each in registers of its own."""
+    many = _many(dtype)
 
     @njit(nogil=True)
     def multiply_adds(y: Any, steps: int, begin: int, stop: int, part: int, team: int) -> None:

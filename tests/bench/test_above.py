@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.conftest import CEILINGS
-from tilegrad.bench import bandwidth, ceilings, rows
+from tilegrad.bench import ceilings, rows
 from tilegrad.bench.inputs import Traffic
 from tilegrad.bench.measure import Effort
 from tilegrad.bench.ops import OPS
@@ -83,14 +83,19 @@ def test_what_a_row_does_with_memory_is_read_off_its_outputs(monkeypatch, op, sh
     case = next(rows.cases(OPS[op], [shape], ["float32"], [mode], "cpu"))
     rows.measured(case, session)
     (traffic,) = set(asked)
-    assert traffic.read + traffic.written == case.bytes() and traffic.in_place == in_place
+    assert traffic.in_place == in_place
     assert traffic.copies == 64, "small inputs are rotated as often as inputs.copies allows"
-    if written is None:
+    if written is None:  # torch keeps less of it than ours
         assert traffic.written < 0.1 * case.bytes()
+        assert 0.95 * case.bytes() <= traffic.read + traffic.written <= case.bytes()
     else:
-        assert traffic.written == written
+        assert traffic.written == written and traffic.read + traffic.written == case.bytes()
 
 
-def test_every_share_of_written_bytes_has_a_loop():
-    assert [p.least for p in bandwidth.PATTERNS] == sorted((p.least for p in bandwidth.PATTERNS), reverse=True)
-    assert bandwidth.PATTERNS[-1].least == 0
+def test_no_more_is_read_than_there_is(monkeypatch, miscounted):
+    """A wrong count of bytes does not change what the ceiling is measured on: x, dy and y."""
+    asked = []
+    monkeypatch.setattr(ceilings, "of_memory", lambda traffic: asked.append(traffic) or CEILINGS["copy"])
+    session = Session("cpu", False, Effort(1, 0, 2), {"cpu": PROVIDERS["cpu"]}, dict(CEILINGS))
+    rows.measured(next(rows.cases(OPS["activations"], [(1000,)], ["float32"], ["forward"], "cpu")), session)
+    assert {(t.read, t.written) for t in asked} == {(3 * 4000, 4000)}

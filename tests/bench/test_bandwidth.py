@@ -12,7 +12,7 @@ from tilegrad.bench import bandwidth, peak
 from tilegrad.bench.inputs import Traffic
 from tilegrad.kernels.cpu import threads
 
-COPY, TRIAD, SUM = bandwidth.PATTERNS
+SUM, TRIAD, COPY, FILL = bandwidth.PATTERNS
 STORES = [(p, streaming) for p in bandwidth.PATTERNS for streaming in (False, True) if p.writes or not streaming]
 
 
@@ -24,14 +24,16 @@ def test_a_loop_moves_the_last_copys_lines(pattern, streaming, pieces, monkeypat
     lines, copies = 9, 3
     held = lines * pattern.sources
     x, y = bandwidth._aligned(copies * held), bandwidth._aligned(lines)
-    assert x.ctypes.data % bandwidth.LINE == y.ctypes.data % bandwidth.LINE == 0
+    assert all(a.ctypes.data % bandwidth.LINE == 0 for a in (x, y) if a.size)
     x[:] = np.arange(x.size) % 97
     y[:] = -1
     stride, apart = (1, lines) if pattern.writes else (pattern.sources, 1)
     kernel = bandwidth._kernel(pattern.sources, streaming)
     threads.share(kernel, pieces, lines, y, 0, pattern.writes, x, held, stride, apart, copies, 5)
-    copy, written = x.reshape(copies, -1, 16)[1], y.reshape(lines, 16)
-    if pattern.writes:
+    copy, written = x.reshape(copies, held, 16)[1], y.reshape(lines, 16)
+    if not pattern.sources:
+        assert (written == 3).all()
+    elif pattern.writes:
         sources = copy.reshape(pattern.sources, lines, 16)
         assert np.array_equal(written, sources[0] + 3 * sources[1:].sum(0))
     else:  # each thread adds eight lines at a time, and keeps the last of its sums
@@ -43,7 +45,7 @@ def test_a_loop_moves_the_last_copys_lines(pattern, streaming, pieces, monkeypat
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="of x86's instructions")
-@pytest.mark.parametrize("pattern", [COPY, TRIAD])
+@pytest.mark.parametrize("pattern", [COPY, TRIAD, FILL])
 def test_streaming_stores_are_streaming_stores(pattern):
     x, y = bandwidth._aligned(2), bandwidth._aligned(1)
     for streaming in (False, True):
@@ -75,10 +77,10 @@ def moved(monkeypatch):
     [
         (Traffic(6400, 6400, 3), "copy", 3 * 6400, 6400),
         (Traffic(6400, 6400, 3, in_place=True), "copy, in place", 3 * 6400, 3 * 6400),
-        (Traffic(7680, 5760, 1), "copy", 6720, 6720),  # Adam: 4 to 3
         (Traffic(12800, 6400, 2), "triad", 2 * 12800, 6400),
-        (Traffic(25600, 64, 2), "sum", 2 * 25600, 3200),  # of y a line a thread is written
-        (Traffic(0, 6400, 1), "copy", 3200, 3200),
+        (Traffic(25600, 0, 2), "sum", 2 * 25600, 3200),  # of y a line a thread is written
+        (Traffic(25600, 64, 2), "sum", 2 * 25600, 3200),
+        (Traffic(0, 6400, 7), "fill", 0, 6400),
         (Traffic(0, 0, 64), "sum", 64 * 512, 64),
     ],
 )
@@ -89,6 +91,24 @@ def test_a_row_is_compared_with_the_loop_that_moves_as_much_and_lies_as_it_does(
     assert {same for *_, same, _ in moved} == {traffic.in_place}
     assert found.value == max(nbytes for nbytes, *_ in moved) >= bandwidth._LEAST
     assert [most for *_, most in moved][::2] == [1, 2, 4, 5] * (1 if name == "sum" else 2)
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "loops"),
+    [
+        (1000, 19, [SUM]), (900, 100, [SUM, TRIAD]), (680, 320, [TRIAD]), (4000, 3000, [TRIAD, COPY]),
+        (510, 490, [COPY]), (200, 800, [COPY, FILL]), (1, 999, [FILL]), (0, 0, [SUM]),
+    ],
+)  # fmt: skip
+def test_between_two_loops_the_better_one_counts(monkeypatch, read, written, loops):
+    asked = []
+
+    def by(pattern, traffic):
+        asked.append(pattern)
+        yield bandwidth.Bandwidth(float(len(asked)), pattern.name)
+
+    monkeypatch.setattr(bandwidth, "_by", by)
+    assert bandwidth.best(Traffic(read, written)).how == loops[-1].name and asked == loops
 
 
 def test_the_fastest_loop_counts(monkeypatch):
