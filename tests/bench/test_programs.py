@@ -114,7 +114,7 @@ def test_other_losses_are_wrong(monkeypatch):
 
 @pytest.mark.parametrize(("index", "mode"), [(0, "both"), (2, "both"), (3, "both"), (7, "both"), (1, "forward")])
 def test_every_layer_is_checked_and_timed(index, mode):
-    rows = train.layer_rows(session("cpu", "torch"), index, mode, 2)
+    rows = train.layer_rows(session("cpu", "reference", "torch"), index, mode, 2)
     assert rows[0].variant == f"CNN's {LAYERS[index][0]}" and rows[0].mode == mode
     assert [row.provider for row in rows][:2] == ["cpu", "torch"]
     assert all(row.status == "ok" and row.ms > 0 and row.variant.startswith("CNN's ") for row in rows), rows
