@@ -4,10 +4,10 @@ Every figure stands beside a ceiling and its rivals, all measured in one process
 
 arguments   what the command line asks for, checked before anything is measured
 ops/        what is measured, one file per op: inputs, bytes and FLOP, and how each provider is called
-train, overhead   benchmarks of programs: training steps, and what one eager op costs
+nets, train, memory, overhead   benchmarks of programs: training steps, their memory, and what one eager op costs
 providers   who is measured, and why one is not; `provider` adds your own (examples/bench_my_kernel.py)
 check       a provider's output against the float64 reference, before it is timed
-ceilings    what this machine can do at most: a copy, a matrix product
+ceilings, bandwidth, peak    what this machine can do at most: of memory, of arithmetic
 clock, measure    one call; rounds of calls in turns
 results, table, compare, plot, readme    what becomes of the figures
 """

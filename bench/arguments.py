@@ -53,7 +53,7 @@ def parse(given: list[str]) -> Settings:
     """The settings. For an unknown name it exits with status 2 and a text that lists the known ones."""
     parser = _parser()
     flags = parser.parse_args(given)
-    if flags.list or flags.readme:
+    if flags.list or (flags.readme and flags.json is None):
         return Settings([], "cpu", None, None, [], [], False, None, None, None, None, None, None, given,
                         flags.list, flags.readme)  # fmt: skip
 
@@ -84,6 +84,7 @@ def parse(given: list[str]) -> Settings:
         compare=_old(parser, flags.compare),
         fail_above=flags.fail_above,
         given=given,
+        readme=flags.readme,
     )
     _require_dtypes(parser, settings)
     _require_outputs(parser, settings)
@@ -94,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tilegrad.bench",
         description="Kernels, training steps and overheads beside the machine's ceilings and beside torch.",
-        epilog="Exit status 0, or 1: a wrong result, a regression beyond --fail-above; 2: arguments; 130: Ctrl-C.",
+        epilog="Exit status 0, or 1: a wrong result, a row above its ceiling, a regression beyond --fail-above; "
+        "2: arguments; 130: Ctrl-C.",
     )
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help=f"some of {', '.join(NAMES)}, or all (the default)")
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--compare", type=user_path, metavar="OLD.json", help="print what moved since, beyond the spread of either run")
     add("--fail-above", type=float, metavar="PERCENT", help="with --compare: exit 1 for what became slower by more")
     add("--list", action="store_true", help="ops with their shapes and inputs, dtypes, providers")
-    add("--readme", action="store_true", help="write README's performance section anew from bench/results")
+    add("--readme", action="store_true", help="write the READMEs' tables anew from bench/results; with --json after it")
     return parser
 
 

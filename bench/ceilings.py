@@ -1,11 +1,13 @@
 """What this machine can do at most, measured in the process that measures the rest, and before it.
 
-    copy     GB/s read + written: on the CPU the fastest of 1 to all threads, on a GPU CuPy's copy of 1 GiB
-    float32  GFLOP/s of a large matrix product, by the fastest BLAS: NumPy's, and torch's where it is installed. There
-             is one such ceiling for every dtype of the rows. On a GPU it is cuBLAS, by torch or otherwise by CuPy
+    copy, triad      GB/s read + written, of arrays beyond any cache; on a GPU CuPy's copy of 1 GiB
+    float32          GFLOP/s: on the CPU of multiply-adds in registers (bench/peak.py), or of the best product where
+                     that is more; on a GPU of cuBLAS, by torch or otherwise by CuPy. Every dtype of the rows has one
+    float32 product  on the CPU, GFLOP/s of a large product by the fastest BLAS, NumPy's or torch's: for comparison
 
-"float32 tf32" is its own ceiling; tf32x3, three products for one, is compared with it too. A row can pass its
-ceiling: its inputs may lie in a cache that the copy's inputs did not fit.
+"float32 tf32" is its own ceiling; tf32x3, three products for one, is compared with it too.
+
+A row of the CPU that memory bounds is compared with the copy, triad or sum of its own size (bench/bandwidth.py).
 """
 
 from __future__ import annotations
@@ -15,15 +17,13 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from tilegrad.bench.clock import Events, wall
-from tilegrad.bench.inputs import DTYPES
+from tilegrad.bench.inputs import DTYPES, Traffic
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.device import gpu
 
 Ceiling = dict[str, Any]  # value, unit, how
@@ -31,16 +31,45 @@ LEAST_SECONDS = 0.5
 
 
 def of_cpu(dtypes: Iterable[str], quick: bool) -> dict[str, Ceiling]:
-    """The copy, and the best product of each dtype."""
-    found = {"copy": _cpu_copy(1 << 27 if quick else 1 << 28)}
+    """The copy and the triad; of each dtype the best product, and the most that arithmetic gives."""
+    found = {}
+    array = 1 << 26 if quick else 1 << 27
+    for name, arrays in (("copy", 2), ("triad", 3)):
+        if top := of_memory(Traffic((arrays - 1) * array, array)):
+            found[name] = top | {"how": f"{top['how']}, {arrays} x {array >> 20} MiB"}
     n = 1024 if quick else 2048
     for dtype in dtypes:
         calls = {"NumPy": _numpy_product(dtype, n)} if dtype in ("float32", "float64") else {}
         if importlib.util.find_spec("torch") is not None:
             calls["torch"] = _torch_product(dtype, n, "cpu")
+        tops = []
         if calls:
-            found[dtype] = _best_product(calls, n, _least)
+            tops.append(_best_product(calls, n, _least))
+            found[f"{dtype} product"] = tops[0]
+        if top := _peak("float64" if dtype == "float64" else "float32"):  # kernels compute 16-bit types in float32
+            tops.append(top)
+        if tops:
+            found[dtype] = max(tops, key=lambda top: top["value"])
     return found
+
+
+def of_memory(traffic: Traffic) -> Ceiling | None:
+    """What the CPU's memory gives to so much traffic; None where Numba is not there to compile a loop."""
+    try:
+        bandwidth = importlib.import_module("tilegrad.bench.bandwidth")
+    except ImportError:
+        return None
+    value, how = bandwidth.best(traffic)
+    return {"value": value / 1e9, "unit": "GB/s", "how": how}
+
+
+def _peak(dtype: str) -> Ceiling | None:
+    try:
+        peak = importlib.import_module("tilegrad.bench.peak")
+    except ImportError:
+        return None
+    value, how = peak.best(dtype)
+    return {"value": value / 1e9, "unit": "GFLOP/s", "how": how}
 
 
 def of_gpu(events: Events, pairs: Iterable[tuple[str, str]]) -> dict[str, Ceiling]:
@@ -91,22 +120,6 @@ def _least(call: Callable) -> float:
     while time.perf_counter() < stop:
         times.append(wall(call))
     return min(times)
-
-
-def _cpu_copy(nbytes: int) -> Ceiling:
-    source, target = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8)
-
-    def copy(pool: ThreadPoolExecutor, n: int) -> None:
-        list(pool.map(np.copyto, np.array_split(target, n), np.array_split(source, n)))
-
-    best, threads_used = float("inf"), 1
-    for n in range(1, threads.num_threads() + 1):
-        with ThreadPoolExecutor(n) as pool:
-            ms = _least(lambda pool=pool, n=n: copy(pool, n))
-        if ms < best:
-            best, threads_used = ms, n
-    how = f"numpy.copyto, {nbytes >> 20} MiB, threads: {threads_used}"
-    return {"value": 2 * nbytes / best / 1e6, "unit": "GB/s", "how": how}
 
 
 def _numpy_product(dtype: str, n: int) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,20 @@ from tilegrad.bench.ops.op import Shape, Variant
 from tilegrad.kernels.checks import bfloat16
 
 DTYPES = {name: np.dtype(name) for name in ("float32", "float16", "float64")} | {"bfloat16": bfloat16}
+
+
+class Traffic(NamedTuple):
+    """What one call of a row does with memory.
+
+    read, written   bytes
+    copies          of what is read: calls take them in turn
+    in_place        whether what is written lies where it was read
+    """
+
+    read: int
+    written: int
+    copies: int = 1
+    in_place: bool = False
 
 
 def drawn(variant: Variant, shape: Shape, dtype: str) -> dict[str, np.ndarray]:

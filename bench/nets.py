@@ -1,8 +1,11 @@
-"""The two seed nets, from tilegrad.nn or torch.nn."""
+"""The nets whose training steps are measured: each is written once, from tilegrad.nn or torch.nn."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 def cnn(nn: Any) -> Any:
@@ -20,7 +23,117 @@ def mlp(nn: Any) -> Any:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
+def batchnorm_cnn(nn: Any) -> Any:
+    """conv32-BatchNorm-ReLU-pool-conv64-BatchNorm-ReLU-pool-dense10 for (N, 1, 28, 28)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 7 * 7, 10),
+    )  # fmt: skip
+
+
+def residual_cnn(nn: Any) -> Any:
+    """Stages of 16 and 32 channels for (N, 1, 28, 28): conv-BatchNorm-ReLU, relu(x + f(x)), pool (He et al. 2016)."""
+
+    class Block(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.f = nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
+            )  # fmt: skip
+
+        def forward(self, x: Any) -> Any:
+            return nn.functional.relu(x + self.f(x))
+
+    def stage(before: int, channels: int) -> list[Any]:
+        conv = nn.Conv2d(before, channels, 3, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(channels), nn.ReLU(), Block(channels), nn.MaxPool2d(2)]
+
+    return nn.Sequential(*stage(1, 16), *stage(16, 32), nn.Flatten(), nn.Linear(32 * 7 * 7, 10))
+
+
+VOCABULARY, TOKEN_CLASSES, WIDTH, HEADS, DEPTH, LONGEST = 1000, 10, 128, 4, 2, 512
+
+
+def transformer(nn: Any) -> Any:
+    """Classes for each of (N, T) tokens, (N T, 10): two layers of width 128, normalised first (Xiong et al. 2020)."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Any) -> Any:
+            n, length, _ = x.shape
+            qkv = self.qkv(x).reshape(n, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+            y = nn.functional.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+            return self.out(y.transpose(1, 2).reshape(n, length, WIDTH))
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.Sequential(nn.LayerNorm(WIDTH), Attention())
+            self.mlp = nn.Sequential(
+                nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+            )
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.attention(x)
+            return x + self.mlp(x)
+
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(LONGEST, WIDTH)
+            self.layers = nn.Sequential(*(Layer() for _ in range(DEPTH)))
+            self.head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, TOKEN_CLASSES))
+
+        def forward(self, tokens: Any) -> Any:
+            x = self.tokens(tokens) + self.places.weight[: tokens.shape[1]]
+            return self.head(self.layers(x)).reshape(-1, TOKEN_CLASSES)
+
+    return Transformer()
+
+
+def _images(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch)
+
+
+def _texts(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = batch, LENGTHS.get(batch, 64)
+    return rng.integers(0, VOCABULARY, shape), rng.integers(0, TOKEN_CLASSES, shape)
+
+
+class Net(NamedTuple):
+    """A net whose training step is measured.
+
+    make     (nn of either library) -> the net
+    batches  at which it is measured where none is asked for
+    draw     (rng, batch) -> its input, and the classes of what it is asked about; their shape is the row's
+    counted  what a rate counts
+    has_formats  whether it takes images through convolutions, for which torch has two memory formats
+    is_seed  whether its time with the reference tells something: a step of the others takes seconds
+    """
+
+    make: Callable[[Any], Any]
+    batches: tuple[int, ...]
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]] = _images
+    counted: str = "images"
+    has_formats: bool = True
+    is_seed: bool = False
+
+
 NETS = {"CNN": cnn, "MLP": mlp}
+LENGTHS = {16: 64, 8: 128}  # of the texts in a batch
+TRAINED = {
+    "CNN": Net(cnn, (32, 128, 512), is_seed=True),
+    "MLP": Net(mlp, (32, 128, 512), has_formats=False, is_seed=True),
+    "BatchNorm CNN": Net(batchnorm_cnn, (64, 256)),
+    "residual CNN": Net(residual_cnn, (64, 256)),
+    "transformer": Net(transformer, tuple(LENGTHS), _texts, "tokens", has_formats=False),
+}
+LAYERS_BATCH = 128
 
 # The CNN's layers with the images that reach them: (name, layer, channels, side)
 LAYERS = (

@@ -28,7 +28,7 @@ LINKS, TOY_LINKS = 1000, 10
 CALLS = 100  # in one measurement, so that the clock's own cost vanishes
 
 
-def rows(session: Session, shapes: list[Shape]) -> Iterator[Callable[[], list[Row]]]:
+def rows(session: Session, shapes: list[Shape], asked: bool) -> Iterator[Callable[[], list[Row]]]:
     """The chain in each mode, the call, the launch."""
     for mode in MODES:
         yield partial(chain_rows, session, mode)

@@ -75,14 +75,14 @@ def draw_steps(results: Results, path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    cases = list(dict.fromkeys((row.variant, row.shape[0]) for row in rows))
-    figure, axis = plt.subplots(figsize=(7.5, 2.6), layout="constrained")
+    cases = list(dict.fromkeys((row.variant, table.shape(row.shape)) for row in rows))
+    figure, axis = plt.subplots(figsize=(max(7.5, 0.95 * len(cases)), 2.6), layout="constrained")
     for captured, colour, shift in ((False, COLOURS["reference"], -0.2), (True, COLOURS["cpu"], 0.2)):
         for place, case in enumerate(cases):
             ratios = [
                 row.times_rival
                 for row in rows
-                if (row.variant, row.shape[0]) == case and row.provider.endswith(" captured") == captured
+                if (row.variant, table.shape(row.shape)) == case and row.provider.endswith(" captured") == captured
             ]
             if any(ratios):
                 best = max(filter(None, ratios))
@@ -90,7 +90,9 @@ def draw_steps(results: Results, path: Path) -> bool:
                 axis.bar_label(bar, [f"{best:.1f}"], fontsize=8, padding=1)
         axis.scatter([], [], s=40, marker="s", color=colour, label="tilegrad, captured" if captured else "tilegrad")
     axis.axhline(1, color=COLOURS["torch"], lw=1.6, label="PyTorch")
-    axis.set_xticks(range(len(cases)), [f"{net}\nbatch {batch}" for net, batch in cases], fontsize=8)
+    names = [f"{net.replace(' ', chr(10))}\n{batch}" for net, batch in cases]
+    axis.set_xticks(range(len(cases)), names, fontsize=8)
+    axis.set_xlabel("net and batch", fontsize=8)
     axis.set_ylabel("times PyTorch's speed", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16))
@@ -226,7 +228,7 @@ def _ratios(axis: Any, groups: list[tuple[str, list[Row]]]) -> None:
 
 
 def _label(row: Row) -> str:
-    where = f"batch {row.shape[0]}" if row.op == "train" else "" if row.op == "overhead" else table.shape(row.shape)
+    where = {"train": f"batch {table.shape(row.shape)}", "overhead": ""}.get(row.op, table.shape(row.shape))
     dtype = "" if table.kind(row) == "float32" else table.kind(row)
     mode = "" if row.mode in ("forward", "step") else row.mode
     return "  ".join(filter(None, (row.variant, mode, where, dtype)))

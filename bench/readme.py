@@ -92,6 +92,7 @@ def _machine(found: Results, link: str) -> Iterator[str]:
     yield from _steps([row for row in found.rows if row.op == "train" and row.mode == "step"])
     yield from _layers([row for row in found.rows if row.op == "train" and row.mode != "step"])
     yield from _kernels([row for row in found.rows if _is_quick(row, found.device)])
+    yield from _memory([row for row in found.rows if row.op == "memory" and row.rate])
     yield from _overhead([row for row in found.rows if row.op == "overhead"])
 
 
@@ -104,7 +105,10 @@ def _is_quick(row: Row, device: str) -> bool:
 
 
 def _steps(rows: list[Row]) -> Iterator[str]:
-    """A row for each net and batch size; the captured step has a column if there are any."""
+    """A row for each net and batch size; the captured step has a column if there are any.
+
+    A step that capture refused and that ran plainly says so.
+    """
     if not any(row.ms for row in rows):
         return
     captured = any(row.provider.endswith(" captured") for row in rows)
@@ -114,8 +118,9 @@ def _steps(rows: list[Row]) -> Iterator[str]:
         own = _fastest(row for row in rows_of_case if not row.rival and not row.provider.endswith(" captured"))
         graph = _fastest(row for row in rows_of_case if row.provider.endswith(" captured"))
         rival = _fastest(row for row in rows_of_case if row.rival)
-        cells = [rows_of_case[0].variant, str(rows_of_case[0].shape[0]), _ms(rival), _ms(own), _ratio(own)]
-        yield _line(*cells, *([_ms(graph), _ratio(graph)] if captured else []))
+        cells = [rows_of_case[0].variant, table.shape(rows_of_case[0].shape), _ms(rival), _ms(own), _ratio(own)]
+        plainly = ", plainly" if graph and (graph.reason or "").startswith("runs plainly") else ""
+        yield _line(*cells, *([_ms(graph) + plainly, _ratio(graph)] if captured else []))
     yield ""
 
 
@@ -146,6 +151,22 @@ def _kernels(rows: list[Row]) -> Iterator[str]:
         yield _line(
             name, where, table.kind(own), own.provider, _ms(own), table.rate(own), of, own.best_rival or "", _ratio(own)
         )
+    yield ""
+
+
+def _memory(rows: list[Row]) -> Iterator[str]:
+    """A row for each net: the process's peak, and what the batch adds to batch 1."""
+    if not rows:
+        return
+    yield from _head("peak memory of training", "batch", "of", "torch", "tilegrad", "captured")
+    cases: dict[tuple, dict[str, Row]] = {}
+    for row in rows:
+        cases.setdefault(row.key[:-1], {})[row.provider] = row
+    for case in cases.values():
+        first = next(iter(case.values()))
+        inside = [case.get(provider) for provider in ("torch", "cpu", "cpu captured")]
+        cells = (f"{known(row.rate):.0f} MiB" if row else "" for row in inside)
+        yield _line(first.variant, table.shape(first.shape), first.mode, *cells)
     yield ""
 
 

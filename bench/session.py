@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tilegrad.bench import ceilings
 from tilegrad.bench.clock import Events
+from tilegrad.bench.inputs import Traffic
 from tilegrad.bench.measure import Effort, Measured, Times, interleaved, on_gpu, wall
 from tilegrad.bench.providers import Provider
 from tilegrad.bench.results import Row, known
@@ -23,8 +25,9 @@ class Session:
 
     device     "cpu" or "cuda"; simulated: everything runs once and is checked, nothing is timed
     providers  those that are measured, by name
-    ceilings   from bench/ceilings.py
+    ceilings   from bench/ceilings.py, by name; empty: rows are compared with none
     events     the clocks of the GPU; None without one
+    footprints the ceilings of the CPU's memory that were asked for so far
     """
 
     device: str
@@ -33,6 +36,7 @@ class Session:
     providers: dict[str, Provider]
     ceilings: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: Events | None = None
+    footprints: dict[Traffic, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def cold_bytes(self) -> int:
@@ -64,6 +68,25 @@ class Session:
             (enter or {}).get(name, lambda: None)()
             calls[0]()
         return dict.fromkeys(rivals, Measured())
+
+    def of_memory(self, traffic: Traffic | None, again: bool = False) -> float | None:
+        """GB/s at most for this traffic: on the CPU the best that was measured for it; again: measured once more."""
+        if self.events is not None or not self.ceilings or traffic is None:
+            return self.ceilings.get("copy", {}).get("value")
+        if again or traffic not in self.footprints:
+            self._raised(self.footprints, traffic, ceilings.of_memory(traffic))
+        return self.footprints.get(traffic, {}).get("value")
+
+    def of_arithmetic(self, name: str, again: bool = False) -> float | None:
+        """GFLOP/s at most: as found, or the most after it was measured again."""
+        if again and name in self.ceilings:
+            self._raised(self.ceilings, name, ceilings.of_cpu([name], True).get(name))
+        return self.ceilings.get(name, {}).get("value")
+
+    @staticmethod
+    def _raised(known: dict, key: Any, found: dict[str, Any] | None) -> None:
+        if found is not None and found["value"] > known.get(key, {}).get("value", 0):
+            known[key] = found
 
     def synchronize(self) -> None:
         """Wait for the GPU, if there is one."""

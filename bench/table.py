@@ -7,7 +7,8 @@ from tilegrad.bench.results import Row, known
 
 def heading(row: Row) -> str:
     """What all rows of a case have in common."""
-    where = {"train": f"batch {row.shape[0]}", "overhead": ""}.get(row.op, shape(row.shape))
+    batch = f"batch {shape(row.shape)}"
+    where = {"train": batch, "memory": batch, "overhead": ""}.get(row.op, shape(row.shape))
     parts = [f"{row.variant}, {row.mode}", where, kind(row)]
     if row.bytes is not None:
         parts.append(f"{_scaled(row.bytes, 'B')}, {_scaled(known(row.flops), 'FLOP')}")
@@ -25,7 +26,9 @@ def line(row: Row) -> str:
             if row.host_ms is not None
         )
         times = f"{milliseconds(row.ms)} ms  ({milliseconds(row.p20).strip()} to {milliseconds(row.p80).strip()})"
-        return f"{name} {times:36}{gpu} {rate(row):>16} {of}  {against(row)}".rstrip()
+        times = times if row.ms is not None else ""  # of memory
+        why = f"  ({row.reason})" if row.reason else ""
+        return f"{name} {times:36}{gpu} {rate(row):>16} {of}  {against(row)}{why}".rstrip()
     if row.status == "unmeasured":
         return f"{name} right; simulated, not measured"
     word = {"wrong": "WRONG", "failed": "FAILED", "skipped": "skipped"}[row.status]

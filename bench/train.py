@@ -1,25 +1,27 @@
-"""A training step of the seed nets (forward, cross-entropy, backward, Adam), and the CNN's layers one by one.
+"""A training step of each net (forward, cross-entropy, backward, Adam), and the seed CNN's layers one by one.
 
-One process, the same initial weights and the same data for all; torch runs with fused Adam, for the CNN in both of its
-memory formats. Before anything is timed, the losses of five steps are compared with those of the reference backend, and
-a layer's output and gradients with float64.
+One process, the same initial weights and the same data for all; torch runs with fused Adam, images in both of its
+memory formats. A captured step that runs plainly says so, and why. Before anything is timed, the losses of five steps
+are compared with those of the reference backend, and a layer's output and gradients with float64.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import tilegrad as tg
 from tilegrad import kernels, nn, optim
 from tilegrad.bench.check import complaint
-from tilegrad.bench.nets import LAYERS, NETS
+from tilegrad.bench.nets import LAYERS, LAYERS_BATCH, TRAINED, Net
 from tilegrad.bench.ops.op import Shape
 from tilegrad.bench.providers import Kernels
 from tilegrad.bench.results import Row
@@ -40,15 +42,42 @@ def _backends_restored() -> Iterator[None]:
         yield
 
 
-def rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]:
-    """A case for each net and batch size, then one for each layer and mode at the middle batch size."""
+class Contestant(NamedTuple):
+    """A step of one provider.
+
+    enter    what is called before its turn
+    summary  what became of a step that was captured
+    """
+
+    step: Step
+    enter: Callable[[], Any] = lambda: None
+    summary: Callable[[], str] = lambda: ""
+
+    def first_losses(self) -> list[float]:
+        self.enter()
+        with warnings.catch_warnings():  # of a step that runs plainly; its row says so
+            warnings.filterwarnings("ignore", ".*runs plainly", RuntimeWarning)
+            return [round(self.step(), 6) for _ in range(FIRST_STEPS)]
+
+    def plainly(self) -> str | None:
+        """ "runs plainly: " and why, of what was to be captured; files without their folders."""
+        _, found, why = self.summary().partition("runs plainly: ")
+        return found + re.sub(r"[^\s(]*/", "", why.splitlines()[0]) if found else None
+
+
+def rows(session: Session, shapes: list[Shape], asked: bool) -> Iterator[MakeRows]:
+    """A case for each net and batch size, then one for each layer and mode.
+
+    Where no batch sizes are asked for, those of `shapes` are measured that are the net's own.
+    """
     if session.simulated:
         yield from _simulated_rows(session, shapes)
         return
-    for name in NETS:
+    for name, net in TRAINED.items():
         for (batch,) in shapes:
-            yield partial(net_rows, session, name, batch)
-    (batch,) = shapes[len(shapes) // 2]
+            if asked or batch in net.batches:
+                yield partial(net_rows, session, name, batch)
+    batch = shapes[len(shapes) // 2][0] if asked else LAYERS_BATCH
     for layer in range(len(LAYERS)):
         for mode in ("forward", "both"):
             yield partial(layer_rows, session, layer, mode, batch)
@@ -58,7 +87,8 @@ def _simulated_rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]
     """The MLP on interpreted Triton kernels: all that a simulated device gets through in seconds."""
     own = {name: p for name, p in session.providers.items() if name == "triton"}
     for (batch,) in shapes:
-        left_out = [_row("train", "CNN", "step", [batch], name) for name in session.providers]
+        nets = [name for name in TRAINED if name != "MLP"]
+        left_out = [_row("train", net, "step", [batch], name) for net in nets for name in session.providers]
         left_out += [_row("train", "MLP", "step", [batch], name) for name in session.providers if name not in own]
         for row in left_out:
             row.status, row.reason = "skipped", "takes minutes on the simulated device"
@@ -69,35 +99,49 @@ def _simulated_rows(session: Session, shapes: list[Shape]) -> Iterator[MakeRows]
 
 @_backends_restored()
 def net_rows(session: Session, name: str, batch: int) -> list[Row]:
-    """One row per provider: milliseconds of a step, images/s."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
-    t = rng.integers(0, 10, batch)
-    tg.manual_seed(0)
-    weights = {k: v.numpy().copy() for k, v in NETS[name](nn).state_dict().items()}
-
-    steps: dict[str, Step] = {}
-    enter: dict[str, Callable] = {}
-    for own in _own(session):
-        steps[own] = _engine_step(session.device, own, name, weights, x, t)
-        enter[own] = lambda own=own: kernels.use(own)
-        if own != "reference":  # the step as one CUDA graph, or as a program of the CPU's kernels
-            steps[f"{own} captured"] = _engine_step(session.device, own, name, weights, x, t, captured=True)
-            enter[f"{own} captured"] = enter[own]
-    if "torch" in session.providers:
-        steps["torch"] = _torch_step(session.device, name, weights, x, t, channels_last=False)
-        if name == "CNN":
-            steps["torch channels_last"] = _torch_step(session.device, name, weights, x, t, channels_last=True)
-    want = _first_losses(_engine_step("cpu", "reference", name, weights, x, t))
-    found = {}
-    for provider, step in steps.items():
-        enter.get(provider, lambda: None)()
-        found[provider] = _first_losses(step)
-    rows = [_row("train", name, "step", [batch], provider) for provider in steps]
+    """One row per provider: milliseconds of a step, images/s or tokens/s."""
+    net = TRAINED[name]
+    x, t = net.draw(np.random.default_rng(0), batch)
+    weights = initial_weights(net)
+    rows: list[Row] = []
+    ready: dict[str, Contestant] = {}
+    want = engine_step("cpu", "reference", net, weights, x, t).first_losses()
+    for provider, make in _contestants(session, net):
+        row = _row("train", name, "step", [*t.shape], provider)
+        rows.append(row)
+        if make is None:
+            row.status, row.reason = "skipped", "a step takes seconds; the first losses are held against its"
+            continue
+        try:
+            ready[provider] = make(weights, x, t)
+            found = ready[provider].first_losses()
+        except Exception as e:  # such as of a GPU's step that cannot be captured: ends its row, not the run
+            row.status, row.reason = "failed", f"{type(e).__name__}: {e}".splitlines()[0]
+            continue
+        if not np.allclose(found, want, rtol=LOSS_TOLERANCE):
+            row.status, row.reason = "wrong", f"losses {found}; the reference's are {want}"
+    calls = {provider: c.step for provider, c in ready.items()}
+    enter = {provider: c.enter for provider, c in ready.items()}
+    _timed(session, rows, calls, enter, t.size, net.counted)
     for row in rows:
-        if not np.allclose(found[row.provider], want, rtol=LOSS_TOLERANCE):
-            row.status, row.reason = "wrong", f"losses {found[row.provider]}; the reference's are {want}"
-    return _timed(session, rows, steps, enter, batch)
+        if row.status == "ok":
+            row.reason = ready[row.provider].plainly()
+    return rows
+
+
+def _contestants(session: Session, net: Net) -> Iterator[tuple[str, Callable[..., Contestant] | None]]:
+    """(name, what makes it of weights, input and classes; None if it is not timed)."""
+    for own in _own(session):
+        if own == "reference" and not net.is_seed:
+            yield own, None
+            continue
+        yield own, partial(engine_step, session.device, own, net)
+        if own != "reference":  # the step as one CUDA graph, or as a program of the CPU's kernels
+            yield f"{own} captured", partial(engine_step, session.device, own, net, captured=True)
+    if "torch" in session.providers:
+        yield "torch", partial(torch_step, session.device, net)
+        if net.has_formats:
+            yield "torch channels_last", partial(torch_step, session.device, net, channels_last=True)
 
 
 @_backends_restored()
@@ -116,6 +160,8 @@ def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]
     enter: dict[str, Callable] = {}
     want, baseline = (_reference_layer(make, weights, x, dy, dtype, mode) for dtype in (np.float64, np.float32))
     for own in _own(session):
+        if own == "reference" and "cpu" in session.providers:
+            continue  # a third of a second for some; bench/ops has its times
         kernels.use(own)
         calls[own] = _engine_layer(session.device, make, weights, x, dy, mode)
         enter[own] = lambda own=own: kernels.use(own)
@@ -130,15 +176,15 @@ def layer_rows(session: Session, index: int, mode: str, batch: int) -> list[Row]
         for got, right, base in zip(calls[row.provider](), want, baseline, strict=True):
             row.reason = row.reason or complaint(_host(got), right, base, terms)
         row.status = "wrong" if row.reason else "ok"
-    return _timed(session, rows, calls, enter, batch)
+    return _timed(session, rows, calls, enter, batch, "images")
 
 
-def _timed(session: Session, rows: list[Row], calls: dict, enter: dict, batch: int) -> list[Row]:
+def _timed(session: Session, rows: list[Row], calls: dict, enter: dict, count: int, counted: str) -> list[Row]:
     right = {row.provider: calls[row.provider] for row in rows if row.status == "ok"}
     for provider, found in session.programs(right, enter).items():
         row = filled(next(row for row in rows if row.provider == provider), found)
         if row.ms:
-            row.rate, row.unit = batch / row.ms * 1e3, "images/s"
+            row.rate, row.unit = count / row.ms * 1e3, f"{counted}/s"
     return compared(rows)
 
 
@@ -150,50 +196,59 @@ def _row(op: str, variant: str, mode: str, shape: list[int], provider: str) -> R
     return Row(op, variant, mode, shape, "float32", "ieee", provider, rival=provider.startswith("torch"))
 
 
-def _first_losses(step: Step) -> list[float]:
-    return [round(step(), 6) for _ in range(FIRST_STEPS)]
+def initial_weights(net: Net) -> Arrays:
+    """The same for all: state by name."""
+    tg.manual_seed(0)
+    return {k: v.numpy().copy() for k, v in net.make(nn).state_dict().items()}
 
 
-def _engine_step(
-    device: str, backend: str, net: str, weights: Arrays, x: np.ndarray, t: np.ndarray, captured: bool = False
-) -> Step:
+def engine_step(
+    device: str, backend: str, net: Net, weights: Arrays, x: np.ndarray, t: np.ndarray, captured: bool = False
+) -> Contestant:
     """One training step of the engine; captured: by tilegrad.capture, after the plain calls that it begins with."""
     kernels.use(backend)
-    model = NETS[net](nn)
+    model = net.make(nn)
     model.load_state_dict(weights)
     model = model.to(device)
     optimizer = optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = tg.tensor(x).to(device), tg.tensor(t).to(device)
+    given, classes = tg.tensor(x).to(device), tg.tensor(t.reshape(-1)).to(device)
 
-    def step(images: tg.Tensor, labels: tg.Tensor) -> tg.Tensor:
-        loss = F.cross_entropy(model(images), labels)
+    def step(given: tg.Tensor, classes: tg.Tensor) -> tg.Tensor:
+        loss = F.cross_entropy(model(given), classes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss
 
-    call = tg.capture(step) if captured else step
-    return lambda: call(images, labels).item()
+    def enter() -> None:
+        kernels.use(backend)
+
+    if not captured:
+        return Contestant(lambda: step(given, classes).item(), enter)
+    call = tg.capture(step)
+    return Contestant(lambda: call(given, classes).item(), enter, call.summary)
 
 
-def _torch_step(device: str, net: str, weights: Arrays, x: np.ndarray, t: np.ndarray, channels_last: bool) -> Step:
+def torch_step(
+    device: str, net: Net, weights: Arrays, x: np.ndarray, t: np.ndarray, channels_last: bool = False
+) -> Contestant:
     """The same step of torch."""
     torch = importlib.import_module("torch")
-    model = NETS[net](torch.nn)
+    model = net.make(torch.nn)
     model.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
     form = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device, memory_format=form)
-    images, labels = torch.tensor(x).to(device, memory_format=form), torch.tensor(t).to(device)
+    given, classes = torch.tensor(x).to(device, memory_format=form), torch.tensor(t.reshape(-1)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> float:
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss = torch.nn.functional.cross_entropy(model(given), classes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss.item()
 
-    return step
+    return Contestant(step)
 
 
 def _as_in_a_net(x: np.ndarray) -> np.ndarray:

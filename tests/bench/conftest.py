@@ -21,6 +21,7 @@ def _toy(monkeypatch):
     monkeypatch.setattr(run, "FULL", Effort(1, 0, 2))
     monkeypatch.setattr(run, "QUICK", Effort(1, 0, 2))
     monkeypatch.setattr(ceilings, "of_cpu", lambda dtypes, quick: dict(CEILINGS))
+    monkeypatch.setattr(ceilings, "of_memory", lambda traffic: CEILINGS["copy"])
     monkeypatch.setattr(measure, "SETTLE", 0)
     before = dict(providers.PROVIDERS)
     yield

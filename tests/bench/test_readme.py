@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.bench.conftest import SOFTMAX
+from tilegrad import bench
 from tilegrad.bench import readme
 from tilegrad.bench.results import Results, Row
 
@@ -107,6 +111,53 @@ def test_the_captured_step_has_a_column_where_there_is_one(tmp_path):
         row("train", "MLP", "step", [32], "torch", 15.0),
     )
     assert "| MLP | 32 | 15 ms | 10 ms | 1.50 | 5 ms | 3.00 |" in text.splitlines()
+
+
+def test_a_captured_step_that_ran_plainly_is_told_apart(tmp_path):
+    text = section(
+        tmp_path,
+        row("train", "transformer", "step", [16, 64], "cpu", 10.0, times_rival=1.5),
+        row(
+            "train", "transformer", "step", [16, 64], "cpu captured", 9.0, times_rival=1.67, reason="runs plainly: min"
+        ),
+        row("train", "transformer", "step", [16, 64], "torch", 15.0),
+    )
+    assert "| transformer | 16 x 64 | 15 ms | 10 ms | 1.50 | 9 ms, plainly | 1.67 |" in text.splitlines()
+
+
+def test_memory_has_a_table_where_it_was_counted(tmp_path):
+    def counted(provider, mode, mib):
+        found = row("memory", "MLP", mode, [512], provider, None, rate=mib, unit="MiB")
+        return replace(found, p20=None, p80=None)
+
+    text = section(
+        tmp_path,
+        row("train", "MLP", "step", [512], "torch", 15.0),
+        *(counted(p, "process", mib) for p, mib in (("cpu", 150.2), ("cpu captured", 160.6), ("torch", 450.0))),
+        *(counted(p, "beyond batch 1", mib) for p, mib in (("cpu", 4.0), ("torch", 5.0))),
+    )
+    for line in (
+        "| peak memory of training | batch | of | torch | tilegrad | captured |",
+        "| MLP | 512 | process | 450 MiB | 150 MiB | 161 MiB |",
+        "| MLP | 512 | beyond batch 1 | 5 MiB | 4 MiB |  |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_one_command_measures_and_writes_the_readmes(command, monkeypatch):
+    """--readme with --json; not after a row that is wrong."""
+    written = []
+    monkeypatch.setattr(readme, "main", lambda: written.append(True) or 0)
+    status, found, _ = command(*SOFTMAX, "reference", "--readme")
+    assert status == 0 and found["rows"] and written == [True]
+    assert found["arguments"] == [*SOFTMAX, "reference"]
+
+    @bench.provider("off", op="softmax")
+    def off(x):
+        return x
+
+    status, _, _ = command(*SOFTMAX, "off", "--readme")
+    assert status == 1 and written == [True]
 
 
 def test_what_was_simulated_is_not_shown(tmp_path):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tilegrad.bench import ceilings, launch, mnist, overhead, rows, run
+from tilegrad.bench import bandwidth, ceilings, launch, mnist, overhead, peak, rows, run
 from tilegrad.bench.clock import Events, wall
-from tilegrad.bench.inputs import copies
+from tilegrad.bench.inputs import Traffic, copies
 from tilegrad.bench.measure import Effort, Measured, Times, interleaved
 from tilegrad.bench.ops import OPS
 from tilegrad.bench.results import Row
 from tilegrad.bench.session import Deadline, Session, compared, filled
-from tilegrad.kernels.cpu import threads
 
-OF_CPU = ceilings.of_cpu  # the other tests of this folder replace it
+OF_CPU, OF_MEMORY = ceilings.of_cpu, ceilings.of_memory  # the other tests of this folder replace them
 
 
 class Clock:
@@ -141,24 +141,25 @@ def test_the_copies_of_the_inputs_add_up_to_what_is_cold(nbytes, many):
 # --- ceilings
 
 
-def test_the_copys_ceiling_is_the_bytes_read_and_written_in_the_best_time(monkeypatch):
-    """Of 1, 2 and 3 threads two are best: 5 ms for 1 MB that is read and 1 MB that is written are 0.4 GB/s."""
-    took, moved = iter([10.0, 5.0, 7.0]), []
+def test_copy_and_triad_are_of_arrays_beyond_any_cache(monkeypatch):
+    """The bytes a second of bench/bandwidth.py as GB/s."""
+    asked = []
+    monkeypatch.setattr(bandwidth, "best", lambda traffic: asked.append(traffic) or bandwidth.Bandwidth(4e8, "by test"))
+    monkeypatch.setattr(ceilings, "of_memory", OF_MEMORY)
+    found = OF_CPU([], False)
+    array = 128 * 2**20
+    assert asked == [Traffic(array, array), Traffic(2 * array, array)]
+    assert found["copy"] == {"value": 0.4, "unit": "GB/s", "how": "by test, 2 x 128 MiB"}
+    assert found["triad"] == {"value": 0.4, "unit": "GB/s", "how": "by test, 3 x 128 MiB"}
+    assert OF_CPU([], True)["copy"]["how"] == "by test, 2 x 64 MiB"
 
-    def copy(target, source):
-        moved.append((target.nbytes, source.nbytes))
 
-    def least(call):
-        call()
-        return next(took)
-
-    monkeypatch.setattr(threads, "num_threads", lambda: 3)
-    monkeypatch.setattr(np, "copyto", copy)
-    monkeypatch.setattr(ceilings, "_least", least)
-    found = ceilings._cpu_copy(10**6)
-    assert [len(moved), *map(sum, zip(*moved, strict=True))] == [1 + 2 + 3, 3 * 10**6, 3 * 10**6]
-    assert found["value"] == pytest.approx(0.4) and found["unit"] == "GB/s"
-    assert found["how"] == "numpy.copyto, 0 MiB, threads: 2"
+def test_without_numba_memory_has_no_ceiling_and_arithmetic_that_of_the_product(monkeypatch):
+    monkeypatch.setattr(ceilings, "of_memory", OF_MEMORY)
+    monkeypatch.setattr(ceilings, "_best_product", lambda calls, n, best_ms: {"value": 7.0})
+    for name in ("tilegrad.bench.bandwidth", "tilegrad.bench.peak"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert OF_CPU(["float32"], True) == {"float32 product": {"value": 7.0}, "float32": {"value": 7.0}}
 
 
 class Matrix:
@@ -186,11 +187,9 @@ def counted(call):
     return Matrix.flop
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_the_cpus_ceilings_are_a_products_flop_in_the_best_time(monkeypatch, quick):
-    """4 ms by NumPy, 2 ms by torch, which alone has bfloat16."""
-    took, flop = {"NumPy": 4.0, "torch": 2.0}, []
-    monkeypatch.setattr(ceilings, "_cpu_copy", lambda nbytes: {"nbytes": nbytes})
+def test_the_cpus_ceilings_are_a_products_flop_in_the_best_time_or_what_multiply_adds_reach(monkeypatch):
+    """4 ms by NumPy, 2 ms by torch, which alone has bfloat16; multiply-adds of float32 serve it too."""
+    took, flop, peaks = {"NumPy": 4.0, "torch": 2.0}, [], []
     monkeypatch.setattr(ceilings, "_numpy_product", lambda dtype, n: ("NumPy", Matrix((n, n))))
     monkeypatch.setattr(ceilings, "_torch_product", lambda dtype, n, device: ("torch", Matrix((n, n))))
 
@@ -199,16 +198,23 @@ def test_the_cpus_ceilings_are_a_products_flop_in_the_best_time(monkeypatch, qui
         flop.append(counted(lambda: a @ a))
         return took[by]
 
+    def multiply_adds(dtype):
+        peaks.append(dtype)
+        return 3e12, "multiply-adds"
+
     monkeypatch.setattr(ceilings, "_least", least)
-    found = OF_CPU(["float32", "bfloat16"], quick)
-    assert found.keys() == {"copy", "float32", "bfloat16"}
-    assert found["copy"]["nbytes"] == (128 if quick else 256) * 2**20
-    assert len(flop) == 3
+    monkeypatch.setattr(peak, "best", multiply_adds)
+    found = OF_CPU(["float32", "bfloat16", "float64"], False)
+    assert len(flop) == 5 and peaks == ["float32", "float32", "float64"]
     for dtype in ("float32", "bfloat16"):
-        assert found[dtype]["value"] == pytest.approx(flop[0] / 0.002 / 1e9)
-        assert found[dtype]["unit"] == "GFLOP/s" and found[dtype]["how"].startswith("torch, ")
-    took["torch"] = 5.0
-    assert OF_CPU(["float32"], quick)["float32"]["value"] == pytest.approx(flop[0] / 0.004 / 1e9)
+        product, top = found[f"{dtype} product"], found[dtype]
+        assert product["value"] == pytest.approx(flop[0] / 0.002 / 1e9)
+        assert product["unit"] == top["unit"] == "GFLOP/s" and product["how"].startswith("torch, ")
+        assert top == product, "8590 GFLOP/s, more than 3000"
+    took["torch"] = 9.0
+    found = OF_CPU(["bfloat16"], False)
+    assert found["bfloat16"] == {"value": 3000.0, "unit": "GFLOP/s", "how": "multiply-adds"}
+    assert found["bfloat16 product"]["value"] == pytest.approx(flop[0] / 0.009 / 1e9)
 
 
 def test_the_products_that_are_timed_are_those_that_are_counted(monkeypatch):
@@ -342,15 +348,40 @@ CEILINGS = {"copy": 100.0, "float32": 1000.0, "float32 tf32": 8000.0, "bfloat16"
 )
 def test_a_row_is_held_against_what_bounds_it(dtype, precision, nbytes, flops, rate, unit, ceiling):
     row = Row("op", "v", "forward", [1], dtype, precision, "x", ms=1.0, bytes=nbytes, flops=flops)
-    session = SimpleNamespace(ceilings={name: {"value": value} for name, value in CEILINGS.items()})
-    rows._rated(row, session)
+    rows._rated(row, under(**CEILINGS))
     assert (row.rate, row.unit, row.ceiling) == (pytest.approx(rate), unit, ceiling)
     assert row.of_ceiling == pytest.approx(rate / ceiling)
 
 
 def test_where_a_ceiling_is_not_known_there_is_no_share_of_it():
     row = Row("op", "v", "forward", [1], "float16", "ieee", "x", ms=2.0, bytes=10**6, flops=10**9)
-    rows._rated(row, SimpleNamespace(ceilings={"copy": {"value": 100.0}}))
+    rows._rated(row, under(copy=100.0))
     assert (row.rate, row.unit, row.of_ceiling) == (pytest.approx(0.5), "GB/s", pytest.approx(0.005))
-    rows._rated(row, SimpleNamespace(ceilings={}))
+    rows._rated(row, under())
     assert (row.rate, row.ceiling, row.of_ceiling) == (pytest.approx(0.5), None, None)
+
+
+def under(**values):
+    return Session("cpu", False, Effort(1, 0, 2), {}, {name: {"value": value} for name, value in values.items()})
+
+
+def test_a_row_of_the_cpu_is_compared_with_memory_at_its_own_footprint(monkeypatch):
+    """Measured once for each traffic, and not where rows have no ceilings, or a GPU's."""
+    asked = []
+    monkeypatch.setattr(ceilings, "of_memory", lambda traffic: asked.append(traffic) or {"value": 10.0 * len(asked)})
+    session, small, large = under(copy=1.0), Traffic(1, 1), Traffic(9, 9)
+    assert [session.of_memory(t) for t in (small, large, small)] == [10.0, 20.0, 10.0] and asked == [small, large]
+    assert session.of_memory(small, again=True) == 30.0 and session.of_memory(small) == 30.0
+    monkeypatch.setattr(ceilings, "of_memory", lambda traffic: {"value": 5.0})
+    assert session.of_memory(small, again=True) == 30.0, "the most that was found"
+    assert under().of_memory(small) is None
+    session.events = object()
+    assert session.of_memory(small) == 1.0
+
+
+def test_arithmetic_that_is_measured_again_counts_if_it_is_more(monkeypatch):
+    session = under(float32=10.0)
+    for value, expected in ((12.0, 12.0), (11.0, 12.0)):
+        monkeypatch.setattr(ceilings, "of_cpu", lambda dtypes, quick, value=value: {dtypes[0]: {"value": value}})
+        assert session.of_arithmetic("float32", again=True) == expected
+    assert session.of_arithmetic("float32") == 12.0 and session.of_arithmetic("float64", again=True) is None
