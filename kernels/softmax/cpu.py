@@ -145,7 +145,7 @@ def _log_softmax_grad(dy, y, dx, n, begin, stop, part, team):
 
 
 @njit(nogil=True)
-def _maximum(x):
+def maximum(x):
     """max(x). A negative NaN is passed over: the result is NaN anyhow, as it is computed from each number too."""
     most = ordered(x[0])
     for j in range(x.size):
@@ -157,7 +157,7 @@ def _maximum(x):
 @njit(nogil=True, fastmath=_REASSOC)
 def _exp_of_shifted(x, y):
     """y = exp(x - max(x)); their sum."""
-    total, m = 0.0, _maximum(x)
+    total, m = 0.0, maximum(x)
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
@@ -171,13 +171,25 @@ def _exp_of_shifted(x, y):
 @njit(nogil=True, fastmath=_REASSOC)
 def _shift(x, y):
     """y = x - max(x); the sum of their exponentials."""
-    total, m = 0.0, _maximum(x)
+    total, m = 0.0, maximum(x)
     for first in range(0, x.size, _BLOCK):
         block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
         for j in range(block.size):
             v = load(block_x, j) - m
             store(block, j, v)
             part += exp(v)
+        total += part
+    return total
+
+
+@njit(nogil=True, fastmath=_REASSOC)
+def sum_of_exp(x, m):
+    """sum exp(x - m), m = max(x)."""
+    total = 0.0
+    for first in range(0, x.size, _BLOCK):
+        block, part = x[first : first + _BLOCK], _ZERO
+        for j in range(block.size):
+            part += exp(block[j] - m)
         total += part
     return total
 
