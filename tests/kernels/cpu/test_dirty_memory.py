@@ -133,6 +133,12 @@ def pool():
             yield "max_pool2d", (x, *geometry, activation)
             y, tap = REFERENCE.max_pool2d(x, *geometry, activation)
             yield "max_pool2d_grad", (images(*y.shape), tap, x.shape, *geometry)
+        if dilation == (1, 1):
+            for options in ((True, None), (False, None), (True, 7)):
+                average = kernel, stride, padding, ceil, *options
+                y = REFERENCE.avg_pool2d(x, *average)
+                yield "avg_pool2d", (x, *average)
+                yield "avg_pool2d_grad", (images(*y.shape), x.shape, *average)
 
 
 def others():
