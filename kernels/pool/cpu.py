@@ -157,12 +157,7 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_sid
         return
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
-    for n in range(begin, stop):
-        if side_by_side:  # the loop writes all but what is left over to the right and below
-            dx[n, rows * sh :] = 0
-            dx[n, :, columns * sw :] = 0
-        else:
-            dx[n] = 0
+    _clear(dx[begin:stop], rows * sh, columns * sw, side_by_side)
     dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
     for n in range(begin, stop):
         for i in range(rows):
@@ -184,6 +179,17 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_sid
                         else:
                             for c in range(np.uintp(channels)):
                                 dx[pixel + c] += dy[window + c] if tap[window + c] == index else np.float32(0)
+
+
+@njit(nogil=True)
+def _clear(dx, height, width, side_by_side):
+    """dx = 0; where windows are side by side only what they leave over, below that height and right of that width."""
+    for n in range(len(dx)):
+        if side_by_side:
+            dx[n, height:] = 0
+            dx[n, :, width:] = 0
+        else:
+            dx[n] = 0
 
 
 def avg_pool2d(
@@ -287,12 +293,7 @@ def _avg_grad(
         return
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
-    for n in range(begin, stop):
-        if side_by_side:  # the loop writes all but what is left over to the right and below
-            dx[n, rows * sh :] = 0
-            dx[n, :, columns * sw :] = 0
-        else:
-            dx[n] = 0
+    _clear(dx[begin:stop], rows * sh, columns * sw, side_by_side)
     dy, dx, each = dy.reshape(-1), dx.reshape(-1), shares[part]
     for n in range(begin, stop):
         for i in range(rows):

@@ -141,6 +141,14 @@ def pool():
                 yield "avg_pool2d_grad", (images(*y.shape), x.shape, *average)
 
 
+def random():
+    for offset in (0, 7, np.array(7, np.uint64)):
+        for x in (*rows(), images(2, 5, 3, 3), floats(9, 4)[::2], floats(9, 4).astype(np.float16)):
+            yield "dropout", (x, 0.25, 5, offset)
+    for n in (1, 33, 20_000):
+        yield "random_bits", (5, 7, n)
+
+
 def others():
     for shape in ((1, 1), (5, 7), (300, 129)):
         yield "sum", (floats(*shape), (0,), False)
@@ -151,7 +159,7 @@ def others():
             yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
 
 
-CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *others()]
+CASES = [*elementwise(), *softmax(), *cross_entropy(), *matmul(), *conv2d(), *pool(), *random(), *others()]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))
 
 
