@@ -212,9 +212,12 @@ def avg_pool2d(
     y = buffers.empty((len(x), *w.count, x.shape[1]), np.float32)
     arrays = contiguous(x.transpose(0, 2, 3, 1)), y
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
-    threads.share(
-        _avg, most, len(x), *arrays, *w.kernel, *w.stride, *w.padding, *_divisor(count_include_pad, divisor_override)
-    )
+    include_pad, override = _divisor(count_include_pad, divisor_override)
+    if w.kernel == (2, 2) and w.side_by_side:
+        threads.share(_avg_2x2, most, len(x), *arrays, override or 4.0)
+    else:
+        geometry = *w.kernel, *w.stride, *w.padding
+        threads.share(_avg, most, len(x), *arrays, *geometry, include_pad, override)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -247,6 +250,28 @@ def _avg(x, y, kh, kw, sh, sw, ph, pw, include_pad, override, begin, stop, part,
                 divisor = np.float32(override if override else tall * wide)
                 for c in range(np.uintp(channels)):
                     y[out + c] /= divisor
+
+
+@njit(nogil=True, cache=True)
+def _avg_2x2(x, y, divisor, begin, stop, part, team):
+    """Windows of 2 x 2 pixels that tile the image."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    height, width, channels = x.shape[1:]
+    rows, columns = y.shape[1:3]
+    x, y, divisor = x.reshape(-1), y.reshape(-1), np.float32(divisor)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                out = np.uintp(((n * rows + i) * columns + j) * channels)
+                p0 = np.uintp(((n * height + 2 * i) * width + 2 * j) * channels)
+                p1, p2 = p0 + np.uintp(channels), p0 + np.uintp(width * channels)
+                p3 = p2 + np.uintp(channels)
+                for c in range(np.uintp(channels)):
+                    first = np.float32(0) + load(x, p0 + c)  # -0 becomes 0, as in the sum of any window
+                    total = ((first + load(x, p1 + c)) + load(x, p2 + c)) + load(x, p3 + c)
+                    store(y, out + c, total / divisor)
 
 
 @njit(nogil=True)
