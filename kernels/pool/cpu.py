@@ -14,6 +14,9 @@ vectorise the loop. One thread, 2 x 2 windows over (128, 32, 26, 26), 14.5 MB mo
     | loops over slices x[n, row, column]                 | 5.5 |
     | the same over flat arrays with unsigned offsets     | 2.5 |
     | four taps at once, result and tap in registers      | 0.9 |
+
+The mean of such windows takes 1.2 ms tap by tap, and 0.43 with four taps at once. Its gradient in that form is slower,
+1.5 instead of 0.9: LLVM makes no vectors of a loop that stores to four places.
 """
 
 from __future__ import annotations
