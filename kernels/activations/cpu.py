@@ -10,8 +10,9 @@ threads do not spin between calls here: spinning threads halve the speed of what
     | sigmoid, gradient      |   11, 6.0 | 1.3, 1.6 | 1.3, 1.6 |
     | silu, gradient         |    16, 32 | 1.6, 2.1 | 1.5, 1.8 |
     | tanh's gradient        |       6.7 |      1.5 |      1.6 |
-    | gelu, gradient         |   90, 107 | 2.8, 2.9 | 1.3, 2.8 |
     | gelu by tanh, gradient |    28, 60 | 2.5, 3.3 | 4.9, 5.4 |
+
+On a newer machine gelu and its gradient take 0.78 and 0.82 milliseconds on one thread, torch 1.04 and 1.89.
 
 For 32 x 128 numbers a call takes 7 to 17 microseconds, of which 6 are spent outside the loop. The reference is faster
 at relu only: 5 microseconds against 7. tanh is NumPy's, 2.5 milliseconds. A loop for it would take 1.1, but be off by

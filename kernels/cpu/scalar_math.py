@@ -7,15 +7,14 @@ less than one unit in the last place, also where the result is a subnormal numbe
 for every element: 5,120 of them take 25 microseconds, here 1.5.
 
 If v is the result of a formula, rounding it to float32 would put exp(v) off by some |v| / 2 units in the last place. So
-`normal_in_parts` has a^2 exactly, as the square of a's first 12 bits plus the rest, and `wide_exp_in_parts` takes a
-float64, reduces it and goes on in float32.
+`normal_in_parts` has a^2/2 exactly, as a rounded product and what a fused multiply-add says it is off by (Dekker 1971),
+and `wide_exp_in_parts` takes a float64, reduces it and goes on in float32.
 
-exp(r) = 1 + r + r^2 q(r), and erfc(a / sqrt 2) / 2 = exp(-a^2/2) s t(s - 0.6) with s = 1 / (1 + a / 2), much as in
-Abramowitz & Stegun 7.1.26. The polynomials q, of degree 4, and t, of degree 11, minimise the largest relative error of
-exp(r), and of erfc for a <= 19. They were found by Lawson's algorithm (reweighted least squares): the error is 3e-9
-each, where half a unit in the last place is 3e-8 to 6e-8. Taken about 0.6, the middle of its range, t has terms that
-hardly cancel. With 0.3 a in s instead of a / 2, t would be shorter (degree 9), but rounding s would weigh more: 4.5
-units in the last place at most, instead of 3.3.
+exp(r) = 1 + r + r^2 q(r), where q is of degree 4. erfc(a / sqrt 2) / 2 = exp(-a^2/2) n(a) / d(a), of degrees 4 and 5,
+much as Cody 1969 ("Rational Chebyshev approximations for the error function") has it beyond 4: here one quotient serves
+all of 0 <= a <= 14.6, beyond which x erfc rounds to 0. All coefficients are positive, so that nothing cancels. They
+minimise the largest relative error, found by Lawson's algorithm (reweighted least squares): 3e-9 and 1.1e-8, where half
+a unit in the last place is 3e-8 to 6e-8. Rounding the sums puts the quotient off by 4.4 units at most.
 
 Products may be contracted with sums, so that a core with fused multiply-adds uses them.
 """
@@ -39,13 +38,15 @@ _PER_LOG2 = _f(1 / math.log(2))
 _LOG2_HIGH, _LOG2_LOW = _f(0.693359375), _f(-2.12194440e-4)
 _ROUND = _f(1.5 * 2**23)  # adding it leaves no bits for a fraction
 _WIDE_PER_LOG2, _WIDE_LOG2, _WIDE_ROUND = 1 / math.log(2), math.log(2), 1.5 * 2**52
+_WIDE_LEAST = -253 * math.log(2)
 _LEAST = _f(-176)  # here n is -254, and half of it -127: the bits of 2^-127 are 0
-_FARTHEST = _f(18.77)  # the same for minus half of its square
+_LEAST_IN_PARTS = _f(-253 * math.log(2))  # here n is -253, and 126 more -127
+_FARTHEST = _f(math.sqrt(2 * 253 * math.log(2)))  # the same for minus half of its square
+_SHIFT, _SHIFTED = np.int32(126), _f(2.0**-126)
 _Q0, _Q1, _Q2, _Q3, _Q4 = map(_f, (0.49999994, 0.16666521, 0.04166839, 0.008368717, 0.0013814598))
-_HALF, _MIDDLE = _f(0.5), _f(0.6)
-_T0, _T1, _T2, _T3, _T4, _T5 = map(_f, (0.36977416, 0.3385519, 0.014281686, -0.13898258, 0.03959465, 0.06461051))
-_T6, _T7, _T8, _T9 = map(_f, (-0.0734481, 0.013897628, 0.052628472, -0.07459996))
-_T10, _T11 = map(_f, (-0.0012230185, 0.06991593))
+_HALF = _f(0.5)
+_N1, _N2, _N3, _N4 = map(_f, (0.43779606, 0.18283786, 0.040491253, 0.0040928377))
+_D1, _D2, _D3, _D4, _D5 = map(_f, (1.6734769, 1.2009132, 0.46841463, 0.10150302, 0.010259102))
 
 
 @intrinsic
@@ -63,19 +64,24 @@ def _power_of_two(context: Any, k: Any) -> Any:
 def exp_in_parts(v):
     """(g, p, h), whose product is exp(v) for a float32 v <= 0. g h = 2^n: by itself 2^n may be too small a number.
 
-    x exp(v) is x * g * p * h: a subnormal result is then rounded once, at the end. Below -176 g is 0, so that a finite
-    x gives 0 and an infinite one NaN. NaN gives NaN.
+    x exp(v) is x * g * p * h: a subnormal result is then rounded once, at the end. g is 2^126 at most. Below -176 g is
+    0, so that a finite x gives 0 and an infinite one NaN. NaN gives NaN.
     """
-    v = _LEAST if v < _LEAST else v
-    n = (v * _PER_LOG2 + _ROUND) - _ROUND
-    return _parts((v - n * _LOG2_HIGH) - n * _LOG2_LOW, n)
+    v = _LEAST_IN_PARTS if v < _LEAST_IN_PARTS else v
+    shifted = v * _PER_LOG2 + _ROUND
+    n = shifted - _ROUND
+    return _power_of_two(_whole(shifted) + _SHIFT), _exp_of_small((v - n * _LOG2_HIGH) - n * _LOG2_LOW), _SHIFTED
 
 
 @njit(nogil=True, fastmath=CONTRACT)
 def exp(v):
     """exp(v) for a float32 v <= 176; NaN stays NaN."""
-    g, p, h = exp_in_parts(v)
-    return g * p * h
+    v = _LEAST if v < _LEAST else v
+    shifted = v * _PER_LOG2 + _ROUND
+    n, k = shifted - _ROUND, _whole(shifted)
+    half = k >> np.int32(1)
+    p = _exp_of_small((v - n * _LOG2_HIGH) - n * _LOG2_LOW)
+    return _power_of_two(half) * p * _power_of_two(k - half)
 
 
 @njit(nogil=True, cache=True)
@@ -92,36 +98,42 @@ def exp_in_place(x, size):
 @njit(nogil=True, fastmath=CONTRACT)
 def wide_exp_in_parts(v):
     """exp_in_parts of a float64."""
-    v = -176.0 if v < -176.0 else v
+    v = _WIDE_LEAST if v < _WIDE_LEAST else v
     n = (v * _WIDE_PER_LOG2 + _WIDE_ROUND) - _WIDE_ROUND
-    return _parts(np.float32(v - n * _WIDE_LOG2), np.float32(n))
+    k = np.int32(n if n == n else 0.0)
+    return _power_of_two(k + _SHIFT), _exp_of_small(np.float32(v - n * _WIDE_LOG2)), _SHIFTED
 
 
 @njit(nogil=True, fastmath=CONTRACT)
 def normal_in_parts(a):
     """exp_in_parts of -a^2/2, for a >= 0."""
     a = _FARTHEST if a > _FARTHEST else a
-    head = _head(a)
-    large, small = _HALF * (head * head), _HALF * ((a - head) * (a + head))
-    n = (_ROUND - (large + small) * _PER_LOG2) - _ROUND
-    return _parts(((-large - n * _LOG2_HIGH) - small) - n * _LOG2_LOW, n)
+    large, small = _half_square(a)
+    shifted = _ROUND - large * _PER_LOG2
+    n = shifted - _ROUND
+    r = ((-large - n * _LOG2_HIGH) - small) - n * _LOG2_LOW
+    return _power_of_two(_whole(shifted) + _SHIFT), _exp_of_small(r), _SHIFTED
+
+
+@njit(nogil=True)
+def _half_square(a):
+    """a^2/2 as a float32 and the rest. Nothing is contracted here: the rest is that of the rounded product."""
+    half = _HALF * a
+    large = a * half
+    return large, _multiply_add(a, half, -large)
 
 
 @njit(nogil=True, fastmath=CONTRACT)
-def _parts(r, n):
-    q = _Q0 + r * (_Q1 + r * (_Q2 + r * (_Q3 + r * _Q4)))
-    k = np.int32(n if n == n else _ZERO)
-    half = k >> np.int32(1)
-    return _power_of_two(half), _ONE + (r + r * r * q), _power_of_two(k - half)
+def _exp_of_small(r):
+    return _ONE + (r + r * r * (_Q0 + r * (_Q1 + r * (_Q2 + r * (_Q3 + r * _Q4)))))
 
 
 @njit(nogil=True, fastmath=CONTRACT, error_model="numpy")
 def normal_tail(a):
     """erfc(a / sqrt 2) / 2 over exp(-a^2/2) for a >= 0: the tail of the normal distribution beyond a, scaled."""
-    s = _ONE / (_ONE + _HALF * a)
-    u = s - _MIDDLE
-    t = _T6 + u * (_T7 + u * (_T8 + u * (_T9 + u * (_T10 + u * _T11))))
-    return s * (_T0 + u * (_T1 + u * (_T2 + u * (_T3 + u * (_T4 + u * (_T5 + u * t))))))
+    a = _FARTHEST if a > _FARTHEST else a
+    above = _HALF + a * (_N1 + a * (_N2 + a * (_N3 + a * _N4)))
+    return above / (_ONE + a * (_D1 + a * (_D2 + a * (_D3 + a * (_D4 + a * _D5)))))
 
 
 @intrinsic
@@ -154,11 +166,21 @@ def _reversed_if_negative(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
 
 
 @intrinsic
-def _head(context: Any, x: Any) -> Any:
-    """x cut to 12 bits, so that its square is exact."""
+def _whole(context: Any, shifted: Any) -> Any:
+    """n, an int32, of the float32 n + _ROUND: its last bits. Of NaN anything."""
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         word = ir.IntType(32)
-        return b.bitcast(b.and_(b.bitcast(args[0], word), word(0xFFFFF000)), ir.FloatType())
+        return b.sub(b.bitcast(args[0], word), word(int(_ROUND.view(np.int32))))
 
-    return types.float32(types.float32), codegen
+    return types.int32(types.float32), codegen
+
+
+@intrinsic
+def _multiply_add(context: Any, x: Any, y: Any, z: Any) -> Any:
+    """x y + z, rounded once (a call of the C library on a core without fused multiply-adds)."""
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        return b.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen

@@ -183,6 +183,18 @@ def _shift(x, y):
 
 
 @njit(nogil=True, fastmath=_REASSOC)
+def sum_of_exp(x, m):
+    """sum exp(x - m), m = max(x)."""
+    total = 0.0
+    for first in range(0, x.size, _BLOCK):
+        block, part = x[first : first + _BLOCK], _ZERO
+        for j in range(block.size):
+            part += exp(block[j] - m)
+        total += part
+    return total
+
+
+@njit(nogil=True, fastmath=_REASSOC)
 def _sum(x):
     total = 0.0
     for first in range(0, x.size, _BLOCK):

@@ -1,9 +1,13 @@
 """Cross-entropy of a softmax on the CPU, compiled: one pass over z, where NumPy makes five and calls twenty functions.
 
-Rows are taken some 4096 numbers at a time. The exponentials, which are most of the work, are then one loop, long enough
-for vectors however few the classes are. Served here is float32 without class weights and label smoothing; all else is
-left to the reference. A small net's batch has too few rows to be worth several threads. 512 rows of 10 classes, one
-core with AVX-512, both calls with their checks:
+Served here is float32 without class weights and label smoothing; all else is left to the reference.
+
+A small net's batch has too few rows to be worth several threads. Its rows are taken some 4096 numbers at a time: the
+exponentials, which are most of the work, are then one loop, long enough for vectors however few the classes are. A
+larger z is taken row by row, by all threads; each row is read from memory once, and stays in the cache for its second
+pass. The losses are added in the order of the rows, whatever the number of threads.
+
+512 rows of 10 classes, one core with AVX-512, both calls with their checks:
 
     | form                                                 | loss, gradient (microseconds) |
     | exp of the C library, number by number               |            45, 63             |
@@ -17,14 +21,16 @@ import numpy as np
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import dense, guard, whole
-from tilegrad.kernels.cpu.scalar_math import exp_in_place
+from tilegrad.kernels.cpu.scalar_math import exp, exp_in_place
 from tilegrad.kernels.cpu.team import share
+from tilegrad.kernels.softmax.cpu import maximum, sum_of_exp
 from tilegrad.kernels.softmax_xent import reference
 
 _MEAN, _SUM, _NONE = 0, 1, 2
 _CODE = {"mean": _MEAN, "sum": _SUM, "none": _NONE}
 _float32 = np.dtype(np.float32)
 _CHUNK = 1 << 12  # numbers that are exponentiated at once
+_WORTH_SHARING = 1 << 16  # bytes of z: exponentials that take one core some 10 microseconds
 _LABELS = (np.dtype(np.int64), np.dtype(np.int32))
 
 
@@ -41,10 +47,15 @@ def softmax_xent(
         return whole(reference.softmax_xent, z, t, weight, label_smoothing, ignore_index, reduction)
     losses, m, s = np.empty((3, len(t)), np.float32)
     z, t = _plain(z), _plain(t)
-    shifted = np.empty(_rows_at_once(z) * z.shape[1], np.float32)
-    sums, wrong = np.empty(2, np.float32), np.empty(1, np.int64)
-    threads.share(_losses, 1, 1, z, t, ignore_index, _CODE[reduction], losses, m, s, shifted, sums, wrong)
+    sums, wrong, code = np.empty(2, np.float32), np.empty(1, np.int64), _CODE[reduction]
+    if z.nbytes > _WORTH_SHARING:
+        threads.share(_losses_of_rows, len(z), len(z), z.reshape(-1), t, ignore_index, losses, m, s, wrong)
+    else:
+        shifted = np.empty(_rows_at_once(z) * z.shape[1], np.float32)
+        threads.share(_losses, 1, 1, z, t, ignore_index, code, losses, m, s, shifted, sums, wrong)
     guard(wrong, reference.check_labels, "softmax_xent", t, z.shape[1], ignore_index)
+    if z.nbytes > _WORTH_SHARING:
+        threads.share(_reduced, 1, 1, losses, t, ignore_index, code, sums)
     return losses if reduction == "none" else sums[:1].reshape(()), m, s, sums[1:].reshape(())
 
 
@@ -66,7 +77,6 @@ def _losses(z, t, ignore_index, reduction, losses, m, s, shifted, sums, wrong, b
         share(begin, stop, part, team)
         return
     rows, classes = z.shape
-    loss, kept = 0.0, 0
     wrong[0] = _first_wrong(t, classes, ignore_index)
     if wrong[0] >= 0:
         return
@@ -90,8 +100,44 @@ def _losses(z, t, ignore_index, reduction, losses, m, s, shifted, sums, wrong, b
                 losses[i] = 0
                 continue
             losses[i] = s[i] - (z[i, t[i]] - m[i])
-            loss += losses[i]
-            kept += 1
+    _add(losses, t, ignore_index, reduction, sums)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _losses_of_rows(z, t, ignore_index, losses, m, s, wrong, begin, stop, part, team):
+    """losses, m and s of these rows. wrong: as in _losses; all threads find the same."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    classes = z.size // t.size
+    wrong[0] = first = _first_wrong(t, classes, ignore_index)
+    if first >= 0:
+        return
+    for i in range(begin, stop):
+        row = z[i * classes : i * classes + classes]
+        m[i] = maximum(row)
+        total = sum_of_exp(row, m[i])
+        if total != total and _has_nan(row):  # the maximum of integers may have passed over it
+            m[i] = np.nan
+        s[i] = np.log(total)
+        losses[i] = np.float32(0) if t[i] == ignore_index else s[i] - (row[t[i]] - m[i])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduced(losses, t, ignore_index, reduction, sums, begin, stop, part, team):
+    """sums: as in _losses."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    _add(losses, t, ignore_index, reduction, sums)
+
+
+@njit(nogil=True, error_model="numpy")
+def _add(losses, t, ignore_index, reduction, sums):
+    loss, kept = 0.0, 0
+    for i in range(t.size):
+        loss += losses[i]
+        kept += t[i] != ignore_index
     sums[0] = loss / kept if reduction == _MEAN else loss
     sums[1] = kept if reduction == _MEAN else 1
 
@@ -119,7 +165,11 @@ def softmax_xent_grad(
         return whole(reference.softmax_xent_grad, dloss, z, t, m, s, total, *options)
     dz, wrong = buffers.empty(z.shape, np.float32), np.empty(1, np.int64)
     z, t, m, s, per_row, total = map(_plain, (z, t, m, s, dloss.reshape(-1), total.reshape(1)))
-    threads.share(_gradient, 1, 1, per_row, z, t, m, s, total, ignore_index, dz, _rows_at_once(z), wrong)
+    if z.nbytes > _WORTH_SHARING:
+        flat = z.reshape(-1), t, m, s, total, ignore_index, dz.reshape(-1), wrong
+        threads.share(_gradient_of_rows, len(z), len(z), per_row, *flat)
+    else:
+        threads.share(_gradient, 1, 1, per_row, z, t, m, s, total, ignore_index, dz, _rows_at_once(z), wrong)
     guard(wrong, reference.check_labels, "softmax_xent_grad", t, z.shape[1], ignore_index)
     return dz
 
@@ -166,6 +216,36 @@ def _gradient(dloss, z, t, m, s, total, ignore_index, dz, chunk, wrong, begin, s
                 dz[i, j] = g * dz[i, j]
             if kept:
                 dz[i, t[i]] -= g
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _gradient_of_rows(dloss, z, t, m, s, total, ignore_index, dz, wrong, begin, stop, part, team):
+    """dz of these rows. dloss and wrong: as in _gradient; all threads find the same."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    classes = z.size // t.size
+    wrong[0] = first = _first_wrong(t, classes, ignore_index)
+    if first >= 0:
+        return
+    step = 1 if dloss.size == t.size else 0
+    for i in range(begin, stop):
+        row, dz_row = z[i * classes : i * classes + classes], dz[i * classes : i * classes + classes]
+        kept = t[i] != ignore_index
+        g = dloss[i * step] / total[0] if kept else np.float32(0)
+        most, log = m[i], s[i]
+        for j in range(dz_row.size):
+            dz_row[j] = g * exp((row[j] - most) - log)
+        if kept:
+            dz_row[t[i]] -= g
+
+
+@njit(nogil=True)
+def _has_nan(x):
+    found = 0
+    for j in range(x.size):
+        found += x[j] != x[j]
+    return found > 0
 
 
 @njit(nogil=True, cache=True)

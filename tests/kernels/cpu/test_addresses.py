@@ -69,11 +69,12 @@ ELEMENTWISE = [
     name for name in kernels.PRIMITIVES if hasattr(cpu, name) and getattr(cpu, name) is not getattr(reference, name)
 ]
 ROWS = [(1, 4), (1, 28), (2, 10), (3, 5), (4, 7), (1, 33), (5, 64), (2, 1100)]
+BATCHES = [(1, 5), (3, 10), (33, 10), (300, 77), (17, 1100)]  # the last two are taken row by row
 CALLS = {
     "matmul": [(normal(m, k), normal(k, n)) for m, k, n in [(16, 33, 16), (8, 64, 32), (33, 20, 48)]]
     + [(normal(m, k), normal(n, k).T, normal(n), "relu") for m, k, n in [(8, 64, 10), (5, 100, 13), (40, 33, 7)]],
-    "softmax_xent": [(normal(n, c), labels(n, c)) for n, c in [(1, 5), (3, 10), (33, 10)]],
-    "softmax_xent_grad": [xent(n, c) for n, c in [(1, 5), (3, 10), (33, 10)]],
+    "softmax_xent": [(normal(n, c), labels(n, c)) for n, c in BATCHES],
+    "softmax_xent_grad": [xent(n, c) for n, c in BATCHES],
     "attention": [heads(lengths, width) for lengths, width in [((3, 5), 16), ((70, 150), 32), ((9, 33), 24)]],
     "attention_grad": [
         heads(lengths, width, True) for lengths, width in [((3, 5), 16), ((70, 150), 32), ((9, 33), 24)]
@@ -94,6 +95,14 @@ CALLS = {
     "conv2d_grad_bias": [(normal(2, k, 3, 3),) for k in (1, 5, 16, 33)],
     "max_pool2d": [(normal(2, 3, 6, 6), (2, 2), (2, 2)), (normal(1, 2, 7, 7), (3, 3), (2, 2))],
     "max_pool2d_grad": [pooled(2, 3, 6, 6), pooled(1, 2, 9, 9)],
+    "avg_pool2d": [(normal(2, 3, 6, 6), (2, 2), (2, 2)), (normal(1, 33, 7, 7), (3, 3), (2, 2), (1, 1))],
+    "avg_pool2d_grad": [
+        (normal(2, 3, 3, 3), (2, 3, 6, 6), (2, 2), (2, 2)),
+        (normal(1, 33, 4, 4), (1, 33, 7, 7), (3, 3), (2, 2), (1, 1)),
+    ],
+    "dropout": [(normal(n), 0.3, 5, 6) for n in SIZES],
+    "random_bits": [(5, 6, n) for n in SIZES],
+    "clip_norm_step": [([normal(n), normal(3, n)], 0.5) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
     "sum": [(normal(*shape), (0,)) for shape in ROWS],
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},

@@ -54,7 +54,9 @@ def pooling(*window):
 
     def run():
         y, tap = cpu.max_pool2d(x, *window)
-        return [y, tap, cpu.max_pool2d_grad(y, tap, x.shape, *window)]
+        mean = cpu.avg_pool2d(x, *window)
+        gradients = cpu.max_pool2d_grad(y, tap, x.shape, *window), cpu.avg_pool2d_grad(mean, x.shape, *window)
+        return [y, tap, mean, *gradients]
 
     return run
 
