@@ -22,7 +22,6 @@ from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, do, pooled, whole
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.dropout import reference
-from tilegrad.kernels.sizes import cdiv
 
 _float32 = np.dtype(np.float32)
 _16_BIT = np.dtype(np.float16), bfloat16
@@ -37,14 +36,14 @@ _ZERO = np.float32(0)
 
 def random_bits(seed: int, offset: int, n: int) -> np.ndarray:
     """dropout.reference.random_bits. Traffic: writes 4 n bytes."""
-    reference.check_stream("random_bits", seed, offset)
+    reference.check_stream("random_bits", seed, 0 if isinstance(offset, np.ndarray) else offset)
     reference.check_count("random_bits", n)
-    first, skipped = divmod(int(offset), 4)
-    blocks = cdiv(skipped + int(n), 4)
-    words = buffers.empty((4 * blocks,), np.uint32)
-    most = blocks if words.nbytes > _WORTH_SHARING else 1
-    threads.share(_bits, most, blocks, *_key(seed), np.array([first], np.uint64), words)
-    return words[skipped : skipped + n]
+    if isinstance(offset, np.ndarray) and offset.dtype != np.uint64:
+        return whole(reference.random_bits, seed, offset, n)
+    words = buffers.empty((int(n),), np.uint32)
+    most = min(words.size, threads.num_threads()) if words.nbytes > _WORTH_SHARING else 1
+    threads.share(_bits, most, words.size, *_key(seed), _place(offset), words, np.empty((max(1, most), 4), np.uint32))
+    return words
 
 
 def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
@@ -67,10 +66,9 @@ def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
 def _in_c_order(x: np.ndarray, p: float, seed: int, offset: Any) -> np.ndarray:
     y = buffers.empty(x.shape, _float32)
     most = min(x.size, threads.num_threads()) if x.nbytes > _WORTH_SHARING else 1
-    place = offset if isinstance(offset, np.ndarray) else np.array(offset, np.uint64)
     scale = 0.0 if p == 1 else float(np.float32(1 / (1 - p)))
     words = np.empty((max(1, most), _WORDS), np.uint32)
-    arrays = place.reshape(1), x.reshape(-1), y.reshape(-1), words
+    arrays = _place(offset), x.reshape(-1), y.reshape(-1), words
     threads.share(_dropout, most, x.size, *_key(seed), reference.threshold(p), scale, *arrays)
     return y
 
@@ -88,13 +86,32 @@ def _key(seed: int) -> tuple[int, int]:
     return int(seed) & 0xFFFFFFFF, int(seed) >> 32
 
 
+def _place(offset: Any) -> np.ndarray:
+    """The offset as uint64 (1,): the very memory of an array, for a program reads what is there at each launch."""
+    return (offset if isinstance(offset, np.ndarray) else np.array(offset, np.uint64)).reshape(1)
+
+
 @njit(nogil=True, cache=True)
-def _bits(key0, key1, first, words, begin, stop, part, team):
-    """words: of these blocks of the stream, counted from block first[0]."""
+def _bits(key0, key1, offset, words, blocks, begin, stop, part, team):
+    """These words: of the stream from word offset[0] on. blocks: memory for one, a row for each piece."""
     if team:
         share(begin, stop, part, team)
         return
-    _draw(first[0] + np.uint64(begin), np.uint64(key0), np.uint64(key1), words[4 * begin : 4 * stop])
+    one = blocks[part]
+    skipped, first = np.int64(offset[0] & _THREE), offset[0] >> _TWO
+    at = begin
+    while at < stop:
+        lead = (skipped + at) & 3  # words of the block before this one
+        block = first + np.uint64((skipped + at) >> 2)
+        whole_blocks = (stop - at) >> 2 << 2
+        if lead or not whole_blocks:
+            _draw(block, np.uint64(key0), np.uint64(key1), one)
+            count = min(stop - at, 4 - lead)
+            words[at : at + count] = one[lead : lead + count]
+        else:
+            count = whole_blocks
+            _draw(block, np.uint64(key0), np.uint64(key1), words[at : at + count])
+        at += count
 
 
 @njit(nogil=True, cache=True)
