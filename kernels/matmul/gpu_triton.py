@@ -104,6 +104,7 @@ def _matmul_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
     FLIPPED: tl.constexpr,
+    IN_REGISTERS: tl.constexpr,
 ):
     """a (batch, M, K), b (batch, K, N), bias (N,) or None, y (batch, M, N) dense; one program a tile of y.
 
@@ -114,6 +115,9 @@ def _matmul_kernel(
     HALVED the epilogue takes half of the tile's columns at a time: the compiler computes an activation for all elements
            of a thread together, and for 64 or more registers spill
     FLIPPED  the tile is summed as b^T a^T: wgmma takes 64 rows or more, of which BLOCK_N has enough
+    IN_REGISTERS  wgmma takes a from registers. Where it takes a as it was loaded, and a is summed too, Triton 3.6 and
+           3.9 keep one place too few for a in shared memory: a later load overwrites what wgmma still reads (Triton,
+           pull request 7110). The selection that prevents it keeps all of a, which the compiler cannot know
     """
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     tiles = tiles_m * tiles_n
@@ -170,6 +174,8 @@ def _matmul_kernel(
                 shown = tl.load(mask_ptrs, mask=inside[None, :], other=0.0)
             a = tl.where(shown.to(tl.float32) <= 0, 0.0, a.to(tl.float32)).to(a.dtype)  # as relu_grad has it
             mask_ptrs += a_step
+        if IN_REGISTERS:
+            a = tl.where((terms < length - step * BLOCK_K)[None, :], a, 0.0)
         if sums_ptr is not None:
             total += tl.sum(a.to(tl.float32), axis=1)
         if FLIPPED:
@@ -364,7 +370,8 @@ def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, c
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
     if sums is not None:
         most = _STAGES_WITH_SUMS if parts == 1 else _STAGES_WITH_SUMS - 1
-        constexprs = constexprs | {"num_stages": min(most, config["num_stages"])}
+        as_loaded = mask is None and plan.kind in ("half", "tf32") and 90 <= launch.architecture() < 120
+        constexprs = constexprs | {"num_stages": min(most, config["num_stages"]), "IN_REGISTERS": as_loaded}
     if parts == 1:
         _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
         return
@@ -401,6 +408,7 @@ def _launch(plan: _Plan, config: Config) -> _Launch:
         "HALVED": sums_of(config) >= _HALVED,
         "ACTIVATION": plan.activation if parts == 1 else None,
         "PRECISION": plan.precision,
+        "IN_REGISTERS": False,
         **config,
     }
     found = plan.launches[id(config)] = _Launch((tiles, parts), numbers, constexprs, parts, config)
