@@ -48,6 +48,7 @@ _SUM_BLOCK = 256  # elements a program of the second kernel: 2 a thread, so that
 _SMALL = 1 << 25  # multiply-adds: at a third of the float32 peak 3 us, of which a mask on the way costs a fifth
 _SHORT = 1024  # rows up to which the product for dw, its pipeline a stage shorter, sums dz too in less than a launch
 _STAGES_WITH_SUMS = 3  # at most, in parts one fewer: beside the places of one more the sums of rows spill on sm_80
+_DIVISOR = 16  # of sizes and strides: whether it divides one is what the compiler is told of it
 _REMEMBERED = 1024  # combinations of arguments whose plan is kept
 
 
@@ -69,6 +70,20 @@ def _finish(acc, bias_ptr, y_ptr, rows, cols, M, N, bias_n, ACTIVATION: tl.const
     y = activate(acc, _SLOPE, ACTIVATION).to(y_ptr.dtype.element_ty)
     at = rows.to(tl.int64)[:, None] * N + wide[None, :]
     tl.store(y_ptr + at, y, mask=(rows < M)[:, None] & (cols < N)[None, :])
+
+
+@triton.jit
+def _load(ptrs, rows_inside, inside, MASKED: tl.constexpr, EVEN_K: tl.constexpr):
+    """A tile of a or of its mask, 0 outside. Only where MASKED are there rows beyond the last one."""
+    if MASKED and EVEN_K:
+        tile = tl.load(ptrs, mask=rows_inside[:, None], other=0.0)
+    elif MASKED:
+        tile = tl.load(ptrs, mask=rows_inside[:, None] & inside[None, :], other=0.0)
+    elif EVEN_K:
+        tile = tl.load(ptrs)
+    else:
+        tile = tl.load(ptrs, mask=inside[None, :], other=0.0)
+    return tile
 
 
 @kernel
@@ -104,6 +119,8 @@ def _matmul_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
     FLIPPED: tl.constexpr,
+    IN_REGISTERS: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """a (batch, M, K), b (batch, K, N), bias (N,) or None, y (batch, M, N) dense; one program a tile of y.
 
@@ -114,6 +131,11 @@ def _matmul_kernel(
     HALVED the epilogue takes half of the tile's columns at a time: the compiler computes an activation for all elements
            of a thread together, and for 64 or more registers spill
     FLIPPED  the tile is summed as b^T a^T: wgmma takes 64 rows or more, of which BLOCK_N has enough
+    IN_REGISTERS  wgmma takes a from registers. Where it takes a as it was loaded, and a is summed too, Triton 3.6 and
+           3.9 keep one place too few for a in shared memory: a later load overwrites what wgmma still reads (Triton,
+           pull request 7110). The selection that prevents it keeps all of a, which the compiler cannot know
+    MASKED a is dense along M, and 16 does not divide M: rows beyond the last one are masked. Of rows that wrap around
+           the compiler would not know that they are neighbours, and read along K
     """
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     tiles = tiles_m * tiles_n
@@ -136,7 +158,7 @@ def _matmul_kernel(
 
     # Beyond the last row and column the tile wraps around: what is read there is valid, and its sums are not stored.
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    a_rows = (rows % M).to(tl.int64)
+    a_rows = rows.to(tl.int64) if MASKED else (rows % M).to(tl.int64)
     b_cols = ((tile_n * BLOCK_N + tl.arange(0, BLOCK_N)) % N).to(tl.int64)
     terms = tl.arange(0, BLOCK_K)
     wide = terms.to(tl.int64)
@@ -156,20 +178,18 @@ def _matmul_kernel(
     else:
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(tl.cdiv(length, BLOCK_K)):
+        inside = terms < length - step * BLOCK_K
+        a = _load(a_ptrs, rows < M, inside, MASKED, EVEN_K)
         if EVEN_K:
-            a = tl.load(a_ptrs)
             b = tl.load(b_ptrs)
         else:
-            inside = terms < length - step * BLOCK_K
-            a = tl.load(a_ptrs, mask=inside[None, :], other=0.0)
             b = tl.load(b_ptrs, mask=inside[:, None], other=0.0)
         if mask_ptr is not None:
-            if EVEN_K:
-                shown = tl.load(mask_ptrs)
-            else:
-                shown = tl.load(mask_ptrs, mask=inside[None, :], other=0.0)
+            shown = _load(mask_ptrs, rows < M, inside, MASKED, EVEN_K)
             a = tl.where(shown.to(tl.float32) <= 0, 0.0, a.to(tl.float32)).to(a.dtype)  # as relu_grad has it
             mask_ptrs += a_step
+        if IN_REGISTERS:
+            a = tl.where(inside[None, :], a, 0.0)
         if sums_ptr is not None:
             total += tl.sum(a.to(tl.float32), axis=1)
         if FLIPPED:
@@ -364,7 +384,10 @@ def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, c
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
     if sums is not None:
         most = _STAGES_WITH_SUMS if parts == 1 else _STAGES_WITH_SUMS - 1
-        constexprs = constexprs | {"num_stages": min(most, config["num_stages"])}
+        as_loaded = mask is None and plan.kind in ("half", "tf32") and 90 <= launch.architecture() < 120
+        constexprs = constexprs | {"num_stages": min(most, config["num_stages"]), "IN_REGISTERS": as_loaded}
+    if (sums is not None or mask is not None) and a.itemsize == 4 and _is_read_by_element(plan.geometry):
+        constexprs = constexprs | {"num_stages": 1}
     if parts == 1:
         _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
         return
@@ -374,6 +397,16 @@ def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, c
     _add_parts(parts, of_parts, bias, plan.bias_n, plan.activation, y)
     if sums is not None:
         _add_parts(parts, sums_of_parts, None, 1, None, sums)
+
+
+def _is_read_by_element(g: Geometry) -> bool:
+    """Whether the compiler knows no elements of a to be neighbours on a boundary of 16 bytes.
+
+    It copies such floats to shared memory one by one, and what is not for a product alone across the banks, 32 to one
+    (Triton 3.9). With a single stage they pass through registers instead.
+    """
+    along, apart = (g.m, g.a_k) if g.a_m == 1 else (g.k, g.a_m)
+    return 1 not in (g.a_m, g.a_k) or along % _DIVISOR > 0 or apart % _DIVISOR > 0
 
 
 def _add_parts(parts: int, of_parts: Any, bias: Any, bias_n: int, activation: str | None, y: Any) -> None:
@@ -401,6 +434,8 @@ def _launch(plan: _Plan, config: Config) -> _Launch:
         "HALVED": sums_of(config) >= _HALVED,
         "ACTIVATION": plan.activation if parts == 1 else None,
         "PRECISION": plan.precision,
+        "IN_REGISTERS": False,
+        "MASKED": g.a_m == 1 != g.a_k and g.m % _DIVISOR > 0,
         **config,
     }
     found = plan.launches[id(config)] = _Launch((tiles, parts), numbers, constexprs, parts, config)

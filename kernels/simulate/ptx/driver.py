@@ -45,7 +45,9 @@ class _Here(threading.local):
 
 
 _here = _Here()
-programs: list[execute.Program] = []  # by the number that stands for a loaded function, which is never unloaded
+# (PTX, name) by the number that stands for a loaded function, which is never unloaded. Made into a program, it is some
+# megabytes: execute.program keeps the latest.
+loaded: list[tuple[str, str]] = []
 _everywhere = SimpleNamespace(observer=None)  # in every thread
 
 
@@ -75,10 +77,9 @@ class Module:
 
 class Function:
     def __init__(self, module: Module, name: str) -> None:
-        self.ptr = len(programs)
-        program = execute.Program(module.text, name)
-        program.target.check_device(gpu.capability())
-        programs.append(program)
+        execute.program(module.text, name).target.check_device(gpu.capability())
+        self.ptr = len(loaded)
+        loaded.append((module.text, name))
 
 
 class Device:
@@ -94,17 +95,18 @@ def _launch(function: int, *rest: int) -> None:
     """cuLaunchKernel: grid, block, bytes of dynamic shared memory, stream, address of the parameters' addresses."""
     x, y, z, block_x, block_y, block_z, shared, _, pointers, *_ = rest
     grid, block = (x, y, z), (block_x, block_y, block_z)
-    program, touched = programs[function], _here.touched
-    sizes = [parameter.size for parameter in program.kernel.parameters]
+    (text, name), touched = loaded[function], _here.touched
+    sizes = [parameter.size for parameter in execute.program(text, name).kernel.parameters]
     addresses = (ctypes.c_void_p * len(sizes)).from_address(pointers)
     values = [ctypes.string_at(address, size) for address, size in zip(addresses, sizes)]
 
     def launch() -> None:
         observer: Observer | None = _everywhere.observer
+        program = execute.program(text, name)
         watch = None if observer is None else observer(Launch(program, grid, block, shared))
         execute.run_program(program, grid, block, shared, values, _arrays(touched), watch)
 
-    tape.do(program.kernel.name, launch)
+    tape.do(name, launch)
 
 
 def _arrays(touched: tuple[tuple[str, Any], ...]) -> Iterator[Array]:

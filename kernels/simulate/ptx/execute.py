@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tilegrad.kernels.simulate.ptx.counters.watch import Watch
 
 LANES = 8192  # threads that run together, at least one block
-_REMEMBERED = 64  # programs
+_REMEMBERED = 128  # programs, of 1 or 2 MB each; the one that has gone takes 0.1 s to make again
 _MOST_THREADS = 1024  # of a block
 _WORD = 16  # bytes: the widest access of one thread
 
@@ -221,6 +221,8 @@ def _run_chunk(m: Machine, ops: list[Op]) -> int:
                 lanes = lanes[~holds]
                 everyone, stop = lanes, flow.lowest()
             elif kind == EXIT:
+                if m.products is not None:
+                    m.products.ended(m)
                 m.alive[who] = False
                 lanes = lanes[:0] if holds is None or who.size == lanes.size else lanes[~holds]
                 everyone = lanes

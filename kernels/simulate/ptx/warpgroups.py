@@ -83,6 +83,14 @@ class Products:
                 m.fault(int(self.lanes(m, each.groups[:1])[0]), str(error))
         return results
 
+    def ended(self, m: Machine) -> None:
+        """Raise Fault if the active lanes, which end here, leave a product running."""
+        groups = np.unique(self.group_of[m.lanes_now()])
+        for some, running in self.do(m, groups, lambda pending: pending.running):
+            if running:
+                lane = int(self.lanes(m, some[:1])[0])
+                m.fault(lane, "the thread ends while its wgmma.mma_async runs; expected a wgmma.wait_group before")
+
     def use(self, m: Machine, registers: frozenset[str], is_copy: bool) -> None:
         """Another instruction uses registers of products."""
         if any(each.pending.fenced for each in self._in_step):

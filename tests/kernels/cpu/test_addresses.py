@@ -63,6 +63,22 @@ def heads(lengths, width, grad=False):
     return normal(1, 2, queries, width), q, k, v, *cpu.attention(q, k, v, None, True), None, True
 
 
+def rows_norm(shape, name, grad=False):
+    x, given = normal(*shape), [normal(shape[1]) for _ in range(2 if name == "layer_norm" else 1)]
+    if not grad:
+        return x, 1, *given
+    _, *moments = getattr(cpu, name)(x, 1, *given)
+    return normal(*shape), x, *moments, given[0], *[True] * len(given)
+
+
+def channels_norm(shape, last, grad=False):
+    x, dy = normal(*shape), normal(*shape)
+    if last:
+        x, dy = (np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (x, dy))
+    given = x, *cpu.batch_moments(x), normal(shape[1]), normal(shape[1]), 1e-5, None, "relu"
+    return (dy, *given, False, True, True) if grad else given
+
+
 GEOMETRY = (1, 1), (0, 0), (1, 1), 1
 SIZES = (1, 3, 5, 8, 16, 17, 20, 28, 31, 33, 64, 100, 1030)
 ELEMENTWISE = [
@@ -70,6 +86,7 @@ ELEMENTWISE = [
 ]
 ROWS = [(1, 4), (1, 28), (2, 10), (3, 5), (4, 7), (1, 33), (5, 64), (2, 1100)]
 BATCHES = [(1, 5), (3, 10), (33, 10), (300, 77), (17, 1100)]  # the last two are taken row by row
+IMAGES = [((2, 3, 5, 4), False), ((2, 3, 5, 4), True), ((3, 17, 7, 7), True), ((3, 16, 9, 9), False), ((5, 33), False)]
 CALLS = {
     "matmul": [(normal(m, k), normal(k, n)) for m, k, n in [(16, 33, 16), (8, 64, 32), (33, 20, 48)]]
     + [(normal(m, k), normal(n, k).T, normal(n), "relu") for m, k, n in [(8, 64, 10), (5, 100, 13), (40, 33, 7)]],
@@ -103,6 +120,12 @@ CALLS = {
     "dropout": [(normal(n), 0.3, 5, 6) for n in SIZES],
     "random_bits": [(5, 6, n) for n in SIZES],
     "clip_norm_step": [([normal(n), normal(3, n)], 0.5) for n in SIZES],
+    **{name: [rows_norm(shape, name) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
+    **{f"{name}_grad": [rows_norm(shape, name, True) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
+    "batch_moments": [channels_norm(*of)[:1] for of in IMAGES],
+    "batch_norm": [channels_norm(*of) for of in IMAGES],
+    "batch_norm_grad": [channels_norm(*of, True) for of in IMAGES],
+    "batch_moments_step": [([normal(n), normal(n)], normal(n), np.abs(normal(n)), 9, 0.1) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
     "sum": [(normal(*shape), (0,)) for shape in ROWS],
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},

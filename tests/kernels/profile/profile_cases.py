@@ -39,6 +39,17 @@ def test_a_product_does_what_its_shape_says(dtype, pipe):
     assert c.loads.coalescing == c.stores.coalescing == 1
 
 
+@pytest.mark.parametrize("with_relu", [False, True])
+def test_gradients_of_ten_columns_meet_no_conflict_of_banks(with_relu):
+    """The last layer of the seed nets: dy.T is read along its 10 rows, and dy along its 10 columns."""
+    backend, empty = BACKENDS["triton"], Arrays(FLOAT)
+    dy, x, w = empty(128, 10), empty(128, 64), empty(10, 64)
+    with profiled() as found:
+        backend.linear_grad(dy, dy if with_relu else None, x, w, True)
+    assert len(found) == 2 and all(each.counters.loads.coalescing > 0.7 for each in found)
+    assert [(c.shared_loads.conflicts, c.shared_stores.conflicts) for c in (f.counters for f in found)] == [(0, 0)] * 2
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_activation_moves_its_array_once(backend):
     (found,) = launched("relu", (64, 1024), FLOAT, backend)

@@ -7,6 +7,8 @@ grid.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.simulate import tape
-from tilegrad.kernels.simulate.ptx import driver
+from tilegrad.kernels.simulate.ptx import driver, execute
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
 
 BACKENDS = {name: OnDevice(kernels.load(name)) for name in ("triton", "numba")}
@@ -288,6 +290,19 @@ def test_a_captured_launch_keeps_its_parameters():
     ]
 
 
+def test_a_program_that_is_no_longer_kept_is_made_again():
+    """A process loads thousands of kernels, and a program is some megabytes: the driver keeps their text alone."""
+    x = gpu.xp().asarray(np.arange(10, dtype=np.float32))
+    y = gpu.xp().zeros(10, np.float32)
+    _scale_kernel((1,), x, y, 10, 2.0, BLOCK=16)
+    made = weakref.ref(execute.program(*driver.loaded[-1]))
+    execute.program.cache_clear()
+    gc.collect()
+    assert made() is None
+    _scale_kernel((1,), x, y, 10, 3.0, BLOCK=16)
+    assert y.get().tolist() == [3 * n for n in range(10)]
+
+
 @kernel
 def _scale_kernel(x_ptr, y_ptr, n, factor, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
@@ -300,8 +315,7 @@ TENSOR_CORES = {80: "mma", 90: "wgmma"}  # the instruction that the large tiles 
 def assert_on_tensor_cores(*names: str) -> None:
     """Kernels of these names have been loaded whose products are the architecture's own."""
     opcode = TENSOR_CORES[gpu.capability()]
-    kernels = [program.kernel for program in driver.programs]
-    assert set(names) <= {k.name for k in kernels if any(i.opcode == opcode for i in k.instructions)}
+    assert set(names) <= {name for text, name in driver.loaded if f"\t{opcode}." in text}
 
 
 PRODUCTS = [(np.float32, "ieee"), (np.float32, "tf32x3"), (np.float16, "ieee"), (bfloat16, "ieee")]

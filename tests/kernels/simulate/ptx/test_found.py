@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.kernels.simulate.ptx.test_kernels import cases_pass
 
 
-def test_what_was_found_stays_mended():
-    cases_pass("found_cases.py")
+@pytest.mark.parametrize("simulate", ["ptx", "ptx:90"])
+def test_what_was_found_stays_mended(simulate):
+    cases_pass("found_cases.py", simulate)

@@ -71,8 +71,10 @@ def test_a_device_that_can_run_it(target, device, runs):
         ("mov.u64 %l0, nothing;", "PTX line 7: an operand is Symbol.name='nothing'"),
         ("ld.shared.b32 %r0, [nothing];", "PTX line 7: an operand is Symbol.name='nothing'"),
         ("call.uni vprintf;", "PTX line 7: call.uni: unknown instruction"),
+        ("ld.acquire.gpu.global.b32 %r0, [%l0];", "PTX line 7: ld.acquire.gpu.global.b32: unknown instruction or mod"),
+        ("st.release.gpu.global.b32 [%l0], %r0;", "PTX line 7: st.release.gpu.global.b32: unknown instruction or mod"),
     ],
 )
-def test_a_symbol_that_is_missing(body, message):
+def test_a_symbol_or_an_instruction_that_is_missing(body, message):
     with pytest.raises(PtxError, match=f"^{message}"):
         execute.Program(module(body), "snippet")

@@ -217,7 +217,23 @@ def test_a_warpgroup_waits_for_itself_alone():
     body = READY + PRODUCT + COMMIT + "setp.lt.u32 %p1, %i, 128;\n@%p1 " + WAIT
     message = faulted(body + KEEP, threads=256)
     assert "thread (128, 0, 0): st.global.v4.b32" in message and "is a wgmma.mma_async's until" in message
-    assert np.array_equal(given(body + "@%p1 " + KEEP, threads=256)[0, 0], wanted())
+    later = "@%p1 " + KEEP + "@!%p1 " + WAIT
+    assert np.array_equal(given(body + later, threads=256)[0, 0], wanted())
+
+
+@pytest.mark.parametrize(
+    ("body", "thread"),
+    [
+        (PRODUCT, 0),
+        (PRODUCT + COMMIT, 0),
+        (PRODUCT + COMMIT + "setp.lt.u32 %p1, %i, 128;\n@%p1 " + WAIT, 128),
+        (PRODUCT + COMMIT + "@!%low ret;\n" + WAIT, 0),
+    ],
+    ids=["not committed", "not waited for", "one warpgroup of two has waited", "some of its threads end"],
+)
+def test_a_thread_that_ends_before_its_product(body, thread):
+    message = faulted(READY + body, threads=256)
+    assert f"thread ({thread}, 0, 0): ret: the thread ends while its wgmma.mma_async runs" in message
 
 
 def test_the_message_names_block_and_thread():
