@@ -13,6 +13,8 @@ from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.pieces import piece
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module, on_host
+from tilegrad.kernels.cpu import buffers
+from tilegrad.kernels.cpu.effects import capturing
 from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -301,11 +303,23 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     dtype = dtypes.promote(*(x.data for x in tensors))
     tensors = [cast(x, dtype) for x in tensors]
     sizes = [x.shape[d] for x in tensors]
-    y = array_module(first.data).concatenate([x.data for x in tensors], axis=d)
+    arrays = [x.data for x in tensors]
+    y = array_module(first.data).concatenate(arrays, axis=d, **_pooled(arrays, d))
     return record("cat", y, tensors, lambda dy: split(dy, sizes, d))
 
 
 concat = concatenate = cat
+
+
+def _pooled(arrays: list[Any], d: int) -> dict[str, Any]:
+    """Where NumPy is to write a large result: memory of the pool, so that the system need not give fresh pages."""
+    in_order = all(type(array) is np.ndarray and array.flags.c_contiguous for array in arrays)
+    size = sum([array.nbytes for array in arrays]) if in_order else 0
+    if size < buffers.SMALLEST or capturing() is not None:
+        return {}
+    shape = list(arrays[0].shape)
+    shape[d] = sum([array.shape[d] for array in arrays])
+    return {"out": buffers.empty(tuple(shape), arrays[0].dtype)}
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
