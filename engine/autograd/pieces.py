@@ -22,8 +22,8 @@ class Pieces(Tensor):
 
     parts: dict[int, Tensor]
 
-    def join(self, other: Pieces) -> Pieces:
-        """These with the other's, which are of other pieces."""
+    def join(self, other: Any) -> Pieces:
+        """These with those of another `Pieces`, which are of other pieces."""
         self.parts.update(other.parts)
         return self
 

@@ -31,8 +31,7 @@ def add_at(y: Any, index: Any, values: Any) -> bool:
     Traffic: reads the values once and the index once for each thread; reads and writes each row that it names.
     Raises IndexError for an index out of range, after rows before it were added.
     """
-    if type(index) is tuple and len(index) == 1:
-        (index,) = index
+    index = index[0] if type(index) is tuple and len(index) == 1 else index
     if not (type(y) is type(index) is type(values) is np.ndarray and y.dtype == _float32 == values.dtype):
         return False
     if y.ndim < 2 or not y.flags.carray or index.dtype not in _INTEGERS or values.shape != (*index.shape, *y.shape[1:]):
@@ -42,7 +41,7 @@ def add_at(y: Any, index: Any, values: Any) -> bool:
     rows = len(y)
     width = y.size // rows
     wrong = np.full(1, -1)
-    at, values = (each if each.flags.carray else dense(each) for each in (index, values))
+    at, values = [each if each.flags.carray else dense(each) for each in (index, values)]
     at, values = at.reshape(-1), values.reshape(-1)
     most = width if values.nbytes > threads.WORTH_SHARING else 1
     threads.share(_add_rows, most, width, y.reshape(-1), at, values, rows, width, wrong)
