@@ -13,6 +13,7 @@ import numpy as np
 
 from tilegrad import capture_hooks
 from tilegrad.autograd.grad_mode import enable_grad, no_grad
+from tilegrad.autograd.pieces import Pieces
 from tilegrad.autograd.record import Node
 from tilegrad.device import array_module, move
 from tilegrad.kernels.capture.planned import is_view
@@ -286,7 +287,7 @@ def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Ten
         if mine:
             exclusive.add(key)
     else:
-        totals[key] = have + g  # a new array
+        totals[key] = have.join(g) if type(have) is Pieces else have + g  # a new array
         exclusive.add(key)
 
 

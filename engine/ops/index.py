@@ -9,6 +9,7 @@ import numpy as np
 from tilegrad import capture_hooks, dtypes, kernels
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module, is_array, move
+from tilegrad.kernels.cpu.effects import capturing
 from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -230,6 +231,11 @@ def scatter_add_at(y: Any, index: Any, values: Any) -> None:
 
     y  float32, float64 or int64, which CUDA's atomics add
     """
+    if type(y) is np.ndarray and capturing() is None and kernels.name("cpu") == "cpu":
+        from tilegrad.kernels.cpu.add_rows import add_at  # that backend has Numba
+
+        if add_at(y, index, values):
+            return
     array_module(y).add.at(y, index, values)
 
 

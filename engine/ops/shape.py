@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import dtypes
+from tilegrad import capture_hooks, dtypes
+from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.pieces import piece
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module, on_host
+from tilegrad.kernels.cpu import buffers
+from tilegrad.kernels.cpu.effects import capturing
 from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -299,11 +303,23 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     dtype = dtypes.promote(*(x.data for x in tensors))
     tensors = [cast(x, dtype) for x in tensors]
     sizes = [x.shape[d] for x in tensors]
-    y = array_module(first.data).concatenate([x.data for x in tensors], axis=d)
+    arrays = [x.data for x in tensors]
+    y = array_module(first.data).concatenate(arrays, axis=d, **_pooled(arrays, d))
     return record("cat", y, tensors, lambda dy: split(dy, sizes, d))
 
 
 concat = concatenate = cat
+
+
+def _pooled(arrays: list[Any], d: int) -> dict[str, Any]:
+    """Where NumPy is to write a large result: memory of the pool, so that the system need not give fresh pages."""
+    in_order = all(type(array) is np.ndarray and array.flags.c_contiguous for array in arrays)
+    size = sum([array.nbytes for array in arrays]) if in_order else 0
+    if size < buffers.SMALLEST or capturing() is not None:
+        return {}
+    shape = list(arrays[0].shape)
+    shape[d] = sum([array.shape[d] for array in arrays])
+    return {"out": buffers.empty(tuple(shape), arrays[0].dtype)}
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -330,7 +346,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         if sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: sections {sizes} add up to {sum(sizes)}; expected {n}, the size of dim {d}")
     starts = np.cumsum([0, *sizes]).tolist()
-    return tuple(narrow(input, d, start, size) for start, size in zip(starts, sizes))
+    return _pieces("split", input, d, [slice(start, start + size) for start, size in zip(starts, sizes)])
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -345,7 +361,41 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of the slices along `dim`, without it."""
     d, n = _along("unbind", input, dim)
-    return tuple(select(input, d, i) for i in range(n))
+    return _pieces("unbind", input, d, list(range(n)))
+
+
+def _pieces(op: str, input: Tensor, d: int, places: Sequence[slice | int]) -> tuple[Tensor, ...]:
+    """Views of the places along dimension d, which cover it and do not overlap.
+
+    Their gradients are joined in the memory order of the input: heads that are views of a layer's output get gradients
+    that are views of that layer's.
+    """
+    before = (slice(None),) * d
+    if len(places) < 2 or not (input._requires_grad and is_grad_enabled()):
+        return tuple(input[(*before, place)] for place in places)
+    if capture_hooks.capturing:
+        input = capture_hooks.operand(input)
+    x = input._data
+    views = [x[(*before, place, ...)] for place in places]
+    shape, shapes = x.shape, [view.shape for view in views]
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+
+    def rule(dy: Any) -> tuple:
+        parts = [dy.parts[i] if i in dy.parts else _zeros(dy, shapes[i]) for i in range(len(shapes))]
+        parts = [part if part.ndim == len(shape) else unsqueeze(part, d) for part in parts]
+        joined = cat([permute(part, order) for part in parts], order.index(d))
+        return (permute(joined, np.argsort(order).tolist()),)
+
+    together = record(op, x, (input,), rule, view_of=input)
+    return tuple(
+        record(op, view, (together,), lambda dy, i=i: (piece(i, dy, shape),), view_of=together)
+        for i, view in enumerate(views)
+    )
+
+
+def _zeros(like: Any, shape: tuple[int, ...]) -> Tensor:
+    array = next(iter(like.parts.values()))._data
+    return wrap(array_module(array).zeros(shape, array.dtype))
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:

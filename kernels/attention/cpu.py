@@ -1,8 +1,8 @@
 """Attention on the CPU, compiled: see cpu_blocks.py.
 
 Served here is float32, and the 16-bit types by way of float32; float64 is left to the reference. Heads that are no
-whole number of vectors wide are filled up with zeros first. Arrays whose memory is not that of (B, H, L, E) in some
-order of its first three axes are copied.
+whole number of vectors wide are filled up with zeros first. Views are read where they lie, such as q, k and v in the
+memory of one layer's output, unless their last axis has gaps or an axis goes backward: such are copied.
 
 One core with AVX-512, shared with other programs; times the speed of torch's scaled_dot_product_attention on one
 thread, medians of calls in turns:
@@ -16,6 +16,7 @@ thread, medians of calls in turns:
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from tilegrad.kernels.attention.cpu_blocks import (
     forward,
 )
 from tilegrad.kernels.attention.reference import Sizes
+from tilegrad.kernels.capture.extents import address, owner
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
 from tilegrad.kernels.cpu.tile import LANES, NO_BIAS, NO_SHIFT, ONE_RUN, Walk, walk_array
@@ -49,31 +51,37 @@ _SHARED_FROM = 1 << 19  # multiply-adds: some 10 microseconds of one core
 
 
 class _Memory(NamedTuple):
-    """An array (B, H, L, E) as the kernels take it: its memory, of whole vectors, and where its elements are there."""
+    """An array (B, H, L, E) as the kernels take it: rows of whole vectors, apart by steps that may leave gaps."""
 
-    array: np.ndarray  # in C order
+    flat: np.ndarray  # memory as one dimension, from the array's first element on
+    shape: tuple[int, ...]  # of the first three axes in memory, and the width
     order: tuple[int, int, int]  # of the first three axes there
+    steps: tuple[int, int, int]  # from batch to batch, head to head and row to row, in elements
 
     @property
-    def flat(self) -> np.ndarray:
-        return self.array.reshape(-1)
+    def width(self) -> int:
+        return self.shape[3]
 
     @property
-    def steps(self) -> tuple[int, int, int]:
-        """From batch to batch, head to head and row to row, in elements."""
-        steps = [0, 0, 0]
-        for axis, stride in zip(self.order, self.array.strides, strict=False):
-            steps[axis] = stride // self.array.itemsize
-        return steps[0], steps[1], steps[2]
+    def size(self) -> int:
+        return math.prod(self.shape)
 
     def like(self, width: int, parts: int = 1) -> np.ndarray:
-        """Memory for as many such arrays of that width."""
-        return buffers.empty((parts, *self.array.shape[:3], width), _float32)
+        """Memory without gaps for as many such arrays of that width."""
+        return buffers.empty((parts, *self.shape[:3], width), _float32)
 
     def result(self, array: np.ndarray, width: int) -> np.ndarray:
         """What is in memory of this order, as (B, H, L, width)."""
         places = [self.order.index(axis) for axis in range(3)]
         return array.transpose(*places, 3)[..., :width]
+
+
+def _in_order(array: np.ndarray, order: tuple[int, int, int]) -> _Memory:
+    """An array in C order, whose axes are those of (B, H, L) in that order, and the last."""
+    steps = [0, 0, 0]
+    for axis, stride in zip(order, array.strides, strict=False):
+        steps[axis] = stride // array.itemsize
+    return _Memory(array.reshape(-1), array.shape, order, (steps[0], steps[1], steps[2]))
 
 
 def _memory(x: np.ndarray) -> _Memory:
@@ -84,9 +92,26 @@ def _memory(x: np.ndarray) -> _Memory:
     if more:
         filled = buffers.empty((*turned.shape[:3], x.shape[3] + more), _float32)
         do(_fill, filled, turned)
-        return _Memory(filled, order)
-    is_plain = turned.flags.c_contiguous and turned.flags.behaved  # others are another type to Numba
-    return _Memory(turned if is_plain else dense(turned), order)
+        return _in_order(filled, order)
+    if turned.flags.c_contiguous and turned.flags.behaved:  # others are another type to Numba
+        return _in_order(turned, order)
+    flat = _from_first_on(x)
+    if flat is None:
+        return _in_order(dense(turned), order)
+    return _Memory(flat, turned.shape, order, (x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4))
+
+
+def _from_first_on(x: np.ndarray) -> np.ndarray | None:
+    """The memory that x is a view of, from its first element on, if x lies there by rows and goes forward only.
+
+    So q, k and v can be read where one layer wrote them.
+    """
+    whole = owner(x)
+    if type(whole) is not np.ndarray or whole.dtype != _float32 or not (whole.flags.c_contiguous and x.flags.behaved):
+        return None
+    if x.strides[3] != 4 or min(x.strides) <= 0 or not whole.flags.behaved:
+        return None
+    return whole.reshape(-1)[(address(x) - address(whole)) // 4 :]
 
 
 def _fill(filled: np.ndarray, x: np.ndarray) -> None:
@@ -189,11 +214,11 @@ def _attention(
     offset: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     of_q, of_k, of_v = map(_memory, (q, k, v))
-    width, out = of_k.array.shape[3], of_v.array.shape[3]
+    width, out = of_k.width, of_v.width
     y = of_q.like(out)[0]
     lse = np.empty(q.shape[:3], np.float32)
     added, mask_steps = _added(mask)
-    of_y = _Memory(y, of_q.order)
+    of_y = _in_order(y, of_q.order)
     call = _call(sizes, of_q, of_k, of_v, of_y, mask_steps, causal, dropout, seed)
     items = sizes.batch * sizes.heads * cdiv(sizes.queries, QUERIES)
     most = items if sizes.words * (width + out) >= _SHARED_FROM else 1
@@ -222,15 +247,16 @@ def _attention_grad(
     offset: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     of_dy, of_q, of_k, of_v, of_y = map(_memory, (dy, q, k, v, y))
-    width, out = of_k.array.shape[3], of_v.array.shape[3]
+    width, out = of_k.width, of_v.width
     owners = sizes.batch * k.shape[1]
     parts = min(cdiv(_LEAST_ITEMS, owners), cdiv(sizes.queries, QUERIES))
     dq, dk, dv = of_q.like(width)[0], of_k.like(width, parts), of_v.like(out, parts)
     inner = np.empty(lse.size, np.float32)
     added, mask_steps = _added(mask)
     call = _call(sizes, of_q, of_k, of_v, of_y, mask_steps, causal, dropout, seed)
-    dy_b, dy_h, dy_l = of_dy.steps
-    call = call._replace(parts=parts, dy_b=dy_b, dy_h=dy_h, dy_l=dy_l)
+    made = [_in_order(each, memory.order).steps for each, memory in ((dq, of_q), (dk[0], of_k), (dv[0], of_v))]
+    call = call._replace(parts=parts, **_named("dy", of_dy.steps), **_named("dq", made[0]))
+    call = call._replace(**_named("dk", made[1]), **_named("dv", made[2]))
     items = owners * parts
     most = items if sizes.words * (width + out) >= _SHARED_FROM else 1
     threads.share(
@@ -262,11 +288,11 @@ def _call(
         sizes.shared,
         sizes.queries,
         sizes.keys,
-        k.array.shape[3],
-        v.array.shape[3],
+        k.width,
+        v.width,
         1,
-        k.array.size,
-        v.array.size,
+        k.size,
+        v.size,
         mask_steps is not None,
         bool(causal),
         dropout != 0,
@@ -277,11 +303,13 @@ def _call(
         *k.steps,
         *v.steps,
         *y.steps,
-        0,
-        0,
-        0,
         *(mask_steps or (0, 0, 0, 0)),
     )
+
+
+def _named(of: str, steps: tuple[int, int, int]) -> dict[str, int]:
+    """The steps as fields of Call."""
+    return {f"{of}_{axis}": step for axis, step in zip("bhl", steps, strict=True)}
 
 
 def _array(call: Call) -> np.ndarray:

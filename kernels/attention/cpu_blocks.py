@@ -33,7 +33,8 @@ WALKS = 3  # of a product, one for each width of a tile
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _MINUS_INF = np.float32(-np.inf)
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_MORE = 8  # words before and behind those of a row, in the blocks that they share
+_LOW, _HALF, _THREE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(3)
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _REASSOC = {"reassoc", "contract"}
@@ -49,7 +50,7 @@ class Call(NamedTuple):
     width: int
     out: int
     parts: int  # of the queries of a head of k and v, in the backward
-    k_size: int  # elements of k, and so of a part of dk
+    k_size: int  # elements of a part of dk
     v_size: int
     masked: int
     causal: int
@@ -69,13 +70,22 @@ class Call(NamedTuple):
     y_b: int
     y_h: int
     y_l: int
+    mask_b: int
+    mask_h: int
+    mask_l: int
+    mask_s: int
     dy_b: int = 0
     dy_h: int = 0
     dy_l: int = 0
-    mask_b: int = 0
-    mask_h: int = 0
-    mask_l: int = 0
-    mask_s: int = 0
+    dq_b: int = 0
+    dq_h: int = 0
+    dq_l: int = 0
+    dk_b: int = 0
+    dk_h: int = 0
+    dk_l: int = 0
+    dv_b: int = 0
+    dv_h: int = 0
+    dv_l: int = 0
 
 
 CALL = np.dtype([(name, np.int64) for name in Call._fields])
@@ -83,12 +93,12 @@ CALL = np.dtype([(name, np.int64) for name in Call._fields])
 
 def floats(width: int, out: int) -> int:
     """Floats of scratch memory that a piece of the forward takes."""
-    return KEYS * (width + QUERIES) + 2 * QUERIES + KEYS
+    return KEYS * (width + QUERIES) + 2 * QUERIES + KEYS + _MORE
 
 
 def floats_grad(width: int, out: int) -> int:
     """Floats of scratch memory that a piece of the backward takes."""
-    return KEYS_GRAD * (width + out + 2 * QUERIES) + KEYS_GRAD
+    return KEYS_GRAD * (width + out + 2 * QUERIES) + KEYS_GRAD + _MORE
 
 
 # --- products
@@ -182,12 +192,16 @@ def _slopes(p, dp, inner, scale):
 
 
 @njit(nogil=True)
-def _factors(call, word, kept_scale, factors):
-    """What dropout multiplies weights with that take the words of the stream from `word` on."""
+def _factors(call, word, kept_scale, factors, count):
+    """What dropout multiplies weights with that take `count` words of the stream from `word` on: a part of `factors`.
+
+    Whole blocks of the stream are drawn, in vectors.
+    """
     low, high = np.uint64(call.seed_low), np.uint64(call.seed_high)
-    j = 0
-    while j < factors.size:
-        block, place = word >> np.uint64(2), np.int64(word & np.uint64(3))
+    skipped, first = np.int64(word & _THREE), word >> np.uint64(2)
+    least = np.uint64(call.least)
+    for n in range((skipped + count + 3) >> 2):
+        block = first + np.uint64(n)
         c0, c1, c2, c3 = block & _LOW, block >> _HALF, np.uint64(0), np.uint64(0)
         k0, k1 = low, high
         for _ in range(10):
@@ -195,11 +209,11 @@ def _factors(call, word, kept_scale, factors):
             c0, c2 = (b >> _HALF) ^ c1 ^ k0, (a >> _HALF) ^ c3 ^ k1
             c1, c3 = b & _LOW, a & _LOW
             k0, k1 = (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW
-        for r in range(place, min(4, place + factors.size - j)):
-            bits = (c0 if r == 0 else c1) if r < 2 else (c2 if r == 2 else c3)
-            factors[j] = kept_scale if np.int64(bits) >= call.least else _ZERO
-            j += 1
-            word += np.uint64(1)
+        factors[4 * n] = kept_scale if c0 >= least else _ZERO
+        factors[4 * n + 1] = kept_scale if c1 >= least else _ZERO
+        factors[4 * n + 2] = kept_scale if c2 >= least else _ZERO
+        factors[4 * n + 3] = kept_scale if c3 >= least else _ZERO
+    return factors[skipped : skipped + count]
 
 
 @njit(nogil=True)
@@ -285,8 +299,7 @@ def forward(
                 m[r] = most
                 if call.dropped:
                     word = offset[0] + np.uint64((plane * L + i) * S + start)
-                    _factors(call, word, kept_scale, factors[:there])
-                    _multiplied(row, factors)
+                    _multiplied(row, _factors(call, word, kept_scale, factors, there))
                 if step and past != _ONE:
                     _scaled(y[y_at + r * call.y_l : y_at + r * call.y_l + V], past)
             started = HELD if step else ZERO
@@ -305,8 +318,7 @@ def backward(
     """Items begin to stop: parts of the queries, of every head of k and v of every batch.
 
     dy, q, k, v, y, mask  float32, their memory as one dimension; calls has their steps
-    dq                    float32, with the steps of q
-    dk, dv                float32, with the steps of k and v; one after the other for each part of the queries
+    dq, dk, dv            float32, without gaps; dk and dv one after the other for each part of the queries
     inner                 float32, (B H L,): the sum dy y of each query, made here
 
     Where one block has all keys, weights and sums are those of its rows, not by way of lse and y: a lse as large as the
@@ -335,7 +347,8 @@ def backward(
             wide = -(-keys // LANES) * LANES
             k_at = b * call.k_b + g * call.k_h + start * call.k_s
             v_at = b * call.v_b + g * call.v_h + start * call.v_s
-            dk_at, dv_at = of_queries * call.k_size + k_at, of_queries * call.v_size + v_at
+            dk_at = of_queries * call.k_size + b * call.dk_b + g * call.dk_h + start * call.dk_l
+            dv_at = of_queries * call.v_size + b * call.dv_b + g * call.dv_h + start * call.dv_l
             _transposed(k, k_at, call.k_s, keys, E, keys_t, wide)
             _transposed(v, v_at, call.v_s, keys, V, values_t, wide)
             started = ZERO
@@ -346,6 +359,7 @@ def backward(
                 last = first_of_part + count * (block + 1) // blocks
                 rows, plane = last - first, b * call.heads + h
                 q_at = b * call.q_b + h * call.q_h + first * call.q_l
+                dq_at = b * call.dq_b + h * call.dq_h + first * call.dq_l
                 dy_at = b * call.dy_b + h * call.dy_h + first * call.dy_l
                 if step == 0 and steps > 1:
                     y_at = b * call.y_b + h * call.y_h + first * call.y_l
@@ -371,22 +385,24 @@ def backward(
                         _scaled(row, _ONE / total)
                     if call.dropped:
                         word = offset[0] + np.uint64((plane * L + i) * S + start)
-                        _factors(call, word, kept_scale, factors[:there])
-                        _multiplied(slopes, factors)
+                        kept = _factors(call, word, kept_scale, factors, there)
+                        _multiplied(slopes, kept)
                     of_row = _dot(row, slopes) if steps == 1 else inner[plane * L + i]
                     _slopes(row, slopes, of_row, scale)
                     if call.dropped:
-                        _multiplied(row, factors)
+                        _multiplied(row, kept)
                 _product(
-                    walk, table, fixed, dv[dv_at:], call.v_s, s, 1, wide, dy[dy_at:], call.dy_l, keys, V, rows, started
+                    walk, table, fixed, dv[dv_at:], call.dv_l, s, 1, wide, dy[dy_at:], call.dy_l, keys, V, rows, started
                 )
                 _product(
-                    walk, table, fixed, dk[dk_at:], call.k_s, dp, 1, wide, q[q_at:], call.q_l, keys, E, rows, started
+                    walk, table, fixed, dk[dk_at:], call.dk_l, dp, 1, wide, q[q_at:], call.q_l, keys, E, rows, started
                 )
                 held = HELD if step else ZERO
-                _product(walk, table, fixed, dq[q_at:], call.q_l, dp, wide, 1, k[k_at:], call.k_s, rows, E, keys, held)
+                _product(
+                    walk, table, fixed, dq[dq_at:], call.dq_l, dp, wide, 1, k[k_at:], call.k_s, rows, E, keys, held
+                )
                 started = HELD
             if started == ZERO:  # causality leaves these keys to none of the queries
                 for r in range(keys):
-                    dk[dk_at + r * call.k_s : dk_at + r * call.k_s + E] = _ZERO
-                    dv[dv_at + r * call.v_s : dv_at + r * call.v_s + V] = _ZERO
+                    dk[dk_at + r * call.dk_l : dk_at + r * call.dk_l + E] = _ZERO
+                    dv[dv_at + r * call.dv_l : dv_at + r * call.dv_l + V] = _ZERO

@@ -47,8 +47,10 @@ class Program:
 
     def __init__(self) -> None:
         from tilegrad.kernels.capture import calls
+        from tilegrad.kernels.cpu import add_rows
 
         self._calls = calls
+        self._add_at = add_rows.add_at
         self._notepad = calls.Notepad()
         self._pool = _Pool(kept=float("inf"))
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments); then also what places inputs in those
@@ -159,7 +161,9 @@ class Program:
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         """target[index] += values, where an index that is there twice counts twice."""
         self._is_written(target)
-        self.function("add_at", np.add.at, self.plain((target, index, values), "add"))
+        arguments = self.plain((target, index, values), "add")
+        if not self._add_at(*arguments):
+            self.function("add_at", np.add.at, arguments)
 
     def assign(self, target: np.ndarray, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether the memory was there before."""

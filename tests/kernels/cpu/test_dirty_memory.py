@@ -77,6 +77,10 @@ def attention():
             yield "attention_grad", (dy, q, k, v, y, lse, each, *options)
     q = floats(1, 1, 3, 4).astype(np.float16)
     yield "attention", (q, q, q)
+    q, k, v = floats(2, 70, 3, 2, 32).transpose(2, 0, 3, 1, 4)  # views of one layer's output
+    y, lse = REFERENCE.attention(q, k, v)
+    yield "attention", (q, k, v)
+    yield "attention_grad", (y, q, k, v, y, lse)
 
 
 def layer_norm():
