@@ -1,4 +1,4 @@
-"""On the CPU dx is computed in two ways, pixel by pixel of dx or tap by tap: with the same bits."""
+"""On the CPU dx and dw are each computed in two ways, dx pixel by pixel or tap by tap: with the same bits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from tilegrad.kernels.conv2d import cpu, reference
 from tilegrad.kernels.conv2d.cpu_frame import framed
+from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.tile import LANES, ROWS
 
 C = LANES
@@ -14,6 +15,7 @@ GATHERED = {  # x, w, padding, dilation
     "same": ((2, C, 7, 9), (C, C, 3, 3), (1, 1), (1, 1)),
     "several panels": ((2, 8 * C, 3, 4), (C, 8 * C, 3, 3), (1, 1), (1, 1)),
     "wide windows": ((1, 2 * C, 6, 5), (3, 2 * C, 5, 5), (2, 2), (1, 1)),
+    "few channels": ((2, C, 4, 4), (4 * C, C, 3, 3), (1, 1), (1, 1)),
     "dilated": ((2, C, 8, 9), (5, C, 3, 2), (2, 2), (2, 3)),
     "no frame": ((2, C, 4, 5), (5, C, 3, 2), (2, 1), (1, 1)),
     "a frame of rows alone": ((2, C, 4, 5), (5, C, 3, 1), (1, 0), (1, 1)),
@@ -44,6 +46,28 @@ def test_both_ways_add_in_one_order(case, monkeypatch):
     found = cpu.conv2d_grad_input(*given)
     monkeypatch.setattr(cpu, "_gathering", lambda s: None)
     assert found.tobytes() == cpu.conv2d_grad_input(*given).tobytes()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("case", GATHERED)
+def test_gradients_together_have_the_bits_of_each_by_itself(case, pieces, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: pieces)
+    dy, w, shape, *geometry = arguments(*GATHERED[case])
+    x = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    dx, dw, db = cpu.conv2d_grad(dy, None, x, w, shape, w.shape, *geometry, True)
+    assert dx.tobytes() == cpu.conv2d_grad_input(dy, w, shape, *geometry).tobytes()
+    assert dw.tobytes() == cpu.conv2d_grad_weight(dy, x, w.shape, *geometry).tobytes()
+    assert db.tobytes() == cpu.conv2d_grad_bias(dy).tobytes()
+
+
+def test_gradients_share_a_frame_where_that_is_as_fast(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cpu, "framed", lambda a, frame: seen.append(frame) or framed(a, frame))
+    for case, frames in (("same", 1), ("several panels", 1), ("few channels", 2)):
+        dy, w, shape, *geometry = arguments(*GATHERED[case])
+        cpu.conv2d_grad(dy, None, np.ones(shape, np.float32), w, shape, w.shape, *geometry)
+        assert len(seen) == frames
+        seen.clear()
 
 
 @pytest.mark.parametrize("case", BY_TAPS)
