@@ -6,13 +6,13 @@ and threads share the work. Two channels-last images of 803 thousand numbers, on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tilegrad.kernels.cpu import buffers, threads
-from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.team import share
+from tilegrad.kernels.cpu import cpu_loops as loops
 
 _float32 = np.dtype(np.float32)
 
@@ -31,18 +31,9 @@ def add(a: Any, b: Any) -> np.ndarray | None:
     if not (a.flags.c_contiguous and a.flags.aligned and b.flags.aligned):
         return None
     y = buffers.empty(a.shape, _float32)
-    threads.share(_add, y.size, y.size, a.reshape(-1), b.reshape(-1), y.reshape(-1))
+    threads.share(loops.add, y.size, y.size, a.reshape(-1), b.reshape(-1), y.reshape(-1))
     return y.transpose(np.argsort(order))
 
 
-COMPILED = {np.add: add}  # by NumPy's function: what gives its result, or None
-
-
-@njit(nogil=True, cache=True)
-def _add(a, b, y, begin, stop, part, team):
-    if team:
-        share(begin, stop, part, team)
-        return
-    a, b, y = a[begin:stop], b[begin:stop], y[begin:stop]
-    for i in range(y.size):
-        y[i] = a[i] + b[i]
+# By NumPy's function: what gives its result, or None.
+COMPILED: dict[Any, Callable[[Any, Any], np.ndarray | None]] = {np.add: add}
