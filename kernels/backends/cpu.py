@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing
 
 from tilegrad.kernels.backends import functions as _functions
+from tilegrad.kernels.cpu import ufuncs as _ufuncs
 
 _reference = _functions("reference")
 _all = _functions("cpu", otherwise=_reference)
@@ -17,6 +18,9 @@ globals().update(_all)
 # Primitives whose functions note their own kernels: what they do with memory goes through the doors of
 # kernels/cpu/effects.py. A captured step notes each of the others, which are the reference's, as a whole.
 NOTED: frozenset[str] = frozenset([name for name, function in _all.items() if function is not _reference[name]])
+
+# NumPy's functions that are compiled for large arrays. They are no primitives: the bits are NumPy's.
+UFUNCS = _ufuncs.COMPILED
 
 if typing.TYPE_CHECKING:
 

@@ -47,10 +47,11 @@ class Program:
 
     def __init__(self) -> None:
         from tilegrad.kernels.capture import calls
-        from tilegrad.kernels.cpu import add_rows
+        from tilegrad.kernels.cpu import add_rows, ufuncs
 
         self._calls = calls
         self._add_at = add_rows.add_at
+        self._compiled = ufuncs.COMPILED
         self._notepad = calls.Notepad()
         self._pool = _Pool(kept=float("inf"))
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments); then also what places inputs in those
@@ -124,6 +125,10 @@ class Program:
             self._is_written(out)
             self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
+        if function in self._compiled:
+            result = self._compiled[function](*arguments)
+            if result is not None:
+                return self.adopt(result)
         with np.errstate(all="ignore"):  # there may be anything in memory
             if like is not None:
                 result = like

@@ -3,9 +3,13 @@
 Here images are channels-last, so that the taps of one row of a window are one run of memory. With K = KH KW C:
 
     y   a tile is `rows` pixels of y times `vectors` vectors of its channels; its K terms are KH runs of KW * C
-    dx  for each tap, a tile is `rows` pixels of dy, whose O channels are one run; the sums start from dx itself
+    dx  a tile is `rows` pixels of dx; its terms are a run of dy's O channels for each tap. That takes strides of 1 and
+        a frame of zeros around dy. Where strides are longer, or dx has more pixels than dy, each tap has tiles of its
+        own instead: `rows` pixels of dy, whose O channels are one run; the sums start from dx itself. Either way an
+        element's terms are added in one order
     dw  a tile is `rows` of the K taps times `vectors` vectors of O; a row of pixels is one run. Every thread sums over
-        its part of the images, and the parts are added in their order
+        its part of the images, and the parts are added in their order. Where dx has put dy in a frame, x needs none:
+        a tile is then `rows` of the KH KW O terms times `vectors` vectors of C
 
 Served here is float32 with groups = 1 and channels that are a multiple of a vector's length. All else is left to the
 reference. Each thread takes a share of the images. FLOP: 2 N OH OW K O for each of the three.
@@ -13,6 +17,7 @@ reference. Each thread takes a share of the images. FLOP: 2 N OH OW K O for each
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +25,7 @@ import numpy as np
 
 from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.conv2d import reference
+from tilegrad.kernels.conv2d.cpu_frame import framed
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
 from tilegrad.kernels.cpu.tile import (
@@ -108,6 +114,68 @@ def _plan(
     )
 
 
+class _Gathering(NamedTuple):
+    """How the tiles of dx walk through dy."""
+
+    frame: Pair  # of zeros around dy
+    pixels_x: np.ndarray  # each pixel, in dx
+    pixels_y: np.ndarray  # the first pixel of dy, with its frame, that each of them reads
+    taps: np.ndarray  # from there, the pixel that was multiplied by each tap of the window
+    walks: np.ndarray
+    window: np.ndarray  # each channel of those pixels: a row of dw
+    window_dw: np.ndarray  # where that row begins
+    rows: np.ndarray  # what each row of pixels of x reads first
+    grad_weight: np.ndarray | None  # None where dw is better summed over a framed x
+
+
+@lru_cache(maxsize=256)
+def _gathering_plan(image: Pair, channels: int, out_channels: int, kernel: Pair, dilation: Pair, frame: Pair):
+    """The plan for images of that size."""
+    (height, width), (kh, kw), (dh, dw) = image, kernel, dilation
+    wide = width + (kw - 1) * dw  # dy with its frame has as many columns as x has places for a tap
+    row, column = np.arange(height)[:, None], np.arange(width)
+    up, left = np.arange(kh)[::-1, None] * dh, np.arange(kw)[::-1] * dw
+    panel, taps = LANES * tile_shape(channels)[1], kh * kw
+    across = {"vectors": panel // LANES, "panels": channels // panel, "y_panel": panel}
+    image_x, image_y = height * width * channels, (height + (kh - 1) * dh) * wide * out_channels
+    walk = Walk(
+        rows=height * width, run=out_channels, w_step=panel, **across,
+        y_item=image_x, x_item=image_y, w_panel=taps * out_channels * panel,
+    )  # fmt: skip
+    over_rows = Walk(
+        rows=taps * out_channels, run=width, w_step=channels, x_step=out_channels, **across,
+        y_part=taps * out_channels * channels, x_item=image_y, w_item=image_x, w_panel=panel, start=HELD,
+    )  # fmt: skip
+    is_as_wide = out_channels % LANES == 0 and panel >= LANES * tile_shape(out_channels)[1]
+    places = ((up * wide + left).ravel() * out_channels).astype(np.intp)
+    return _Gathering(
+        frame,
+        row_table(np.arange(height * width) * channels),
+        row_table((row * wide + column).ravel() * out_channels),
+        places,
+        walk_array(walk),
+        row_table((places[:, None] + np.arange(out_channels)).ravel()),
+        row_table(np.arange(taps * out_channels) * channels),
+        (np.arange(height) * wide * out_channels).astype(np.intp),
+        walk_array(over_rows) if is_as_wide else None,
+    )
+
+
+def _gathering(s: Any) -> _Gathering | None:
+    """The plan for dx, if its tiles walk through dy: that pays where dx has no more pixels than dy."""
+    w = s.windows
+    frame = tuple([(k - 1) * d - p for k, d, p in zip(w.kernel, w.dilation, w.padding, strict=True)])
+    pays = w.stride == (1, 1) and min(frame) >= 0 and math.prod(w.image) <= math.prod(w.count)
+    return _gathering_plan(w.image, s.in_channels, s.out_channels, w.kernel, w.dilation, frame) if pays else None
+
+
+def _gathering_both(dy: np.ndarray, w: np.ndarray, *rest: Any) -> tuple[Any, _Gathering] | None:
+    """What check_grad_input says of its arguments, and the plan, if dx and dw both walk through dy."""
+    _, s = reference.check_grad_input(dy, w, *rest)
+    t = _gathering(s) if _served(dy, s, s.in_channels) else None
+    return None if t is None or t.grad_weight is None else (s, t)
+
+
 def conv2d(
     x: np.ndarray,
     w: np.ndarray,
@@ -131,7 +199,7 @@ def conv2d(
             return whole(reference.conv2d, x, w, bias, *options, activation, precision, channels_last)
         return activated(whole(reference.conv2d, x, w, bias, *options, None, precision, channels_last), activation)
     width = tile_shape(s.out_channels)[1] * LANES
-    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
+    x_padded, t = framed(x.transpose(0, 2, 3, 1), s.windows.padding), _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
     panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
@@ -165,6 +233,9 @@ def conv2d_grad_input(
     if not _served(dy, s, s.in_channels):
         return whole(reference.conv2d_grad_input, dy, w, x_shape, stride, padding, dilation, groups, precision)
     width = tile_shape(s.in_channels)[1] * LANES
+    gathered = _gathering(s)
+    if gathered is not None:
+        return _gathered_input(framed(dy.transpose(0, 2, 3, 1), gathered.frame), w, s, gathered)
     t = _plan_of(s)
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
@@ -181,6 +252,34 @@ def conv2d_grad_input(
         do(np.copyto, inner, dx[:, ph : ph + height, pw : pw + image_width])
         dx = inner
     return dx.transpose(0, 3, 1, 2)
+
+
+def _gathered_input(dy: np.ndarray, w: np.ndarray, s: Any, t: _Gathering) -> np.ndarray:
+    """dx of dy in its frame."""
+    width = tile_shape(s.in_channels)[1] * LANES
+    # (O, C, KH, KW) as panels of `width` inputs, each (KH KW O, width)
+    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(1, 3, 4, 0, 2))
+    dx = buffers.empty((s.images, *s.windows.image, s.in_channels), np.float32)
+    threads.share(
+        tiles, s.images, s.images, t.walks,
+        dx.reshape(-1), t.pixels_x, NO_SHIFT,
+        dy.reshape(-1), t.pixels_y, t.taps,
+        panels.reshape(-1), NO_BIAS,
+    )  # fmt: skip
+    return dx.transpose(0, 3, 1, 2)
+
+
+def _gathered_weight(dy: np.ndarray, x: np.ndarray, s: Any, t: _Gathering) -> np.ndarray:
+    """dw of dy in its frame, so that x needs none."""
+    parts = _zeros(s.images, len(t.taps) * s.out_channels, s.in_channels)
+    threads.share(
+        tiles, s.images, s.images, t.grad_weight,
+        parts.reshape(-1), t.window_dw, NO_SHIFT,
+        dy.reshape(-1), t.window, t.rows,
+        contiguous(x.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS,
+    )  # fmt: skip
+    dw = _summed(parts).reshape(*s.windows.kernel, s.out_channels, s.in_channels)
+    return dense(dw.transpose(2, 3, 0, 1))
 
 
 def conv2d_grad_weight(
@@ -200,9 +299,8 @@ def conv2d_grad_weight(
     _, s = reference.check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     if not _served(x, s, s.out_channels):
         return whole(reference.conv2d_grad_weight, dy, x, w_shape, stride, padding, dilation, groups, precision)
-    x_padded, t = _padded(contiguous(x.transpose(0, 2, 3, 1)), s), _plan_of(s)
-    parts = np.empty((min(threads.num_threads(), s.images), s.window_size, s.out_channels), np.float32)
-    do(np.ndarray.fill, parts, 0)
+    x_padded, t = framed(x.transpose(0, 2, 3, 1), s.windows.padding), _plan_of(s)
+    parts = _zeros(s.images, s.window_size, s.out_channels)
     threads.share(
         tiles, s.images, s.images, t.grad_weight,
         parts.reshape(-1), t.window_dw, NO_SHIFT,
@@ -247,17 +345,38 @@ def conv2d_grad(
     like: np.ndarray | None = None,
     precision: str = "ieee",
 ) -> tuple[np.ndarray, ...]:
-    """conv2d.reference.conv2d_grad, one gradient after the other.
+    """conv2d.reference.conv2d_grad, one gradient after the other. dx and dw share a dy in its frame where they can.
 
     Traffic: that of the gradients.
     """
-    parts = reference.Parts(relu_grad, conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias, _copied_like)
     geometry = stride, padding, dilation, groups
+    kept: list[np.ndarray] = []  # dy in its frame
+
+    def grad_input(dy: np.ndarray, w: np.ndarray, *rest: Any) -> np.ndarray:
+        t = None if x is None else _gathering_both(dy, w, *rest)
+        if t is None:
+            return conv2d_grad_input(dy, w, *rest)
+        kept.append(framed(dy.transpose(0, 2, 3, 1), t[1].frame))
+        return _gathered_input(kept[0], w, *t)
+
+    def grad_weight(dy: np.ndarray, x: np.ndarray, w_shape: Any, *rest: Any) -> np.ndarray:
+        _, s = reference.check_grad_weight(dy, x, w_shape, *rest)
+        t = _gathering(s) if kept else None
+        return conv2d_grad_weight(dy, x, w_shape, *rest) if t is None else _gathered_weight(kept[0], x, s, t)
+
+    parts = reference.Parts(relu_grad, grad_input, grad_weight, conv2d_grad_bias, _copied_like)
     return reference.one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
 
 
 def _copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
     return whole(reference.copied_like, a, like)
+
+
+def _zeros(images: int, *shape: int) -> np.ndarray:
+    """What each thread adds its images to: (threads, *shape)."""
+    parts = np.empty((min(threads.num_threads(), images), *shape), np.float32)
+    do(np.ndarray.fill, parts, 0)
+    return parts
 
 
 def _summed(parts: np.ndarray) -> np.ndarray:
@@ -276,20 +395,3 @@ def _served(x: np.ndarray, s: Any, channels: int) -> bool:
 def _plan_of(s: Any) -> _Plan:
     w = s.windows
     return _plan(*w.padded, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
-
-
-def _padded(x: np.ndarray, s: Any) -> np.ndarray:
-    """x (N, H, W, C) with the padding around it; x itself where there is no padding."""
-    ph, pw = s.windows.padding
-    if not (ph or pw):
-        return x
-    padded = buffers.empty((len(x), *s.windows.padded, x.shape[3]), x.dtype)
-    do(_pad, padded, x, ph, pw)
-    return padded
-
-
-def _pad(padded: np.ndarray, x: np.ndarray, ph: int, pw: int) -> None:
-    height, width = x.shape[1:3]
-    padded[:, :ph] = padded[:, ph + height :] = 0
-    padded[:, :, :pw] = padded[:, :, pw + width :] = 0
-    padded[:, ph : ph + height, pw : pw + width] = x

@@ -31,6 +31,8 @@ from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.pool import reference
 from tilegrad.kernels.windows import Pair
 
+_ZERO = np.float32(0)
+
 
 def max_pool2d(
     x: np.ndarray,
@@ -147,10 +149,40 @@ def max_pool2d_grad(
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
     arrays = contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx
-    geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
     most = n if dx.nbytes > threads.WORTH_SHARING else 1
-    threads.share(_max_grad, most, n, *arrays, *geometry, w.disjoint, w.side_by_side)
+    if w.kernel == (2, 2) and w.side_by_side:
+        threads.share(_max_grad_2x2, most, n, *arrays)
+    else:
+        geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
+        threads.share(_max_grad, most, n, *arrays, *geometry, w.disjoint, w.side_by_side)
     return dx.transpose(0, 3, 1, 2)
+
+
+@njit(nogil=True, cache=True)
+def _max_grad_2x2(dy, tap, dx, begin, stop, part, team):
+    """Windows of 2 x 2 pixels that tile the image."""
+    if team:
+        share(begin, stop, part, team)
+        return
+    height, width, channels = dx.shape[1:]
+    rows, columns = dy.shape[1:3]
+    for n in range(begin, stop):  # what is left over to the right and below
+        dx[n, 2 * rows :] = 0
+        dx[n, :, 2 * columns :] = 0
+    dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
+    for n in range(begin, stop):
+        for i in range(rows):
+            for j in range(columns):
+                window = np.uintp(((n * rows + i) * columns + j) * channels)
+                p0 = np.uintp(((n * height + 2 * i) * width + 2 * j) * channels)
+                p1, p2 = p0 + np.uintp(channels), p0 + np.uintp(width * channels)
+                p3 = p2 + np.uintp(channels)
+                for c in range(np.uintp(channels)):
+                    value, which = load(dy, window + c), load(tap, window + c)
+                    store(dx, p0 + c, value if which == 0 else _ZERO)
+                    store(dx, p1 + c, value if which == 1 else _ZERO)
+                    store(dx, p2 + c, value if which == 2 else _ZERO)
+                    store(dx, p3 + c, value if which == 3 else _ZERO)
 
 
 @njit(nogil=True, cache=True)

@@ -16,7 +16,7 @@ from tilegrad.nn import functional as F
 KERNELS = {
     "CNN": {
         "tiles_kernel": 12, "dots_kernel": 2, "sum_rows_kernel": 5, "relu_grad_kernel": 2, "max_2x2_kernel": 2,
-        "max_grad_kernel": 2, "losses_kernel": 1, "gradient_kernel": 1, "adam_kernel": 10, "set_scalars_kernel": 1,
+        "max_grad_2x2_kernel": 2, "losses_kernel": 1, "gradient_kernel": 1, "adam_kernel": 10, "set_scalars_kernel": 1,
     },
     "MLP": {
         "tiles_kernel": 5, "dots_kernel": 3, "sum_rows_kernel": 3, "relu_grad_kernel": 2, "losses_kernel": 1,
