@@ -272,7 +272,6 @@ def _check_moments_of(op: str, s: Channels, x: Any, mean: Any, var: Any, eps: fl
             raise ValueError(f"{op}: x is {x.shape} but {name} is {a.shape}; expected {s.moments}")
     if not isinstance(eps, Real):
         raise TypeError(f"{op}: eps is {eps!r}; expected a real number")
-    require(eps >= 0, op, f"eps is {eps}; expected eps >= 0")
 
 
 def _check_affine(op: str, s: Channels, x: Any, weight: Any, bias: Any) -> None:

@@ -92,7 +92,10 @@ def phase_size(images, height, width, phase_h, phase_w, STRIDE_H: tl.constexpr, 
     GPU it is -1, which is less than any number of images.
     """
     rows, cols = tl.cdiv(height - phase_h, STRIDE_H), tl.cdiv(width - phase_w, STRIDE_W)
-    return tl.where(rows * cols > 0, images, 0), tl.maximum(rows, 1), tl.maximum(cols, 1)
+    if STRIDE_H * STRIDE_W > 1:  # the only phase of stride 1 is the image; what costs a register would spill there
+        images = tl.where(rows * cols > 0, images, 0)
+        rows, cols = tl.maximum(rows, 1), tl.maximum(cols, 1)
+    return images, rows, cols
 
 
 def phase_constants(w: Windows) -> dict[str, int]:

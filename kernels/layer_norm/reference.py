@@ -43,7 +43,7 @@ def layer_norm(
 
     ndim    1 <= ndim <= x.ndim
     weight  (*x.shape[-ndim:],) or None, which is 1; bias, or None, which is 0
-    eps     >= 0
+    eps     any number; a row with var + eps < 0 is NaN, as in PyTorch
     ->      y of x's shape; mean and rstd (*x.shape[:-ndim],), float32, or float64 for float64 x
 
     Traffic: reads x once where a row fits in cache, writes y; weight and bias stay in the cache.
@@ -167,7 +167,6 @@ def check_norm(op: str, x: Any, ndim: Any, weight: Any | None, bias: Any | None,
     if not isinstance(eps, Real):
         raise TypeError(f"{op}: eps is {eps!r}; expected a real number")
     require(1 <= ndim <= x.ndim, op, f"ndim is {ndim} but x is {x.shape}; expected 1 <= ndim <= x.ndim")
-    require(eps >= 0, op, f"eps is {eps}; expected eps >= 0")
     rows = _rows(dtype, x.shape, x.ndim - ndim)
     _require_shapes(op, x, rows.shape, weight=weight, bias=bias)
     return rows
