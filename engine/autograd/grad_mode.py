@@ -108,7 +108,7 @@ class _Switch(_Decorator):
 
 
 class no_grad(_Switch):
-    """Within this block (or decorated function) nothing is account."""
+    """Within this block (or decorated function) nothing is recorded."""
 
     mode = False
 

@@ -18,13 +18,8 @@ from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
 
 
-class _BatchNorm(Module):
-    """Batch normalisation (Ioffe & Szegedy 2015); `F.batch_norm` has the formula.
-
-    weight (ones) and bias (zeros), of shape (num_features,), are None unless affine. The buffers running_mean,
-    running_var and num_batches_tracked are None unless track_running_stats; the batch's statistics are then used in
-    evaluation too. momentum None makes the running statistics the mean over all batches.
-    """
+class _Tracking(Module):
+    """What batch and instance normalisation share: parameters and running statistics, a number a channel."""
 
     weight: Parameter | None
     bias: Parameter | None
@@ -72,6 +67,21 @@ class _BatchNorm(Module):
         self.reset_running_stats()
         _reset_affine(self)
 
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class _BatchNorm(_Tracking):
+    """Batch normalisation (Ioffe & Szegedy 2015); `F.batch_norm` has the formula.
+
+    weight (ones) and bias (zeros), of shape (num_features,), are None unless affine. The buffers running_mean,
+    running_var and num_batches_tracked are None unless track_running_stats; the batch's statistics are then used in
+    evaluation too. momentum None makes the running statistics the mean over all batches.
+    """
+
     def forward(self, input: Tensor) -> Tensor:
         """The input normalised; in training the running statistics follow."""
         return self.forward_activated(input, None)
@@ -98,12 +108,6 @@ class _BatchNorm(Module):
         running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
         return batch_norm_activated(input, *running, *affine, training, momentum, self.eps, activation)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
-        )
-
 
 class BatchNorm1d(_BatchNorm):
     __doc__ = "Over (N, C) or (N, C, L). " + (_BatchNorm.__doc__ or "")
@@ -117,7 +121,7 @@ class BatchNorm2d(_BatchNorm):
     _dims, _shape = (4,), "(N, C, H, W)"
 
 
-class _InstanceNorm(_BatchNorm):
+class _InstanceNorm(_Tracking):
     """Instance normalisation (Ulyanov, Vedaldi & Lempitsky 2016); `F.instance_norm` has the formula.
 
     weight (ones) and bias (zeros), of shape (num_features,), are None unless affine. The buffers running_mean,

@@ -1,6 +1,7 @@
 """Arithmetic, magnitude and rounding, elementwise and broadcast.
 
-NumPy and CuPy run the identical line for these, as for all elementwise ops, so they are `xp` code, not primitives.
+NumPy and CuPy run the identical line for these, as for all elementwise ops, so they are `xp` code, not primitives. A
+large sum on the CPU is the exception: the backend has a loop for it that threads share, with NumPy's bits.
 Gradients come back with the result's shape; the walk sums them over broadcast dimensions.
 """
 

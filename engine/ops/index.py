@@ -246,6 +246,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     advanced = _moved("setitem", x, advanced)
     value = as_tensor("setitem", value, input)
     require_one_device("setitem", input, value)
+    # How many places a mask takes is known at a launch only: there a number fits any of them.
     if value.ndim or not any(map(_is_mask, advanced)) or capture_hooks.on_device(x._data) is None:
         place = _taken("setitem", x, advanced) if advanced else x._data
         lead = value.ndim - place.ndim  # NumPy drops leading 1s of the value here, and so does PyTorch
