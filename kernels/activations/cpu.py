@@ -28,12 +28,11 @@ import numpy as np
 
 from tilegrad.kernels.activations import cpu_loops as loops
 from tilegrad.kernels.activations import reference
-from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import do, whole
+from tilegrad.kernels.cpu.halves import HALVES
 
 _float32 = np.dtype(np.float32)
-_16_BIT = np.dtype(np.float16), bfloat16
 _CHEAP = loops.relu, loops.relu_grad, loops.leaky_relu, loops.leaky_relu_grad, loops.sigmoid_grad, loops.tanh_grad
 _WORTH_SHARING = 1 << 16  # bytes written by one of the other loops: some 20 microseconds of one core
 _GELU = {"none": loops.gelu, "tanh": loops.gelu_tanh}
@@ -188,7 +187,7 @@ def _in_one_order(a: Any, b: Any) -> tuple[Any, Any]:
 def _are_16_bit(*arrays: Any) -> bool:
     """Whether the arrays are of one shape and one 16-bit dtype, and in C order."""
     for a in arrays:
-        if type(a) is not np.ndarray or a.dtype not in _16_BIT or not a.flags.c_contiguous:
+        if type(a) is not np.ndarray or a.dtype not in HALVES or not a.flags.c_contiguous:
             return False
         if a.dtype != arrays[0].dtype or a.shape != arrays[0].shape:
             return False

@@ -31,23 +31,21 @@ from tilegrad.kernels.batch_norm.reference import (
     check_step,
     is_channels_last,
 )
-from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu import buffers, long_sums, threads
 from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
+from tilegrad.kernels.cpu.halves import HALVES, in_float32
+from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC
 from tilegrad.kernels.cpu.scalar_math import CONTRACT
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sizes import cdiv
 
 _float32 = np.dtype(np.float32)
-_HALVES = np.dtype(np.float16), bfloat16
-_SUMMED = 1 << 10  # numbers that are summed in float32; the sums of blocks are added in float64
 _PART = 1 << 14  # numbers of a part, channels last
 _LEAST_PIXELS = 64  # of a part
 _WIDE = 1 << 8  # numbers that a loop runs along, channels last, at least
 _ZERO = np.float32(0)
-_REASSOC = {"reassoc"}  # for sums, in any order, in loops that write no array
 _NOTHING = np.empty(0, _float32)
 
 
@@ -231,21 +229,10 @@ def _row(a: Array | None) -> Array:
 def _otherwise(
     s: Channels, primitive: Callable[..., Any], specification: Callable[..., Any], rounded: int, *arguments: Any
 ) -> Any:
-    """The primitive for arrays that are not served as they are; `rounded` as _in_float32 takes it."""
-    if s.dtype in _HALVES and s.images > 0 and s.channels > 0 and s.size > 0:
-        return whole(_in_float32, primitive, rounded, *arguments)
+    """The primitive for arrays that are not served as they are; `rounded` as in_float32 takes it."""
+    if s.dtype in HALVES and s.images > 0 and s.channels > 0 and s.size > 0:
+        return whole(in_float32, primitive, rounded, *arguments)
     return whole(specification, *arguments)
-
-
-def _in_float32(primitive: Callable[..., Any], rounded: int, *arguments: Any) -> Any:
-    """The primitive for 16-bit arrays: computed in float32, and so many of its results rounded once."""
-    halves = [isinstance(a, np.ndarray) and a.dtype in _HALVES for a in arguments]
-    dtype = next(a.dtype for a, is_half in zip(arguments, halves) if is_half)
-    with np.errstate(all="ignore"):
-        found = primitive(*[a.astype(_float32) if is_half else a for a, is_half in zip(arguments, halves)])
-        if not isinstance(found, tuple):
-            return found.astype(dtype)
-        return *[each.astype(dtype) for each in found[:rounded]], *found[rounded:]
 
 
 # --- what parts are joined to
@@ -377,8 +364,8 @@ def _moments_first(x, means, squares, scratch, parts, channels, pixels, size, wi
         return
     for i in range(begin, stop):
         row = x[i * pixels : i * pixels + pixels]
-        m = np.float32(_sum(row) / pixels)
-        rest, square = _squares(row, m)
+        m = np.float32(long_sums.total(row) / pixels)
+        rest, square = long_sums.moments(row, m)
         rest /= pixels
         means[i] = m + rest
         squares[i] = square - rest * rest * pixels
@@ -445,38 +432,12 @@ def _grad_first(
                 dx_row[j] = ((w * dy_row[j] - q) - (x_row[j] - m) * r) * rstd
 
 
-@njit(nogil=True, fastmath=_REASSOC)
-def _sum(x):
-    total = 0.0
-    for first in range(0, x.size, _SUMMED):
-        block, part = x[first : first + _SUMMED], _ZERO
-        for j in range(block.size):
-            part += block[j]
-        total += part
-    return total
-
-
-@njit(nogil=True, fastmath=_REASSOC)
-def _squares(x, m):
-    """The sums of x - m and of (x - m)^2."""
-    total, square = 0.0, 0.0
-    for first in range(0, x.size, _SUMMED):
-        block, part, other = x[first : first + _SUMMED], _ZERO, _ZERO
-        for j in range(block.size):
-            d = block[j] - m
-            part += d
-            other += d * d
-        total += part
-        square += other
-    return total, square
-
-
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _products(dy, x, m):
     """The sums of dy and of dy (x - m)."""
     total, product = 0.0, 0.0
-    for first in range(0, x.size, _SUMMED):
-        block_dy, block_x, part, other = dy[first : first + _SUMMED], x[first : first + _SUMMED], _ZERO, _ZERO
+    for first in range(0, x.size, BLOCK):
+        block_dy, block_x, part, other = dy[first : first + BLOCK], x[first : first + BLOCK], _ZERO, _ZERO
         for j in range(block_x.size):
             part += block_dy[j]
             other += block_dy[j] * (block_x[j] - m)
@@ -485,12 +446,12 @@ def _products(dy, x, m):
     return total, product
 
 
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _masked_products(dy, x, m, a, b):
     """The same of dy where (x - m) a + b > 0."""
     total, product = 0.0, 0.0
-    for first in range(0, x.size, _SUMMED):
-        block_dy, block_x, part, other = dy[first : first + _SUMMED], x[first : first + _SUMMED], _ZERO, _ZERO
+    for first in range(0, x.size, BLOCK):
+        block_dy, block_x, part, other = dy[first : first + BLOCK], x[first : first + BLOCK], _ZERO, _ZERO
         for j in range(block_x.size):
             d = block_x[j] - m
             dz = _ZERO if d * a + b <= _ZERO else block_dy[j]

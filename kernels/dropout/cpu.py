@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.checks import bfloat16, float_dtype
+from tilegrad.kernels.checks import float_dtype
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, do, pooled, whole
@@ -24,7 +24,6 @@ from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.dropout import reference
 
 _float32 = np.dtype(np.float32)
-_16_BIT = np.dtype(np.float16), bfloat16
 _WORDS = 1 << 11  # that are drawn at once
 _WORTH_SHARING = 1 << 16  # bytes of words: some 10 microseconds of one core
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)

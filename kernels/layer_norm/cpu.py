@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.kernels.checks import bfloat16
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
+from tilegrad.kernels.cpu.halves import HALVES, in_float32
+from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC, moments, total
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.layer_norm import reference
 from tilegrad.kernels.layer_norm.reference import Array, Rows, check_norm, check_norm_grad
@@ -24,12 +25,9 @@ from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.sum.cpu import sum_rows
 
 _float32 = np.dtype(np.float32)
-_HALVES = np.dtype(np.float16), bfloat16
-_SUMMED = 1 << 10  # numbers that are summed in float32; the sums of blocks are added in float64
 _MOST_BLOCKS = 32  # of rows, whose gradients of weight and bias are added afterwards
 _LEAST_ROWS = 16  # of a block
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_REASSOC = {"reassoc"}  # for sums, in any order, in loops that write no array
 
 
 def layer_norm(
@@ -85,9 +83,9 @@ def _is_served(s: Rows) -> bool:
 def _otherwise(
     s: Rows, primitive: Callable[..., Any], specification: Callable[..., Any], rounded: int, *arguments: Any
 ) -> tuple[Array, ...]:
-    """The primitive for rows that are not served as they are; `rounded` as _in_float32 takes it."""
-    if s.dtype in _HALVES and s.count > 0 and s.n > 0:
-        return whole(_in_float32, primitive, rounded, *arguments)
+    """The primitive for rows that are not served as they are; `rounded` as in_float32 takes it."""
+    if s.dtype in HALVES and s.count > 0 and s.n > 0:
+        return whole(in_float32, primitive, rounded, *arguments)
     return whole(specification, *arguments)
 
 
@@ -151,8 +149,8 @@ def _layer_norm(x, weight, bias, y, mean, rstd, n, eps, centred, begin, stop, pa
         return
     for i in range(begin, stop):
         row, out = x[i * n : i * n + n], y[i * n : i * n + n]
-        m = np.float32(_sum(row) / n) if centred else _ZERO
-        rest, square = _moments(row, m)
+        m = np.float32(total(row) / n) if centred else _ZERO
+        rest, square = moments(row, m)
         rest, square = rest / n, square / n
         if centred:
             square -= rest * rest
@@ -193,52 +191,17 @@ def _layer_norm_grad(
                     db[j] += dy_row[j]
 
 
-@njit(nogil=True, fastmath=_REASSOC)
-def _sum(x):
-    total = 0.0
-    for first in range(0, x.size, _SUMMED):
-        block, part = x[first : first + _SUMMED], _ZERO
-        for j in range(block.size):
-            part += block[j]
-        total += part
-    return total
-
-
-@njit(nogil=True, fastmath=_REASSOC)
-def _moments(x, m):
-    """The sums of x - m and of (x - m)^2."""
-    first_moment, second_moment = 0.0, 0.0
-    for first in range(0, x.size, _SUMMED):
-        block, part, square = x[first : first + _SUMMED], _ZERO, _ZERO
-        for j in range(block.size):
-            d = block[j] - m
-            part += d
-            square += d * d
-        first_moment += part
-        second_moment += square
-    return first_moment, second_moment
-
-
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _sums_of_grad(dy, x, weight, m):
     """The sums of g and of g (x - m), g = dy weight."""
-    total, product = 0.0, 0.0
-    for first in range(0, x.size, _SUMMED):
-        last = first + _SUMMED
+    summed, product = 0.0, 0.0
+    for first in range(0, x.size, BLOCK):
+        last = first + BLOCK
         block_dy, block_x, block_w, part, other = dy[first:last], x[first:last], weight[first:last], _ZERO, _ZERO
         for j in range(block_dy.size):
             g = block_dy[j] * block_w[j]
             part += g
             other += g * (block_x[j] - m)
-        total += part
+        summed += part
         product += other
-    return total, product
-
-
-def _in_float32(primitive: Callable[..., Any], rounded: int, *arguments: Any) -> tuple[Array, ...]:
-    """The primitive for 16-bit arrays: computed in float32, and so many of its results rounded once."""
-    halves = [isinstance(a, np.ndarray) and a.dtype in _HALVES for a in arguments]
-    dtype = next(a.dtype for a, is_half in zip(arguments, halves) if is_half)
-    with np.errstate(all="ignore"):
-        found = primitive(*[a.astype(_float32) if is_half else a for a, is_half in zip(arguments, halves)])
-        return *[each.astype(dtype) for each in found[:rounded]], *found[rounded:]
+    return summed, product

@@ -22,20 +22,19 @@ from typing import Any
 import numpy as np
 
 from tilegrad.kernels.checks import bfloat16
-from tilegrad.kernels.cpu import buffers, threads
+from tilegrad.kernels.cpu import buffers, long_sums, threads
 from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import whole
+from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC
 from tilegrad.kernels.cpu.scalar_math import exp, of_ordered, ordered
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.softmax import reference
 
 _float32 = np.dtype(np.float32)
 _SERVED = _float32, np.dtype(np.float16), bfloat16
-_BLOCK = 1 << 10  # numbers that are summed in float32; the sums of blocks are added in float64
 _ZERO, _LARGEST = np.float32(0), np.float32(176)
-# For sums, in any order; exp has flags of its own. A loop that sums and also writes an array uses cpu/apart.py.
-_REASSOC = {"reassoc"}
+# REASSOC is for sums alone; exp has flags of its own. A loop that sums and also writes an array uses cpu/apart.py.
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -139,7 +138,7 @@ def _log_softmax_grad(dy, y, dx, n, begin, stop, part, team):
         return
     for i in range(begin, stop):
         dy_row, y_row, row = dy[i * n : i * n + n], y[i * n : i * n + n], dx[i * n : i * n + n]
-        total = np.float32(_sum(dy_row))
+        total = np.float32(long_sums.total(dy_row))
         for j in range(row.size):  # a y above 0 is no log-probability, but must not give nonsense
             row[j] = dy_row[j] - total * exp(_LARGEST if y_row[j] > _LARGEST else y_row[j])
 
@@ -154,12 +153,12 @@ def maximum(x):
     return of_ordered(most)
 
 
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _exp_of_shifted(x, y):
     """y = exp(x - max(x)); their sum."""
     total, m = 0.0, maximum(x)
-    for first in range(0, x.size, _BLOCK):
-        block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
+    for first in range(0, x.size, BLOCK):
+        block_x, block, part = x[first : first + BLOCK], y[first : first + BLOCK], _ZERO
         for j in range(block.size):
             e = exp(load(block_x, j) - m)
             store(block, j, e)
@@ -168,12 +167,12 @@ def _exp_of_shifted(x, y):
     return total
 
 
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _shift(x, y):
     """y = x - max(x); the sum of their exponentials."""
     total, m = 0.0, maximum(x)
-    for first in range(0, x.size, _BLOCK):
-        block_x, block, part = x[first : first + _BLOCK], y[first : first + _BLOCK], _ZERO
+    for first in range(0, x.size, BLOCK):
+        block_x, block, part = x[first : first + BLOCK], y[first : first + BLOCK], _ZERO
         for j in range(block.size):
             v = load(block_x, j) - m
             store(block, j, v)
@@ -182,34 +181,23 @@ def _shift(x, y):
     return total
 
 
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def sum_of_exp(x, m):
     """sum exp(x - m), m = max(x)."""
     total = 0.0
-    for first in range(0, x.size, _BLOCK):
-        block, part = x[first : first + _BLOCK], _ZERO
+    for first in range(0, x.size, BLOCK):
+        block, part = x[first : first + BLOCK], _ZERO
         for j in range(block.size):
             part += exp(block[j] - m)
         total += part
     return total
 
 
-@njit(nogil=True, fastmath=_REASSOC)
-def _sum(x):
-    total = 0.0
-    for first in range(0, x.size, _BLOCK):
-        block, part = x[first : first + _BLOCK], _ZERO
-        for j in range(block.size):
-            part += block[j]
-        total += part
-    return total
-
-
-@njit(nogil=True, fastmath=_REASSOC)
+@njit(nogil=True, fastmath=REASSOC)
 def _dot(a, b):
     total = 0.0
-    for first in range(0, a.size, _BLOCK):
-        block_a, block_b, part = a[first : first + _BLOCK], b[first : first + _BLOCK], _ZERO
+    for first in range(0, a.size, BLOCK):
+        block_a, block_b, part = a[first : first + BLOCK], b[first : first + BLOCK], _ZERO
         for j in range(block_a.size):
             part += block_a[j] * block_b[j]
         total += part
