@@ -199,7 +199,7 @@ def _layer_norm_grad_kernel(
                 _store(dx_ptr, row, inside, column, n, _slope(g, xhat, c1, c2, rstd))
                 own = program * n + column
                 if dweight_ptr is not None:
-                    _add_to(dweight_ptr + own, tl.sum(dy * xhat, 0), column < n, t)
+                    _add_to(dweight_ptr + own, tl.sum(tl.fma(dy, xhat, tl.zeros_like(dy)), 0), column < n, t)
                 if dbias_ptr is not None:
                     _add_to(dbias_ptr + own, tl.sum(dy, 0), column < n, t)
             tl.debug_barrier()  # before another thread reads the sums

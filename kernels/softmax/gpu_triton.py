@@ -102,8 +102,12 @@ def _probabilities(shifted, total, LOG: tl.constexpr):
 
 @triton.jit
 def _term(dy, y, LOG: tl.constexpr):
-    """What the gradient sums over a row."""
-    return dy if LOG else dy * y
+    """What the gradient sums over a row.
+
+    Contracted with the sum over lanes, a lane's product would be exact and its neighbour's rounded, and lanes of a row
+    would have sums that differ. So it is rounded by an instruction of its own.
+    """
+    return dy if LOG else tl.fma(dy, y, tl.zeros_like(y))
 
 
 @triton.jit

@@ -40,3 +40,16 @@ def test_an_operand_that_is_summed_beside_its_product(dtype, precision, turned):
     want = reference.linear_grad(dy.astype(np.float64), None, x.astype(np.float64), None, True)
     for g, w in zip(got, want, strict=True):
         assert_close(g, w, w.astype(dtype))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("n", [8, 31])
+def test_lanes_of_a_row_have_one_sum(n, order):
+    """Each lane added to its own product what others sent it, in one fused operation: lanes of a row then had sums that
+    differed in the last bit, or stored them to one place. Columns that are alike have one gradient."""
+    rng = np.random.default_rng(0)
+    y = np.broadcast_to(rng.random((64, 1), np.float32), (64, n)).copy(order)
+    two, which = rng.standard_normal((64, 2)).astype(np.float32), rng.integers(0, 2, (64, n))
+    dy = np.asarray(np.take_along_axis(two, which, 1), order=order)
+    for row, of in zip(OnDevice(kernels.load("triton")).softmax_grad(dy, y), which, strict=True):
+        assert all(np.unique(row[of == k]).size <= 1 for k in (0, 1))
