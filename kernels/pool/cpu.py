@@ -166,9 +166,7 @@ def _max_grad_2x2(dy, tap, dx, begin, stop, part, team):
         return
     height, width, channels = dx.shape[1:]
     rows, columns = dy.shape[1:3]
-    for n in range(begin, stop):  # what is left over to the right and below
-        dx[n, 2 * rows :] = 0
-        dx[n, :, 2 * columns :] = 0
+    _clear(dx[begin:stop], 2 * rows, 2 * columns, True)
     dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
     for n in range(begin, stop):
         for i in range(rows):
