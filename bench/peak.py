@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -21,6 +20,7 @@ from tilegrad.bench.clock import wall
 from tilegrad.kernels.cpu import team as teams
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.vectors import vector_unit
 
 share: Any = teams.share  # to a type checker its first argument is what Numba gives it
 SUMS = 12  # at a time, in vector registers: two units of four cycles each need 8, and the fewest registers are 16
@@ -30,7 +30,7 @@ _SECONDS, _CALLS = 0.3, 5
 
 def best(dtype: str) -> tuple[float, str]:
     """FLOP a second with float32 or float64, a multiply-add as two, and how they were done."""
-    kernel, lanes = _kernel(dtype), _vector_bytes() // np.dtype(dtype).itemsize
+    kernel, lanes = _kernel(dtype), vector_unit().nbytes // np.dtype(dtype).itemsize
     n = threads.num_threads()
     y = np.ones((n, SUMS * lanes), dtype)
     threads.share(kernel, n, n, y, _STEPS)
@@ -40,15 +40,10 @@ def best(dtype: str) -> tuple[float, str]:
     return 2.0 * y.size * _STEPS / (min(times) / 1e3), f"multiply-adds in registers, threads: {n}"
 
 
-def _vector_bytes() -> int:
-    features = llvm.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
-
-
 def _many(dtype: str) -> Any:
     """many(y, at, steps): SUMS vectors of y from element `at` on are y * 0.5 + 1, `steps` times."""
     element, bits = (ir.FloatType(), 32) if dtype == "float32" else (ir.DoubleType(), 64)
-    lanes = 8 * _vector_bytes() // bits
+    lanes = 8 * vector_unit().nbytes // bits
     vector = ir.VectorType(element, lanes)
 
     @intrinsic

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -33,25 +32,15 @@ from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.team import share
+from tilegrad.kernels.cpu.vectors import vector_unit
 
-
-def _vector_unit() -> tuple[int, int, dict[int, int]]:
-    """Floats a vector holds; vectors a tile is wide at most; rows that go with 1, 2 and 4 vectors.
-
-    rows * vectors sums, `vectors` factors and a broadcast value must fit the registers. Three vectors are left out:
-    few nets have 48 channels.
-    """
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        # 32 registers. One vector needs as many loads as it has rows, and 12 rows have more addresses than there are
-        # registers for: convolutions of 16 channels go from 140 to 175 GFLOP/s with 8.
-        return 16, 4, {1: 8, 2: 12, 4: 6}
-    if features.get("avx2"):
-        return 8, 2, {1: 12, 2: 6, 4: 2}  # 16 registers
-    return 4, 4, {1: 8, 2: 8, 4: 4}
-
-
-LANES, WIDEST, ROWS = _vector_unit()
+_UNIT = vector_unit()
+LANES = _UNIT.nbytes // 4  # floats a vector holds
+# A tile's sums, its factors and a broadcast value must fit the registers. WIDEST: vectors a tile is wide at most. ROWS:
+# those that go with 1, 2 and 4 vectors; three are left out, for few nets have 48 channels. One vector needs as many
+# loads as it has rows, and 12 rows have more addresses than a processor with AVX-512 has registers for: convolutions of
+# 16 channels go from 140 to 175 GFLOP/s with 8.
+WIDEST, ROWS = (4, {1: 8, 2: 12, 4: 6}) if _UNIT.registers == 32 else (2, {1: 12, 2: 6, 4: 2})
 _ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
 _ROW_BLOCK = max(ROWS.values())  # which tiles of more than one vector fill exactly
 
