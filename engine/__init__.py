@@ -51,6 +51,7 @@ from tilegrad.dtypes import (
     uint8 as uint8,
 )
 from tilegrad.dtypes import bool_ as bool
+from tilegrad.files import load as load, save as save
 from tilegrad.gradcheck import gradcheck as gradcheck, gradgradcheck as gradgradcheck
 from tilegrad.ops import (
     abs as abs,

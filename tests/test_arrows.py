@@ -40,7 +40,7 @@ ROOMS = """
     device
     random
     tensor
-    autograd
+    autograd files
     ops
     create gradcheck methods
     nn.functional

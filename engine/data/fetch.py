@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tilegrad.data.atomic import sweep, write_atomically
 from tilegrad.data.idx import decompress
+from tilegrad.files.atomic import sweep, write_atomically
 
 _ANSWER_SECONDS = 5  # for a mirror's first answer, in total
 _STALL_SECONDS = 20  # without a byte, in the middle of a download

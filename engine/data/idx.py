@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilegrad.data.atomic import write_atomically
+from tilegrad.files.atomic import write_atomically
 
 _DTYPES = {
     0x08: np.dtype(">u1"),

@@ -15,8 +15,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tilegrad.data import atomic, fetch
+from tilegrad.data import fetch
 from tilegrad.data.idx import encode_idx
+from tilegrad.files import atomic
 
 GOOD = {name: encode_idx(np.arange(n, dtype=np.uint8)) for name, n in (("a", 5), ("b", 6), ("c", 7))}
 SHA256 = {name: hashlib.sha256(raw).hexdigest() for name, raw in GOOD.items()}
@@ -197,7 +198,7 @@ def test_what_killed_downloads_left_is_removed_and_what_others_are_writing_is_no
     folder.mkdir(parents=True)
     code = """
 import os, sys, time
-from tilegrad.data import atomic
+from tilegrad.files import atomic
 def stop(number):
     print(flush=True)
     time.sleep(60)

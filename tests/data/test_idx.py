@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
 from tilegrad.data import idx, read_idx, write_idx
-from tilegrad.data.atomic import write_atomically
 from tilegrad.data.idx import encode_idx
+from tilegrad.files.atomic import write_atomically
 
 CODES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
 

@@ -12,7 +12,8 @@ import pytest
 
 from examples import mnist_training
 from tilegrad.bench import results
-from tilegrad.data import atomic, idx
+from tilegrad.data import idx
+from tilegrad.files import atomic
 from tilegrad.kernels.launch import tuning_cache
 from tilegrad.kernels.system import files
 

@@ -16,24 +16,43 @@ _STALE_SECONDS = 3600  # without a write: where there are no locks, such a file 
 
 
 def write_atomically(path: str | os.PathLike[str], *chunks: bytes | memoryview) -> None:
-    """Write the chunks, one after the other, to `path`.
-
-    They go to a temporary name in the same folder (a rename is atomic only inside one file system), reach the
-    disk, and are renamed. Whatever fails on the way, `path` is as it was and the temporary file is gone; only a
-    killed process leaves one behind, which `sweep` removes. Two writers at once are safe: each has its own temporary
-    name, and the file is the one that was renamed last.
+    """Write the chunks, one after the other, to `path`, as `replacing` does.
 
     Raises OSError where the folder does not exist or cannot be written.
     """
-    path = Path(path)
-    with _partial(path) as (partial, file):
+    with replacing(Path(path)) as partial, open(partial, "wb") as file:
         for chunk in chunks:
             file.write(chunk)
-        file.flush()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; when the block ends, the file has the name `path`.
+
+    It lies in the same folder (a rename is atomic only inside one file system), reaches the disk, and is renamed.
+    Whatever fails on the way, `path` is as it was and the temporary file is gone; only a killed process leaves one
+    behind, which `sweep` removes. Two writers at once are safe: each has its own temporary name, and the file is the
+    one that was renamed last.
+    """
+    with _partial(path) as (partial, file):
+        yield partial
         os.fsync(file.fileno())  # before the rename: else a power cut can leave the new name without its bytes
         if fcntl is None:
             file.close()  # Windows renames no open file
         os.replace(partial, path)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk, where the system can."""
+    if fcntl is None:
+        return  # Windows opens no folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems of networks sync no folders
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:
