@@ -193,6 +193,7 @@ from tilegrad.random import Generator as Generator, manual_seed as manual_seed
 from tilegrad.tensor import Tensor as Tensor
 from tilegrad.threads import get_num_threads as get_num_threads, set_num_threads as set_num_threads
 
+from tilegrad import checkpoint as checkpoint
 from tilegrad.captured.step import CapturedStep as CapturedStep, capture as capture  # after what it captures
 
 __version__ = "0.1.0"  # pyproject.toml reads it here

@@ -48,6 +48,7 @@ ROOMS = """
     optim
     captured
     cuda data
+    checkpoint
     .
     bench.ops
     bench

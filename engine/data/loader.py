@@ -16,6 +16,8 @@ from tilegrad import random
 from tilegrad.data.collate import default_collate
 from tilegrad.tensor import Tensor
 
+_START = {"random": None, "batches": 0}  # the place of a loader between two epochs
+
 
 class Dataset:
     """A collection of samples: `dataset[i]` is sample i, `len(dataset)` their number. Subclasses define both."""
@@ -124,6 +126,8 @@ class DataLoader:
     A batch of a TensorDataset (or of Subsets of one) is made by one indexing operation per tensor. It is the batch that
     `default_collate` would make of the samples, without a loop over them.
 
+    `state_dict` says where the last iterator is in its epoch: the next one goes on there after `load_state_dict`.
+
     Raises ValueError for a batch size below 1 and for a sampler together with shuffle, TypeError for
     arguments of another kind.
     """
@@ -160,6 +164,8 @@ class DataLoader:
         self.drop_last = bool(drop_last)
         self.collate_fn = collate_fn or default_collate
         self.generator = _as_generator("DataLoader", generator)
+        self._place = _START
+        self._resumed = False
 
     def __len__(self) -> int:
         """The number of batches in an epoch. Raises TypeError for a sampler without a length."""
@@ -169,20 +175,43 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # Here, not in the generator function below: the order is drawn by iter(), not by the first next().
-        return self._batches(self._order())
+        begin = self._place if self._resumed else {"random": self.generator.get_state(), "batches": 0}
+        self._place, self._resumed = begin, False
+        return self._batches(self._order(begin), begin)
 
-    def _order(self) -> Iterable[Any]:
+    def state_dict(self) -> dict[str, Any]:
+        """Where the last iterator's epoch began in the random stream, and how many batches it has given since."""
+        return dict(self._place)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next iterator go on after the batches that were given, in the order that was drawn for them.
+
+        A sampler gives its order anew, and its first batches are left out. Raises ValueError for another state.
+        """
+        if not isinstance(state_dict, dict) or state_dict.keys() != _START.keys():
+            raise ValueError(f"DataLoader.load_state_dict: got {state_dict!r}; expected a dict with {sorted(_START)}")
+        self._place, self._resumed = dict(state_dict), state_dict["random"] is not None
+
+    def _order(self, begin: dict[str, Any]) -> Iterable[Any]:
         if self.sampler is not None:
             return self.sampler
-        if self.shuffle:
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        if begin["batches"] == 0 and begin["random"] == self.generator.get_state():
             return self.generator.permutation(len(self.dataset))
-        return np.arange(len(self.dataset))
+        again = random.Generator()  # the stream itself has gone on since that order was drawn from it
+        again.set_state(begin["random"])
+        return again.permutation(len(self.dataset))
 
-    def _batches(self, order: Iterable[Any]) -> Iterator[Any]:
-        for indices in _chunks(order, self.batch_size):
+    def _batches(self, order: Iterable[Any], begin: dict[str, Any]) -> Iterator[Any]:
+        for number, indices in enumerate(_chunks(order, self.batch_size)):
             if len(indices) < self.batch_size and self.drop_last:
-                return
+                break
+            if number < begin["batches"]:
+                continue
+            self._place = {**begin, "batches": number + 1}
             yield self._batch(indices)
+        self._place = _START
 
     def _batch(self, indices: Sequence[Any] | np.ndarray) -> Any:
         rows = _rows(self.dataset, indices) if self.collate_fn is default_collate else None

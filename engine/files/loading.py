@@ -41,6 +41,15 @@ def load(path: str | os.PathLike[str], device: Any = None) -> Any:
         raise ValueError(f"load: {os.fspath(path)} cannot be read: {error}") from error
 
 
+def outline(path: str | os.PathLike[str]) -> Any:
+    """The object that `save` wrote, with None for its tensors, which are not read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return put_together(_structure(file.metadata() or {}), dict.fromkeys(file.keys()))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(f"load: {os.fspath(path)} cannot be read: {error}") from error
+
+
 def _safetensors(path: str | os.PathLike[str], device: str) -> Any:
     try:
         with safe_open(path, framework="np") as file:
@@ -51,12 +60,14 @@ def _safetensors(path: str | os.PathLike[str], device: str) -> Any:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"not a safetensors file: {error}") from error
-    if METADATA not in metadata:
-        return tensors
-    ours = json.loads(metadata[METADATA])
+    return put_together(_structure(metadata), tensors) if METADATA in metadata else tensors
+
+
+def _structure(metadata: dict[str, str]) -> Any:
+    ours = json.loads(metadata.get(METADATA, "null"))
     if not isinstance(ours, dict) or ours.get("version") != 1:
-        raise ValueError("written by a later version; expected version 1")
-    return put_together(ours.get("object"), tensors)
+        raise ValueError("it has no structure of version 1")
+    return ours.get("object")
 
 
 # By safetensors' names, of those that tensors can have

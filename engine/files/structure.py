@@ -73,7 +73,7 @@ def take_apart(obj: Any) -> tuple[Any, dict[str, Any]]:
     return structure(obj, (), ()), arrays
 
 
-def put_together(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
+def put_together(structure: Any, tensors: Mapping[str, Tensor | None]) -> Any:
     """The object of a structure. Places with one name have the same tensor.
 
     Raises ValueError for what `take_apart` does not make.
