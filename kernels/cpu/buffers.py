@@ -144,3 +144,19 @@ def idle_bytes() -> int:
 def free() -> None:
     """Give all idle blocks back to the system."""
     _common.free()
+    trim()
+
+
+def trim() -> None:
+    """Give what was freed to the system, which glibc does not do with memory between other blocks (malloc_trim(3))."""
+    of_glibc = _of_glibc()
+    if of_glibc is not None:
+        of_glibc(0)
+
+
+@cache
+def _of_glibc() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another library of C
+        return None
