@@ -6,7 +6,7 @@ Functions of NumPy's that are called with such arrays come by `numpy`, what look
 launch makes all the calls. Those of compiled kernels that follow each other are one call of compiled code
 (kernels/capture/calls.py); what the host does in between has its turn where it had it in the function.
 
-Large arrays come from a pool of the program's own while it is captured. Then those that nobody has any more are moved to
+While a program is captured large arrays come from a pool of its own. Then those that nobody has any more are moved to
 memory that is planned for all of them (kernels/capture/arena.py). So that this can be, the calls know such memory by
 its address alone. What somebody still has, such as a result or a gradient, stays where it is and shares memory with no
 other array.
