@@ -9,6 +9,7 @@ blocks took 195.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,19 +33,26 @@ class Life(NamedTuple):
 def offsets(lives: list[Life]) -> tuple[list[int], int]:
     """(where each array begins, bytes of all memory): multiples of a cache line's bytes.
 
-    The largest array is placed first. Each one goes into the smallest gap between those that live at the same time
-    (Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference", section 5.2).
+    Arrays are placed one after the other, each in the smallest gap between those that live at the same time (Pisarchyk
+    and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference", section 5.2). The order decides how much
+    memory that takes, and no order is the best for every net: of three the best one counts.
     """
+    orders = (lambda life: -life.nbytes, lambda life: life.first - life.last, lambda life: life.first)
+    return min([_placed(lives, order) for order in orders], key=lambda found: found[1])
+
+
+def _placed(lives: list[Life], order: Callable[[Life], int]) -> tuple[list[int], int]:
+    """`offsets` where the array with the least order(life) is placed first."""
     placed = np.zeros((4, len(lives)), np.int64)  # a column an array: its first call and its last, its bytes' bounds
     found = [0] * len(lives)
-    for k, i in enumerate(sorted(range(len(lives)), key=lambda i: -lives[i].nbytes)):
+    for k, i in enumerate(sorted(range(len(lives)), key=lambda i: order(lives[i]))):
         first, last, nbytes = lives[i]
         nbytes = cdiv(nbytes, LINE) * LINE
         firsts, lasts, *_ = before = placed[:, :k]
         begins, stops = before[2:, (firsts <= last) & (lasts >= first)]
-        order = np.argsort(begins)
-        gaps_stop = np.append(begins[order], _BEYOND)
-        gaps_begin = np.append(0, np.maximum.accumulate(stops[order]))
+        in_memory = np.argsort(begins)
+        gaps_stop = np.append(begins[in_memory], _BEYOND)
+        gaps_begin = np.append(0, np.maximum.accumulate(stops[in_memory]))
         sizes = gaps_stop - gaps_begin
         found[i] = int(gaps_begin[np.argmin(np.where(sizes >= nbytes, sizes, _BEYOND))])
         placed[:, k] = first, last, found[i], found[i] + nbytes

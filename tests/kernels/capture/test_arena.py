@@ -57,14 +57,34 @@ PATTERNS = {
     "a chain, two at a time": [Life(i, i + 1, 64) for i in range(50)],
     "there and back": there_and_back(20),
     "a large one that comes last": [Life(0, i % 2, 512) for i in range(20)] + [Life(1, 1, 5120)],
+    "the largest one must lie first": [Life(4, 6, 128), Life(0, 4, 64), Life(5, 5, 384), Life(1, 4, 192)],
     "a small one beside a large one's successors": [Life(0, 9, 64), *[Life(i, i, 5000) for i in range(10)]],
+}
+
+
+# The seed CNN's training step at batch 512, and that of the CNN with BatchNorm at 256, in KiB.
+SEED = [
+    *((1, 2, 43264), (2, 35, 10816), (2, 40, 2704), (3, 4, 72), (4, 5, 15488), (5, 26, 3200), (5, 31, 800)),
+    *((6, 7, 144), (7, 22, 1152), (8, 18, 1152), (9, 16, 128), (13, 16, 128), (16, 19, 128), (17, 21, 1152)),
+    *((21, 22, 1152), (22, 29, 1152), (23, 24, 144), (24, 31, 3200), (31, 38, 15488), (32, 33, 72)),
+    *((33, 40, 10816), (40, 45, 43264)),
+]
+NORMED = [
+    *((0, 2, 900), (2, 54, 25088), (6, 11, 25088), (11, 43, 6272), (11, 50, 1568), (12, 15, 8192), (14, 15, 72)),
+    *((15, 39, 12544), (19, 24, 12544), (24, 26, 3136), (24, 35, 784), (26, 31, 3136), (30, 34, 3136)),
+    *((34, 35, 3136), (35, 39, 12544), (39, 48, 12544), (40, 42, 16384), (41, 42, 72), (42, 50, 6272)),
+    *((43, 45, 8192), (50, 54, 25088), (54, 60, 25088), (55, 57, 900)),
+]
+PATTERNS |= {
+    "seed CNN": [Life(first, last, size << 10) for first, last, size in SEED],
+    "BatchNorm CNN": [Life(first, last, size << 10) for first, last, size in NORMED],
 }
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_more_than_what_is_alive(pattern):
     lives = PATTERNS[pattern]
-    assert offsets(lives)[1] <= 1.1 * most_alive(lives)
+    assert offsets(lives)[1] <= 1.02 * most_alive(lives)
 
 
 def captured(function, *arrays):
