@@ -95,6 +95,34 @@ def test_a_pool_of_ones_own():
     assert buffers.idle_bytes() >= 240_000
 
 
+def test_the_smallest_idle_block_that_is_large_enough_is_lent():
+    """One of the same size first; else a larger one, up to twice as large."""
+    pool = buffers.Pool()
+    sizes = [1 << 20, 3 << 19, 3 << 18, 1 << 18]
+    with buffers.taken_from(pool):
+        arrays = {size: buffers.empty((size,), np.uint8) for size in sizes}
+        places = {size: address(array) for size, array in arrays.items()}
+        arrays.clear()
+
+        def taken(size):
+            return buffers.empty((size,), np.uint8)
+
+        kept = [taken(size) for size in sizes]
+        assert [address(array) for array in kept] == list(places.values())
+        kept.clear()
+        first = taken((3 << 18) - 5000)
+        assert address(first) == places[3 << 18]
+        second = taken((3 << 18) - 5000)
+        assert address(second) == places[1 << 20]
+        third = taken((3 << 18) - 5000)
+        assert address(third) == places[3 << 19]
+        assert pool.idle_bytes == 1 << 18
+        fourth = taken((1 << 17) - 9000)  # less than half
+        assert address(fourth) not in places.values()
+        del first, second, third, fourth
+    assert pool.idle_bytes == pool.nbytes == sum(sizes) + (15 << 13)
+
+
 def test_many_threads_never_share_a_block():
     wrong = []
 
