@@ -2,7 +2,7 @@
 
 A program knows all its calls before the first launch, and so the lifetime of each array that only they use: from the
 first call that has it among its arguments to the last. An allocator that serves one array after the other keeps blocks
-of each size apart. Planned as a whole, the arrays of a residual net's step take 126 MiB of one piece of memory where
+of each size apart. Planned as a whole, the arrays of a residual net's step take 128 MiB of one piece of memory where
 blocks took 195.
 """
 
@@ -34,8 +34,8 @@ def offsets(lives: list[Life]) -> tuple[list[int], int]:
     """(where each array begins, bytes of all memory): multiples of a cache line's bytes.
 
     Arrays are placed one after the other, each in the smallest gap between those that live at the same time (Pisarchyk
-    and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference", section 5.2). The order decides how much
-    memory that takes, and no order is the best for every net: of three the best one counts.
+    and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference": "Greedy by Size for Offset Calculation").
+    The order decides how much memory that takes, and no order is the best for every net: of three the best one counts.
     """
     orders = (lambda life: -life.nbytes, lambda life: life.first - life.last, lambda life: life.first)
     return min([_placed(lives, order) for order in orders], key=lambda found: found[1])
