@@ -56,9 +56,9 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "attention_grad": "its gradients with respect to q, k and v, from that",
     },
     "layer_norm": {
-        "layer_norm": "(x - mean) / sqrt(var + eps) over the last axes, with weight and bias, and (mean, 1 / sqrt)",
+        "layer_norm": "(x - mean) / sqrt(var + eps) of x or x + residual over the last axes, and (mean, 1 / sqrt)",
         "layer_norm_grad": "its gradients: to x, weight and bias together",
-        "rms_norm": "x / sqrt(mean(x^2) + eps) over the last axes, with weight, and 1 / sqrt",
+        "rms_norm": "x / sqrt(mean(x^2) + eps) of x or x + residual over the last axes, and 1 / sqrt",
         "rms_norm_grad": "its gradients: to x and weight together",
     },
     "batch_norm": {

@@ -40,6 +40,10 @@ def layer_norm(empty: Empty) -> None:
     backend.rms_norm(x.T, 1)
     backend.layer_norm_grad(x, x, saved, saved, w, True, True)
     backend.rms_norm_grad(x.T, x.T, empty(1024, dtype=np.float32), None, True)
+    backend.layer_norm(x, 1, w, w, residual=x)
+    backend.rms_norm(x, 1, residual=x)
+    backend.layer_norm_grad(x, x, saved, saved, w, True, True, ds=x)
+    backend.rms_norm_grad(x, x, saved, None, True, ds=x)
 
 
 def batch_norm(empty: Empty) -> None:

@@ -63,12 +63,13 @@ def heads(lengths, width, grad=False):
     return normal(1, 2, queries, width), q, k, v, *cpu.attention(q, k, v, None, True), None, True
 
 
-def rows_norm(shape, name, grad=False):
+def rows_norm(shape, name, grad=False, residual=False):
     x, given = normal(*shape), [normal(shape[1]) for _ in range(2 if name == "layer_norm" else 1)]
+    more = (normal(*shape),) if residual else ()
     if not grad:
-        return x, 1, *given
+        return x, 1, *given, 1e-5, *more
     _, *moments = getattr(cpu, name)(x, 1, *given)
-    return normal(*shape), x, *moments, given[0], *[True] * len(given)
+    return normal(*shape), x, *moments, given[0], *[True] * len(given), *more
 
 
 def channels_norm(shape, last, grad=False):
@@ -120,8 +121,11 @@ CALLS = {
     "dropout": [(normal(n), 0.3, 5, 6) for n in SIZES],
     "random_bits": [(5, 6, n) for n in SIZES],
     "clip_norm_step": [([normal(n), normal(3, n)], 0.5) for n in SIZES],
-    **{name: [rows_norm(shape, name) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
-    **{f"{name}_grad": [rows_norm(shape, name, True) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
+    **{
+        name + "_grad" * grad: [rows_norm(shape, name, grad, residual) for shape in ROWS for residual in (False, True)]
+        for name in ("layer_norm", "rms_norm")
+        for grad in (False, True)
+    },
     "batch_moments": [channels_norm(*of)[:1] for of in IMAGES],
     "batch_norm": [channels_norm(*of) for of in IMAGES],
     "batch_norm_grad": [channels_norm(*of, True) for of in IMAGES],

@@ -94,8 +94,13 @@ def layer_norm():
             _, mean, rstd = REFERENCE.layer_norm(x, ndim)
             yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, weight, weight is not None, True)
             yield "rms_norm_grad", (floats(*x.shape), x, rstd, weight, bias is not None)
+        yield "layer_norm", (x, ndim, w, b, 1e-5, floats(*x.shape))
+        yield "rms_norm", (x, ndim, w, 1e-5, floats(*x.shape))
+        yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, w, True, True, floats(*x.shape))
+        yield "rms_norm_grad", (floats(*x.shape), x, rstd, w, True, floats(*x.shape))
     half = floats(9, 4).astype(np.float16)
     yield "layer_norm", (half, 1, half[0], half[1])
+    yield "layer_norm", (half, 1, half[0], half[1], 1e-5, half)
 
 
 def batch_norm():

@@ -116,6 +116,30 @@ def test_layer_norm(backend, dtype):
         check(backend, "rms_norm_grad", normal(dtype, *shape), x, rstd, w, True, scale=shape[0] ** 0.5)
 
 
+@each_served
+def test_layer_norm_with_a_residual(backend, dtype):
+    for shape in ((5, 10), (2, 1500)):
+        x, residual, dy, ds = (normal(dtype, *shape) for _ in range(4))
+        w, b = normal(dtype, shape[1]), normal(dtype, shape[1])
+        # what is normalised is the sum in x's dtype: float64's would be another
+        _, rstd, joined = reference.rms_norm(x, 1, w, 1e-5, residual)
+        assert_same(BACKENDS[backend].rms_norm(x, 1, w, 1e-5, residual)[-1], joined)
+        check(backend, "layer_norm", x, 1, w, b, 1e-5, residual, scale=1.0)
+        check(backend, "rms_norm", x, 1, w, 1e-5, residual, scale=1.0)
+        _, mean, rstd = reference.layer_norm(joined.astype(np.float32), 1)
+        check(backend, "layer_norm_grad", dy, joined, mean, rstd, w, True, True, ds, scale=shape[0] ** 0.5)
+        check(backend, "rms_norm_grad", dy, joined, rstd, w, True, ds, scale=shape[0] ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16])
+def test_layer_norm_with_a_residual_of_rows_beyond_registers(dtype):
+    """The forward then makes the sum in each of its passes."""
+    x, residual, w = normal(dtype, 2, 33000), normal(dtype, 2, 33000), normal(dtype, 33000)
+    check("triton", "layer_norm", x, 1, w, None, 1e-5, residual, scale=1.0)
+    _, mean, rstd = reference.layer_norm(x.astype(np.float32), 1)
+    check("triton", "layer_norm_grad", residual, x, mean, rstd, w, True, True, residual, scale=3.0)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_layer_norm_of_rows_beyond_registers(dtype):
     """The sums of a program over its rows then lie in memory."""
