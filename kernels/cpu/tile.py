@@ -18,11 +18,16 @@ tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core 
     | Numba loops over four pixels, eight terms unrolled            |    36   |
     | sgemm on im2col's (15488, 288) @ (288, 64), copying not counted |  54   |
     | this tile, 6 rows x 4 vectors of 16                           |   103   |
+
+Another such core, whose peak is 268 GFLOP/s; products and convolutions whose data are in its caches:
+
+    | how the loop finds its rows            | 16 outputs | 32 outputs | 64 outputs | (1024, 512) @ (512, 128) |
+    | LLVM moves a pointer for each          |    220     |    217     |    237     |           204            |
+    | offsets from one that it cannot follow |    226     |    255     |    255     |           254            |
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -43,9 +48,7 @@ def _vector_unit() -> tuple[int, int, dict[int, int]]:
     """
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
-        # 32 registers. One vector needs as many loads as it has rows, and 12 rows have more addresses than there are
-        # registers for: convolutions of 16 channels go from 140 to 175 GFLOP/s with 8.
-        return 16, 4, {1: 8, 2: 12, 4: 6}
+        return 16, 4, {1: 12, 2: 12, 4: 6}  # 32 registers; one vector is bound by its loads, a row each
     if features.get("avx2"):
         return 8, 2, {1: 12, 2: 6, 4: 2}  # 16 registers
     return 4, 4, {1: 8, 2: 8, 4: 4}
@@ -53,7 +56,7 @@ def _vector_unit() -> tuple[int, int, dict[int, int]]:
 
 LANES, WIDEST, ROWS = _vector_unit()
 _ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
-_ROW_BLOCK = max(ROWS.values())  # which tiles of more than one vector fill exactly
+ROW_BLOCK = max(ROWS.values())  # rows that all tiles fill exactly
 
 HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
 ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
@@ -66,14 +69,15 @@ def tile_shape(columns: int) -> tuple[int, int]:
     return ROWS[vectors], vectors
 
 
-def row_block(columns: int) -> int:
-    """Rows that all tiles of a matrix of that many columns, a multiple of LANES, fill exactly."""
-    return math.lcm(_ROW_BLOCK, _ROWS_1) if columns // LANES % 2 else _ROW_BLOCK
-
-
 _f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _vector = ir.VectorType(_f32, LANES)
 _bytes = ir.IntType(8).as_pointer()
+_FLOAT = 4  # bytes
+
+
+def _unknown(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The value, as one that LLVM knows nothing about: what an assembler that is given no instructions leaves."""
+    return b.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
 
 @intrinsic(prefer_literal=True)
@@ -105,7 +109,7 @@ def register_tile(
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
     y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows begin at entry `first`
     run_at, run    intp, where each run of x begins, from its row's offset; the number of terms in a run
-    ahead          how far ahead of each term a line of w is fetched into the first cache
+    ahead          how far ahead of each term a line of w is fetched into the first cache; not for tiles of one vector
     start          what the sums start from: HELD, what y holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
 
@@ -163,20 +167,26 @@ def register_tile(
                 for p in range(n_rows):
                     b.store(value, sums[p][v])
 
-        term = cgutils.alloca_once_value(b, b.gep(w, [w_base]))
+        # One pointer moves from term to term; the other rows are offsets from it, which do not change. LLVM would have
+        # every row's pointer move, more of them than there are registers for: so it may not see how this one does.
+        first_row = b.ptrtoint(x_rows[0], _i64)
+        apart = [_unknown(b, b.sub(b.ptrtoint(row, _i64), first_row)) for row in x_rows[1:]]
+        here, term = cgutils.alloca_once(b, _bytes), cgutils.alloca_once(b, _bytes)
+        b.store(b.bitcast(b.gep(w, [w_base]), _bytes), term)
+        x_bytes, w_bytes, ahead = (b.mul(step, _i64(_FLOAT)) for step in (x_step, w_step, ahead))
         with cgutils.for_range(b, runs) as of_run:
-            begin = b.load(b.gep(run_at, [of_run.index]))
-            x_runs = [b.gep(row, [begin]) for row in x_rows]
-            with cgutils.for_range(b, run) as of_step:
-                step = b.mul(of_step.index, x_step)
-                here = b.load(term)
-                b.call(fetch, [b.bitcast(b.gep(here, [ahead]), _bytes), _i32(0), _i32(3), _i32(1)])
-                factors = [load(here, v) for v in range(n_vectors)]
-                for p in range(n_rows):
-                    value = broadcast(b.load(b.gep(x_runs[p], [step])))
+            b.store(b.bitcast(b.gep(x_rows[0], [b.load(b.gep(run_at, [of_run.index]))]), _bytes), here)
+            with cgutils.for_range(b, run):
+                row, factors_at = b.load(here), b.load(term)
+                if n_vectors > 1:  # a tile of one vector is bound by its loads
+                    b.call(fetch, [b.gep(factors_at, [ahead]), _i32(0), _i32(3), _i32(1)])
+                factors = [load(b.bitcast(factors_at, _f32.as_pointer()), v) for v in range(n_vectors)]
+                for p, place in enumerate([row, *(b.gep(row, [offset]) for offset in apart)]):
+                    value = broadcast(b.load(b.bitcast(place, _f32.as_pointer())))
                     for v in range(n_vectors):
                         b.store(b.call(fma, [value, factors[v], b.load(sums[p][v])]), sums[p][v])
-                b.store(b.gep(here, [w_step]), term)
+                b.store(b.gep(factors_at, [w_bytes]), term)
+                b.store(_unknown(b, b.gep(row, [x_bytes])), here)
 
         with b.if_then(b.icmp_signed("!=", relu, _i64(0))):
             for p, v in places:
@@ -290,9 +300,7 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
                             )  # fmt: skip
                     else:
                         for p in range(first, last, _ROWS_1):
-                            line = (p - first) // _ROWS_1  # tile by tile, a vector of every row of the next panel
-                            ahead = walk.fetch + line * LANES if walk.fetch and line < 1 else 0
                             register_tile(
                                 _ROWS_1, 1, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
-                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
+                                w, panel, walk.w_step, 0, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
