@@ -26,6 +26,7 @@ GATHERED = {  # x, w, padding, dilation
 BY_TAPS = {
     "dx has more pixels": ((2, C, 7, 9), (C, C, 3, 3), (0, 0), (1, 1)),
     "padding beyond the window": ((2, C, 7, 9), (C, C, 3, 3), (3, 3), (1, 1)),
+    "above and below alone": ((2, C, 7, 9), (C, C, 3, 3), (3, 1), (1, 1)),
 }
 
 
