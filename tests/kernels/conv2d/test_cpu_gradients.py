@@ -96,6 +96,19 @@ def test_with_a_stride_dx_is_computed_tap_by_tap():
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_small_images_together_have_the_bits_of_one_after_the_other(stride, pieces, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: pieces)
+    dy, w, shape, *geometry = arguments((16, C, 5, 4), (2 * C, C, 3, 3), (0, 0), (1, 1), stride)
+    x = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    call = dy, x, w.shape, *geometry
+    assert cpu._together(reference.check_grad_weight(*call, "ieee")[1]) == 2
+    found = cpu.conv2d_grad_weight(*call)
+    monkeypatch.setattr(cpu, "_together", lambda s: 1)
+    assert found.tobytes() == cpu.conv2d_grad_weight(*call).tobytes()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("padding", [(1, 2), (2, 0), (0, 1)])
 @pytest.mark.parametrize("channels", [1, C])
 def test_a_frame_is_what_zeros_around_the_images_are(channels, padding, pieces, monkeypatch):
