@@ -25,9 +25,10 @@ import numpy as np
 
 from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.conv2d import reference
+from tilegrad.kernels.conv2d.cpu_arrange import arranged
 from tilegrad.kernels.conv2d.cpu_frame import Tiles, over_images
 from tilegrad.kernels.cpu import buffers, threads
-from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
+from tilegrad.kernels.cpu.effects import contiguous, do, whole
 from tilegrad.kernels.cpu.tile import (
     BIAS,
     HELD,
@@ -204,7 +205,7 @@ def conv2d(
     width = tile_shape(s.out_channels)[1] * LANES
     t = _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
-    panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
+    panels = arranged(w, (s.out_channels // width, width, *w.shape[1:]), (0, 3, 4, 2, 1))
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
     start, above = (ZERO, NO_BIAS) if bias is None else (BIAS, contiguous(bias))
     walks = t.forward[start, int(activation == "relu")]
@@ -244,7 +245,7 @@ def conv2d_grad_input(
     t = _plan_of(s)
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
-    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(3, 4, 1, 0, 2))
+    panels = arranged(w, _by_inputs(w, width), (3, 4, 1, 0, 2))
     dx = buffers.empty((s.images, *s.windows.padded, s.in_channels), np.float32)
     threads.share(
         tiles, s.images, s.images, t.grad_input,
@@ -263,7 +264,7 @@ def _gathered_input(w: np.ndarray, s: Any, t: _Gathering) -> tuple[np.ndarray, T
     """dx, and the tiles over dy in its frame that compute it."""
     width = tile_shape(s.in_channels)[1] * LANES
     # (O, C, KH, KW) as panels of `width` inputs, each (KH KW O, width)
-    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(1, 3, 4, 0, 2))
+    panels = arranged(w, _by_inputs(w, width), (1, 3, 4, 0, 2))
     dx = buffers.empty((s.images, *s.windows.image, s.in_channels), np.float32)
     over_dy = Tiles(t.walks, dx.reshape(-1), t.pixels_x, t.pixels_y, t.taps, panels.reshape(-1))
     return dx.transpose(0, 3, 1, 2), over_dy
@@ -280,8 +281,7 @@ def _gathered_both(dy: np.ndarray, x: np.ndarray, w: np.ndarray, s: Any, t: _Gat
         over_dy,
         Tiles(t.grad_weight, parts.reshape(-1), t.window_dw, t.window, t.rows, x),
     )
-    dw = _summed(parts).reshape(*s.windows.kernel, s.out_channels, s.in_channels)
-    return dx, dense(dw.transpose(2, 3, 0, 1))
+    return dx, arranged(_summed(parts), (*s.windows.kernel, s.out_channels, s.in_channels), (2, 3, 0, 1))
 
 
 def conv2d_grad_weight(
@@ -311,8 +311,7 @@ def conv2d_grad_weight(
         s.windows.padding,
         Tiles(t.grad_weight, parts.reshape(-1), t.window_dw, t.window, t.rows, dy),
     )
-    dw = _summed(parts).reshape(*s.windows.kernel, s.in_channels, s.out_channels)
-    return dense(dw.transpose(3, 2, 0, 1))
+    return arranged(_summed(parts), (*s.windows.kernel, s.in_channels, s.out_channels), (3, 2, 0, 1))
 
 
 def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
@@ -370,6 +369,11 @@ def conv2d_grad(
 
     parts = reference.Parts(relu_grad, grad_input, grad_weight, conv2d_grad_bias, _copied_like)
     return reference.one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def _by_inputs(w: np.ndarray, width: int) -> tuple[int, ...]:
+    """The sizes of w (O, C, KH, KW) with C cut into panels of `width`."""
+    return w.shape[0], w.shape[1] // width, width, *w.shape[2:]
 
 
 def _copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
