@@ -85,6 +85,7 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
     },
     "take_rows": {
         "take_rows": "rows of a table by their index; of uint8 images as floats, scale x + shift",
+        "take_rows_grad": "its gradient with respect to the table: rows of dy added by their index, in their order",
     },
     "dropout": {
         "random_bits": "n 32-bit words of the Philox4x32-10 stream (seed, offset)",

@@ -65,12 +65,15 @@ def batch_norm(backend: ModuleType, x: Any, affine: Any, groups: int | None) -> 
 
 
 def take_rows(backend: ModuleType, empty: Empty) -> None:
-    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    """A batch of MNIST images as floats, its labels, and vectors of words; gradients of vectors and of numbers."""
     xp = gpu.xp()
     index = xp.empty(64, np.int64)
     backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
     backend.take_rows(xp.empty(1000, np.int64), index)
     backend.take_rows(empty(1000, 512), index, wrap=False)
+    for words in (64, 1024):
+        backend.take_rows_grad(empty(words, 512), xp.empty(words, np.int64), 1000, 0, wrap=False)
+    backend.take_rows_grad(empty(64), xp.empty(64, np.int32), 1000)
 
 
 def optimizer(backend: ModuleType, params: list[Any], odd: list[Any]) -> None:

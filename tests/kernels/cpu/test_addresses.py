@@ -128,6 +128,8 @@ CALLS = {
     "batch_moments_step": [([normal(n), normal(n)], normal(n), np.abs(normal(n)), 9, 0.1) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
     "sum": [(normal(*shape), (0,)) for shape in ROWS],
+    "take_rows": [(normal(*shape), labels(9, shape[0])) for shape in [*ROWS, (5,)]],
+    "take_rows_grad": [(normal(*shape), labels(shape[0], 3), 3) for shape in [*ROWS, (5,)]],
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},
     **{
         name: [(normal(*shape), np.abs(normal(*shape))) for shape in ROWS]

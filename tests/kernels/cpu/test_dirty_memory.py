@@ -219,6 +219,18 @@ def random():
         yield "random_bits", (5, 7, n)
 
 
+def take_rows():
+    """Numbers, rows of two dtypes, pixels; rows that no place names; and what is shared out among threads."""
+    for x in (floats(9), floats(9, 5), floats(9, 4).astype(np.float16), floats(300, 513)):
+        index = _rng.integers(-len(x), len(x), 7 if len(x) < 300 else 400)
+        yield "take_rows", (x, index)
+        yield "take_rows_grad", (floats(len(index), *x.shape[1:]).astype(x.dtype), index, len(x))
+        yield "take_rows_grad", (floats(len(index), *x.shape[1:]), index, len(x), 2)
+    pixels = _rng.integers(0, 256, (50, 28, 28)).astype(np.uint8)
+    for index in (np.array([3, -1], np.int32), _rng.integers(0, 50, 64)):
+        yield "take_rows", (pixels, index, 0.01, -0.5)
+
+
 def others():
     for shape in ((1, 1), (5, 7), (300, 129)):
         yield "sum", (floats(*shape), (0,), False)
@@ -242,6 +254,7 @@ CASES = [
     *conv2d(),
     *pool(),
     *random(),
+    *take_rows(),
     *others(),
 ]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))

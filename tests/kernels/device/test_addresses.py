@@ -162,6 +162,7 @@ CASES = {
     "gelu_grad": (lambda m, dy, x: m.gelu_grad(dy, x), normal(4, 3), normal(4, 3)),
     "dropout": (lambda m, x: m.dropout(x, 0.5, 1, 3), normal(4, 3, 3)),
     "take_rows": (lambda m, x, index: m.take_rows(x, index), normal(5, 3), np.array([4, 0, -1, 2])),
+    "take_rows_grad": (lambda m, dy, index: m.take_rows_grad(dy, index, 5), normal(4, 3), np.array([4, 0, -1, 2])),
     "adam_step": (in_place("adam_step", 3, 0.1), *[positive(4, 3) for _ in range(4)]),
     "sgd_step": (in_place("sgd_step", 0.1, 0.9), *[normal(4, 3) for _ in range(3)]),
     "clip_norm_step": (clip, normal(4, 3), normal(3)),

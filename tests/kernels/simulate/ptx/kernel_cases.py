@@ -185,6 +185,15 @@ def test_rows(backend, dtype):
     check(backend, "take_rows", normal(dtype, 50, 33), np.array([3, 0, 49, -1, 3]))
 
 
+@each_served
+def test_rows_are_added_in_their_order(backend, dtype):
+    """More places than are sorted at once, rows of many places and of none, and one that is passed over."""
+    dy, index = normal(dtype, 700, 33), np.arange(700) ** 2 % 50 - 50
+    for padding in (None, 4):
+        got = BACKENDS[backend].take_rows_grad(dy, index, 50, padding)
+        assert_same(got, reference.take_rows_grad(dy, index, 50, padding))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_images_become_floats_and_random_bits_are_the_streams(backend):
     images = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 1, 28, 28)
