@@ -179,6 +179,15 @@ def _take_rows_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.take_rows_grad(dy, index, rows)
 
 
+def _loss(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        x, t, dy = array(*shape), array(*shape), array()
+        kind = "binary_cross_entropy_with_logits"
+        return lambda: getattr(backend, name)(*([dy] if name.endswith("_grad") else []), x, t, kind)
+
+    return Call("...", (1024, 1024), of)
+
+
 def _random_bits(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.random_bits(0, 0, shape[0])
 
@@ -218,6 +227,7 @@ CALLS: dict[str, Call] = {
     **{f"{name}_grad": _elementwise(f"{name}_grad", 1) for name in ("softmax", "log_softmax")},
     "softmax_xent": Call(*_LOGITS, _softmax_xent),
     "softmax_xent_grad": Call(*_LOGITS, _softmax_xent_grad),
+    **{name: _loss(name) for name in ("elementwise_loss", "elementwise_loss_grad")},
     "attention": Call(*_HEADS, _attention),
     "attention_grad": Call(*_HEADS, _attention_grad),
     **{name: _row_norm(name) for name in ("layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad")},
