@@ -51,10 +51,9 @@ class Program:
 
     def __init__(self) -> None:
         from tilegrad.kernels.capture import calls
-        from tilegrad.kernels.cpu import add_rows, ufuncs
+        from tilegrad.kernels.cpu import ufuncs
 
         self._calls = calls
-        self._add_at = add_rows.add_at
         self._compiled = ufuncs.COMPILED
         self._notepad = calls.Notepad()
         self._pool = buffers.Pool(kept=float("inf"))  # of the capture
@@ -186,9 +185,7 @@ class Program:
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         """target[index] += values, where an index that is there twice counts twice."""
         self._is_written(target)
-        arguments = self.plain((target, index, values), "add")
-        if not self._add_at(*arguments):
-            self.function("add_at", np.add.at, arguments)
+        self.function("add_at", np.add.at, self.plain((target, index, values), "add"))
 
     def assign(self, target: np.ndarray, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether the memory was there before."""

@@ -108,6 +108,10 @@ def sum(empty: Empty) -> None:
     backend.conv2d_grad_bias(empty(128, 32, 26, 26))
 
 
+def losses(empty: Empty) -> None:
+    launches.losses(backend, empty(2048, 1024), empty(32, 10))
+
+
 def take_rows(empty: Empty) -> None:
     launches.take_rows(backend, empty)
 

@@ -158,6 +158,10 @@ def sum(empty: Empty) -> None:
     backend.sum(empty(64, 100, 512), (1,))
 
 
+def losses(empty: Empty) -> None:
+    launches.losses(backend, empty(2048, 1024), empty(32, 10))
+
+
 def take_rows(empty: Empty) -> None:
     launches.take_rows(backend, empty)
 

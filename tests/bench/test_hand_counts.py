@@ -75,6 +75,22 @@ COUNTS = {
     ("pool", "max_pool2d", "backward", (2, 3, 4, 5)): (480 + 96 + 24, 0),
     ("pool", "avg_pool2d", "forward", (2, 3, 4, 5)): (576, 96),
     ("pool", "avg_pool2d", "backward", (2, 3, 4, 5)): (576, 24),
+    # 20 numbers in, 1 out; and 21 in, 10 out;  the operations of an element with + or *, and one /
+    ("losses", "mse_loss", "forward", (10,)): (84, 31),
+    ("losses", "mse_loss", "backward", (10,)): (124, 31),
+    ("losses", "l1_loss", "forward", (10,)): (84, 31),
+    ("losses", "l1_loss", "backward", (10,)): (124, 41),
+    ("losses", "smooth_l1_loss", "forward", (10,)): (84, 71),
+    ("losses", "smooth_l1_loss", "backward", (10,)): (124, 71),
+    ("losses", "huber_loss", "forward", (10,)): (84, 81),
+    ("losses", "huber_loss", "backward", (10,)): (124, 71),
+    ("losses", "binary_cross_entropy", "forward", (10,)): (84, 81),
+    ("losses", "binary_cross_entropy", "backward", (10,)): (124, 61),
+    ("losses", "binary_cross_entropy_with_logits", "forward", (10,)): (84, 121),
+    ("losses", "binary_cross_entropy_with_logits", "backward", (10,)): (124, 101),
+    # 7 rows of 5 read and written, 7 indices; 7 rows of dy read and 9 of dx written;  a + for each number
+    ("take_rows", "take_rows", "forward", (9, 5, 7)): (280 + 56, 0),
+    ("take_rows", "take_rows", "backward", (9, 5, 7)): (140 + 180 + 56, 35),
 }
 
 

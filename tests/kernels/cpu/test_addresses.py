@@ -8,6 +8,7 @@ that lie elsewhere: at any offset from a cache line, and right behind one anothe
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.compare import assert_same
 from tilegrad import kernels
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.losses.reference import KINDS
 
 LINE = 64
 
@@ -132,6 +134,18 @@ CALLS = {
     "batch_moments_step": [([normal(n), normal(n)], normal(n), np.abs(normal(n)), 9, 0.1) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
     "sum": [(normal(*shape), (0,)) for shape in ROWS],
+    "elementwise_loss": [
+        (*np.abs(np.tanh(normal(2, n))), kind, None, None, 0.5, reduction)
+        for n in SIZES
+        for kind, reduction in itertools.product(KINDS, ("mean", "none"))
+    ],
+    "elementwise_loss_grad": [
+        (np.ones((), np.float32), *np.abs(np.tanh(normal(2, n))), kind, None, None, 0.5, "mean", True, True)
+        for n in SIZES[::2]
+        for kind in KINDS
+    ],
+    "take_rows": [(normal(*shape), labels(9, shape[0])) for shape in [*ROWS, (5,)]],
+    "take_rows_grad": [(normal(*shape), labels(shape[0], 3), 3) for shape in [*ROWS, (5,)]],
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},
     **{
         name: [(normal(*shape), np.abs(normal(*shape))) for shape in ROWS]

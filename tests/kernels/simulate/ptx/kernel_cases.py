@@ -25,6 +25,7 @@ from tilegrad.kernels.launch.driver import Function
 from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.losses.reference import KINDS
 from tilegrad.kernels.simulate import tape
 from tilegrad.kernels.simulate.ptx import driver, execute
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
@@ -188,6 +189,24 @@ def test_cross_entropy(backend, dtype):
 
 
 @each_served
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses(backend, dtype, kind):
+    """Three blocks, the last one not full; numbers at the corners; weights; one gradient and both."""
+    x, t = np.tanh(normal(dtype, 33, 67)) ** 2, np.abs(np.tanh(normal(dtype, 33, 67, 1)[..., 0]))
+    x, t = x.astype(dtype), t.astype(dtype)
+    x[0, :4] = t[0, :4] = 0, 1, 0.5, 0.25
+    w = p = None
+    for reduction in ("mean", "none"):
+        dy = normal(dtype, 33, 67) if reduction == "none" else np.asarray(1.5, dtype)
+        options = kind, w, p, 0.5, reduction
+        check(backend, "elementwise_loss", x, t, *options, scale=1.0)
+        large = 1e12 if kind == "binary_cross_entropy" and dtype == np.float32 else 1.0
+        check(backend, "elementwise_loss_grad", dy, x, t, *options, True, w is not None, scale=large)
+        w = np.abs(normal(dtype, 33, 67))
+        p = w if kind.endswith("logits") else None
+
+
+@each_served
 def test_sum(backend, dtype):
     check(backend, "sum", normal(dtype, 33, 257), (0, 1))
     check(backend, "sum", normal(dtype, 33, 257), (0,))
@@ -207,6 +226,15 @@ def test_pool(backend, dtype):
 @each_served
 def test_rows(backend, dtype):
     check(backend, "take_rows", normal(dtype, 50, 33), np.array([3, 0, 49, -1, 3]))
+
+
+@each_served
+def test_rows_are_added_in_their_order(backend, dtype):
+    """More places than are sorted at once, rows of many places and of none, and one that is passed over."""
+    dy, index = normal(dtype, 700, 33), np.arange(700) ** 2 % 50 - 50
+    for padding in (None, 4):
+        got = BACKENDS[backend].take_rows_grad(dy, index, 50, padding)
+        assert_same(got, reference.take_rows_grad(dy, index, 50, padding))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
