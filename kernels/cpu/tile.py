@@ -42,7 +42,7 @@ from tilegrad.kernels.cpu.vectors import vector_unit
 _UNIT = vector_unit()
 LANES = _UNIT.nbytes // 4  # floats a vector holds
 # A tile's sums, its factors and a broadcast value must fit the registers. WIDEST: vectors a tile is wide at most. ROWS:
-# those that go with 1, 2 and 4 vectors; three are left out, for few nets have 48 channels. A tile of one vector is bound
+# those that go with 1, 2 and 4 vectors; three are left out, as few nets have 48 channels. A tile of one vector is bound
 # by its loads, one a row.
 WIDEST, ROWS = (4, {1: 12, 2: 12, 4: 6}) if _UNIT.registers == 32 else (2, {1: 12, 2: 6, 4: 2})
 _ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
