@@ -107,9 +107,12 @@ class Optimizer:
         account = capture_hooks.current()
         if account is not None:
             self._tell_members(account)
+        at_once = set_to_none and not capture_hooks.capturing
         for group in self.param_groups:
             for param in group["params"]:
-                if set_to_none:
+                if at_once:
+                    param._grad = None
+                elif set_to_none:
                     param.grad = None
                 elif param.grad is not None:
                     if param.grad.requires_grad:  # of a backward with create_graph
@@ -194,7 +197,10 @@ class Optimizer:
             grad = param.grad
             if grad is None:
                 continue
-            p, g = param.data, grad.data
+            p, g = param._data, grad._data
+            if type(g) is type(p) and g.dtype is p.dtype and g.shape == p.shape:
+                ready.append(param)
+                continue
             if type(g) is not type(p) and grad.device != param.device:
                 found = f"grad is on {grad.device}, the parameter on {param.device}"
                 raise TypeError(f"{self._place(group, i)}: {found}; expected one device")
