@@ -197,7 +197,7 @@ def _most(p: _Parts, x: Array) -> int:
 
 def _flat(p: _Parts, x: Array) -> Array:
     """x in the order in which it is walked, copied if it does not lie so."""
-    return contiguous(np.moveaxis(x, 1, -1) if p.last else x).reshape(-1)
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1) if p.last else x).reshape(-1)
 
 
 def _empty(p: _Parts, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -206,7 +206,7 @@ def _empty(p: _Parts, shape: tuple[int, ...]) -> tuple[Array, Array]:
         y = buffers.empty(shape, _float32)
         return y, y.reshape(-1)
     y = buffers.empty((shape[0], *shape[2:], shape[1]), _float32)
-    return np.moveaxis(y, -1, 1), y.reshape(-1)
+    return y.transpose(0, -1, *range(1, y.ndim - 1)), y.reshape(-1)
 
 
 def _scratch(p: _Parts) -> Array:
