@@ -200,7 +200,8 @@ def _pools_first(module: Module, activation: str, following: Any) -> bool:
 
 
 def _observed(module: Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+    books = module._books
+    return bool(books.hooks or books.pre_hooks or "forward" in module.__dict__)
 
 
 class ModuleList(_Sequence):
