@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
@@ -15,6 +14,7 @@ from tilegrad.nn.functional.arguments import size, sizes
 from tilegrad.nn.functional.norm import batch_norm_activated, layer_norm_residual, rms_norm_residual
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
+from tilegrad.ops.writes import count_up
 from tilegrad.tensor import Tensor
 
 
@@ -100,8 +100,7 @@ class _BatchNorm(_Tracking):
                 with no_grad():  # a tensor, not a number: a captured step counts on
                     momentum = 1.0 / (self.num_batches_tracked.to(np.float64) + 1.0)
             y = self._normalized(input, True, momentum, activation)
-            with no_grad():
-                self.num_batches_tracked.add_(1)
+            count_up(self.num_batches_tracked)
             return y
         return self._normalized(input, True, momentum, activation)
 

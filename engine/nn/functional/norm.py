@@ -261,6 +261,10 @@ def _require_shapes(op: str, x: Tensor, shape: tuple[int, ...], **tensors: Tenso
     for name, t in tensors.items():
         if t is None:
             continue
+        if isinstance(t, Tensor):  # a short way for what fits
+            a, b = t._data, x._data
+            if a.shape == shape and a.dtype is b.dtype and type(a) is type(b):
+                continue
         require_tensor(op, **{name: t})
         if t.shape != shape:
             raise ValueError(f"{op}: input is {x.shape} but {name} is {t.shape}; expected {shape}")
