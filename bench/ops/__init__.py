@@ -3,6 +3,7 @@
 from tilegrad.bench.ops import (
     activations,
     adam,
+    arithmetic,
     attention,
     batch_norm,
     conv,
@@ -16,5 +17,17 @@ from tilegrad.bench.ops.op import Op
 
 OPS: dict[str, Op] = {
     module.OP.name: module.OP
-    for module in (matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool)
+    for module in (
+        matmul,
+        activations,
+        softmax,
+        softmax_xent,
+        attention,
+        layer_norm,
+        batch_norm,
+        adam,
+        conv,
+        pool,
+        arithmetic,
+    )
 }

@@ -51,7 +51,7 @@ class Program:
 
         self._calls = calls
         self._add_at = add_rows.add_at
-        self._compiled = ufuncs.COMPILED
+        self._ufuncs = ufuncs
         self._notepad = calls.Notepad()
         self._pool = _Pool(kept=float("inf"))
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments); then also what places inputs in those
@@ -90,9 +90,11 @@ class Program:
         kernel(*arguments, 0, items, pieces, self._notepad.address)
         self._steps.append(self._notepad.take())
         self._names.append(kernel.__name__.strip("_") + "_kernel")
-        for array in arguments:
-            if isinstance(array, np.ndarray) and not self._is_lent(array) and self._input_of(array) is None:
-                self._kept.append(array)  # the note has its address only
+        self.holds(*[array for array in arguments if isinstance(array, np.ndarray)])
+
+    def holds(self, *arrays: np.ndarray) -> None:
+        """A note has the addresses of these only: they live as long as the program, but for the pool's and inputs."""
+        self._kept += [array for array in arrays if not self._is_lent(array) and self._input_of(array) is None]
 
     def guard(self, word: np.ndarray, told: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Where the last call of a kernel leaves the word at 0 or above, call told(*arguments)."""
@@ -123,12 +125,12 @@ class Program:
         arguments = self.plain(arguments, name)
         if out is not None:
             self._is_written(out)
-            self.function(name, _into, (self.plain(out, name), function, *arguments))
+            if self._compiled(name, function, arguments, self.plain(out, name)) is None:
+                self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
-        if function in self._compiled:
-            result = self._compiled[function](*arguments)
-            if result is not None:
-                return self.adopt(result)
+        result = self._compiled(name, function, arguments)
+        if result is not None:
+            return self.adopt(result)
         with np.errstate(all="ignore"):  # there may be anything in memory
             if like is not None:
                 result = like
@@ -153,6 +155,19 @@ class Program:
         else:
             self.function(name, write_results, ((target,), function, arguments, {}))
         return self.adopt(target)
+
+    def _compiled(self, name: str, function: Any, arguments: Any, out: np.ndarray | None = None) -> np.ndarray | None:
+        """What function(*arguments) computes, by NumPy's loop without Python; None where it is not served so."""
+        result = self._ufuncs.call(function, *arguments, out=out)
+        if result is not None:
+            self._names[-1] = f"{name}_kernel"
+        return result
+
+    def reduced(self, ufunc: np.ufunc, array: np.ndarray, axis: Any, keepdims: bool) -> Planned | None:
+        """ufunc.reduce of the array by a compiled kernel; None where there is none for it."""
+        axes = axis if type(axis) is tuple else range(array.ndim) if axis is None else (axis,)
+        result = self._ufuncs.reduce(ufunc, self.plain(array, ufunc.__name__), tuple(axes), keepdims)
+        return None if result is None else self.adopt(result)
 
     def check(self, test: Callable[..., None], *arguments: Any) -> None:
         """test(*arguments), which raises or not, at each launch; now, if that has the values that there are now."""
