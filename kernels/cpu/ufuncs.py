@@ -26,12 +26,9 @@ from tilegrad.kernels.cpu.numpy_structs import Loop, address, loop_of
 from tilegrad.kernels.cpu.reductions import reduced
 from tilegrad.kernels.sizes import cdiv
 
-_SLOW_FOR_SCALARS = frozenset(
-    (np.maximum, np.minimum, np.where)
-)  # their loops are vectors for contiguous operands only
+_SLOW_FOR_SCALARS = frozenset((np.maximum, np.minimum, np.where))  # whose loops have vectors for arrays only
 _bool, _float32 = np.dtype(bool), np.dtype(np.float32)
 _Layout = tuple[tuple[int, ...], tuple[int, ...], np.dtype]  # shape, strides, dtype
-
 
 _OURS: dict[Any, Callable[..., None]] = {  # by function and dtypes: what is no ufunc
     (np.clip, (_float32,) * 3): loops.clip_32,
