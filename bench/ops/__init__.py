@@ -3,6 +3,7 @@
 from tilegrad.bench.ops import (
     activations,
     adam,
+    arithmetic,
     attention,
     batch_norm,
     conv,
@@ -20,6 +21,6 @@ OPS: dict[str, Op] = {
     module.OP.name: module.OP
     for module in (
         *(matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool),
-        *(losses, take_rows),
+        *(losses, take_rows, arithmetic),
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init

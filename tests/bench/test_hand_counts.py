@@ -16,6 +16,14 @@ COUNTS = {
     ("matmul", "matmul", "both", (2, 3, 4)): (312, 144),
     # also a bias of 3;  also for 6 outputs the bias' sum and gelu's 5
     ("matmul", "matmul + bias + gelu", "forward", (2, 3, 4)): (116, 84),
+    # x 3 x 5, z 3 x 5, y 3 x 5;  a row of 5, a mask of 15 bytes, results of 3 numbers
+    ("arithmetic", "add", "forward", (3, 5)): (180, 15),
+    ("arithmetic", "mul by a row", "forward", (3, 5)): (140, 15),
+    ("arithmetic", "exp", "forward", (3, 5)): (120, 15),
+    ("arithmetic", "where", "forward", (3, 5)): (195, 15),
+    ("arithmetic", "mean", "forward", (3, 5)): (72, 15),
+    ("arithmetic", "var", "forward", (3, 5)): (72, 60),  # the mean's +, then - * +
+    ("arithmetic", "max", "forward", (3, 5)): (72, 15),
     ("activations", "relu", "forward", (10,)): (80, 10),
     ("activations", "relu", "backward", (10,)): (120, 10),
     ("activations", "leaky_relu", "forward", (10,)): (80, 20),

@@ -36,7 +36,7 @@ def rows():
 def elementwise():
     gelu = ("none", "tanh")
     for x in (*rows(), images(2, 5, 3, 3), floats(9, 4).astype(np.float16)):
-        for name in ("relu", "leaky_relu", "silu", "sigmoid"):
+        for name in ("relu", "leaky_relu", "silu", "sigmoid", "tanh"):
             yield name, (x,)
         for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad"):
             yield name, (x[::-1].copy(order="K"), x)
@@ -260,6 +260,8 @@ def others():
     for shape in ((1, 1), (5, 7), (300, 129)):
         yield "sum", (floats(*shape), (0,), False)
         yield "sum", (floats(*shape), (0,), True)
+    for shape, axes in (((40_001,), (0,)), ((9000, 5), (0,)), ((7, 3, 2000), (0, 2)), ((9000, 5), (1,))):
+        yield "sum", (floats(*shape), axes, False)
     for size in (1, 33, 40_000):
         p, g, m = floats(size), floats(size), floats(size)
         for decoupled in (False, True):
