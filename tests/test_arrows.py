@@ -49,6 +49,7 @@ ROOMS = """
     captured
     cuda data
     .
+    keras
     bench.ops
     bench
 """

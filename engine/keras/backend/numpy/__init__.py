@@ -1,0 +1,28 @@
+"""keras.src.backend.numpy: NumPy's functions, on tensors with gradients. A file is a family."""
+
+from tilegrad.keras.backend.exports import export
+from tilegrad.keras.backend.numpy import (
+    arithmetic,
+    comparison,
+    exponential,
+    indexing,
+    making,
+    products,
+    reductions,
+    shapes,
+    trigonometry,
+)
+
+export(
+    globals(),
+    "numpy",
+    arithmetic,
+    comparison,
+    exponential,
+    indexing,
+    making,
+    products,
+    reductions,
+    shapes,
+    trigonometry,
+)
