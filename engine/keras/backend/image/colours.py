@@ -35,6 +35,12 @@ def rgb_to_grayscale(images: Any, data_format: str | None = None) -> Tensor:
     """The brightness, as one channel, in the images' dtype."""
     images = _checked(images, "")
     axis = _axis(data_format)
+    if images.shape[axis] not in (1, 3):
+        raise ValueError(
+            f"Invalid channel size: expected 3 (RGB) or 1 (Grayscale). Received input with shape: {images.shape}"
+        )
+    if images.shape[axis] == 1:
+        return images
     red, green, blue = [channel.to(floating(images).dtype) for channel in tg.split(images, 1, axis)]
     y = tg.add(tg.add(tg.mul(red, _LUMA[0]), tg.mul(green, _LUMA[1])), tg.mul(blue, _LUMA[2]))
     return y.to(images.dtype)

@@ -18,7 +18,7 @@ def _filtered(images: Tensor, kernels: np.ndarray, data_format: str | None, padd
     """(N, C, count, H, W): each channel of images (N, H, W, C) or (N, C, H, W) with each of kernels (count, KH, KW)."""
     x = images.movedim(-1, 1) if standardize_data_format(data_format) == "channels_last" else images
     n, c, h, w = x.shape
-    rows, columns = kernels.shape[1] // 2, kernels.shape[2] // 2
+    rows, columns = (kernels.shape[1] - 1) // 2, (kernels.shape[2] - 1) // 2
     x = x.reshape(n * c, 1, h, w)
     if padding == "reflect":
         at = [np.pad(np.arange(size), each, mode="reflect") for size, each in ((h, rows), (w, columns))]
@@ -32,7 +32,7 @@ def _filtered(images: Tensor, kernels: np.ndarray, data_format: str | None, padd
 def gaussian_blur(
     images: Any, kernel_size: Any = (3, 3), sigma: Any = (1.0, 1.0), data_format: str | None = None
 ) -> Tensor:
-    """Images convolved with a Gaussian, with zeros around."""
+    """Images convolved with a Gaussian, with zeros around; kernel_size and sigma are of columns, then of rows."""
     images = convert_to_tensor(images)
     if images.ndim not in (3, 4):
         raise ValueError(
@@ -46,7 +46,7 @@ def gaussian_blur(
         bell = np.exp(-0.5 * (at / deviation) ** 2)
         bells.append(bell / bell.sum())
     batch = x if x.ndim == 4 else x.unsqueeze(0)
-    y = _filtered(batch, np.outer(*bells)[None], data_format, "zero").squeeze(2)
+    y = _filtered(batch, np.outer(*bells[::-1])[None], data_format, "zero").squeeze(2)
     y = y.movedim(1, -1) if standardize_data_format(data_format) == "channels_last" else y
     return (y if x.ndim == 4 else y.squeeze(0)).to(images.dtype)
 

@@ -15,7 +15,7 @@ from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_numpy, convert_to_tensor
 from tilegrad.keras.backend.image.filters import gaussian_blur
 from tilegrad.keras.backend.operands import floating
-from tilegrad.keras.backend.random.draws import normal
+from tilegrad.keras.backend.random.stream import Stream
 from tilegrad.tensor import Tensor
 
 INTERPOLATIONS = "nearest", "bilinear"
@@ -125,14 +125,12 @@ def _as_given(images: Tensor, alone: bool, first: bool) -> Tensor:
     return images.squeeze(0) if alone else images
 
 
-def _grid(images: Tensor, dtype: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, H, W): the number of the image, and row and column of each pixel."""
+def _grid(images: Tensor, dtype: Any) -> tuple[Tensor, Tensor]:
+    """(N, H, W): row and column of each pixel."""
     n, h, w = images.shape[:3]
-    numbers = [tg.arange(size, device=images.device).to(dtype) for size in (n, h, w)]
-    return tuple(  # type: ignore[return-value]
-        number.reshape([-1 if d == axis else 1 for d in range(3)]).broadcast_to(n, h, w)
-        for axis, number in enumerate(numbers)
-    )
+    rows = tg.arange(h, device=images.device).to(dtype).reshape(1, -1, 1)
+    columns = tg.arange(w, device=images.device).to(dtype).reshape(1, 1, -1)
+    return rows.broadcast_to((n, h, w)), columns.broadcast_to((n, h, w))
 
 
 def _warped(
@@ -141,18 +139,16 @@ def _warped(
     """Each pixel (x, y) from the place (a x + b y + c, d x + e y + f) / (g x + h y + 1); matrices (N, 8)."""
     order = _order_of(interpolation)
     images, alone, first = _batched(images, data_format)
-    number, row, column = _grid(images, matrices.dtype)
+    row, column = _grid(images, matrices.dtype)
     a, b, c, d, e, f, g, h = [part.reshape(-1, 1, 1) for part in tg.unbind(matrices, 1)]
     under = tg.add(tg.add(tg.mul(g, column), tg.mul(h, row)), 1.0)
     x = tg.div(tg.add(tg.add(tg.mul(a, column), tg.mul(b, row)), c), under)
     y = tg.div(tg.add(tg.add(tg.mul(d, column), tg.mul(e, row)), f), under)
-    found = _of_each(images, number, y, x, order, fill_mode, fill_value)
+    found = _of_each(images, y, x, order, fill_mode, fill_value)
     return _as_given(found, alone, first)
 
 
-def _of_each(
-    images: Tensor, number: Tensor, row: Tensor, column: Tensor, order: int, fill_mode: str, fill_value: Any
-) -> Tensor:
+def _of_each(images: Tensor, row: Tensor, column: Tensor, order: int, fill_mode: str, fill_value: Any) -> Tensor:
     parts = [sampled(images[i], [row[i], column[i]], order, fill_mode, fill_value) for i in range(images.shape[0])]
     return tg.stack(parts)
 
@@ -189,6 +185,7 @@ def perspective_transform(
 ) -> Tensor:
     """The map that takes the corners start_points, (4, 2) or (N, 4, 2), to end_points."""
     _order_of(interpolation)
+    _batched(images, data_format)  # raises for another rank
     starts, ends = convert_to_tensor(start_points), convert_to_tensor(end_points)
     for name, points in (("start_points", starts), ("end_points", ends)):
         if points.ndim not in (2, 3) or points.shape[-2:] != (4, 2):
@@ -239,17 +236,16 @@ def elastic_transform(
         raise ValueError(f"Invalid `fill_mode` argument. Expected of one {set(FILLS)}. Received: fill_mode={fill_mode}")
     given = convert_to_tensor(images)
     images, alone, first = _batched(images, data_format)
-    seed = draw_seed(seed)
+    stream = Stream(draw_seed(seed))  # type: ignore[arg-type]
     dtype = floating(given).dtype
     n, h, w = images.shape[:3]
     size = max(int(6 * sigma) | 1, 1)
 
-    def field(which: int) -> Tensor:
-        own = [int(number) + which for number in convert_to_numpy(seed)]
-        noise = normal((n, h, w, 1), 0.0, 1.0, dtype=dtype, seed=tg.tensor(own))
+    def field() -> Tensor:
+        noise = tg.randn(n, h, w, 1, generator=stream, dtype=dtype, device=images.device)
         smooth = gaussian_blur(noise, (size, size), (sigma, sigma), "channels_last")
         return tg.mul(smooth, alpha).squeeze(-1)
 
-    number, row, column = _grid(images, dtype)
-    found = _of_each(images, number, tg.add(row, field(0)), tg.add(column, field(1)), order, fill_mode, fill_value)
+    row, column = _grid(images, dtype)
+    found = _of_each(images, tg.add(row, field()), tg.add(column, field()), order, fill_mode, fill_value)
     return _as_given(found, alone, first)

@@ -8,7 +8,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad.device import on_host
-from tilegrad.keras.backend.operands import axes_of, floating
+from tilegrad.keras.backend.operands import floating
 from tilegrad.tensor import Tensor
 
 
@@ -23,13 +23,3 @@ def qr(x: Any, mode: str = "reduced") -> tuple[Tensor, Tensor]:
         raise NotImplementedError("linalg.qr: its gradient is not implemented in the tilegrad backend")
     q, r = np.linalg.qr(on_host(x.data), mode=mode)
     return tg.as_tensor(q, dtype=x.dtype, device=x.device), tg.as_tensor(r, dtype=x.dtype, device=x.device)
-
-
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The norm of vectors: (sum |x|^ord)^(1 / ord), by default 2; of all elements without an axis."""
-    x = floating(x)
-    axes = axes_of(axis)
-    count = x.ndim if axes is None else 1 if isinstance(axes, int) else len(axes)
-    if ord is not None and count != 1 and ord not in ("fro",):
-        raise NotImplementedError(f"linalg.norm: ord {ord!r} of matrices is not implemented in the tilegrad backend")
-    return tg.norm(x, 2 if ord is None or ord == "fro" else ord, axes, keepdims)

@@ -118,6 +118,11 @@ def stft(
 ) -> Complex:
     """Spectra of windows of the last axis, (..., windows, fft_length // 2 + 1); center: the first is around x[0]."""
     x = _of_floats(x)
+    if fft_length < sequence_length:
+        raise ValueError(
+            "`fft_length` must equal or larger than `sequence_length`. "
+            f"Received: sequence_length={sequence_length}, fft_length={fft_length}"
+        )
     if center:
         each = fft_length // 2
         x = _reflected(x, each)
@@ -134,29 +139,28 @@ def istft(
     window: Any = "hann",
     center: bool = True,
 ) -> Tensor:
-    """The signal whose spectra stft gave: windows added where they overlap, over the sum of squared weights."""
-    real, imag = _get_complex_tensor_from_tuple(x)
-    parts = irfft((real, imag), fft_length)
-    weights = _weights(window, sequence_length, fft_length, parts)
+    """The signal whose spectra stft gave: windows weighted again, over the squares' sum, and added where they overlap.
+
+    The sum of the squared weights is that of the middle, where all windows overlap. Without a window parts are added as
+    they are.
+    """
+    parts = irfft(_get_complex_tensor_from_tuple(x), fft_length)
     if window is not None:
-        parts = tg.mul(parts, weights)
+        weights = _weights(window, sequence_length, fft_length, parts)
+        overlaps = -(-fft_length // sequence_stride)
+        squares = ops.pad(tg.square(weights), (0, overlaps * sequence_stride - fft_length))
+        sums = tg.sum(squares.reshape(overlaps, sequence_stride), 0)
+        parts = tg.mul(parts, tg.div(weights, tg.tile(sums, (overlaps,))[:fft_length]))
     count = parts.shape[-2]
     n = fft_length + sequence_stride * (count - 1)
     starts = sequence_stride * tg.arange(count, device=parts.device)
     at = (starts.unsqueeze(-1) + tg.arange(fft_length, device=parts.device)).reshape(-1)
-
-    def overlapped(values: Tensor) -> Tensor:
-        flat = values.reshape(*values.shape[:-2], -1)
-        sums = tg.zeros(*flat.shape[:-1], n, dtype=flat.dtype, device=flat.device)
-        return tg.scatter_add(sums, -1, at.broadcast_to(flat.shape), flat)
-
-    y = overlapped(parts)
-    squares = overlapped(tg.square(weights).broadcast_to(count, fft_length))
-    y = tg.div(y, tg.where(squares > 1e-10, squares, 1.0))
+    flat = parts.reshape(*parts.shape[:-2], -1)
+    zeros = tg.zeros(*flat.shape[:-1], n, dtype=flat.dtype, device=flat.device)
+    y = tg.scatter_add(zeros, -1, at.broadcast_to(flat.shape), flat)
     begin = fft_length // 2 if center else 0
     end = n - begin if length is None else begin + length
-    y = y[..., begin : min(end, n)]
-    return _to_length(y, end - begin)
+    return _to_length(y[..., begin : min(end, n)], end - begin)
 
 
 def _of_floats(x: Any) -> Tensor:

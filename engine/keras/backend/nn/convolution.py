@@ -7,6 +7,7 @@ from typing import Any
 from keras.src.backend.common.backend_utils import compute_conv_transpose_padding_args_for_jax
 
 from tilegrad import ops
+from tilegrad.keras.backend.nn import volumes
 from tilegrad.keras.backend.nn.windows import as_given, as_images, over_images, padding_of
 from tilegrad.keras.backend.operands import promoted
 from tilegrad.ops.conv import conv2d, conv2d_grad_input
@@ -24,6 +25,8 @@ def conv(
     """A cross-correlation. kernel (*sizes, C / groups, O), of inputs with C channels."""
     x, kernel = promoted(inputs, kernel)
     ndim = x.ndim
+    if ndim == 5:
+        return volumes.conv(conv, x, kernel, strides, padding, data_format, dilation_rate)
     x, w = as_images(x, data_format), _weight(kernel, ndim)
     if x.shape[1] % w.shape[1] or w.shape[0] % (x.shape[1] // w.shape[1]):
         raise ValueError(
@@ -88,6 +91,10 @@ def conv_transpose(
     """
     x, kernel = promoted(inputs, kernel)
     ndim = x.ndim
+    if ndim == 5:
+        return volumes.conv_transpose(
+            conv_transpose, x, kernel, strides, padding, output_padding, data_format, dilation_rate
+        )
     pads = compute_conv_transpose_padding_args_for_jax(
         x.shape, kernel.shape, strides, padding, output_padding, dilation_rate
     )

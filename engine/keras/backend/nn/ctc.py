@@ -17,12 +17,18 @@ from tilegrad.tensor import Tensor
 _NEVER = -1e5  # the logarithm of a probability that is 0: a finite one has a gradient
 
 
+def _wide(x: Any) -> Tensor:
+    """Of 16-bit types in float32: products of many probabilities."""
+    x = floating(x)
+    return x.to(dtypes.float32) if x.dtype in dtypes.HALVES else x
+
+
 def ctc_loss(target: Any, output: Any, target_length: Any, output_length: Any, mask_index: int = 0) -> Tensor:
     """-log of the probability that the outputs, with blanks and repetitions taken out, are the target's labels.
 
     target (N, L), output (N, T, classes) as logits, lengths (N,); mask_index is the blank's class. -> (N,)
     """
-    labels, logits = convert_to_tensor(target).to(dtypes.int64), floating(output)
+    labels, logits = convert_to_tensor(target).to(dtypes.int64), _wide(output)
     label_count, steps = [convert_to_tensor(x).to(dtypes.int64) for x in (target_length, output_length)]
     n, most = labels.shape
     logp = tg.log_softmax(logits, -1)
@@ -66,7 +72,7 @@ def ctc_decode(
     greedy: the likeliest class of each step, with minus the sum of the largest logits as the score (N, 1).
     beam_search: the top_paths likeliest labellings of beam_width prefixes, with their log probabilities (N, paths).
     """
-    x = floating(inputs).detach()
+    x = _wide(inputs).detach()
     lengths = host(convert_to_tensor(sequence_lengths)).astype(np.int64)
     rows = host(x)
     if strategy == "greedy":

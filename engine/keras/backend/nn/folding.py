@@ -49,7 +49,7 @@ def fold(x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding:
     (h, w), (kh, kw), (ph, pw) = map(_pair, (output_size, kernel_size, padding))
     places, windows = _places((h, w), kernel_size, dilation, padding, stride)
     n, channels = x.shape[0], x.shape[1] // (kh * kw)
-    at = tg.tensor(places, dtype=dtypes.int64, device=x.device).broadcast_to(n, channels, len(places))
+    at = tg.tensor(places, dtype=dtypes.int64, device=x.device).broadcast_to((n, channels, len(places)))
     sums = tg.zeros(n, channels, (h + 2 * ph) * (w + 2 * pw), dtype=x.dtype, device=x.device)
     y = tg.scatter_add(sums, 2, at, x.reshape(n, channels, -1)).reshape(n, channels, h + 2 * ph, w + 2 * pw)
     return y[:, :, ph : ph + h, pw : pw + w]

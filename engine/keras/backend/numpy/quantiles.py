@@ -67,7 +67,7 @@ def _quantile(x: Tensor, q: Any, axis: Any, method: str, keepdims: bool) -> Tens
 
     def at(index: Tensor) -> Tensor:
         index = tg.clamp(index, 0, rows.shape[-1] - 1).to(dtypes.int64)
-        some = rows.broadcast_to(*q.shape, *rows.shape)
+        some = rows.broadcast_to((*q.shape, *rows.shape))
         return tg.take_along_dim(some, index.unsqueeze(-1), -1).squeeze(-1)
 
     below, above = at(low), at(high)
