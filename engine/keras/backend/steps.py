@@ -10,10 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import tilegrad as tg
+from tilegrad.capture_hooks import CaptureError
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.core.variable import Variable
 from tilegrad.keras.backend.nested import tree
+from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.tensor import Tensor
+
+# Keras adds the arguments of a layer's call to the text of what it raises, unless the error says that this was done.
+for _error in (CaptureError, PlannedError):
+    _error._keras_call_info_injected = True  # type: ignore[attr-defined]
 
 
 class Step:

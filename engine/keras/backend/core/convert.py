@@ -86,17 +86,19 @@ def result_dtype(*xs: Any) -> np.dtype:
 
 
 def _kind(x: Any) -> Any:
-    if isinstance(x, Tensor):
-        return x.data.dtype
-    return x if isinstance(x, (type, np.dtype)) else type(x)
+    """The name of a dtype; of Python's numbers their class."""
+    x = x.data.dtype if isinstance(x, Tensor) else x
+    return x.name if isinstance(x, np.dtype) else x if isinstance(x, type) else type(x)
 
 
 @cache
 def _joined(floatx: str, *kinds: Any) -> np.dtype:
-    found = dtypes.as_dtype(result_type(*[x if x in (bool, int, float) else standardize_dtype(x) for x in kinds]))
-    if dtypes.float64 in kinds:
-        return dtypes.float64
-    return dtypes.int64 if found == dtypes.int32 and dtypes.int64 in kinds else found
+    found = result_type(*kinds)
+    if "float64" in kinds:
+        found = "float64"
+    elif found == "int32" and "int64" in kinds:
+        found = "int64"
+    return dtypes.as_dtype(found)
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ import tilegrad as tg
 from tilegrad.keras.backend.core.convert import convert_to_tensor, np_dtype, result_dtype
 from tilegrad.keras.backend.core.device import device
 from tilegrad.keras.backend.numpy.shapes import pad, sizes
+from tilegrad.keras.backend.operands import promoted
 from tilegrad.tensor import Tensor
 
 
@@ -80,17 +81,12 @@ def linspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
 ) -> Any:
     """num numbers evenly from start to stop, along a new axis of these."""
-    found = result_dtype(*map(_kind, (start, stop)), float) if dtype is None else np_dtype(dtype)
-    parts = num - 1 if endpoint else num
-    start, stop = convert_to_tensor(start, dtype=float), convert_to_tensor(stop, dtype=float)
-    step = tg.div(tg.sub(stop, start), max(parts, 1))
+    start, stop = [convert_to_tensor(x) for x in promoted(start, stop, least=float)]
+    found = start.dtype if dtype is None else np_dtype(dtype)
+    step = tg.div(tg.sub(stop, start), max(num - 1 if endpoint else num, 1))
     at = tg.arange(num, dtype=start.dtype, device=start.device).reshape(num, *[1] * max(start.ndim, stop.ndim))
     y = tg.add(start, tg.mul(at, step)).movedim(0, axis).to(found)
     return (y, step) if retstep else y
-
-
-def _kind(x: Any) -> Any:
-    return type(x) if isinstance(x, (int, float)) else convert_to_tensor(x)
 
 
 def eye(N: Any, M: Any = None, k: int = 0, dtype: Any = None) -> Tensor:
