@@ -1,7 +1,6 @@
 """Between Keras and the engine: tensors from what programs pass, arrays out of tensors, dtypes by name.
 
-Dtypes are Keras': of Python's numbers a float is floatx, an int int32. Arrays of NumPy keep their dtype, but for the
-unsigned ones that the engine lacks: uint16 becomes int32, uint32 int64.
+Dtypes are Keras': of Python's numbers a float is floatx, an int int32. Arrays of NumPy keep their dtype.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from tilegrad.device import is_array, on_host
 from tilegrad.keras.backend.core.device import device
 from tilegrad.ops.operands import cast as cast_tensor
 from tilegrad.tensor import Tensor
-
-_WIDER = {np.dtype(np.uint16): dtypes.int32, np.dtype(np.uint32): dtypes.int64}
 
 
 def np_dtype(dtype: Any) -> np.dtype:
@@ -56,7 +53,7 @@ def _from_numbers(x: Any, dtype: Any) -> Tensor:
     if dtype is not None:
         found = np_dtype(dtype)
     elif kind is not None:
-        found = _WIDER.get(kind)
+        found = None
     else:
         array = np.asarray(x)
         found = None if array.size and array.dtype.kind == "b" else np_dtype(int if array.dtype.kind == "i" else None)
