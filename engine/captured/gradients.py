@@ -95,8 +95,6 @@ class Gradients:
             raise PlannedError("gives one gradient to two tensors; expected a clone()")
         self._leaves.setdefault(id(leaf), _Leaf(leaf))
         leaf._grad = grad
-        if grad is not None:
-            grad._data = self._graph.lasting(grad._data)
         self._sets.append(_Set(leaf, grad))
         return self._sets[-1].again
 

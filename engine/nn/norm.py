@@ -94,17 +94,18 @@ class _BatchNorm(_Tracking):
         if not self.training:
             training = self.running_mean is None and self.running_var is None
             return self._normalized(input, training, 0.0, activation)
-        momentum = 0.0 if self.momentum is None else self.momentum
+        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         if self.num_batches_tracked is not None:
             if self.momentum is None:
-                momentum = 1.0 / (self.num_batches_tracked.item() + 1)
+                with no_grad():  # a tensor, not a number: a captured step counts on
+                    momentum = 1.0 / (self.num_batches_tracked.to(np.float64) + 1.0)
             y = self._normalized(input, True, momentum, activation)
             with no_grad():
                 self.num_batches_tracked.add_(1)
             return y
         return self._normalized(input, True, momentum, activation)
 
-    def _normalized(self, input: Tensor, training: bool, momentum: float, activation: str | None) -> Tensor:
+    def _normalized(self, input: Tensor, training: bool, momentum: float | Tensor, activation: str | None) -> Tensor:
         running, affine = (self.running_mean, self.running_var), (self.weight, self.bias)
         return batch_norm_activated(input, *running, *affine, training, momentum, self.eps, activation)
 

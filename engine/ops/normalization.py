@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilegrad import capture_hooks, dtypes, kernels
-from tilegrad.autograd.grad_mode import is_grad_enabled
+from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
 from tilegrad.autograd.record import record
 from tilegrad.ops.activations import relu_grad
 from tilegrad.ops.arithmetic import add, mul, square, sub
 from tilegrad.ops.exponential import rsqrt
+from tilegrad.ops.inplace import copy_
 from tilegrad.ops.operands import cast, made_together, require_float
 from tilegrad.ops.reduce import mean, sum
 from tilegrad.ops.shape import reshape
@@ -115,8 +116,14 @@ def batch_norm(
     return record("batch_norm", y, _parents(x, weight, bias), rule)
 
 
-def move_towards(op: str, running: Moments, moments: Moments, count: int, momentum: float) -> None:
-    """running = (1 - momentum) running + momentum moments, in place; the variance unbiased, of so many elements."""
+def move_towards(op: str, running: Moments, moments: Moments, count: int, momentum: float | Tensor) -> None:
+    """running = (1 - momentum) running + momentum moments, in place; the variance unbiased, of so many elements.
+
+    momentum  as a tensor (), float64, it is what each launch of a captured step finds there
+    """
+    if isinstance(momentum, Tensor):
+        _move_by_ops(running, moments, count, momentum)
+        return
     for each in running:
         require_writable(op, each, tracking=False)
     capture_hooks.reads(*running, *moments)
@@ -128,6 +135,15 @@ def move_towards(op: str, running: Moments, moments: Moments, count: int, moment
         written(each, None)
         if account is not None:
             _count_again(account, each)
+
+
+def _move_by_ops(running: Moments, moments: Moments, count: int, momentum: Tensor) -> None:
+    """What batch_moments_step computes, with its roundings."""
+    with no_grad():
+        for each, batch, factor in zip(running, moments, (1.0, count / (count - 1))):
+            wide = dtypes.accumulator(each.dtype)
+            kept, taken = cast(sub(1.0, momentum), wide), cast(mul(momentum, factor), wide)
+            copy_(each, add(mul(cast(each, wide), kept), mul(cast(batch, wide), taken)))
 
 
 def _count_again(account: capture_hooks.Account, x: Tensor) -> None:

@@ -8,20 +8,24 @@ x is seen as *parts*, each of one run of memory that fits the cache, and each wi
 Sums are joined over the parts afterwards, in their order, in float64. What the parts are depends on the shape alone,
 and so do the bits. A part's moments are taken in the cache, about a mean of its own, so that memory is read once.
 
-Channels last, loops run along `wide` numbers: a few pixels, so that they are long enough for vectors however few the
-channels are; what belongs to a channel is repeated for each of these pixels.
+Channels last, a part is rows of `wide` numbers (cpu_rows.py): a few pixels, so that blocks of vectors fill them however
+few the channels are; what belongs to a channel is repeated for each of these pixels. What reads memory again walks it
+from the end: what was read last is still in the cache.
 
 Served here are float32 arrays, and the 16-bit types by way of float32. All else is left to the reference.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tilegrad.kernels.batch_norm import reference
+from tilegrad.kernels.batch_norm.cpu_rows import BLOCK as COLUMNS
+from tilegrad.kernels.batch_norm.cpu_rows import Numbers, over_rows
 from tilegrad.kernels.batch_norm.reference import (
     Array,
     Channels,
@@ -32,20 +36,21 @@ from tilegrad.kernels.batch_norm.reference import (
     is_channels_last,
 )
 from tilegrad.kernels.cpu import buffers, long_sums, threads
-from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
 from tilegrad.kernels.cpu.halves import HALVES, in_float32
 from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC
-from tilegrad.kernels.cpu.scalar_math import CONTRACT
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sizes import cdiv
 
 _float32 = np.dtype(np.float32)
 _PART = 1 << 14  # numbers of a part, channels last
 _LEAST_PIXELS = 64  # of a part
-_WIDE = 1 << 8  # numbers that a loop runs along, channels last, at least
+_WIDE = 1 << 9  # numbers of a row of whole blocks, channels last, at most; otherwise half of them at least
+_SAMPLES = 16  # rows of an image that its means are first estimated by
+_GOLDEN = 0.6180339887498949  # its multiples lie evenly and meet no period, such as the borders of images
 _ZERO = np.float32(0)
+_NEVER = np.float32(np.nan)  # the least y of no relu: nothing is lower
 _NOTHING = np.empty(0, _float32)
 
 
@@ -67,7 +72,7 @@ class _Parts(NamedTuple):
 
     @property
     def wide(self) -> int:
-        return self.channels * max(1, cdiv(_WIDE, self.channels))
+        return _wide(self.channels)
 
     @property
     def ints(self) -> tuple[int, ...]:
@@ -110,10 +115,10 @@ def batch_norm(
         return _otherwise(s, batch_norm, reference.batch_norm, 1, *arguments)
     p = _parts(s, is_channels_last(x))
     y, memory = _empty(p, x.shape)
-    factors = _factors(p, mean, var, weight, bias, eps)
     threads.share(
         _norm_last if p.last else _norm_first, _most(p, x), p.items,
-        _flat(p, x), factors, memory, _scratch(p), int(activation == "relu"), *p.ints,
+        _flat(p, x), *_constants(mean, var, weight, bias, eps), memory, _scratch(p), int(activation == "relu"),
+        p.groups, *p.ints,
     )  # fmt: skip
     return y
 
@@ -141,22 +146,22 @@ def batch_norm_grad(
     dx, memory = _empty(p, x.shape)
     grads, relu = np.empty((2, p.channels), _float32), int(activation == "relu")
     arrays, most, scratch = (_flat(p, dy), _flat(p, x)), _most(p, x), _scratch(p)
-    factors = _factors(p, mean, var, weight, bias, eps)
+    constants = _constants(mean, var, weight, bias, eps)
     slopes = np.empty((p.images, 4, p.channels), _float32)
     summed = to_weight or to_bias or not frozen
     sums, work = np.empty((2, p.images * p.parts * p.channels if summed else 0)), np.empty((2, p.channels))
     if summed:
         threads.share(
             _sums_last if p.last else _sums_first, most, p.items,
-            *arrays, factors, relu, sums[0], sums[1], scratch, *p.ints,
+            *arrays, *constants, relu, sums[0], sums[1], scratch, p.groups, *p.ints,
         )  # fmt: skip
     threads.share(
-        _join_grad, 1, 1, sums[0], sums[1], _row(var), _row(weight), float(eps), slopes, grads, work,
+        _join_grad, 1, 1, sums[0], sums[1], constants[1], constants[2], constants[4], slopes, grads, work,
         p.images, p.groups, int(frozen), int(summed), *p.ints[:-1],
     )  # fmt: skip
     threads.share(
         _grad_last if p.last else _grad_first, most, p.items,
-        *arrays, factors, relu, slopes, memory, scratch, *p.ints,
+        *arrays, *constants, relu, slopes, memory, scratch, p.groups, *p.ints,
     )  # fmt: skip
     return dx, *([grads[0]] if to_weight else []), *([grads[1]] if to_bias else [])
 
@@ -186,8 +191,15 @@ def _parts(s: Channels, last: bool) -> _Parts:
     groups = s.grouped[1]
     if not last:
         return _Parts(False, images, 1, s.channels, groups, size, size)
-    pixels = min(size, max(_LEAST_PIXELS, _PART // s.channels))
+    row = _wide(s.channels) // s.channels
+    pixels = min(size, cdiv(max(_LEAST_PIXELS, _PART // s.channels), row) * row)
     return _Parts(True, images, cdiv(size, pixels), s.channels, groups, pixels, size)
+
+
+def _wide(channels: int) -> int:
+    """Numbers of a row, channels last: whole pixels, and whole blocks of columns where that is not too many."""
+    whole = math.lcm(channels, COLUMNS)
+    return whole if whole <= _WIDE else channels * cdiv(_WIDE // 2, channels)
 
 
 def _most(p: _Parts, x: Array) -> int:
@@ -197,7 +209,7 @@ def _most(p: _Parts, x: Array) -> int:
 
 def _flat(p: _Parts, x: Array) -> Array:
     """x in the order in which it is walked, copied if it does not lie so."""
-    return contiguous(np.moveaxis(x, 1, -1) if p.last else x).reshape(-1)
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1) if p.last else x).reshape(-1)
 
 
 def _empty(p: _Parts, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -206,20 +218,18 @@ def _empty(p: _Parts, shape: tuple[int, ...]) -> tuple[Array, Array]:
         y = buffers.empty(shape, _float32)
         return y, y.reshape(-1)
     y = buffers.empty((shape[0], *shape[2:], shape[1]), _float32)
-    return np.moveaxis(y, -1, 1), y.reshape(-1)
+    return y.transpose(0, -1, *range(1, y.ndim - 1)), y.reshape(-1)
 
 
 def _scratch(p: _Parts) -> Array:
-    """Memory of each thread for seven arrays of `wide` numbers."""
-    return buffers.empty((threads.num_threads() if p.last else 0, 7, p.wide), _float32)
+    """Memory of each thread for eight constants and two sums of each of `wide` columns."""
+    return buffers.empty((threads.num_threads() if p.last else 0, 10, p.wide), _float32)
 
 
-def _factors(p: _Parts, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
-    """m, a and b of each channel, (images, 3, channels): xhat weight + bias = (x - m) a + b."""
-    factors = np.empty((p.images, 3, p.channels), _float32)
-    moments = _row(mean), _row(var)
-    threads.share(_set_factors, 1, 1, *moments, _row(weight), _row(bias), float(eps), p.groups, factors)
-    return factors
+def _constants(
+    mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array, float]:
+    return _row(mean), _row(var), _row(weight), _row(bias), float(eps)
 
 
 def _row(a: Array | None) -> Array:
@@ -325,21 +335,18 @@ def _join_grad(
                 slopes[i, 3, c] = rstd
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _set_factors(mean, var, weight, bias, eps, groups, factors, begin, stop, part, team):
-    """The factors (images, 3, channels) of y = (x - m) a + b."""
-    if team:
-        share(begin, stop, part, team)
-        return
-    images, _, channels = factors.shape
-    each = channels // groups
-    for i in range(images):
-        for c in range(channels):
-            at = i * groups + c // each
-            rstd = 1 / np.sqrt(float(var[at]) + eps)
-            factors[i, 0, c] = mean[at]
-            factors[i, 1, c] = rstd * float(weight[c]) if weight.size else rstd
-            factors[i, 2, c] = bias[c] if bias.size else 0
+@njit(nogil=True)
+def _moments_at(image, c, groups, channels):
+    """Where those of an image's channel are."""
+    return image * groups + c // (channels // groups)
+
+
+@njit(nogil=True, error_model="numpy")
+def _factors(mean, var, weight, bias, eps, at, c):
+    """m, a and b of y = (x - m) a + b in channel c, whose moments are at `at`."""
+    rstd = 1 / np.sqrt(float(var[at]) + eps)
+    a = rstd * float(weight[c]) if weight.size else rstd
+    return np.float32(mean[at]), np.float32(a), np.float32(bias[c]) if bias.size else _ZERO
 
 
 @njit(nogil=True, cache=True)
@@ -373,7 +380,8 @@ def _moments_first(x, means, squares, scratch, parts, channels, pixels, size, wi
 
 @njit(nogil=True, cache=True)
 def _norm_first(
-    x, factors, y, scratch, relu, parts, channels, pixels, size, wide, begin, stop, part, team
+    x, mean, var, weight, bias, eps, y, scratch, relu, groups, parts, channels, pixels, size, wide, begin,
+    stop, part, team,
 ):  # fmt: skip
     """y = (x - m) a + b, with relu or without."""
     if team:
@@ -382,7 +390,7 @@ def _norm_first(
     for i in range(begin, stop):
         image, c = i // channels // parts, i % channels
         row, out = x[i * pixels : i * pixels + pixels], y[i * pixels : i * pixels + pixels]
-        m, a, b = factors[image, 0, c], factors[image, 1, c], factors[image, 2, c]
+        m, a, b = _factors(mean, var, weight, bias, eps, _moments_at(image, c, groups, channels), c)
         if relu:
             for j in range(out.size):
                 z = (row[j] - m) * a + b
@@ -394,7 +402,8 @@ def _norm_first(
 
 @njit(nogil=True, cache=True)
 def _sums_first(
-    dy, x, factors, relu, totals, products, scratch, parts, channels, pixels, size, wide, begin, stop, part, team
+    dy, x, mean, var, weight, bias, eps, relu, totals, products, scratch, groups, parts, channels,
+    pixels, size, wide, begin, stop, part, team,
 ):  # fmt: skip
     """Of each part of a channel the sums of dz and of dz (x - m)."""
     if team:
@@ -402,7 +411,7 @@ def _sums_first(
         return
     for i in range(begin, stop):
         image, c, first, last = i // channels // parts, i % channels, i * pixels, i * pixels + pixels
-        m, a, b = factors[image, 0, c], factors[image, 1, c], factors[image, 2, c]
+        m, a, b = _factors(mean, var, weight, bias, eps, _moments_at(image, c, groups, channels), c)
         if relu:
             totals[i], products[i] = _masked_products(dy[first:last], x[first:last], m, a, b)
         else:
@@ -411,7 +420,8 @@ def _sums_first(
 
 @njit(nogil=True, cache=True)
 def _grad_first(
-    dy, x, factors, relu, slopes, dx, scratch, parts, channels, pixels, size, wide, begin, stop, part, team
+    dy, x, mean, var, weight, bias, eps, relu, slopes, dx, scratch, groups, parts, channels, pixels,
+    size, wide, begin, stop, part, team,
 ):  # fmt: skip
     """dx = ((w dz - q) - (x - m) r) rstd."""
     if team:
@@ -419,7 +429,7 @@ def _grad_first(
         return
     for i in range(begin, stop):
         image, c, first, last = i // channels // parts, i % channels, i * pixels, i * pixels + pixels
-        m, a, b = factors[image, 0, c], factors[image, 1, c], factors[image, 2, c]
+        m, a, b = _factors(mean, var, weight, bias, eps, _moments_at(image, c, groups, channels), c)
         w, q, r, rstd = slopes[image, 0, c], slopes[image, 1, c], slopes[image, 2, c], slopes[image, 3, c]
         dy_row, x_row, dx_row = dy[first:last], x[first:last], dx[first:last]
         if relu:
@@ -465,53 +475,92 @@ def _masked_products(dy, x, m, a, b):
 # --- channels last: a part is `pixels` pixels, of the channels one after the other
 
 
-@njit(nogil=True)
-def _repeated(row, target):
-    """The numbers of the channels, again and again."""
-    for first in range(0, target.size, row.size):
-        for c in range(row.size):
-            target[first + c] = row[c]
+def _moments_of(numbers: list[Numbers], constants: list[Numbers]) -> tuple[list[Numbers], list[Numbers]]:
+    """The terms of the sums of x - m and of its square."""
+    d = numbers[0] - constants[0]
+    return [d, d.product(d)], []
+
+
+def _norm_of(numbers: list[Numbers], constants: list[Numbers]) -> tuple[list[Numbers], list[Numbers]]:
+    """y = (x - m) a + b, or 0 where that is at most `least`."""
+    (x,), (m, a, b, least) = numbers, constants
+    z = (x - m) * a + b
+    return [], [z.unless(z, least)]
+
+
+def _sums_of(numbers: list[Numbers], constants: list[Numbers]) -> tuple[list[Numbers], list[Numbers]]:
+    """The terms of the sums of dz and of dz (x - m): dz is 0 where y is, which is computed as in the forward."""
+    (dy, x), (m, a, b, least) = numbers, constants
+    d = x - m
+    dz = dy.unless(d * a + b, least)
+    return [dz, dz.product(d)], []
+
+
+def _grad_of(numbers: list[Numbers], constants: list[Numbers]) -> tuple[list[Numbers], list[Numbers]]:
+    """dx = ((w dz - q) - (x - m) r) rstd."""
+    (dy, x), (m, a, b, least, w, q, r, rstd) = numbers, constants
+    d = x - m
+    dz = dy.unless(d * a + b, least)
+    return [], [((w * dz - q) - d * r) * rstd]
+
+
+_add_moments, _write_norm = over_rows(_moments_of, 1, 2), over_rows(_norm_of, 4)
+_add_sums, _write_grad = over_rows(_sums_of, 4, 2), over_rows(_grad_of, 8)
 
 
 @njit(nogil=True)
-def _folded(sums, channels, i, target):
-    """The sums of a part, of each channel's numbers."""
-    for c in range(channels):
-        target[i * channels + c] = 0
-    for first in range(0, sums.size, channels):
-        for c in range(channels):
-            target[i * channels + c] += sums[first + c]
+def _repeated(row, held):
+    """A channel's number for each of its columns."""
+    for first in range(0, held.size, row.size):
+        columns = held[first : first + row.size]
+        for c in range(columns.size):
+            columns[c] = row[c]
 
 
 @njit(nogil=True, error_model="numpy")
-def _first_means(block, channels, m):
-    """m, repeated: the means of the first m.size numbers' channels. No variance is then much smaller than (x - m)^2."""
-    count = min(m.size, block.size) // channels
+def _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, held):
+    """held: m, a, b and `least` of each column."""
     for c in range(channels):
-        total = _ZERO
-        for k in range(count):
-            total += block[k * channels + c]
-        m[c] = total / np.float32(count)
-    _repeated(m[:channels], m[channels:])
+        at = _moments_at(image, c, groups, channels)
+        held[0, c], held[1, c], held[2, c] = _factors(mean, var, weight, bias, eps, at, c)
+    for k in range(3):
+        _repeated(held[k, :channels], held[k, channels:])
+    held[3] = _ZERO if relu else _NEVER
 
 
-@njit(nogil=True, fastmath=CONTRACT)
-def _add_four(block, m, total, square):
-    """To the sums of x - m and of its square, four times their length."""
-    n = total.size
-    for j in range(n):
-        a, b = load(block, j) - m[j], load(block, n + j) - m[j]
-        c, d = load(block, 2 * n + j) - m[j], load(block, 3 * n + j) - m[j]
-        store(total, j, total[j] + ((a + b) + (c + d)))
-        store(square, j, square[j] + ((a * a + b * b) + (c * c + d * d)))
+@njit(nogil=True)
+def _folded(sums, row):
+    """The sums of a channel's columns."""
+    row[:] = 0
+    for first in range(0, sums.size, row.size):
+        columns = sums[first : first + row.size]
+        for c in range(columns.size):
+            row[c] += columns[c]
 
 
-@njit(nogil=True, fastmath=CONTRACT)
-def _add_one(row, m, total, square):
-    for j in range(row.size):
-        d = load(row, j) - m[j]
-        store(total, j, total[j] + d)
-        store(square, j, square[j] + d * d)
+@njit(nogil=True)
+def _place(i, parts, channels, pixels, size):
+    """Of part i: its image, its first number and how many there are."""
+    image, first = i // parts, i % parts * pixels
+    return image, (image * size + first) * channels, min(pixels, size - first) * channels
+
+
+@njit(nogil=True, error_model="numpy")
+def _sampled_means(x, at, n, channels, wide, held, sums):
+    """held: the means of some rows of an image, whichever threads there are. If they are some deviations off, the
+    variance loses no digits that count.
+    """
+    rows = n // wide
+    taken, width = min(max(rows, 1), _SAMPLES), wide if rows else n
+    sums[:] = 0
+    held[:] = 0
+    for k in range(taken):
+        row = int(k * _GOLDEN % 1.0 * rows) if taken < rows else k
+        _add_moments((x,), (), at + row * wide, width, wide, held, sums)
+    _folded(sums[0, :width], held[0, :channels])
+    for c in range(channels):
+        held[0, c] /= np.float32(taken * width // channels)
+    _repeated(held[0, :channels], held[0, channels:])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -519,182 +568,75 @@ def _moments_last(x, means, squares, scratch, parts, channels, pixels, size, wid
     if team:
         share(begin, stop, part, team)
         return
-    m, total, square = scratch[part, 0], scratch[part, 1], scratch[part, 2]
+    held, sums, before = scratch[part, :1], scratch[part, 8:], -1
     for i in range(begin, stop):
-        image, k = i // parts, i % parts
-        count = min(pixels, size - k * pixels)
-        block = x[(image * size + k * pixels) * channels : (image * size + k * pixels + count) * channels]
-        _first_means(block, channels, m)
-        total[:] = 0
-        square[:] = 0
-        first = 0
-        while first + 4 * wide <= block.size:
-            _add_four(block[first : first + 4 * wide], m, total, square)
-            first += 4 * wide
-        while first < block.size:
-            _add_one(block[first : first + wide], m, total, square)
-            first += wide
-        _folded(total, channels, i, means)
-        _folded(square, channels, i, squares)
+        image, at, n = _place(i, parts, channels, pixels, size)
+        if image != before:
+            _sampled_means(x, image * size * channels, size * channels, channels, wide, held, sums)
+            before = image
+        sums[:] = 0
+        _add_moments((x,), (), at, n, wide, held, sums)
+        mean, square = means[i * channels : (i + 1) * channels], squares[i * channels : (i + 1) * channels]
+        _folded(sums[0], mean)
+        _folded(sums[1], square)
+        count = n // channels
         for c in range(channels):
-            rest = means[i * channels + c] / count
-            means[i * channels + c] = m[c] + rest
-            squares[i * channels + c] -= rest * rest * count
+            rest = mean[c] / count
+            about = square[c] - rest * rest * count
+            mean[c], square[c] = held[0, c] + rest, 0.0 if about < 0 else about  # NaN stays
 
 
 @njit(nogil=True, cache=True)
 def _norm_last(
-    x, factors, y, scratch, relu, parts, channels, pixels, size, wide, begin, stop, part, team
+    x, mean, var, weight, bias, eps, y, scratch, relu, groups, parts, channels, pixels, size, wide, begin,
+    stop, part, team,
 ):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    m, a, b, before = scratch[part, 0], scratch[part, 1], scratch[part, 2], -1
-    for i in range(begin, stop):
-        image, k = i // parts, i % parts
+    held, sums, before = scratch[part], scratch[part, 8:], -1
+    for i in range(stop - 1, begin - 1, -1):
+        image, at, n = _place(i, parts, channels, pixels, size)
         if image != before:
-            _repeated(factors[image, 0], m)
-            _repeated(factors[image, 1], a)
-            _repeated(factors[image, 2], b)
+            _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, held)
             before = image
-        start, count = (image * size + k * pixels) * channels, min(pixels, size - k * pixels) * channels
-        for first in range(start, start + count, wide):
-            last = min(first + wide, start + count)
-            _affine(x[first:last], m, a, b, relu, y[first:last])
-
-
-@njit(nogil=True)
-def _affine(x, m, a, b, relu, y):
-    if relu:
-        for j in range(y.size):
-            z = (load(x, j) - load(m, j)) * load(a, j) + load(b, j)
-            store(y, j, _ZERO if z <= _ZERO else z)
-    else:
-        for j in range(y.size):
-            store(y, j, (load(x, j) - load(m, j)) * load(a, j) + load(b, j))
-
-
-@njit(nogil=True, fastmath=CONTRACT)
-def _add_four_products(dy, x, m, total, product):
-    """To the sums of dy and of dy (x - m), four times their length."""
-    n = total.size
-    for j in range(n):
-        k, l, h = n + j, 2 * n + j, 3 * n + j
-        a, b, c, d = load(dy, j), load(dy, k), load(dy, l), load(dy, h)
-        store(total, j, total[j] + ((a + b) + (c + d)))
-        one = a * (load(x, j) - m[j]) + b * (load(x, k) - m[j])
-        other = c * (load(x, l) - m[j]) + d * (load(x, h) - m[j])
-        store(product, j, product[j] + (one + other))
-
-
-@njit(nogil=True, fastmath=CONTRACT)
-def _add_products(dy, x, m, total, product):
-    for j in range(x.size):
-        dz = load(dy, j)
-        store(total, j, total[j] + dz)
-        store(product, j, product[j] + dz * (load(x, j) - m[j]))
-
-
-@njit(nogil=True)
-def _add_four_masked_products(dy, x, m, a, b, total, product):
-    """The same of dy where (x - m) a + b > 0, rounded as in the forward."""
-    n = total.size
-    for j in range(n):
-        k, l, h = n + j, 2 * n + j, 3 * n + j
-        p, q, r, t = load(x, j) - m[j], load(x, k) - m[j], load(x, l) - m[j], load(x, h) - m[j]
-        e = _ZERO if p * a[j] + b[j] <= _ZERO else load(dy, j)
-        f = _ZERO if q * a[j] + b[j] <= _ZERO else load(dy, k)
-        g = _ZERO if r * a[j] + b[j] <= _ZERO else load(dy, l)
-        i = _ZERO if t * a[j] + b[j] <= _ZERO else load(dy, h)
-        store(total, j, total[j] + ((e + f) + (g + i)))
-        store(product, j, product[j] + ((e * p + f * q) + (g * r + i * t)))
-
-
-@njit(nogil=True)
-def _add_masked_products(dy, x, m, a, b, total, product):
-    for j in range(x.size):
-        d = load(x, j) - m[j]
-        dz = _ZERO if d * a[j] + b[j] <= _ZERO else load(dy, j)
-        store(total, j, total[j] + dz)
-        store(product, j, product[j] + dz * d)
+        _write_norm((x,), (y,), at, n, wide, held, sums)
 
 
 @njit(nogil=True, cache=True)
 def _sums_last(
-    dy, x, factors, relu, totals, products, scratch, parts, channels, pixels, size, wide, begin, stop, part, team
+    dy, x, mean, var, weight, bias, eps, relu, totals, products, scratch, groups, parts, channels,
+    pixels, size, wide, begin, stop, part, team,
 ):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    m, a, b, total, product = scratch[part, 0], scratch[part, 1], scratch[part, 2], scratch[part, 3], scratch[part, 4]
-    before = -1
+    held, sums, before = scratch[part], scratch[part, 8:], -1
     for i in range(begin, stop):
-        image, k = i // parts, i % parts
+        image, at, n = _place(i, parts, channels, pixels, size)
         if image != before:
-            _repeated(factors[image, 0], m)
-            _repeated(factors[image, 1], a)
-            _repeated(factors[image, 2], b)
+            _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, held)
             before = image
-        start, count = (image * size + k * pixels) * channels, min(pixels, size - k * pixels) * channels
-        total[:] = 0
-        product[:] = 0
-        first, four = start, 4 * wide
-        while first + four <= start + count:
-            if relu:
-                _add_four_masked_products(dy[first : first + four], x[first : first + four], m, a, b, total, product)
-            else:
-                _add_four_products(dy[first : first + four], x[first : first + four], m, total, product)
-            first += four
-        while first < start + count:
-            last = min(first + wide, start + count)
-            if relu:
-                _add_masked_products(dy[first:last], x[first:last], m, a, b, total, product)
-            else:
-                _add_products(dy[first:last], x[first:last], m, total, product)
-            first = last
-        _folded(total, channels, i, totals)
-        _folded(product, channels, i, products)
+        sums[:] = 0
+        _add_sums((dy, x), (), at, n, wide, held, sums)
+        _folded(sums[0], totals[i * channels : (i + 1) * channels])
+        _folded(sums[1], products[i * channels : (i + 1) * channels])
 
 
 @njit(nogil=True, cache=True)
 def _grad_last(
-    dy, x, factors, relu, slopes, dx, scratch, parts, channels, pixels, size, wide, begin, stop, part, team
+    dy, x, mean, var, weight, bias, eps, relu, slopes, dx, scratch, groups, parts, channels, pixels,
+    size, wide, begin, stop, part, team,
 ):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    m, a, b, w = scratch[part, 0], scratch[part, 1], scratch[part, 2], scratch[part, 3]
-    q, r, rstd, before = scratch[part, 4], scratch[part, 5], scratch[part, 6], -1
-    for i in range(begin, stop):
-        image, k = i // parts, i % parts
+    held, sums, before = scratch[part], scratch[part, 8:], -1
+    for i in range(stop - 1, begin - 1, -1):
+        image, at, n = _place(i, parts, channels, pixels, size)
         if image != before:
-            _repeated(factors[image, 0], m)
-            _repeated(factors[image, 1], a)
-            _repeated(factors[image, 2], b)
-            _repeated(slopes[image, 0], w)
-            _repeated(slopes[image, 1], q)
-            _repeated(slopes[image, 2], r)
-            _repeated(slopes[image, 3], rstd)
+            _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, held)
+            for k in range(4):
+                _repeated(slopes[image, k], held[4 + k])
             before = image
-        start, count = (image * size + k * pixels) * channels, min(pixels, size - k * pixels) * channels
-        for first in range(start, start + count, wide):
-            last = min(first + wide, start + count)
-            if relu:
-                _masked_slopes(dy[first:last], x[first:last], m, a, b, w, q, r, rstd, dx[first:last])
-            else:
-                _slopes(dy[first:last], x[first:last], m, w, q, r, rstd, dx[first:last])
-
-
-@njit(nogil=True)
-def _slopes(dy, x, m, w, q, r, rstd, dx):
-    for j in range(dx.size):
-        own = (load(w, j) * load(dy, j) - load(q, j)) - (load(x, j) - load(m, j)) * load(r, j)
-        store(dx, j, own * load(rstd, j))
-
-
-@njit(nogil=True)
-def _masked_slopes(dy, x, m, a, b, w, q, r, rstd, dx):
-    for j in range(dx.size):
-        d = load(x, j) - load(m, j)
-        dz = _ZERO if d * load(a, j) + load(b, j) <= _ZERO else load(dy, j)
-        store(dx, j, ((load(w, j) * dz - load(q, j)) - d * load(r, j)) * load(rstd, j))
+        _write_grad((dy, x), (dx,), at, n, wide, held, sums)

@@ -50,6 +50,11 @@ def guard(call: np.ndarray, word: np.ndarray) -> None:
     call[_GUARD] = word.ctypes.data
 
 
+def words_of(call: np.ndarray, value: int) -> list[int]:
+    """Where a call has that value among its arguments."""
+    return [_HEAD + word for word in np.flatnonzero(call[_HEAD:] == value).tolist()]
+
+
 def words_between(calls: np.ndarray, first: int, stop: int) -> np.ndarray:
     """Where calls have an address from first to stop among their arguments."""
     found = np.flatnonzero((calls >= first) & (calls < stop))

@@ -105,9 +105,6 @@ class CudaGraph:
         target[index] = value
         return False
 
-    def lasting(self, array: Any) -> Any:
-        return array
-
     def own(self, array: Any) -> Any:
         return array
 

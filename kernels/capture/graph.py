@@ -106,10 +106,6 @@ class Graph(Protocol):
         """target[index] = value. Returns whether that is known to write to memory that there was before."""
         ...
 
-    def lasting(self, array: Any) -> Any:
-        """The array on memory that serves no other array of the graph."""
-        ...
-
     def own(self, array: Any) -> Any:
         """An array of whoever captures, as the graph has it: launches read it and write to it."""
         ...

@@ -4,13 +4,13 @@ arguments of a launch in its place.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilegrad.kernels.capture.extents import address, extent
+from tilegrad.kernels.capture.extents import extent
+from tilegrad.kernels.capture.relative import Relative
 from tilegrad.kernels.cpu import buffers
 
 
@@ -43,48 +43,20 @@ class Input:
 
 
 class OnInput(NamedTuple):
-    """An array on an input's memory, wherever that is at a launch.
+    """An array on the memory of an input, which is somewhere else at a launch.
 
     number  of the input
-    low     where the array's first byte lies, counted from the input's first element
-    memory  the type of so many bytes
+    array   as it lies from the input's first element on
     """
 
     number: int
-    low: int
-    memory: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-    strides: tuple[int, ...]
-    writeable: bool
-
-    def at(self, start: int) -> np.ndarray:
-        """The array, with the input's first element at that address."""
-        memory = self.memory.from_address(start + self.low)
-        array = np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
-        if not self.writeable:
-            array.flags.writeable = False
-        return array
-
-
-def on_input(array: np.ndarray, number: int, first_element: int) -> OnInput:
-    """The array as one on the memory of that input, whose first element is at that address."""
-    low, size = extent(array)
-    behind = address(array) - first_element
-    memory = ctypes.c_char * size
-    return OnInput(number, behind + low, memory, array.shape, array.dtype, -low, array.strides, array.flags.writeable)
-
-
-def without_owner(array: np.ndarray) -> np.ndarray:
-    """An array on the same memory that does not keep it."""
-    return on_input(array, -1, address(array)).at(address(array))
+    array: Relative
 
 
 def placing(x: Any) -> Callable[[list[int]], Any] | None:
     """What gives x with arrays for its `OnInput`s, from the addresses of the inputs; None if x has none."""
     if isinstance(x, OnInput):
-        return lambda addresses: x.at(addresses[x.number])
+        return lambda addresses: x.array.at(addresses[x.number])
     kind = type(x)
     if kind not in (list, tuple, dict):
         return None

@@ -6,8 +6,10 @@ Functions of NumPy's that are called with such arrays come by `numpy`, what look
 launch makes all the calls. Those of compiled kernels that follow each other are one call of compiled code
 (kernels/capture/calls.py); what the host does in between has its turn where it had it in the function.
 
-Large arrays come from a pool of the program's own. The memory of an array that dies during the capture is given to a
-later one, as it would be without a program. So that this can be, the calls know such memory by its address alone.
+While a program is captured large arrays come from a pool of its own. Then those that nobody has any more are moved to
+memory that is planned for all of them (kernels/capture/arena.py). So that this can be, the calls know such memory by
+its address alone. What somebody still has, such as a result or a gradient, stays where it is and shares memory with no
+other array.
 
 A program reads and writes only memory that it makes itself or that it was told of (`know`): an array that was computed
 beside it would have the values of the capture in every launch. `settle` refuses such arrays.
@@ -28,10 +30,12 @@ from typing import Any
 
 import numpy as np
 
+from tilegrad.kernels.capture.arena import OnPiece, Piece, is_used, piece_of, planned
 from tilegrad.kernels.capture.extents import Range, address, merged, overlap, owner, span
-from tilegrad.kernels.capture.inputs import Input, on_input, placing, without_owner
+from tilegrad.kernels.capture.inputs import Input, OnInput, placing
 from tilegrad.kernels.capture.nested import arrays_in, mapped
 from tilegrad.kernels.capture.planned import Planned, PlannedError
+from tilegrad.kernels.capture.relative import relative
 from tilegrad.kernels.cpu import buffers
 from tilegrad.kernels.cpu.effects import captured_by, pooled, whole, write_results
 from tilegrad.kernels.system.modes import Block
@@ -53,7 +57,10 @@ class Program:
         self._add_at = add_rows.add_at
         self._compiled = ufuncs.COMPILED
         self._notepad = calls.Notepad()
-        self._pool = _Pool(kept=float("inf"))
+        self._pool = buffers.Pool(kept=float("inf"))  # of the capture
+        self._pieces: dict[Piece, None] = {}  # its arrays that calls use, in order
+        self._moves: list[tuple[int, int, Piece, int]] = []  # addresses in calls: (step, word, piece, offset in that)
+        self._arena: np.ndarray | None = None  # the memory of those that nobody else has
         self._steps: list[Any] = []  # calls of kernels, or (function, arguments); then also what places inputs in those
         self._first: list[Any] = []  # before them: constants that the program writes to are as they were
         self._guards: dict[Any, Any] = {}  # (told, arguments) by the step; once captured, by where its call lies
@@ -74,10 +81,15 @@ class Program:
         self._turn_last: dict[Any, Callable[[], None]] = {}  # of it, by key
         self._turn_is_due = False
         self._is_compiled = False  # all of it, but for what the host does in between
+        self._held_nbytes = 0  # of the capture's pool that others have
         self.is_closed = False
 
     def capturing(self) -> Block:
-        """The block within which this thread captures the program; after an exception there is none."""
+        """The block within which this thread captures the program; after an exception there is none.
+
+        Memory that plain calls have left idle goes to the system: they are over, and the program has its own.
+        """
+        buffers.free()
         pool = buffers.taking_from(self._pool)
         return Block(pool, captured_by(self), gives=self, quiet=True, then=self.close)
 
@@ -88,22 +100,30 @@ class Program:
         if self._turn_is_due:
             self._host_has_its_turn()
         kernel(*arguments, 0, items, pieces, self._notepad.address)
-        self._steps.append(self._notepad.take())
-        self._names.append(kernel.__name__.strip("_") + "_kernel")
+        call = self._notepad.take()
         for array in arguments:
-            if isinstance(array, np.ndarray) and not self._is_lent(array) and self._input_of(array) is None:
+            if not isinstance(array, np.ndarray):
+                continue
+            if self._is_lent(array):
+                piece, start = self._used(array, len(self._steps)), address(array)
+                words = self._calls.words_of(call, start)
+                self._moves += [(len(self._steps), word, piece, start - piece.at) for word in words]
+            elif self._input_of(array) is None:
                 self._kept.append(array)  # the note has its address only
+        self._steps.append(call)
+        self._names.append(kernel.__name__.strip("_") + "_kernel")
 
     def guard(self, word: np.ndarray, told: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Where the last call of a kernel leaves the word at 0 or above, call told(*arguments)."""
         self._calls.guard(self._steps[-1], word)
         self._kept.append(word)
-        self._guards[len(self._steps) - 1] = _after(self._turn, told), self._without_owners(arguments)
+        step = len(self._steps) - 1
+        self._guards[step] = _after(self._turn, told), self._without_owners(arguments, step)
 
     def function(self, name: str, function: Callable[..., Any], arguments: Any) -> None:
         """function(*arguments): all memory that it uses is that of arrays among them."""
         self._host_has_its_turn()
-        self._steps.append((function, self._without_owners(arguments)))
+        self._steps.append((function, self._without_owners(arguments, len(self._steps))))
         self._names.append(name)
 
     def numpy(
@@ -238,6 +258,10 @@ class Program:
 
     def constant(self, array: np.ndarray, has_values: bool = True) -> Planned:
         """A new array, with the values that it has now at the beginning of every launch, or without values."""
+        lent = pooled(array)
+        if lent is not array:  # so that its memory is planned, if it is gone when the capture ends
+            np.copyto(lent, array)
+            array = lent
         first = owner(array)
         if has_values:
             self._constants[id(first)] = first
@@ -280,20 +304,6 @@ class Program:
             return {key: self.plain(item, op) for key, item in x.items()}
         return x
 
-    def lasting(self, array: np.ndarray) -> np.ndarray:
-        """The array, or a copy of it where its memory served another array of the program before: a launch that fails
-        would leave that one's values in it.
-        """
-        if buffers.pool_of(array) is not self._pool:
-            return array
-        lease: Any = owner(array).base
-        if lease.block.address not in self._pool.again:
-            return array
-        source = self.plain(array, "it")
-        target = np.empty_like(source)
-        self.function("copy", np.copyto, (target, source))
-        return self.adopt(target)
-
     def makes(self, array: np.ndarray) -> bool:
         """Whether a launch writes the array, or takes it for an input."""
         return isinstance(array, Planned)
@@ -313,14 +323,24 @@ class Program:
         first = owner(array)
         constant = self._constants.pop(id(first), None)
         number = self._input_of(array)
-        if constant is not None and first.tobytes().strip(b"\0"):
-            self._first.append((np.copyto, (first, first.copy("K"))))
-        elif constant is not None:
-            self._first.append((np.ndarray.fill, (first, 0)))
+        if constant is not None:
+            self._restart(constant)
         elif number is not None:
             self._inputs[number].written = True
         elif not self._is_lent(array):
             self._written[id(first)] = first
+
+    def _restart(self, constant: np.ndarray) -> None:
+        """The constant is about to be written: each launch finds the values that it has now.
+
+        From here on, if no step has used it yet: until then its memory may serve other arrays.
+        """
+        has_values = constant.ravel("K").view(np.uint8).any()
+        restart = (np.copyto, (constant, constant.copy("K"))) if has_values else (np.ndarray.fill, (constant, 0))
+        if self._is_lent(constant) and not is_used(constant):
+            self.function(restart[0].__name__, *restart)
+        else:
+            self._first.append(restart)
 
     # --- memory from outside
 
@@ -394,22 +414,36 @@ class Program:
                     return number
         return None
 
-    def _without_owners(self, x: Any) -> Any:
-        """x with arrays that do not keep the pool's memory from being lent again, and `OnInput` for those on inputs."""
+    def _used(self, array: np.ndarray, step: int) -> Piece:
+        """The piece of the pool's memory on which the array lies, which that step uses."""
+        piece = piece_of(array, step)
+        self._pieces[piece] = None
+        return piece
+
+    def _without_owners(self, x: Any, step: int) -> Any:
+        """x, which that step uses, with `OnInput` for arrays on inputs and `OnPiece` for those on the pool's memory,
+        which do not keep it from being lent again.
+        """
 
         def without(array: np.ndarray) -> Any:
             number = self._input_of(array)
             if number is not None:
-                return on_input(array, number, address(self._inputs[number].own))
-            return without_owner(array) if self._is_lent(array) else array
+                return OnInput(number, relative(array, address(self._inputs[number].own)))
+            if not self._is_lent(array):
+                return array
+            piece = self._used(array, step)
+            return OnPiece(piece, relative(array, piece.at))
 
         return mapped(x, np.ndarray, without)
 
     # --- afterwards
 
     def close(self) -> None:
-        """Nothing more is captured: join the calls of kernels that follow each other."""
+        """Nothing more is captured: plan the memory, and join the calls of kernels that follow each other."""
         self._host_has_its_turn()
+        self._known.clear()
+        self._foreign.clear()
+        self._plan_memory()
         joined: list[Any] = []
         guards = {}
         for i, step in enumerate(self._steps):
@@ -430,12 +464,29 @@ class Program:
             each.free()
         self.written_inputs = [number for number, each in enumerate(self._inputs) if each.written]
         self._left = merged(self._left)
-        self._known.clear()
         self._made.clear()
         self._constants.clear()
-        self._foreign.clear()
         self._watched.clear()
         self.is_closed = True
+
+    def _plan_memory(self) -> None:
+        """Move the arrays that nobody has any more to memory that is planned for them."""
+        pieces = [piece for piece in self._pieces if not piece.is_held]
+        self._held_nbytes = self._pool.nbytes - self._pool.idle_bytes
+        self._pool.free()
+        buffers.trim()
+        if pieces:
+            self._arena = planned(pieces)
+        for step, word, piece, offset in self._moves:
+            self._steps[step][word] = piece.start + offset
+        for step, call in enumerate(self._steps):
+            if not isinstance(call, np.ndarray):
+                function, arguments = call
+                self._steps[step] = function, mapped(arguments, OnPiece, OnPiece.placed)
+        for step, (told, arguments) in self._guards.items():
+            self._guards[step] = told, mapped(arguments, OnPiece, OnPiece.placed)
+        self._pieces.clear()
+        self._moves.clear()
 
     def take(self, arrays: list[np.ndarray]) -> bool:
         """Have the next launch read these for the inputs, which they are laid out as; they must live until then.
@@ -498,19 +549,8 @@ class Program:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the program's large arrays share, and of arguments that are copied."""
-        return self._pool.nbytes + sum([each.own.nbytes for each in self._inputs if each.fixed])
-
-
-class _Pool(buffers.Pool):
-    """Of one program. again: the addresses of blocks that came back, and may have been lent again."""
-
-    def __init__(self, kept: float) -> None:
-        super().__init__(kept)
-        self.again: set[int] = set()
-
-    def give_back(self, block: Any) -> None:
-        self.again.add(block.address)
-        super().give_back(block)
+        planned = 0 if self._arena is None else self._arena.nbytes
+        return planned + self._held_nbytes + sum([each.own.nbytes for each in self._inputs if each.fixed])
 
 
 class _Primitives:

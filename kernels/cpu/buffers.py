@@ -52,15 +52,21 @@ class Pool:
         self.nbytes = 0  # of all blocks that were ever made
 
     def take(self, size: int) -> _Block:
-        """A block of at least `size` bytes, rounded up to an eighth of its power of two so that sizes recur."""
+        """A block of at least `size` bytes, rounded up to an eighth of its power of two so that sizes recur.
+
+        Where none of that size is idle, the smallest one that is larger serves, up to twice as large.
+        """
         unit = 1 << max(12, size.bit_length() - 4)
         rounded = cdiv(size, unit) * unit
         with self._lock:
             blocks = self._blocks.get(rounded)
+            if not blocks:
+                larger = [n for n, idle in self._blocks.items() if idle and rounded < n <= 2 * rounded]
+                blocks = self._blocks[min(larger)] if larger else None
             if blocks:  # no calls from here on, between which Ctrl-C could leave this half done
                 block = blocks[-1]
                 del blocks[-1]
-                self.idle_bytes -= rounded
+                self.idle_bytes -= block.size
                 return block
             self.nbytes += rounded
         memory = np.empty(rounded + LINE, np.uint8)
@@ -144,3 +150,19 @@ def idle_bytes() -> int:
 def free() -> None:
     """Give all idle blocks back to the system."""
     _common.free()
+    trim()
+
+
+def trim() -> None:
+    """Give what was freed to the system, which glibc does not do with memory between other blocks (malloc_trim(3))."""
+    of_glibc = _of_glibc()
+    if of_glibc is not None:
+        of_glibc(0)
+
+
+@cache
+def _of_glibc() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another library of C
+        return None

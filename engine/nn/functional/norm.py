@@ -50,11 +50,11 @@ def batch_norm_activated(
     weight: Tensor | None,
     bias: Tensor | None,
     training: bool,
-    momentum: float,
+    momentum: float | Tensor,
     eps: float,
     activation: str | None,
 ) -> Tensor:
-    """batch_norm, with an activation (None or "relu") in the same primitive."""
+    """batch_norm, with an activation (None or "relu") in the same primitive; momentum as move_towards takes it."""
     op = "batch_norm"
     require_tensor(op, input=input)
     if input.ndim < 2 and input.shape != (0,):

@@ -113,10 +113,21 @@ def test_layouts(backend, layout, groups, rng):
     check(backend, layout(x), dy, groups)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 30, 40), (3, 40, 9, 8), (300, 20)], ids=str)
+PARTS = [
+    (2, 3, 30, 40),  # rows of whole blocks, and a part of one
+    (3, 40, 9, 8),
+    (300, 20),
+    (2, 17, 9, 9),  # blocks and a vector
+    (3, 33, 25, 31),  # columns that fill no vector; several parts
+    (2, 64, 20, 20),  # a pixel is a block
+    (5, 1030, 4, 5),  # several panels of rows
+]
+
+
+@pytest.mark.parametrize("shape", PARTS, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 def test_sizes_of_the_cpus_parts(order, shape, rng):
-    """Several parts of pixels, a last one that is short, and more channels than a vector loop is long."""
+    """Several parts of pixels, a last one that is short, and all kinds of blocks that rows are cut into."""
     from tilegrad import kernels
 
     backend = kernels.load("cpu")

@@ -1,6 +1,9 @@
 """Lent memory: reused when nobody can see it, never before."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -93,6 +96,67 @@ def test_a_pool_of_ones_own():
     del array
     assert pool.idle_bytes == pool.nbytes >= 240_000
     assert buffers.idle_bytes() >= 240_000
+
+
+def test_the_smallest_idle_block_that_is_large_enough_is_lent():
+    """One of the same size first; else a larger one, up to twice as large."""
+    pool = buffers.Pool()
+    sizes = [1 << 20, 3 << 19, 3 << 18, 1 << 18]
+    with buffers.taken_from(pool):
+        arrays = {size: buffers.empty((size,), np.uint8) for size in sizes}
+        places = {size: address(array) for size, array in arrays.items()}
+        arrays.clear()
+
+        def taken(size):
+            return buffers.empty((size,), np.uint8)
+
+        kept = [taken(size) for size in sizes]
+        assert [address(array) for array in kept] == list(places.values())
+        kept.clear()
+        first = taken((3 << 18) - 5000)
+        assert address(first) == places[3 << 18]
+        second = taken((3 << 18) - 5000)
+        assert address(second) == places[1 << 20]
+        third = taken((3 << 18) - 5000)
+        assert address(third) == places[3 << 19]
+        assert pool.idle_bytes == 1 << 18
+        fourth = taken((1 << 17) - 9000)  # less than half
+        assert address(fourth) not in places.values()
+        del first, second, third, fourth
+    assert pool.idle_bytes == pool.nbytes == sum(sizes) + (15 << 13)
+
+
+_FREED = """
+import numpy as np
+from tilegrad.kernels.cpu import buffers
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+
+
+del (large := [np.empty(30 << 20, np.uint8)])[:]  # from then on glibc takes what is smaller from its heap
+before, arrays, between = resident(), [], []
+for _ in range(48):
+    arrays.append(buffers.empty((1 << 20,), np.uint8))
+    arrays[-1].fill(1)
+    between.append(np.ones(5000, np.uint8))
+arrays.clear()
+idle = resident()
+buffers.free()
+print(idle - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system tells resident memory elsewhere")
+def test_what_is_freed_goes_to_the_system():
+    """Also where other arrays lie between the blocks."""
+    told = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stderr
+    idle, freed = map(int, told.stdout.split())
+    assert idle >= 48
+    assert freed < 8
 
 
 def test_many_threads_never_share_a_block():
