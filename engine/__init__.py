@@ -49,6 +49,9 @@ from tilegrad.dtypes import (
     int32 as int32,
     int64 as int64,
     uint8 as uint8,
+    uint16 as uint16,
+    uint32 as uint32,
+    uint64 as uint64,
 )
 from tilegrad.dtypes import bool_ as bool
 from tilegrad.files import load as load, save as save

@@ -3,7 +3,8 @@
 Where the two libraries differ, PyTorch's rule holds: a Python number or a 0-dim tensor changes the result's dtype only
 when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer with a float
 takes the float's dtype (NumPy would widen int64 + float32 to float64); float16 with bfloat16 gives float32, as neither
-holds the other; true division of integers gives float32.
+holds the other; true division of integers gives float32. PyTorch has no rule for uint16, uint32 and uint64: there NumPy's
+holds, and uint64 with a signed integer is refused, which to NumPy is float64.
 https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
 """
 
@@ -17,6 +18,9 @@ import numpy as np
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
+uint16 = np.dtype(np.uint16)
+uint32 = np.dtype(np.uint32)
+uint64 = np.dtype(np.uint64)
 int8 = np.dtype(np.int8)
 int16 = np.dtype(np.int16)
 int32 = np.dtype(np.int32)
@@ -26,7 +30,8 @@ bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
 
-DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
+UNSIGNED = (uint16, uint32, uint64)
+DTYPES = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64, *UNSIGNED)
 FLOATS = frozenset((float16, bfloat16, float32, float64))  # those that can carry gradients
 HALVES = frozenset((float16, bfloat16))
 _KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # V is NumPy's kind for foreign types, such as bfloat16
@@ -114,7 +119,10 @@ def _widest(dtypes: list[np.dtype]) -> np.dtype:
     """The smallest dtype that holds all of these, which are of one kind. NumPy knows no float that holds bfloat16."""
     if len(set(dtypes)) == 1:
         return dtypes[0]
-    return np.result_type(*(float32 if dtype == bfloat16 else dtype for dtype in dtypes))
+    found = np.result_type(*(float32 if dtype == bfloat16 else dtype for dtype in dtypes))
+    if found.kind == "f" and dtypes[0].kind in "iu":
+        raise TypeError(f"promote: no integer holds {' and '.join(map(str, dtypes))}; expected one of them cast first")
+    return found
 
 
 def _scalar_kind(value: Any) -> int:

@@ -50,6 +50,7 @@ ROOMS = """
     cuda data
     checkpoint
     .
+    keras
     bench.ops
     bench
 """

@@ -43,8 +43,7 @@ def test_as_dtype(given, want):
     [
         complex,
         "complex64",
-        np.uint16,
-        np.uint64,
+        np.longdouble,
         "float128",
         "U1",
         object,
@@ -61,7 +60,8 @@ def test_as_dtype_refuses(wrong):
 
 def test_promotion_of_any_three_operands_is_torchs():
     """result_type of tensors with dimensions, 0-dim tensors and numbers; associative where torch is."""
-    operands = [np.ones((2,), d) for d in dtypes.DTYPES] + [np.ones((), d) for d in dtypes.DTYPES] + [True, 1, 1.0]
+    ruled = [dtype for dtype in dtypes.DTYPES if dtype not in dtypes.UNSIGNED]  # that torch has rules for
+    operands = [np.ones((2,), d) for d in ruled] + [np.ones((), d) for d in ruled] + [True, 1, 1.0]
     for a, b in itertools.combinations_with_replacement(operands, 2):
         x, y = (to_tensor(t) if isinstance(t, np.ndarray) else t for t in (a, b))
         assert dtypes.promote(a, b).name == str(torch.result_type(x, y)).removeprefix("torch."), (a, b)
@@ -81,7 +81,7 @@ def test_promote_refuses(wrong):
 
 def test_promote_refuses_foreign_dtypes():
     with pytest.raises(TypeError, match="promote: expected dtypes among"):
-        dtypes.promote(np.ones(2), np.ones(2, np.uint16))
+        dtypes.promote(np.ones(2), np.ones(2, np.complex64))
 
 
 def test_numpy_scalars_count_as_numbers():

@@ -71,7 +71,7 @@ def _structure(metadata: dict[str, str]) -> Any:
 
 
 # By safetensors' names, of those that tensors can have
-_NAMES = "BOOL U8 I8 I16 I32 I64 F16 BF16 F32 F64".split()
+_NAMES = "BOOL U8 I8 I16 I32 I64 F16 BF16 F32 F64 U16 U32 U64".split()
 _DTYPES = dict(zip(_NAMES, DTYPES))
 
 

@@ -101,6 +101,7 @@ def optimizer(backend: ModuleType, params: list[Any], odd: list[Any]) -> None:
         backend.adam_step(params, params, state, state, step, lr)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01)
         backend.adam_step(params, params, state, state, step, lr, weight_decay=0.01, decoupled=True)
+        backend.adam_step(params, params, state, state, step, lr, eps_hat=True)
         backend.adam_step(odd, odd, odd_state, odd_state, step, lr)
         backend.sgd_step(params, params, None, lr)
         for first in (True, False):

@@ -33,16 +33,17 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
+    eps_hat: bool = False,
 ) -> None:
     """optimizer.reference.adam_step. Traffic: 28 bytes a parameter, once."""
     served = len(params) == len(grads) == len(exp_avgs) == len(exp_avg_sqs)
     served = served and all(map(_is_served, params, grads, exp_avgs, exp_avg_sqs))
     if not served:
-        options = step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize
+        options = step, lr, beta1, beta2, eps, weight_decay, decoupled, maximize, eps_hat
         whole(reference.adam_step, params, grads, exp_avgs, exp_avg_sqs, *options)
         return
     numbers = reference.check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
-    options = np.array([*numbers[3:], decoupled, maximize], np.float64)
+    options = np.array([*numbers[3:], decoupled, maximize, eps_hat], np.float64)
     scalars = np.empty(9, np.float32)
     threads.share(_set_scalars, 1, 1, *map(_as_array, (step, lr, beta1), numbers), options, scalars)
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
@@ -67,7 +68,7 @@ def _set_scalars(step, lr, beta1, options, scalars, begin, stop, part, team):
     if team:
         share(begin, stop, part, team)
         return
-    beta2, eps, weight_decay, decoupled, maximize = options
+    beta2, eps, weight_decay, decoupled, maximize, eps_hat = options
     scalars[0] = -1 if maximize else 1
     scalars[1] = 0 if decoupled else weight_decay
     scalars[2] = 1 - lr[0] * weight_decay if decoupled else 1
@@ -75,7 +76,7 @@ def _set_scalars(step, lr, beta1, options, scalars, begin, stop, part, team):
     scalars[4] = beta2
     scalars[5] = 1 - beta2
     scalars[6] = 1 / math.sqrt(1 - beta2 ** step[0])
-    scalars[7] = eps
+    scalars[7] = eps / math.sqrt(1 - beta2 ** step[0]) if eps_hat else eps
     scalars[8] = lr[0] / (1 - beta1[0] ** step[0])
 
 

@@ -64,7 +64,9 @@ def _factors_read(factors, correction1, correction2, rate1):
 
 
 @functools.cache
-def _adam_kernel(element: type, lr_of: Callable, factors_of: Callable, decay: str | None, maximize: bool) -> Kernel:
+def _adam_kernel(
+    element: type, lr_of: Callable, factors_of: Callable, decay: str | None, maximize: bool, eps_hat: bool
+) -> Kernel:
     @kernel
     def _adam_kernel(
         table, lr, factors, correction1, correction2, rate1, beta2, rate2, eps, weight_decay
@@ -82,6 +84,7 @@ def _adam_kernel(element: type, lr_of: Callable, factors_of: Callable, decay: st
         first, second, part = factors_of(factors, correction1, correction2, rate1)
         step_size = rate / first
         scale = _ONE / float32(math.sqrt(second))
+        least = eps * scale if eps_hat else eps
 
         start = (cuda.blockIdx.x - table[0, column]) * BLOCK
         for i in range(start + cuda.threadIdx.x, min(start + BLOCK, size), THREADS):
@@ -94,7 +97,7 @@ def _adam_kernel(element: type, lr_of: Callable, factors_of: Callable, decay: st
                 g += weight_decay * p
             m += part * (g - m)
             v = beta2 * v + rate2 * (g * g)
-            p_of[i] = p - step_size * (m / (float32(math.sqrt(v)) * scale + eps))
+            p_of[i] = p - step_size * (m / (float32(math.sqrt(v)) * scale + least))
             m_of[i] = m
             v_of[i] = v
 
@@ -152,6 +155,7 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
+    eps_hat: bool = False,
 ) -> None:
     """optimizer.reference.adam_step.
 
@@ -170,7 +174,7 @@ def adam_step(
     def kernel_for(element: type) -> Kernel:
         lr_of = _given if lr_array is None else _read
         factors_of = _factors_given if factors is None else _factors_read
-        return _adam_kernel(element, lr_of, factors_of, decay, bool(maximize))
+        return _adam_kernel(element, lr_of, factors_of, decay, bool(maximize), bool(eps_hat))
 
     _launch(
         kernel_for,

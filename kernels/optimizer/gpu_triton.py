@@ -109,6 +109,7 @@ def _adam_kernel(
     weight_decay,
     DECAY: tl.constexpr,
     MAXIMIZE: tl.constexpr,
+    EPS_HAT: tl.constexpr,
     ELEMENT: tl.constexpr,
     ALIGNED: tl.constexpr,
     TENSORS: tl.constexpr,
@@ -130,6 +131,8 @@ def _adam_kernel(
         correction2 = tl.load(factors_ptr + 1)
         rate1 = tl.load(factors_ptr + 2)
     scale = tl.div_rn(1.0, tl.sqrt_rn(correction2))
+    if EPS_HAT:
+        eps = eps * scale
 
     pointers = p_ptr, g_ptr, m_ptr, v_ptr
     numbers = lr, tl.div_rn(lr, correction1), scale, rate1, beta2, rate2, eps, weight_decay
@@ -193,6 +196,7 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
+    eps_hat: bool = False,
 ) -> None:
     """optimizer.reference.adam_step.
 
@@ -215,6 +219,7 @@ def adam_step(
         (lr, *adam_factors(step, beta1, beta2), beta2, 1 - beta2, eps, weight_decay),
         DECAY=("decoupled" if decoupled else "l2") if weight_decay else None,
         MAXIMIZE=bool(maximize),
+        EPS_HAT=bool(eps_hat),
     )
 
 

@@ -36,6 +36,7 @@ def adam_step(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
+    eps_hat: bool = False,
 ) -> None:
     """Step number `step` (the first is 1) of Adam, or of AdamW where `decoupled`.
 
@@ -43,21 +44,24 @@ def adam_step(
         p = p (1 - lr weight_decay)              AdamW
         g = g + weight_decay p                   Adam
         m = m + (1 - beta1) (g - m)              v = beta2 v + (1 - beta2) g^2
-        p = p - lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+        p = p - lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + e)
 
     params, grads           arrays of one dtype and shape at each place
     exp_avgs, exp_avg_sqs   m and v, of the parameter's shape, at least float32
     step, lr                numbers or 0-d arrays
+    eps_hat                 e = eps / sqrt(1 - beta2^step), as Keras has it; otherwise e = eps
 
     Traffic: reads p, g, m, v and writes p, m, v once: 28 bytes a float32 parameter.
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
-    Sources: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
+    Sources: Kingma & Ba 2015, algorithm 1, and the end of section 2 for eps_hat; Loshchilov & Hutter 2019, algorithm 2.
     """
     check_arrays("adam_step", np.ndarray, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
     number, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
 
     correction1, correction2, _ = adam_factors(number, beta1, beta2)
     step_size, correction2_sqrt = lr / correction1, math.sqrt(correction2)
+    if eps_hat:
+        eps /= correction2_sqrt
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         p, g = param.astype(m.dtype, copy=False), grad.astype(m.dtype, copy=False)
         if maximize:

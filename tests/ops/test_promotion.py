@@ -11,7 +11,9 @@ import torch
 import tilegrad as tg
 from tests.compare import assert_same
 from tests.oracle import to_array, to_tensor
-from tilegrad.dtypes import DTYPES, FLOATS
+from tilegrad.dtypes import DTYPES, FLOATS, UNSIGNED
+
+RULED = [dtype for dtype in DTYPES if dtype not in UNSIGNED]  # that torch has rules for
 
 ARITHMETIC = {
     "add": operator.add,
@@ -26,7 +28,7 @@ ARITHMETIC = {
     "and": operator.and_,
     "maximum": lambda a, b: a.maximum(b),
 }
-KINDS = [*(f"{kind} {dtype}" for dtype in DTYPES for kind in ("vector", "scalar")), "bool", "int", "float"]
+KINDS = [*(f"{kind} {dtype}" for dtype in RULED for kind in ("vector", "scalar")), "bool", "int", "float"]
 
 
 def make(kind: str):
@@ -111,10 +113,33 @@ def test_to_returns_the_tensor_itself_where_nothing_changes():
     assert x.to("cpu", "float64").dtype == x.to(other).dtype == x.type_as(other).dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "result"),
+    [
+        ("uint16", "uint8", "uint16"),
+        ("uint16", "int8", "int32"),
+        ("uint32", "int32", "int64"),
+        ("uint32", "float16", "float16"),
+        ("uint64", "uint16", "uint64"),
+        ("uint64", "bfloat16", "bfloat16"),
+    ],
+)
+def test_wide_unsigned_integers_promote_as_in_numpy(left, right, result):
+    for a, b in ((left, right), (right, left)):
+        y = tg.tensor([3], dtype=a) + tg.tensor([1], dtype=b)
+        assert (y.dtype, y.tolist()) == (result, [4])
+    assert (tg.tensor([3], dtype=left) * 2).dtype == (tg.tensor([True]) * tg.tensor([3], dtype=left)).dtype == left
+
+
+def test_no_integer_holds_uint64_and_a_signed_one():
+    with pytest.raises(TypeError, match="promote: no integer holds uint64 and int64; expected one of them cast first"):
+        tg.ones(2, dtype="uint64") + tg.ones(2, dtype="int64")
+
+
 @pytest.mark.parametrize("op", ["cat", "stack", "where"])
 def test_joins_promote_as_torch(op):
-    for left in DTYPES:
-        for right in DTYPES:
+    for left in RULED:
+        for right in RULED:
             a, b = np.ones((2,), left), np.ones((2,), right)
             if op == "where":
                 got = tg.where(tg.tensor([True, False]), tg.tensor(a), tg.tensor(b))
@@ -130,7 +155,7 @@ REDUCTIONS = ("sum", "prod", "cumsum", "cumprod", "mean", "amax", "argmax", "any
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_reductions_widen_as_torch(name):
-    for dtype in DTYPES:
+    for dtype in RULED:
         arguments = (0,) if name.startswith("cum") else ()
         x = np.ones((3,), dtype)
         got = outcome(lambda x, options: getattr(x, name)(*options), tg.tensor(x), arguments)

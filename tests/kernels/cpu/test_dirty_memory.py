@@ -265,7 +265,7 @@ def others():
     for size in (1, 33, 40_000):
         p, g, m = floats(size), floats(size), floats(size)
         for decoupled in (False, True):
-            yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled)
+            yield "adam_step", ([p], [g], [m], [m * m], 3, 1e-2, 0.9, 0.999, 1e-8, 0.1, decoupled, False, decoupled)
         for max_norm in (0.5, 1e6):
             yield "clip_norm_step", ([floats(3, 4), floats(size)], max_norm)
 

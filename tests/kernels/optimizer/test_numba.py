@@ -68,9 +68,9 @@ def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(numba, 
     runs = []
     for numbers in ((step, 0.05), (factors, lr)):
         device = to_device(host)
-        numba.adam_step(*device, *numbers, weight_decay=0.1, decoupled=True)
+        numba.adam_step(*device, *numbers, weight_decay=0.1, decoupled=True, eps_hat=True)
         runs.append([xp.asnumpy(a) for each in device for a in each])
-    check_adam(device, host, step, 0.05, weight_decay=0.1, decoupled=True)
+    check_adam(device, host, step, 0.05, weight_decay=0.1, decoupled=True, eps_hat=True)
     assert lr.item() == np.float32(0.05)
 
     for rate in (0.05, lr):

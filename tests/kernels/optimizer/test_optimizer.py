@@ -154,6 +154,23 @@ def test_one_adam_step_from_given_moments(backend, decoupled, dtype, rng):
             assert_close(ours, want, want.astype(ours.dtype), scale=1.0)  # of terms that are normal numbers
 
 
+@pytest.mark.parametrize("step", [1, 2, 1000])
+def test_eps_hat_is_the_eps_of_the_papers_reordered_step(backend, step, dtype, rng):
+    """p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps), the end of section 2; large next to sqrt(v)."""
+    params, grads = sample(rng, dtype, 2)
+    m, v = sample(rng, wide(dtype), 2)
+    v = [np.asarray(np.square(a)) for a in v]
+    want = []
+    for p, g, m_i, v_i in zip(params, grads, m, v, strict=True):
+        p, g, m_i, v_i = (a.astype(np.float64) for a in (p, g, m_i, v_i))
+        m_i, v_i = 0.9 * m_i + 0.1 * g, 0.999 * v_i + 0.001 * g * g
+        alpha = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        want.append(p - alpha * m_i / (np.sqrt(v_i) + 0.5))
+    backend.adam_step(params, grads, m, v, step, 0.01, eps=0.5, eps_hat=True)
+    for got, w in zip(params, want, strict=True):
+        assert_close(got, w, w.astype(dtype), scale=1.0)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_one_sgd_step_from_a_given_buffer(backend, nesterov, dtype, rng):
     params, grads = sample(rng, dtype, 2)

@@ -88,9 +88,9 @@ def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(triton,
     runs = []
     for numbers in ((step, 0.05), (factors(step, 0.5, 0.75), lr)):
         device = to_device(host)
-        triton.adam_step(*device, *numbers, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True)
+        triton.adam_step(*device, *numbers, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True, eps_hat=True)
         runs.append(on_host(device))
-    check_adam(device, host, step, 0.05, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True)
+    check_adam(device, host, step, 0.05, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True, eps_hat=True)
     assert lr.item() == np.float32(0.05)
 
     params, grads, momenta, _ = host

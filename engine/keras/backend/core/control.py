@@ -1,0 +1,104 @@
+"""Control flow: branches, loops, and functions applied along the first dimension. Python runs them, op by op.
+
+A branch or a loop on values reads them, so a training step that has one is not captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tilegrad as tg
+from tilegrad.keras.backend.core.convert import convert_to_tensor
+from tilegrad.keras.backend.nested import tree
+
+Function = Callable[..., Any]
+
+
+def cond(pred: Any, true_fn: Function, false_fn: Function) -> Any:
+    """true_fn() if pred holds, else false_fn()."""
+    return true_fn() if bool(pred if isinstance(pred, bool) else convert_to_tensor(pred)) else false_fn()
+
+
+def switch(index: Any, branches: list[Function], *operands: Any) -> Any:
+    """branches[index](*operands), the index cut to those that there are."""
+    at = min(max(int(convert_to_tensor(index).item()), 0), len(branches) - 1)
+    return branches[at](*operands)
+
+
+def while_loop(cond: Function, body: Function, loop_vars: Any, maximum_iterations: int | None = None) -> Any:
+    """loop_vars = body(*loop_vars) as long as cond(*loop_vars) holds."""
+    is_nested = isinstance(loop_vars, (tuple, list))
+    now = tree.map_structure(convert_to_tensor, tuple(loop_vars) if is_nested else (loop_vars,))
+    done = 0
+    while (maximum_iterations is None or done < maximum_iterations) and bool(convert_to_tensor(cond(*now))):
+        found = body(*now)
+        now = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+        done += 1
+    return now if is_nested else now[0]
+
+
+def fori_loop(lower: Any, upper: Any, body_fun: Function, init_val: Any) -> Any:
+    """x = body_fun(i, x) for i in range(lower, upper), from init_val on."""
+    x = init_val
+    for i in range(int(lower), int(upper)):
+        x = body_fun(i, x)
+    return x
+
+
+def map(f: Function, xs: Any) -> Any:
+    """f of each entry along the first dimension, the results stacked."""
+    n = len(tree.flatten(xs)[0])
+    return _stacked([f(_entry(xs, i)) for i in range(n)])
+
+
+def vectorized_map(function: Function, elements: Any) -> Any:
+    """As `map`."""
+    return map(function, elements)
+
+
+def scan(
+    f: Function, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: int | bool = 1
+) -> tuple[Any, Any]:
+    """carry, y = f(carry, x) for each entry x along the first dimension: the last carry, and the ys stacked."""
+    if not callable(f):
+        raise TypeError(f"`f` should be a callable. Received: f={f}")
+    if not isinstance(unroll, bool) and (not isinstance(unroll, int) or unroll < 1):
+        raise ValueError(f"`unroll` must be an positive integer or boolean. Received: unroll={unroll}")
+    if xs is None and length is None:
+        raise ValueError("Got no `xs` to scan over and `length` not provided.")
+    flat = [] if xs is None else tree.flatten(xs)
+    n = len(flat[0]) if flat else int(length or 0)
+    xs = None if xs is None else tree.map_structure(convert_to_tensor, xs)
+    carry, ys = init, []
+    for i in reversed(range(n)) if reverse else range(n):
+        carry, y = f(carry, None if xs is None else _entry(xs, i))
+        ys.append(y)
+    return carry, None if not ys or ys[0] is None else _stacked(ys[::-1] if reverse else ys)
+
+
+def associative_scan(f: Function, elems: Any, reverse: bool = False, axis: int = 0) -> Any:
+    """y_0 = x_0, y_i = f(y_i-1, x_i) along an axis, for an f of which it does not matter what is done first."""
+    if not callable(f):
+        raise TypeError(f"`f` should be a callable. Received: f={f}")
+    elems = tree.map_structure(convert_to_tensor, elems)
+    parts = [[x.narrow(axis, i, 1) for i in range(x.shape[axis])] for x in tree.flatten(elems)]
+    if len({len(part) for part in parts}) != 1:
+        raise ValueError(f"associative_scan: expected one length along axis {axis}; got {[len(x) for x in parts]}")
+    steps = [tree.pack_sequence_as(elems, list(step)) for step in zip(*parts)]
+    steps = steps[::-1] if reverse else steps
+    found = steps[:1]
+    for step in steps[1:]:
+        found.append(f(found[-1], step))
+    flat = [tree.flatten(step) for step in (found[::-1] if reverse else found)]
+    return tree.pack_sequence_as(elems, [tg.cat(list(column), axis) for column in zip(*flat)])
+
+
+def _entry(xs: Any, i: int) -> Any:
+    return tree.map_structure(lambda x: x[i], xs)
+
+
+def _stacked(results: list[Any]) -> Any:
+    columns = zip(*[tree.flatten(result) for result in results])
+    stacked = [tg.stack([convert_to_tensor(x) for x in column]) for column in columns]
+    return tree.pack_sequence_as(results[0], stacked)

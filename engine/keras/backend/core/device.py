@@ -1,0 +1,35 @@
+"""Where new tensors are made: the device of `keras.device(...)`, by default a GPU where there is one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+from keras.src.backend.common import global_state
+
+from tilegrad.device import as_device
+
+_ATTRIBUTE = "tilegrad_device"
+
+
+def device() -> str:
+    """ "cpu" or "cuda"."""
+    return global_state.get_global_attribute(_ATTRIBUTE) or as_device("auto")
+
+
+@contextmanager
+def device_scope(device_name: str) -> Any:
+    """A block whose new tensors are made on "cpu" or "gpu" (also "cuda"), with or without ":0"."""
+    before = global_state.get_global_attribute(_ATTRIBUTE)
+    global_state.set_global_attribute(_ATTRIBUTE, as_device(_in_our_words(device_name)))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_ATTRIBUTE, before)
+
+
+def _in_our_words(name: Any) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(f"device: got {name!r}; expected a string such as 'cpu:0' or 'gpu:0'")
+    kind, colon, number = name.lower().partition(":")
+    return ("cuda" if kind == "gpu" else kind) + colon + number

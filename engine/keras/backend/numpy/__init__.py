@@ -1,0 +1,48 @@
+"""keras.src.backend.numpy: NumPy's functions, on tensors with gradients. A file is a family."""
+
+from tilegrad.keras.backend.exports import export
+from tilegrad.keras.backend.numpy import (
+    arithmetic,
+    bits,
+    comparison,
+    complexes,
+    determinants,
+    exponential,
+    hyperbolic,
+    indexing,
+    making,
+    nan_reductions,
+    products,
+    quantiles,
+    reductions,
+    selection,
+    sequences,
+    shapes,
+    statistics,
+    trigonometry,
+    window_functions,
+)
+
+export(
+    globals(),
+    "numpy",
+    arithmetic,
+    bits,
+    comparison,
+    determinants,
+    complexes,
+    exponential,
+    hyperbolic,
+    indexing,
+    making,
+    nan_reductions,
+    products,
+    quantiles,
+    reductions,
+    selection,
+    sequences,
+    shapes,
+    statistics,
+    trigonometry,
+    window_functions,
+)

@@ -1,0 +1,117 @@
+"""The step of Keras' optimizers: by the engine's primitives where there is one.
+
+Adam, AdamW and SGD without momentum are served, and classes derived from them that have the same `update_step`. Others,
+amsgrad, and momentum, are computed by Keras, op by op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+from tilegrad import capture_hooks, kernels
+from tilegrad.keras.backend.core.convert import convert_to_tensor
+from tilegrad.keras.backend.core.variable import Variable
+from tilegrad.kernels.capture.program import Program
+from tilegrad.tensor import Tensor
+
+
+class TilegradOptimizer(BaseOptimizer):
+    """Keras' optimizer with fused steps. What it remembers, and when it changes, are Keras'."""
+
+    def _backend_update_step(
+        self, grads: list[Tensor], trainable_variables: list[Variable], learning_rate: Any
+    ) -> None:
+        step = _fused(self)
+        if step is None:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        lr = _number(convert_to_tensor(learning_rate), while_captured=0)
+        decays = [self.weight_decay is not None and self._use_weight_decay(v) for v in trainable_variables]
+        for is_decayed in sorted(set(decays)):
+            batch = [(g, v) for g, v, decay in zip(grads, trainable_variables, decays) if decay is is_decayed]
+            step(self, batch, lr, self.weight_decay if is_decayed else 0.0)
+
+    def _apply_weight_decay(self, variables: list[Variable]) -> None:
+        if _fused(self) is None:  # else the step does it
+            super()._apply_weight_decay(variables)
+
+
+def _fused(optimizer: Any) -> Callable[..., None] | None:
+    """The step by primitives that does what the optimizer's own does, or None."""
+    if in_stateless_scope():
+        return None
+    family = type(optimizer).update_step.__module__.rpartition(".")[2]
+    if family == "adam" and not optimizer.amsgrad:
+        return _adam
+    if family == "sgd" and optimizer.momentum == 0 and optimizer.weight_decay is None:
+        return _sgd
+    return None
+
+
+def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
+    places = [optimizer._get_variable_index(v) for _, v in batch]
+    moments = [[remembered[i]._value for i in places] for remembered in (optimizer._momentums, optimizer._velocities)]
+    params = [v._value for _, v in batch]
+    iterations = convert_to_tensor(optimizer.iterations)
+    arrays = [_written(tensors) for tensors in (params, *moments)]
+    kernels.of(*arrays[0]).adam_step(
+        arrays[0],
+        [_gradient(g, v) for g, v in batch],
+        *arrays[1:],
+        _number(iterations, while_captured=0, plus=1),
+        lr,
+        beta1=optimizer.beta_1,
+        beta2=optimizer.beta_2,
+        eps=optimizer.epsilon,
+        weight_decay=weight_decay,
+        decoupled=True,
+        eps_hat=True,
+    )
+
+
+def _sgd(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
+    params = _written([v._value for _, v in batch])
+    kernels.of(*params).sgd_step(params, [_gradient(g, v) for g, v in batch], None, lr)
+
+
+def _gradient(grad: Tensor, variable: Variable) -> Any:
+    """The array of a gradient, in the variable's dtype."""
+    return grad.to(variable._value.dtype).contiguous().data
+
+
+def _written(tensors: list[Tensor]) -> list[Any]:
+    """The arrays of these, which a primitive is about to write to; a graph that needs the old values finds out."""
+    storages = [x._storage for x in tensors]
+
+    def count() -> None:
+        for storage in storages:
+            storage.version += 1
+
+    account = capture_hooks.current()
+    if account is None:
+        count()
+    else:
+        account.memory(*tensors)
+        account.again(count)
+    return [x.data for x in tensors]
+
+
+def _number(x: Tensor, while_captured: float, plus: float = 0) -> Any:
+    """A tensor of one element as primitives take a number: at each launch of a captured step the one that it has then.
+
+    while_captured  what stands for it before the first launch, when there may be anything in memory
+    """
+    account = capture_hooks.on_device(x.data)
+    if account is None:
+        return x.item() + plus
+    graph = account.graph
+    if not isinstance(graph, Program):
+        raise capture_hooks.CaptureError("takes its step by numbers in the GPU's memory; expected run_eagerly=True")
+    account.reads(x)
+    array = graph.plain(x.data, "optimizer")
+    return graph.number(lambda: (array.item() if graph.is_closed else while_captured) + plus, np.float64)

@@ -1,0 +1,58 @@
+"""What Keras calls is there, or says by name that it is not."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import defaultdict
+from pathlib import Path
+
+import keras
+import pytest
+
+from tilegrad.keras.backend.exports import missing
+from tilegrad.keras.backend.surface import SURFACE
+
+SOURCES = Path(keras.__file__).parent / "src"
+
+
+def called() -> dict[str, set[str]]:
+    """backend.<family>.<name> in all of Keras but its backends and tests."""
+    found = defaultdict(set)
+    for path in SOURCES.rglob("*.py"):
+        parts = path.relative_to(SOURCES).parts
+        if path.stem.endswith("_test") or (parts[0] == "backend" and len(parts) > 2 and parts[1] != "common"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            of = node.value if isinstance(node, ast.Attribute) else None
+            if isinstance(of, ast.Attribute) and ast.unparse(of.value) in ("backend", "self.backend", "_backend"):
+                found[of.attr].add(node.attr)
+    return found
+
+
+def test_the_list_is_what_this_version_calls():
+    found = called()
+    found["random"].discard("SeedGenerator")  # which is Keras' own
+    assert {family: sorted(found[family]) for family in SURFACE} == {k: sorted(v.split()) for k, v in SURFACE.items()}
+
+
+@pytest.mark.parametrize("family", SURFACE)
+def test_every_function_is_there(family):
+    module = getattr(keras.src.backend, family)
+    assert [name for name in SURFACE[family].split() if not callable(getattr(module, name, None))] == []
+    assert module is importlib.import_module(f"tilegrad.keras.backend.{family}")
+
+
+@pytest.mark.parametrize("family", SURFACE)
+def test_one_that_is_missing_says_its_name(family):
+    module = getattr(keras.src.backend, family)
+    for name in missing(module):
+        with pytest.raises(NotImplementedError, match=f"^{family}.{name} is not implemented in the tilegrad backend$"):
+            getattr(module, name)(1, 2, of=3)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "bidirectional_lstm", "bidirectional_gru"])
+def test_fused_recurrent_layers_say_so(name):
+    with pytest.raises(NotImplementedError, match=f"rnn.{name} is not implemented"):
+        getattr(keras.src.backend, name)()
+    assert keras.src.backend.cudnn_ok() is False

@@ -1,0 +1,16 @@
+"""The families of Keras' tests: folders and files of keras/src."""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "ops": ("ops", "random"),
+    "layers": ("layers",),
+    "losses": ("losses",),
+    "metrics": ("metrics",),
+    "optimizers": ("optimizers",),
+    "trainers": ("trainers",),
+    "models": ("models",),
+    "callbacks": ("callbacks",),
+    "saving": ("saving", "legacy/saving"),
+    "common": ("activations", "backend/common", "backend/tests", "constraints", "dtype_policies", "initializers",
+               "regularizers", "testing", "tree", "utils", "wrappers"),
+}  # fmt: skip
+"""Left out: tests of other backends, applications (they load weights), export, quantizers, distribution, distillation."""

@@ -1,0 +1,52 @@
+"""The list of Keras' tests that fail: what differs from it is found in both directions."""
+
+import pytest
+
+from tests.keras.upstream import expected
+from tests.keras.upstream.expected import Expected, differences
+from tests.keras.upstream.families import FAMILIES
+
+LIST = [Expected("a reason", ("keras/src/a_test.py::A::one", "keras/src/b_test.py::*"))]
+
+
+def test_the_committed_list_is_whole():
+    for entry in expected.read():
+        assert all(name.startswith("keras/src/") for name in entry.tests)
+
+
+def test_what_is_as_listed_differs_in_nothing():
+    outcomes = {"keras/src/a_test.py::A::one": "failed", "keras/src/b_test.py::B::x": "failed"}
+    assert (
+        differences(outcomes | {"keras/src/b_test.py::B::y": "passed", "keras/src/c_test.py::C::z": "passed"}, LIST)
+        == []
+    )
+
+
+def test_a_failure_that_is_not_listed_differs():
+    found = differences({"keras/src/a_test.py::A::one_more": "failed"}, LIST)
+    assert found == ["fails, and is not listed: keras/src/a_test.py::A::one_more"]
+
+
+@pytest.mark.parametrize("outcome", ["passed", "skipped"])
+def test_a_listed_test_that_does_not_fail_differs(outcome):
+    found = differences({"keras/src/a_test.py::A::one": outcome, "keras/src/b_test.py::B::x": outcome}, LIST)
+    assert found == [f"is listed, and no longer fails: {name}" for name in LIST[0].tests]
+
+
+def test_listed_tests_of_families_that_did_not_run_do_not_differ():
+    assert differences({}, LIST) == []
+
+
+@pytest.mark.parametrize(
+    "text", ['[[failing]]\nreason = " "\ntests = ["a"]', '[[failing]]\nreason = "r"\ntests = ["a", "a"]']
+)
+def test_a_list_with_a_test_twice_or_without_a_reason_is_refused(text, tmp_path):
+    path = tmp_path / "failures.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="expected reasons with tests"):
+        expected.read(path)
+
+
+def test_families_share_no_folder():
+    parts = [part for parts in FAMILIES.values() for part in parts]
+    assert len(parts) == len(set(parts))
