@@ -39,8 +39,9 @@ def rsqrt(x: Any) -> Tensor:
 
 
 def segment_sum(data: Any, segment_ids: Any, num_segments: int | None = None, sorted: bool = False) -> Tensor:
-    """Rows added by the segment that segment_ids says."""
+    """Rows added by the segment that segment_ids says; those of no segment are left out."""
     x, at = convert_to_tensor(data), convert_to_tensor(segment_ids).to(dtypes.int64)
     count = int(at.max().item()) + 1 if num_segments is None else num_segments
-    index = at.reshape(-1, *[1] * (x.ndim - 1)).expand(x.shape)
-    return tg.scatter_add(tg.zeros(count, *x.shape[1:], dtype=x.dtype, device=x.device), 0, index, x)
+    at = tg.where(tg.logical_and(at >= 0, at < count), at, count)
+    zeros = tg.zeros(count + 1, *x.shape[1:], dtype=x.dtype, device=x.device)
+    return tg.scatter_add(zeros, 0, at.reshape(-1, *[1] * (x.ndim - 1)).expand(x.shape), x)[:count]

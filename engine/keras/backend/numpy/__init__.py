@@ -3,6 +3,7 @@
 from tilegrad.keras.backend.exports import export
 from tilegrad.keras.backend.numpy import (
     arithmetic,
+    bits,
     comparison,
     exponential,
     indexing,
@@ -17,6 +18,7 @@ export(
     globals(),
     "numpy",
     arithmetic,
+    bits,
     comparison,
     exponential,
     indexing,
