@@ -126,8 +126,10 @@ def test_pooling():
     )
     ones = np.ones((1, 5, 4, 1), np.float32)
     np.testing.assert_allclose(ops.average_pool(ones, 3, 2, "same"), np.ones((1, 3, 2, 1)))  # of what there is
-    with pytest.raises(NotImplementedError, match="windows over 3 dimensions"):
-        ops.max_pool(normal(1, 4, 4, 4, 1), 2)
+    volumes = normal(1, 4, 4, 4, 1)
+    boxes = volumes.reshape(1, 2, 2, 2, 2, 2, 2, 1)
+    np.testing.assert_array_equal(ops.max_pool(volumes, 2), boxes.max((2, 4, 6)))
+    np.testing.assert_allclose(ops.average_pool(volumes, 2), boxes.mean((2, 4, 6)), rtol=1e-5)
 
 
 def test_crossentropies():
