@@ -22,7 +22,13 @@ def matmul(x1: Any, x2: Any) -> Tensor:
     a, b = _pair(x1, x2)
     if a.dtype == dtypes.bool_:
         return cast(tg.matmul(a.int(), b.int()), dtypes.bool_)
-    return tg.matmul(a, b)
+    return tg.matmul(*_summed_in_int32([a, b], x1, x2))
+
+
+def _summed_in_int32(tensors: list[Tensor], *given: Any) -> list[Tensor]:
+    """The tensors; where int8 alone was given, as int32, in which its products are added."""
+    narrow = all(convert_to_tensor(x).dtype == dtypes.int8 for x in given)
+    return [x.int() for x in tensors] if narrow else tensors
 
 
 def dot(x1: Any, x2: Any) -> Tensor:
@@ -70,4 +76,5 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
 
 def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Tensor:
     """Sums of products by Einstein's convention."""
-    return tg.einsum(subscripts, *of_one_dtype([convert_to_tensor(x) for x in operands]))
+    tensors = of_one_dtype([convert_to_tensor(x) for x in operands])
+    return tg.einsum(subscripts, *_summed_in_int32(tensors, *operands))
