@@ -6,6 +6,7 @@ NotImplementedError with its name.
 
 from __future__ import annotations
 
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -16,10 +17,19 @@ def export(names: dict[str, Any], family: str, *files: ModuleType) -> None:
     """Put the functions of the family into a module's names."""
     for name in SURFACE[family].split():
         if name in names and not isinstance(names[name], ModuleType):
+            _with_keras_signature(names[name])
             continue
         own = [vars(file)[name] for file in files if _defines(file, name)]
         assert len(own) <= 1, f"{family}.{name} is in {len(own)} files; expected one"
-        names[name] = own[0] if own else _raising(f"{family}.{name}")
+        names[name] = _with_keras_signature(own[0]) if own else _raising(f"{family}.{name}")
+
+
+def _with_keras_signature(function: Any) -> Any:
+    """The function, which shows the signature that Keras has for it: without types."""
+    signature = inspect.signature(function)
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    function.__signature__ = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    return function
 
 
 def missing(family: Any) -> list[str]:

@@ -12,7 +12,7 @@ SURFACE = {
         abs absolute add all allclose amax amin angle any append arange arccos arccosh arcsin arcsinh arctan
         arctan2 arctanh argmax argmin argpartition argsort array array_split average bartlett bincount
         bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
-        blackman broadcast_to cbrt ceil clip concatenate conjugate copy corrcoef correlate cos cosh
+        blackman broadcast_to cbrt ceil clip concatenate conj conjugate copy corrcoef correlate cos cosh
         count_nonzero cross cumprod cumsum deg2rad diag diagflat diagonal diff digitize divide divide_no_nan dot
         dsplit dstack einsum empty empty_like equal exp exp2 expand_dims expm1 eye fabs flip fliplr flipud floor
         floor_divide fmax fmin fmod full full_like gcd geomspace greater greater_equal hamming hanning heaviside

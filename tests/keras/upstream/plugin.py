@@ -2,12 +2,21 @@
 
 import json
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 os.environ["KERAS_BACKEND"] = "tilegrad"
 
 import tilegrad.keras  # noqa: E402, F401 - before keras
+
+# What Keras' tests import of the file at the root of its repository, which the package does not have
+sys.modules["conftest"] = types.SimpleNamespace(  # type: ignore[assignment]
+    skip_if_backend=lambda backend, reason: pytest.mark.skipif(backend == "tilegrad", reason=reason)
+)
 
 MARKS = "requires_trainable_backend: not for backends that cannot train", "multi_device: of several devices"
 

@@ -84,7 +84,9 @@ def associative_scan(f: Function, elems: Any, reverse: bool = False, axis: int =
     elems = tree.map_structure(convert_to_tensor, elems)
     parts = [[x.narrow(axis, i, 1) for i in range(x.shape[axis])] for x in tree.flatten(elems)]
     if len({len(part) for part in parts}) != 1:
-        raise ValueError(f"associative_scan: expected one length along axis {axis}; got {[len(x) for x in parts]}")
+        raise ValueError(
+            f"Array inputs to associative_scan must have the same first dimension. Received: {[len(x) for x in parts]}"
+        )
     steps = [tree.pack_sequence_as(elems, list(step)) for step in zip(*parts)]
     steps = steps[::-1] if reverse else steps
     found = steps[:1]

@@ -99,11 +99,11 @@ def _joined(floatx: str, *kinds: Any) -> np.dtype:
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    """x as an array of NumPy's. A tensor's memory is shared, a variable's is copied."""
+    """x as an array of NumPy's, in memory of its own: a tensor may be a variable's, which is written to."""
     if isinstance(x, KerasVariable):
-        return convert_to_numpy(x.value).copy()
+        return convert_to_numpy(x.value)
     if isinstance(x, Tensor):
-        return on_host(x.data)
+        return np.array(on_host(x.data), copy=None if x.is_cuda else True)
     if isinstance(x, (list, tuple)) and _has_tensors(x):
         return np.array([convert_to_numpy(item) for item in x])
     return np.array(x)

@@ -6,8 +6,11 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import tilegrad as tg
 from tilegrad.keras.backend.core.convert import convert_to_numpy, convert_to_tensor
+from tilegrad.keras.backend.hosted import like, undifferentiated
 from tilegrad.tensor import Tensor
 
 
@@ -25,6 +28,9 @@ def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Tensor:
     return y
 
 
+_OF_TWO = {"max": np.maximum, "min": np.minimum, "mul": np.multiply}
+
+
 def scatter(indices: Any, values: Any, shape: Sequence[int]) -> Tensor:
     """Zeros of that shape, to which values are added at the places that the last dimension of indices says."""
     values = convert_to_tensor(values)
@@ -35,7 +41,8 @@ def scatter(indices: Any, values: Any, shape: Sequence[int]) -> Tensor:
 def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Tensor:
     """inputs, with updates at the places that the last dimension of indices says.
 
-    reduction  None puts them there (of several for one place, the last); "add", "max", "min" and "mul" combine them
+    reduction  None puts them there (of several for one place, the last); "add", "max", "min" and "mul" combine them,
+               the last three without a gradient
     """
     x, at, updates = convert_to_tensor(inputs), convert_to_tensor(indices), convert_to_tensor(updates)
     depth, rest = at.shape[-1], x.shape[at.shape[-1] :]
@@ -50,8 +57,12 @@ def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | Non
         y = rows.scatter(0, index, updates)
     elif reduction == "add":
         y = rows.scatter_add(0, index, updates)
+    elif reduction in _OF_TWO:
+        host = convert_to_numpy(rows)
+        _OF_TWO[reduction].at(host, convert_to_numpy(flat), convert_to_numpy(updates))
+        y = undifferentiated(f"scatter_update, {reduction}", like(host, x), [rows, updates])
     else:
-        raise NotImplementedError(f"scatter_update: reduction {reduction!r} is not implemented in the tilegrad backend")
+        raise ValueError(f"scatter_update: reduction is {reduction!r}; expected None, 'add', 'max', 'min' or 'mul'")
     return y.reshape(x.shape)
 
 

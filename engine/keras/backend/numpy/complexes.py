@@ -21,6 +21,9 @@ def conjugate(x: Any) -> Tensor:
     return convert_to_tensor(x)
 
 
+conj = conjugate
+
+
 def imag(x: Any) -> Tensor:
     """Zeros."""
     return tg.zeros_like(convert_to_tensor(x))
