@@ -11,6 +11,7 @@ import pytest
 from tilegrad.bench import bandwidth, peak
 from tilegrad.bench.inputs import Traffic
 from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.cpu.vectors import vector_unit
 
 SUM, TRIAD, COPY, FILL = bandwidth.PATTERNS
 STORES = [(p, streaming) for p in bandwidth.PATTERNS for streaming in (False, True) if p.writes or not streaming]
@@ -142,5 +143,5 @@ def test_multiply_adds_are_counted_as_they_are_done(dtype, monkeypatch):
     monkeypatch.setattr(peak, "_SECONDS", 0)
     value, how = peak.best(dtype)
     ((size, steps),) = set(seen)
-    assert size == 3 * peak.SUMS * peak._vector_bytes() // np.dtype(dtype).itemsize
+    assert size == 3 * peak.SUMS * vector_unit().nbytes // np.dtype(dtype).itemsize
     assert value == pytest.approx(2 * size * steps / 0.5) and how == "multiply-adds in registers, threads: 3"
