@@ -86,7 +86,7 @@ def test_foreign_arrays_become_plain_ones(tmp_path):
         (None, TypeError, "tensor: expected numbers; got object from NoneType"),
         ([1j], TypeError, "tensor: expected numbers; got complex128"),
         ([2**70], TypeError, "tensor: expected numbers; got object"),
-        (np.zeros(2, np.complex64), TypeError, "tensor: the array is complex64; expected one of bool"),
+        (np.zeros(2, np.longdouble), TypeError, "tensor: the array is float128; expected one of bool"),
     ],
 )
 def test_tensor_refuses(data, error, text):
