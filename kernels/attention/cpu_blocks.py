@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.rows import row as borrowed
 from tilegrad.kernels.cpu.scalar_math import CONTRACT, exp
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.cpu.tile import HELD, LANES, ROWS, WIDEST, ZERO, tiles
@@ -111,7 +112,8 @@ def _product(walks, at, fixed, y, y_row, x, x_row, x_step, w, w_row, rows, colum
     columns  of y and w, whole vectors
     walks    records of memory that is this piece's own, as is `at`; fixed: NO_SHIFT, ONE_RUN and NO_BIAS of tile.py
     """
-    y_at, x_at = at[: rows + MOST_ROWS], at[rows + MOST_ROWS : 2 * (rows + MOST_ROWS)]
+    table = rows + MOST_ROWS
+    y_at, x_at = borrowed(at, 0, table), borrowed(at, table, table)
     for p in range(rows):
         y_at[p], x_at[p] = p * y_row, p * x_row
     for p in range(rows, rows + MOST_ROWS):  # a tile may begin at any row: the last one is there again
@@ -140,6 +142,19 @@ def _transposed(x, first, row, rows, columns, y, width):
         for c in range(columns):
             for r in range(whole, whole + LANES):
                 y[c * width + r] = x[first + r * row + c] if r < rows else _ZERO
+
+
+@njit(nogil=True)
+def _from(array, first):
+    """array[first:]."""
+    return borrowed(array, first, array.size - first)
+
+
+@njit(nogil=True)
+def _clear(row):
+    """row = 0."""
+    for j in range(row.size):
+        row[j] = _ZERO
 
 
 # --- rows of scores
@@ -213,7 +228,7 @@ def _factors(call, word, kept_scale, factors, count):
         factors[4 * n + 1] = kept_scale if c1 >= least else _ZERO
         factors[4 * n + 2] = kept_scale if c2 >= least else _ZERO
         factors[4 * n + 3] = kept_scale if c3 >= least else _ZERO
-    return factors[skipped : skipped + count]
+    return borrowed(factors, skipped, count)
 
 
 @njit(nogil=True)
@@ -258,10 +273,10 @@ def forward(
     call, fixed = calls[0], (no_shift, one_run, no_bias)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
-    keys_t, s = work[: KEYS * E], work[KEYS * E : KEYS * (E + QUERIES)]
-    m = work[KEYS * (E + QUERIES) : KEYS * (E + QUERIES) + QUERIES]
-    total = work[KEYS * (E + QUERIES) + QUERIES : KEYS * (E + QUERIES) + 2 * QUERIES]
-    factors = work[KEYS * (E + QUERIES) + 2 * QUERIES :]
+    keys_t, s = borrowed(work, 0, KEYS * E), borrowed(work, KEYS * E, KEYS * QUERIES)
+    of_rows = KEYS * (E + QUERIES)
+    m, total = borrowed(work, of_rows, QUERIES), borrowed(work, of_rows + QUERIES, QUERIES)
+    factors = borrowed(work, of_rows + 2 * QUERIES, KEYS + _MORE)
     blocks = -(-L // QUERIES)
     for item in range(begin, stop):
         plane, block = item // blocks, item % blocks
@@ -271,7 +286,8 @@ def forward(
         rows = last - first
         q_at = b * call.q_b + h * call.q_h + first * call.q_l
         y_at = b * call.y_b + h * call.y_h + first * call.y_l
-        m[:rows], total[:rows] = _MINUS_INF, _ZERO
+        for r in range(rows):
+            m[r], total[r] = _MINUS_INF, _ZERO
         end = min(S, last) if call.causal else S
         steps = -(-end // KEYS)
         for step in range(steps):
@@ -280,13 +296,14 @@ def forward(
             wide = -(-keys // LANES) * LANES
             k_at = b * call.k_b + g * call.k_h + start * call.k_s
             v_at = b * call.v_b + g * call.v_h + start * call.v_s
+            q_here, v_here, y_here = _from(q, q_at), _from(v, v_at), _from(y, y_at)
             _transposed(k, k_at, call.k_s, keys, E, keys_t, wide)
-            _product(walk, table, fixed, s, wide, q[q_at:], call.q_l, 1, keys_t, wide, rows, wide, E, ZERO)
+            _product(walk, table, fixed, s, wide, q_here, call.q_l, 1, keys_t, wide, rows, wide, E, ZERO)
             for r in range(rows):
                 i = first + r
                 there = _there(call, i, start, keys)
-                row = s[r * wide : r * wide + there]
-                s[r * wide + there : r * wide + keys] = _ZERO
+                row = borrowed(s, r * wide, there)
+                _clear(borrowed(s, r * wide + there, keys - there))
                 if there == 0:
                     continue
                 left = _raw(call, row, mask, b, h, i, start, scale)
@@ -301,12 +318,12 @@ def forward(
                     word = offset[0] + np.uint64((plane * L + i) * S + start)
                     _multiplied(row, _factors(call, word, kept_scale, factors, there))
                 if step and past != _ONE:
-                    _scaled(y[y_at + r * call.y_l : y_at + r * call.y_l + V], past)
+                    _scaled(borrowed(y, y_at + r * call.y_l, V), past)
             started = HELD if step else ZERO
-            _product(walk, table, fixed, y[y_at:], call.y_l, s, wide, 1, v[v_at:], call.v_s, rows, V, keys, started)
+            _product(walk, table, fixed, y_here, call.y_l, s, wide, 1, v_here, call.v_s, rows, V, keys, started)
         for r in range(rows):
             if total[r] != _ZERO:
-                _scaled(y[y_at + r * call.y_l : y_at + r * call.y_l + V], _ONE / total[r])
+                _scaled(borrowed(y, y_at + r * call.y_l, V), _ONE / total[r])
             lse[plane * L + first + r] = m[r] + np.log(total[r])
 
 
@@ -330,10 +347,10 @@ def backward(
     call, fixed = calls[0], (no_shift, one_run, no_bias)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
-    keys_t, values_t = work[: KEYS_GRAD * E], work[KEYS_GRAD * E : KEYS_GRAD * (E + V)]
-    s = work[KEYS_GRAD * (E + V) : KEYS_GRAD * (E + V + QUERIES)]
-    dp = work[KEYS_GRAD * (E + V + QUERIES) : KEYS_GRAD * (E + V + 2 * QUERIES)]
-    factors = work[KEYS_GRAD * (E + V + 2 * QUERIES) :]
+    keys_t, values_t = borrowed(work, 0, KEYS_GRAD * E), borrowed(work, KEYS_GRAD * E, KEYS_GRAD * V)
+    s = borrowed(work, KEYS_GRAD * (E + V), KEYS_GRAD * QUERIES)
+    dp = borrowed(work, KEYS_GRAD * (E + V + QUERIES), KEYS_GRAD * QUERIES)
+    factors = borrowed(work, KEYS_GRAD * (E + V + 2 * QUERIES), KEYS_GRAD + _MORE)
     groups = call.heads // call.shared
     steps = -(-S // KEYS_GRAD)
     for item in range(begin, stop):
@@ -351,6 +368,7 @@ def backward(
             dv_at = of_queries * call.v_size + b * call.dv_b + g * call.dv_h + start * call.dv_l
             _transposed(k, k_at, call.k_s, keys, E, keys_t, wide)
             _transposed(v, v_at, call.v_s, keys, V, values_t, wide)
+            k_here, dk_here, dv_here = _from(k, k_at), _from(dk, dk_at), _from(dv, dv_at)
             started = ZERO
             for each in range(call.shared * blocks):
                 h, block = g * call.shared + each // blocks, each % blocks
@@ -365,17 +383,18 @@ def backward(
                     y_at = b * call.y_b + h * call.y_h + first * call.y_l
                     for r in range(rows):
                         one, other = dy_at + r * call.dy_l, y_at + r * call.y_l
-                        inner[plane * L + first + r] = _dot(dy[one : one + V], y[other : other + V])
+                        inner[plane * L + first + r] = _dot(borrowed(dy, one, V), borrowed(y, other, V))
                 if call.causal and last <= start:
                     continue
-                _product(walk, table, fixed, s, wide, q[q_at:], call.q_l, 1, keys_t, wide, rows, wide, E, ZERO)
-                _product(walk, table, fixed, dp, wide, dy[dy_at:], call.dy_l, 1, values_t, wide, rows, wide, V, ZERO)
+                q_here, dq_here, dy_here = _from(q, q_at), _from(dq, dq_at), _from(dy, dy_at)
+                _product(walk, table, fixed, s, wide, q_here, call.q_l, 1, keys_t, wide, rows, wide, E, ZERO)
+                _product(walk, table, fixed, dp, wide, dy_here, call.dy_l, 1, values_t, wide, rows, wide, V, ZERO)
                 for r in range(rows):
                     i = first + r
                     there = _there(call, i, start, keys)
-                    row, slopes = s[r * wide : r * wide + there], dp[r * wide : r * wide + there]
-                    s[r * wide + there : r * wide + keys] = _ZERO
-                    dp[r * wide + there : r * wide + keys] = _ZERO
+                    row, slopes = borrowed(s, r * wide, there), borrowed(dp, r * wide, there)
+                    _clear(borrowed(s, r * wide + there, keys - there))
+                    _clear(borrowed(dp, r * wide + there, keys - there))
                     if there == 0:
                         continue
                     left = _raw(call, row, mask, b, h, i, start, scale)
@@ -391,18 +410,12 @@ def backward(
                     _slopes(row, slopes, of_row, scale)
                     if call.dropped:
                         _multiplied(row, kept)
-                _product(
-                    walk, table, fixed, dv[dv_at:], call.dv_l, s, 1, wide, dy[dy_at:], call.dy_l, keys, V, rows, started
-                )
-                _product(
-                    walk, table, fixed, dk[dk_at:], call.dk_l, dp, 1, wide, q[q_at:], call.q_l, keys, E, rows, started
-                )
+                _product(walk, table, fixed, dv_here, call.dv_l, s, 1, wide, dy_here, call.dy_l, keys, V, rows, started)
+                _product(walk, table, fixed, dk_here, call.dk_l, dp, 1, wide, q_here, call.q_l, keys, E, rows, started)
                 held = HELD if step else ZERO
-                _product(
-                    walk, table, fixed, dq[dq_at:], call.dq_l, dp, wide, 1, k[k_at:], call.k_s, rows, E, keys, held
-                )
+                _product(walk, table, fixed, dq_here, call.dq_l, dp, wide, 1, k_here, call.k_s, rows, E, keys, held)
                 started = HELD
             if started == ZERO:  # causality leaves these keys to none of the queries
                 for r in range(keys):
-                    dk[dk_at + r * call.dk_l : dk_at + r * call.dk_l + E] = _ZERO
-                    dv[dv_at + r * call.dv_l : dv_at + r * call.dv_l + V] = _ZERO
+                    _clear(borrowed(dk, dk_at + r * call.dk_l, E))
+                    _clear(borrowed(dv, dv_at + r * call.dv_l, V))

@@ -32,6 +32,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+from numba.core.types import unliteral
 
 from tilegrad.kernels.cpu import sources
 from tilegrad.kernels.system.unreached import unreached
@@ -44,10 +45,17 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """numba.njit(**options), with this module's cache."""
+    """numba.njit(**options), with this module's cache, and compiled once for each type of its arguments.
+
+    Numba would compile it again for every constant that another kernel calls it with: attention's product four times.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled: Any = numba.njit(**options)(function)
+        template = compiled.get_call_template  # what a call in compiled code is typed by
+        compiled.get_call_template = lambda args, kws: template(
+            tuple(unliteral(a) for a in args), {name: unliteral(a) for name, a in kws.items()}
+        )
         compiled.compile = unreached(compiled.compile)
         compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
         if cache:
