@@ -2,12 +2,24 @@
 
 import json
 import os
+import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 os.environ["KERAS_BACKEND"] = "tilegrad"
 
-import tilegrad.keras  # noqa: E402, F401 - before keras
+from tilegrad.keras import hook  # noqa: E402 - before keras
+
+# A test of Keras' that chooses a backend's trainer by name has a case for ours as well.
+hook.CASES["keras.src.trainers.trainer_test"] = f"from {hook.SERVED}.trainer import TilegradTrainer as Trainer"
+
+# Keras' installed package lacks its conftest.py, from which tests take this mark.
+sys.modules["conftest"] = conftest = ModuleType("conftest")
+conftest.skip_if_backend = lambda name, reason: pytest.mark.skipif(name == "tilegrad", reason=reason)  # type: ignore[attr-defined]
 
 MARKS = "requires_trainable_backend: not for backends that cannot train", "multi_device: of several devices"
 
@@ -21,6 +33,12 @@ def pytest_configure(config: Any) -> None:
         config.addinivalue_line("markers", mark)
     if config.getoption("--outcomes") and not hasattr(config, "workerinput"):  # with workers: in their parent alone
         config.pluginmanager.register(_Outcomes(Path(config.getoption("--outcomes"))))
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Names without addresses of functions: every worker, and the list of failures, has the same."""
+    for item in items:
+        item._nodeid = re.sub("0x[0-9a-f]+", "", item.nodeid)
 
 
 class _Outcomes:
