@@ -35,8 +35,8 @@ def drawn(variant: Variant, shape: Shape, dtype: str) -> dict[str, np.ndarray]:
 
 
 def cast(x: np.ndarray, dtype: str, wide: bool = False) -> np.ndarray:
-    """x rounded to dtype, in its memory order; integers stay, and so does what is wide unless dtype is float64."""
-    if x.dtype.kind in "iu" or (wide and dtype != "float64"):
+    """x rounded to dtype, in its memory order. Integers and bools stay; what is wide, too, unless dtype is float64."""
+    if x.dtype.kind in "iub" or (wide and dtype != "float64"):
         return x
     return x.astype(DTYPES[dtype], copy=False)
 

@@ -31,6 +31,9 @@ MARKERS = {
     "adam": "D",
     "conv": "P",
     "pool": "X",
+    "losses": "*",
+    "take_rows": "h",
+    "arithmetic": "d",
 }
 BARS = 40  # in a panel; if there are more, only those of each function's first shape are shown
 PROGRAMS = ("train", "overhead")

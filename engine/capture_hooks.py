@@ -51,7 +51,7 @@ class _Local(threading.local):
 
 
 _local = _Local()
-moves = 0  # how often a tensor that there was got other memory, or another `requires_grad`
+moves = 0  # how often a tensor that there was got other memory, another `requires_grad`, or its first hook
 capturing: list[Block] = []  # in which functions are being captured, or watched before, in any thread
 
 
@@ -85,7 +85,7 @@ def born(tensor: Tensor) -> None:
 
 
 def moved() -> None:
-    """A tensor that there was has got other memory, or another `requires_grad`."""
+    """A tensor that there was has got other memory, another `requires_grad`, or its first hook."""
     global moves
     moves += 1
 

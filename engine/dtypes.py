@@ -3,8 +3,8 @@
 Where the two libraries differ, PyTorch's rule holds: a Python number or a 0-dim tensor changes the result's dtype only
 when its kind (bool < integer < float) is higher than that of every tensor with dimensions; an integer with a float
 takes the float's dtype (NumPy would widen int64 + float32 to float64); float16 with bfloat16 gives float32, as neither
-holds the other; true division of integers gives float32. PyTorch has no rule for uint16, uint32 and uint64: there NumPy's
-holds, and uint64 with a signed integer is refused, which to NumPy is float64.
+holds the other; true division of integers gives float32. PyTorch has no rule for uint16, uint32 and uint64: NumPy's
+holds there, and uint64 with a signed integer is refused, which to NumPy is float64.
 https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc
 """
 

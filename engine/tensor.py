@@ -139,17 +139,16 @@ class Tensor(Methods):
 
     # --- what it is
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._data.shape
+    if TYPE_CHECKING:
 
-    @property
-    def dtype(self) -> np.dtype:
-        return self._data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self._data.ndim
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def dtype(self) -> np.dtype: ...
+        @property
+        def ndim(self) -> int: ...
+    else:
+        shape, dtype, ndim = map(property, map(attrgetter, ("_data.shape", "_data.dtype", "_data.ndim")))  # as above
 
     @property
     def device(self) -> str:
@@ -384,6 +383,10 @@ def _from_host(kind: type[Tensor], host: np.ndarray, device: str, requires_grad:
 
 def require_gradient(x: Tensor, grad: Any) -> None:
     """Raise TypeError or ValueError unless `grad` can be the gradient of x: a tensor of its shape, dtype and device."""
+    if type(grad) is Tensor and grad is not x:  # a short way for what fits
+        array, own = grad._data, x._data
+        if type(array) is type(own) and array.dtype == own.dtype and array.shape == own.shape:
+            return
     if not isinstance(grad, Tensor):
         raise TypeError(f"grad: got a {type(grad).__name__}; expected a Tensor or None")
     if grad is x:

@@ -40,10 +40,11 @@ def float_dtype(op: str, **arrays: Any) -> np.dtype:
         if a is None:
             continue
         dtype = getattr(a, "dtype", None)
-        if found is None:
-            found = dtype
-        if dtype is None or dtype != found or dtype not in FLOAT_DTYPES:
+        if dtype is found is not None:  # the very same one: nothing is left to ask
+            continue
+        if dtype is None or found is not None and dtype != found or dtype not in FLOAT_DTYPES:
             raise _not_one_float_dtype(op, arrays)
+        found = dtype
     assert found is not None
     return found
 

@@ -51,14 +51,18 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "softmax_xent": "cross-entropy of softmax(z) against class indices, with (m, s) kept for the gradient",
         "softmax_xent_grad": "its gradient with respect to z",
     },
+    "losses": {
+        "elementwise_loss": "squares, absolute values, Huber's and binary cross-entropy's losses, or their sum or mean",
+        "elementwise_loss_grad": "its gradients: to input and target together",
+    },
     "attention": {
         "attention": "softmax(q k^T * scale + mask) v in blocks, with dropout; and log sum exp of each row's scores",
         "attention_grad": "its gradients with respect to q, k and v, from that",
     },
     "layer_norm": {
-        "layer_norm": "(x - mean) / sqrt(var + eps) over the last axes, with weight and bias, and (mean, 1 / sqrt)",
+        "layer_norm": "(x - mean) / sqrt(var + eps) of x or x + residual over the last axes, and (mean, 1 / sqrt)",
         "layer_norm_grad": "its gradients: to x, weight and bias together",
-        "rms_norm": "x / sqrt(mean(x^2) + eps) over the last axes, with weight, and 1 / sqrt",
+        "rms_norm": "x / sqrt(mean(x^2) + eps) of x or x + residual over the last axes, and 1 / sqrt",
         "rms_norm_grad": "its gradients: to x and weight together",
     },
     "batch_norm": {
@@ -85,6 +89,7 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
     },
     "take_rows": {
         "take_rows": "rows of a table by their index; of uint8 images as floats, scale x + shift",
+        "take_rows_grad": "its gradient with respect to the table: rows of dy added by their index, in their order",
     },
     "dropout": {
         "random_bits": "n 32-bit words of the Philox4x32-10 stream (seed, offset)",

@@ -34,7 +34,8 @@ _NEEDS = {  # packages to be found, and how they are installed
 _chosen: dict[str, ContextVar[ModuleType | None]] = {  # by device
     device: ContextVar(f"the backend for {device}", default=None) for device in ("cpu", "cuda")
 }
-_chosen_for_cpu = _chosen["cpu"].get
+chosen_for_cpu = _chosen["cpu"].get  # None where this context has not chosen
+_ndarray = np.ndarray
 _at_first: dict[str, ModuleType] = {}  # by device, what serves where nothing was chosen: the same in every thread
 _modules: dict[str, ModuleType] = {}  # that were imported, by name
 
@@ -45,11 +46,11 @@ def of(*arrays: Any) -> ModuleType:
     Raises TypeError for arrays of two devices, and for what is no array.
     """
     for array in arrays:
-        if type(array) is not np.ndarray and array is not None:
+        if array is not None and type(array) is not _ndarray:
             break
     else:  # what is asked for by every op of a program on the CPU
-        module = _chosen_for_cpu()
-        if module is not None and effects.capturing() is None:
+        module = chosen_for_cpu()
+        if module is not None and effects.of_thread.program is None:
             return module
     device = None
     for array in arrays:

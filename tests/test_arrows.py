@@ -28,7 +28,7 @@ ROOMS = """
     kernels.launch
     kernels.activations kernels.sum kernels.multi_tensor
     kernels.softmax
-    kernels.batch_norm kernels.clip_norm kernels.conv2d kernels.dropout kernels.layer_norm kernels.matmul
+    kernels.batch_norm kernels.clip_norm kernels.conv2d kernels.dropout kernels.layer_norm kernels.losses kernels.matmul
         kernels.optimizer kernels.pool kernels.softmax_xent kernels.take_rows
     kernels.attention
     kernels.backends

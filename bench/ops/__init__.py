@@ -3,18 +3,24 @@
 from tilegrad.bench.ops import (
     activations,
     adam,
+    arithmetic,
     attention,
     batch_norm,
     conv,
     layer_norm,
+    losses,
     matmul,
     pool,
     softmax,
     softmax_xent,
+    take_rows,
 )
 from tilegrad.bench.ops.op import Op
 
 OPS: dict[str, Op] = {
     module.OP.name: module.OP
-    for module in (matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool)
+    for module in (
+        *(matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool),
+        *(losses, take_rows, arithmetic),
+    )
 }

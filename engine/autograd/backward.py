@@ -7,6 +7,7 @@ gradients. The walk is a loop over the nodes, the latest first: a chain of a mil
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,11 @@ def backward(
             account.memory(leaf)
         have = leaf.grad
         if have is None:
-            leaf.grad = grad_ if exclusive else grad_.clone()
+            have = grad_ if exclusive else grad_.clone()
+            if capture_hooks.capturing or type(have._data) is not type(leaf._data):
+                leaf.grad = have
+            else:  # the walk has made it fit
+                leaf._grad = have
         elif account is None or have._requires_grad or grad_._requires_grad:
             leaf.grad = have + grad_
         else:
@@ -160,7 +165,11 @@ def _walk(
 
     with enable_grad() if create_graph else no_grad():
         for edge, (_, seed) in zip(edges, seeds):
-            _accumulate(totals, exclusive, id(edge), seed, False)
+            key = id(edge)
+            if key in totals:
+                _add(totals, exclusive, key, seed)
+            else:
+                totals[key] = seed
         for node in order:
             key = id(node)
             dy = totals.get(key) if key in wanted else totals.pop(key, None)
@@ -178,44 +187,56 @@ def _walk(
             for i, (edge, spec, g) in enumerate(zip(node.edges, node.specs, grads)):
                 if edge is None or g is None:
                     continue
-                g = _fit(node.name, i, g, spec)
-                mine = type(edge) is not Node and _is_exclusive(g, i, grads, dy, node)
-                _accumulate(totals, exclusive, id(edge), g, mine)
+                if type(g) is not Tensor or g._data.shape != spec[0] or g._data.dtype is not spec[1]:
+                    g = _fit(node.name, i, g, spec)
+                key = id(edge)
+                if key in totals:
+                    _add(totals, exclusive, key, g)
+                    continue
+                totals[key] = g
+                if type(edge) is not Node and _is_exclusive(g, i, grads, dy, node):
+                    exclusive.add(key)
             if not retain:
                 node.free()
-        found: dict[int, tuple[Tensor, Tensor | None, bool]] = {}  # a tensor may be asked for twice
+        found: dict[int, tuple[Tensor, Tensor | None, bool]] = {}
         for x in asked:
+            if id(x) in found:  # asked for twice
+                continue
             key = id(x._node or x)
             g, mine = totals.get(key), key in exclusive
-            if g is not None and x._node is None and x._hooks and id(x) not in found:
+            if g is not None and x._node is None and x._hooks:
                 for hook in list(x._hooks.values()):
                     g = _hooked(hook, g)
                 mine = False  # as above
-            found.setdefault(id(x), (x, g, mine))
+            found[id(x)] = x, g, mine
     return [found[id(x)] for x in asked]
 
 
 def _reach(edges: list[Any], wanted: set[int]) -> tuple[list[Node], list[Tensor]]:
     """Every node behind these edges, newest first, and every leaf."""
     seen: set[int] = set()
-    nodes, leaves, stack = [], [], list(edges)
-    while stack:
-        edge = stack.pop()
-        if edge is None or id(edge) in seen:
-            continue
-        seen.add(id(edge))
-        if type(edge) is not Node:
-            leaves.append(edge)
-            continue
-        if edge.rule is None and id(edge) not in wanted:
-            raise RuntimeError(
-                f"backward: the graph behind {edge.name!r} was freed by an earlier backward; "
-                "expected retain_graph=True there"
-            )
-        nodes.append(edge)
-        stack.extend(edge.edges)
-    nodes.sort(key=lambda node: node.number, reverse=True)
+    nodes, leaves = [], []
+    ends: list[Sequence[Any]] = [edges]
+    for some in ends:  # which grow meanwhile
+        for edge in some:
+            if edge is None or (key := id(edge)) in seen:
+                continue
+            seen.add(key)
+            if type(edge) is not Node:
+                leaves.append(edge)
+                continue
+            if edge.rule is None and key not in wanted:
+                raise RuntimeError(
+                    f"backward: the graph behind {edge.name!r} was freed by an earlier backward; "
+                    "expected retain_graph=True there"
+                )
+            nodes.append(edge)
+            ends.append(edge.edges)
+    nodes.sort(key=_number, reverse=True)
     return nodes, leaves
+
+
+_number = attrgetter("number")
 
 
 def _leading_to(order: list[Node], wanted: set[int]) -> set[int]:
@@ -269,26 +290,28 @@ def _fit(name: str, i: int, g: Tensor, spec: tuple[tuple[int, ...], np.dtype]) -
 
 def _is_exclusive(g: Tensor, i: int, grads: Sequence[Tensor | None], dy: Tensor, node: Node) -> bool:
     """Whether the array of g is a fresh one that only this edge holds, so that a leaf may keep it uncopied."""
-    array = g._data
-    if array is dy._data or (is_view(array) if isinstance(array, np.ndarray) else isinstance(array.base, type(array))):
+    array, storage = g._data, g._storage
+    if array is dy._data:
+        return False
+    base = array.base
+    if base is not None and (is_view(array) if isinstance(array, np.ndarray) else isinstance(base, type(array))):
         return False
     if node.output is not None and array is node.output[0]:
         return False
-    for storage, _ in node.saved:
-        if g._storage is storage:
+    for saved, _ in node.saved:
+        if saved is storage:
             return False
-    return not [k for k, other in enumerate(grads) if k != i and other is not None and other._data is array]
+    for k, other in enumerate(grads):  # noqa: SIM110 - any() of a generator costs more
+        if k != i and other is not None and other._data is array:
+            return False
+    return True
 
 
-def _accumulate(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Tensor, mine: bool) -> None:
-    have = totals.get(key)
-    if have is None:
-        totals[key] = g
-        if mine:
-            exclusive.add(key)
-    else:
-        totals[key] = have.join(g) if type(have) is Pieces else have + g  # a new array
-        exclusive.add(key)
+def _add(totals: dict[int, Tensor], exclusive: set[int], key: int, g: Tensor) -> None:
+    """Add to the gradient that there is of the node or leaf with that id."""
+    have = totals[key]
+    totals[key] = have.join(g) if type(have) is Pieces else have + g  # a new array
+    exclusive.add(key)
 
 
 def _call_hooks(node: Node, dy: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tilegrad import capture_hooks
+
 if TYPE_CHECKING:
     from tilegrad.tensor import Tensor
 
@@ -33,6 +35,7 @@ def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Re
     if hooks is None:
         hooks = {}
         setattr(owner, slot, hooks)
+        capture_hooks.moved()
     key = next(_keys)
     hooks[key] = hook
     return RemovableHandle(hooks, key)

@@ -46,7 +46,8 @@ class Node:
             else:
                 edges.append(None)
                 specs.append(None)
-        self.edges, self.specs = edges, specs
+        self.edges: Sequence[Node | Tensor | None] = edges
+        self.specs: Sequence[Any] = specs
         self.saved: Sequence[tuple[Storage, int]] = ()
         self.output: tuple[Any, Storage] | None = None
         self.number = next(_numbers)
@@ -59,7 +60,7 @@ class Node:
     def free(self) -> None:
         """Let go of everything: the graph is used up."""
         self.rule = self.output = None
-        self.edges, self.specs, self.saved = [], [], ()
+        self.edges = self.specs = self.saved = ()
 
 
 def record(

@@ -9,6 +9,7 @@ the host, or reads a number there that will be another one at the next step, say
     module      one that was called: it must have what it has, in the same mode, with the same hooks
     reads       tensors that it has not made: they must be on the same memory, require grad or not, with the same hooks
     members     tensors, and other objects, that must be the same ones, on the same memory
+    listed      a list that must be the very same one, of the same objects
     holds       anything else that must be as it was, such as an option that is part of the kernels
 
 and `Tensor.grad` says what is read and set (engine/captured/gradients.py). Ops say it by engine/capture_hooks.py.
@@ -29,7 +30,7 @@ from tilegrad import capture_hooks
 from tilegrad.captured.closure import Closure
 from tilegrad.captured.gradients import Gradients
 from tilegrad.captured.guards import Guard
-from tilegrad.captured.members import Members
+from tilegrad.captured.placement import Placement
 from tilegrad.kernels.capture.program import Program
 from tilegrad.tensor import Tensor, wrap
 
@@ -56,7 +57,7 @@ class Account:
         self.gradients = Gradients(graph, self.is_young, self._is_left)
         self._holds: list[Callable[[], bool]] = []
         self._undo: list[Callable[[], None]] = []
-        self._members = Members()
+        self._placement = Placement()
         self.guard = Guard()
         self._closure = Closure(self.guard)  # while the function is captured
         self._used: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # tensors that it read, and their memory by then
@@ -190,9 +191,9 @@ class Account:
     def members(self, owner: dict[Any, Any], names: Iterable[Any]) -> None:
         """The graph serves as long as `owner` has these very objects by these keys, and tensors are on this memory."""
         for name in names:
-            member = self._members.member(owner, name)
+            member = self.guard.item(owner, name, f"a {type(owner).__name__}'s member")
             if hasattr(member, "data"):
-                self._members.memory(member)
+                self._placement.memory(member)
                 self._keep(member)
 
     def module(self, module: Module) -> None:
@@ -202,6 +203,11 @@ class Account:
                 member = module.__dict__[name]
                 if hasattr(member, "data"):
                     self.reads(member)
+
+    def listed(self, owner: Any, name: str) -> None:
+        """The graph serves as long as owner[name] of a dict, or owner.name, is this very list, of the same objects."""
+        find = self.guard.item if isinstance(owner, dict) else self.guard.attribute
+        self.guard.whole(find(owner, name, name), name)
 
     def same(self, owner: Any, items: Callable[[], list[Any]]) -> None:
         """The graph serves as long as items() are these very objects; asked of an owner once."""
@@ -244,8 +250,8 @@ class Account:
         used = [(tensor(), array) for tensor, array in self._used.values()]
         used = [(tensor, array) for tensor, array in used if tensor is not None]  # others nobody can change
         for tensor, array in used:
-            self._members.memory(tensor, array)
-        self._switched = self._members.wants([tensor for tensor, _ in used], self.guard.wanted)
+            self._placement.memory(tensor, array)
+        self._switched = self._placement.wants([tensor for tensor, _ in used], self.guard.wanted)
         self.guard.close()
         del self._closure
         self._used.clear()
@@ -265,7 +271,7 @@ class Account:
 
     def is_valid(self) -> bool:
         """Whether a launch does what the function would do now, if `finds_gradients`."""
-        if not (self._members.holds() and self.guard.holds()):
+        if not (self._placement.moves == capture_hooks.moves or self._placement.holds()) or not self.guard.holds():
             return False
         for check in self._holds:  # noqa: SIM110 - all() of a generator costs more
             if not check():

@@ -156,11 +156,12 @@ class Closure:
         is_own = not all(_is_of(cls.__module__, _OURS) or cls is object for cls in type(x).__mro__)
         self._guard.whole(x.__dict__, name, self._place, free=("training",), has_fixed_keys=not is_own)
         for key, value in list(x.__dict__.items()):
-            if key in ("_forward_hooks", "_forward_pre_hooks"):
-                self._guard.whole(value, f"{name}.{key}", self._place)
-                for hook in list(value.values()):
-                    self._called(hook, (), {}, f"{name}.{key}")
-            elif isinstance(value, Module) or not is_own and key not in ("_members", "_transient"):
+            if key == "_books":
+                for hooks in (value.hooks, value.pre_hooks):
+                    self._guard.whole(hooks, f"{name}'s hooks", self._place)
+                    for hook in list(hooks.values()):
+                        self._called(hook, (), {}, f"{name}'s hooks")
+            elif isinstance(value, Module) or not is_own:
                 self._reached(value, f"{name}.{key}")
         for key in ("forward", "__call__"):
             if is_own and _in_class(type(x), key)[1] is not Module:

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilegrad import capture_hooks
+from tilegrad.autograd.record import Node
 from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.tensor import Tensor, wrap
 
 MISSING: Any = object()
 PLAIN = (int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range, slice)
 
-_END = (object(),)
 _flat = chain.from_iterable
 
 
@@ -62,6 +62,11 @@ class _Slot(NamedTuple):
             delattr(self.owner, self.key)
         else:
             setattr(self.owner, self.key, value)
+
+
+def _is_counted(slot: _Slot) -> bool:
+    """Whether `capture_hooks.moves` tells of a change: the hooks of a tensor, which come by one door."""
+    return isinstance(slot.owner, (Tensor, Node)) and slot.key in ("_hooks", "hooks")
 
 
 class _Whole(NamedTuple):
@@ -196,6 +201,7 @@ class Guard:
         for owner, key, value, *_ in self._attributes.values():
             if _get(owner, key) is not value:
                 delattr(owner, key) if value is MISSING else setattr(owner, key, value)
+                capture_hooks.moved()
         for whole in self._wholes.values():
             x = whole.container
             if isinstance(x, dict):
@@ -217,6 +223,9 @@ class Guard:
         items, attributes = list(items), list(attributes)
         self._owners, self._keys = [x.owner for x in items], [x.key for x in items]
         self._members = [x.value for x in items]
+        self._hooked = [x for x in attributes if _is_counted(x)]
+        self._moves = -1  # when these were found as they must be
+        attributes = [x for x in attributes if not _is_counted(x)]
         self._objects, self._names = [x.owner for x in attributes], [x.key for x in attributes]
         self._found = [x.value for x in attributes]
         self._empty = [x.container for x in wholes if not x.container]
@@ -235,9 +244,9 @@ class Guard:
                     contents.append((x.container, x.keys))
             if x.values:
                 contents.append((x.container.values() if is_dict else x.container, x.values))
-        # Behind each an object that no container holds: so one that has grown or shrunk is told.
-        self._contents = [part for content, _ in contents for part in (content, _END)]
-        self._values = [value for _, values in contents for value in (*values, *_END)]
+        self._contents, self._lengths = [content for content, _ in contents], [len(values) for _, values in contents]
+        self._values = [value for _, values in contents for value in values]
+        self._all = [*self._values, *self._members, *self._found]
 
     def close(self) -> None:
         """Nothing else will be taken back: what was put down, for it is the launch that does so."""
@@ -248,18 +257,21 @@ class Guard:
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        if any(self._empty):
+        if any(self._empty) or list(map(len, self._contents)) != self._lengths:
             return False
+        now = capture_hooks.moves
+        if now != self._moves:
+            if not all([getattr(x.owner, x.key) is x.value for x in self._hooked]):
+                return False
+            self._moves = now
         if self._dicts and not all(map(eq, map(tuple, self._dicts), self._dict_keys)):
             return False
         if self._sets and not all(map(eq, self._sets, self._copies)):
             return False
         try:
-            if (
-                all(map(is_, _flat(self._contents), self._values))
-                and all(map(is_, map(dict.get, self._owners, self._keys, repeat(MISSING)), self._members))
-                and all(map(is_, map(getattr, self._objects, self._names, repeat(MISSING)), self._found))
-            ):
+            items = map(dict.get, self._owners, self._keys, repeat(MISSING))
+            attributes = map(getattr, self._objects, self._names, repeat(MISSING))
+            if all(map(is_, chain(_flat(self._contents), items, attributes), self._all)):
                 return True
         except ValueError:  # an empty cell
             pass
@@ -277,6 +289,7 @@ class Guard:
         )
         if alike:
             self._values, self._members, self._found = values, members, found
+            self._all = [*values, *members, *found]
         return alike
 
     def switch(self) -> None:

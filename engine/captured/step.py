@@ -27,6 +27,7 @@ from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.device.memory import amount
+from tilegrad.kernels.dispatch import chosen_for_cpu
 from tilegrad.kernels.system import forks
 from tilegrad.tensor import Tensor, wrap
 
@@ -306,7 +307,7 @@ class CapturedStep(Generic[P, R]):
             with captured.capturing():
                 account = Account(captured)
                 with captured_in(account):
-                    account.holds(lambda: _serves(on_cpu, modes, backend))
+                    account.holds(functools.partial(_serves, on_cpu, modes, backend))
                     account.enter(self._fn, args, kwargs)
                     with watched() as constants:
                         account.outputs = self._of_inputs(inputs, args, kwargs)
@@ -430,7 +431,7 @@ def _modes(on_cpu: bool) -> tuple[bool, str, int]:
 def _serves(on_cpu: bool, modes: tuple[bool, str, int], backend: Any) -> bool:
     """Whether kernels come from the backend, and on the CPU in the pieces, that they did."""
     if on_cpu:
-        return kernels.of() is backend and threads.num_threads() == modes[2]
+        return (chosen_for_cpu() or kernels.of()) is backend and threads.num_threads() == modes[2]
     return kernels.name("cuda") == modes[1]
 
 

@@ -28,7 +28,8 @@ class _Sequence(Module):
         return len(self._names())
 
     def __iter__(self) -> Iterator[Module]:
-        return iter([self.__dict__[name] for name in self._names()])
+        own = self.__dict__
+        return iter([own[name] for name, kind in self._members.items() if kind == MODULE])
 
     def __contains__(self, module: Any) -> bool:
         return any(module is own for own in self)
@@ -144,24 +145,24 @@ class Sequential(_Sequence):
         i, n = 0, len(modules)
         while i < n:
             module = modules[i]
-            activation = _epilogue(module, modules[i + 1]) if i + 1 < n else None
+            i += 1
+            activation = _epilogue(module, modules[i]) if i < n and type(module) in _FUSING else None
             if activation is None:
                 input = module(input)
-                i += 1
                 continue
-            pool = modules[i + 2] if i + 2 < n and _pools_first(module, activation, modules[i + 2]) else None
-            together = modules[i : i + (2 if pool is None else 3)]
-            account = capture_hooks.current()
-            if account is not None:  # it hears of modules by their calls
-                for each in together:
+            i += 1
+            following: Any = modules[i] if i < n else None
+            pools = _pools_first(module, activation, following)
+            if capture_hooks.capturing and (account := capture_hooks.current()) is not None:
+                for each in modules[i - 2 : i + pools]:  # it hears of modules by their calls
                     account.module(each)
-            if pool is None:
-                flattened = _flattens(module, modules[i + 2 :])
-                options = {"flattened": True} if flattened else {}
-                input = module.forward_activated(input, activation, **options)
+            if pools:
+                input = following.forward_activated(module.forward(input), activation)
+                i += 1
+            elif type(module) is Conv2d:  # of images that the next module flattens
+                input = module.forward_activated(input, activation, type(following) is Flatten)
             else:
-                input = pool.forward_activated(module.forward(input), activation)
-            i += len(together)
+                input = module.forward_activated(input, activation)
         return input
 
 
@@ -177,20 +178,18 @@ _EPILOGUES: dict[type, Callable[[Any], str | None]] = {
 
 
 _NORMS = BatchNorm1d, BatchNorm2d  # whose kernels know relu alone
+_FUSING = frozenset((Linear, Conv2d, *_NORMS))
 
 
 def _epilogue(module: Module, following: Module) -> str | None:
-    """The name of the activation to compute together with `module`, or None if the two must run one by one."""
-    if type(module) in _NORMS:
-        fits = type(following) is ReLU
-    else:
-        fits = type(module) in (Linear, Conv2d) and type(following) in _EPILOGUES
-    if not fits or _observed(module) or _observed(following):
+    """The name of the activation to compute together with `module`, one of _FUSING; None if they run one by one."""
+    known = _EPILOGUES.get(type(following))
+    if known is None or type(module) in _NORMS and type(following) is not ReLU:
         return None
-    return _EPILOGUES[type(following)](following)
+    return None if _observed(module) or _observed(following) else known(following)
 
 
-def _pools_first(module: Module, activation: str, following: Module) -> bool:
+def _pools_first(module: Module, activation: str, following: Any) -> bool:
     """Whether the activation of `module` may as well be applied to the maxima that `following` takes of its result."""
     if type(module) is not Conv2d or activation != "relu" or type(following) is not MaxPool2d:
         return False
@@ -200,13 +199,9 @@ def _pools_first(module: Module, activation: str, following: Module) -> bool:
     return following.dilation in (1, (1, 1), [1, 1])
 
 
-def _flattens(module: Module, following: list[Module]) -> bool:
-    """Whether `module` makes images that the next module flattens."""
-    return type(module) is Conv2d and bool(following) and type(following[0]) is Flatten
-
-
 def _observed(module: Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+    books = module._books
+    return bool(books.hooks or books.pre_hooks or "forward" in module.__dict__)
 
 
 class ModuleList(_Sequence):

@@ -1,7 +1,7 @@
 """Module: the base of all layers and models.
 
 Parameters, buffers and submodules are plain attributes: reading one costs an attribute access and no more. `_members`
-says which attributes these are, in the order in which they were registered.
+says which attributes these are, in the order in which they were registered. It is one of the module's books.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import itertools
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from tilegrad import capture_hooks, dtypes
 from tilegrad.autograd.grad_mode import no_grad
@@ -37,8 +38,29 @@ if TYPE_CHECKING:
 PARAMETER, BUFFER, MODULE = "parameter", "buffer", "module"
 _EXPECTED = {PARAMETER: "a Parameter", BUFFER: "a Tensor", MODULE: "a Module"}
 
-# The attributes that say which members and hooks there are.
-_BOOKS = {"_members", "_transient", "_forward_hooks", "_forward_pre_hooks"}
+
+class _Books(NamedTuple):
+    """What a module keeps of itself: one object, so that a captured step has one to compare.
+
+    members           name -> kind
+    transient         names of buffers that stay out of the state dict
+    hooks, pre_hooks  of `forward`, by number
+    """
+
+    members: dict[str, str]
+    transient: set[str]
+    hooks: dict[int, Callable]
+    pre_hooks: dict[int, Callable]
+
+
+def _book(name: str) -> Any:
+    """One of them as an attribute of the module."""
+
+    def put(module: Module, value: Any) -> None:
+        module.__dict__["_books"] = module._books._replace(**{name: value})
+
+    return property(attrgetter(f"_books.{name}"), put)
+
 
 _hook_numbers = itertools.count()
 
@@ -59,15 +81,14 @@ class Module:
     """
 
     training: bool
+    _books: _Books
+    _members: dict[str, str] = _book("members")
+    _transient: set[str] = _book("transient")
+    _forward_hooks: dict[int, Callable] = _book("hooks")
+    _forward_pre_hooks: dict[int, Callable] = _book("pre_hooks")
 
     def __init__(self) -> None:
-        self.__dict__.update(
-            training=True,
-            _members={},  # name -> kind
-            _transient=set(),  # names of buffers that stay out of the state dict
-            _forward_hooks={},
-            _forward_pre_hooks={},
-        )
+        self.__dict__.update(training=True, _books=_Books({}, set(), {}, {}))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | Any:
         """What the module computes; called through the module itself."""
@@ -80,10 +101,10 @@ class Module:
     else:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            account = capture_hooks.current()
-            if account is not None:
+            if capture_hooks.capturing and (account := capture_hooks.current()) is not None:
                 account.module(self)
-            if self._forward_hooks or self._forward_pre_hooks:
+            books = self._books
+            if books.hooks or books.pre_hooks:
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
 
@@ -91,7 +112,8 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind = PARAMETER if isinstance(value, Parameter) else MODULE if isinstance(value, Module) else None
-        members = self.__dict__.get("_members")
+        books = self.__dict__.get("_books")
+        members = None if books is None else books.members
         if kind is not None:
             if members is None:
                 raise AttributeError(
@@ -118,13 +140,13 @@ class Module:
         """A module with the same members and attributes. A member or hook added to one is not added to the other."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        for name in _BOOKS & self.__dict__.keys():
-            twin.__dict__[name] = copy.copy(self.__dict__[name])
+        if "_books" in self.__dict__:
+            twin.__dict__["_books"] = _Books._make(map(copy.copy, self._books))
         return twin
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this only for what it did not find in the usual places.
-        if "_members" not in self.__dict__ and not name.startswith("__"):
+        if "_books" not in self.__dict__ and not name.startswith("__"):
             raise AttributeError(
                 f"{type(self).__name__}: {name!r} is missing because Module.__init__() was not called; "
                 "expected super().__init__() first"
@@ -136,7 +158,7 @@ class Module:
         self._transient.discard(name)
 
     def _register(self, op: str, kind: str, name: str, value: Any, wanted: type) -> None:
-        if "_members" not in self.__dict__:
+        if "_books" not in self.__dict__:
             raise AttributeError(
                 f"{op}: cannot register {name!r} before Module.__init__() call; expected super().__init__() first"
             )

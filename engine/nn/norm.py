@@ -12,9 +12,10 @@ from tilegrad.create import ones, zeros
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
 from tilegrad.nn.functional.arguments import size, sizes
-from tilegrad.nn.functional.norm import batch_norm_activated
+from tilegrad.nn.functional.norm import batch_norm_activated, layer_norm_residual, rms_norm_residual
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
+from tilegrad.ops.writes import count_up
 from tilegrad.tensor import Tensor
 
 
@@ -100,8 +101,7 @@ class _BatchNorm(_Tracking):
                 with no_grad():  # a tensor, not a number: a captured step counts on
                     momentum = 1.0 / (self.num_batches_tracked.to(np.float64) + 1.0)
             y = self._normalized(input, True, momentum, activation)
-            with no_grad():
-                self.num_batches_tracked.add_(1)
+            count_up(self.num_batches_tracked)
             return y
         return self._normalized(input, True, momentum, activation)
 
@@ -202,6 +202,10 @@ class LayerNorm(Module):
         """The input normalised."""
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
+    def forward_residual(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(forward(s), s), s = input + residual, in one primitive; both of one shape."""
+        return layer_norm_residual(input, residual, self.normalized_shape, self.weight, self.bias, self.eps)
+
     def extra_repr(self) -> str:
         return (
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
@@ -240,6 +244,10 @@ class RMSNorm(Module):
     def forward(self, input: Tensor) -> Tensor:
         """The input normalised."""
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def forward_residual(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(forward(s), s), s = input + residual, in one primitive; both of one shape."""
+        return rms_norm_residual(input, residual, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

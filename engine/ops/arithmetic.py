@@ -1,7 +1,5 @@
 """Arithmetic, magnitude and rounding, elementwise and broadcast.
 
-NumPy and CuPy run the identical line for these, as for all elementwise ops, so they are `xp` code, not primitives. A
-large sum on the CPU is the exception: the backend has a loop for it that threads share, with NumPy's bits.
 Gradients come back with the result's shape; the walk sums them over broadcast dimensions.
 """
 
@@ -12,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import capture_hooks, dtypes, kernels
+from tilegrad import capture_hooks, dtypes
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
-from tilegrad.kernels.cpu.effects import capturing
-from tilegrad.kernels.cpu.threads import WORTH_SHARING
+from tilegrad.ops.elementwise import elementwise
 from tilegrad.ops.operands import as_tensor, binary, cast, ordered, quiet, scalar, wide, zeros_like
 from tilegrad.tensor import Tensor, wrap
 
@@ -27,17 +24,7 @@ def add(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     if type(alpha) is not int or alpha != 1:
         b = _times("add", b, alpha)
     with quiet():
-        return record("add", _sum(a._data, b._data), (a, b), lambda dy: (dy, dy))
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """a + b of arrays, by the CPU backend's own loop where it has one for large arrays."""
-    if type(a) is np.ndarray and a.nbytes > WORTH_SHARING and not capturing():
-        compiled = getattr(kernels.of(a, b), "UFUNCS", {}).get(np.add)
-        y = None if compiled is None else compiled(a, b)
-        if y is not None:
-            return y
-    return a + b
+        return record("add", elementwise(np.add, a._data, b._data), (a, b), lambda dy: (dy, dy))
 
 
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -49,7 +36,9 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
         b = _times("sub", b, alpha)
     wanted = b.requires_grad
     with quiet():
-        return record("sub", a._data - b._data, (a, b), lambda dy: (dy, neg(dy) if wanted else None))
+        return record(
+            "sub", elementwise(np.subtract, a._data, b._data), (a, b), lambda dy: (dy, neg(dy) if wanted else None)
+        )
 
 
 def _times(op: str, b: Tensor, alpha: Any) -> Tensor:
@@ -69,7 +58,7 @@ def mul(input: Any, other: Any) -> Tensor:
         return None if for_a is None else mul(dy, for_a), None if for_b is None else mul(dy, for_b)
 
     with quiet():
-        return record("mul", a._data * b._data, (a, b), rule)
+        return record("mul", elementwise(np.multiply, a._data, b._data), (a, b), rule)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
@@ -92,7 +81,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         return da if wanted else None, None if dividend is None else neg(mul(da, div(dividend, b)))
 
     with quiet():
-        return record("div", a.data / b.data, (a, b), rule)
+        return record("div", elementwise(np.divide, a._data, b._data), (a, b), rule)
 
 
 def floor_divide(input: Any, other: Any) -> Tensor:
@@ -143,7 +132,7 @@ def neg(input: Any) -> Tensor:
     x = as_tensor("neg", input)
     if x.data.dtype.kind == "b":
         raise TypeError("neg: the tensor is bool; expected numbers (logical_not is the negation of bools)")
-    return record("neg", -x.data, (x,), lambda dy: (neg(dy),))
+    return record("neg", elementwise(np.negative, x._data), (x,), lambda dy: (neg(dy),))
 
 
 def square(input: Tensor) -> Tensor:
@@ -158,7 +147,7 @@ def abs(input: Tensor) -> Tensor:
     x = as_tensor("abs", input)
     if x.data.dtype.kind == "b":
         raise TypeError("abs: the tensor is bool; expected numbers")
-    return record("abs", array_module(x.data).abs(x.data), (x,), lambda dy: (mul(dy, sign(x)),))
+    return record("abs", elementwise(np.absolute, x._data), (x,), lambda dy: (mul(dy, sign(x)),))
 
 
 def sign(input: Tensor) -> Tensor:

@@ -4,71 +4,74 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tilegrad import capture_hooks
 from tilegrad.device import array_module
 from tilegrad.dtypes import FLOATS
+from tilegrad.ops.elementwise import elementwise
 from tilegrad.ops.operands import as_tensor, binary, ordered, require_one_device
 from tilegrad.tensor import Tensor, wrap
 
 
 def eq(input: Any, other: Any) -> Tensor:
     """a == b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("eq", input, other)
-    return wrap(xp.equal(a, b))
+    a, b = _compared("eq", input, other)
+    return wrap(elementwise(np.equal, a, b))
 
 
 def ne(input: Any, other: Any) -> Tensor:
     """a != b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("ne", input, other)
-    return wrap(xp.not_equal(a, b))
+    a, b = _compared("ne", input, other)
+    return wrap(elementwise(np.not_equal, a, b))
 
 
 def lt(input: Any, other: Any) -> Tensor:
     """a < b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("lt", input, other)
-    return wrap(xp.less(a, b))
+    a, b = _compared("lt", input, other)
+    return wrap(elementwise(np.less, a, b))
 
 
 def le(input: Any, other: Any) -> Tensor:
     """a <= b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("le", input, other)
-    return wrap(xp.less_equal(a, b))
+    a, b = _compared("le", input, other)
+    return wrap(elementwise(np.less_equal, a, b))
 
 
 def gt(input: Any, other: Any) -> Tensor:
     """a > b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("gt", input, other)
-    return wrap(xp.greater(a, b))
+    a, b = _compared("gt", input, other)
+    return wrap(elementwise(np.greater, a, b))
 
 
 def ge(input: Any, other: Any) -> Tensor:
     """a >= b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("ge", input, other)
-    return wrap(xp.greater_equal(a, b))
+    a, b = _compared("ge", input, other)
+    return wrap(elementwise(np.greater_equal, a, b))
 
 
 def logical_and(input: Any, other: Any) -> Tensor:
     """a and b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("logical_and", input, other)
-    return wrap(xp.logical_and(a, b))
+    a, b = _compared("logical_and", input, other)
+    return wrap(elementwise(np.logical_and, a, b))
 
 
 def logical_or(input: Any, other: Any) -> Tensor:
     """a or b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("logical_or", input, other)
-    return wrap(xp.logical_or(a, b))
+    a, b = _compared("logical_or", input, other)
+    return wrap(elementwise(np.logical_or, a, b))
 
 
 def logical_xor(input: Any, other: Any) -> Tensor:
     """a xor b elementwise, broadcast; a bool tensor."""
-    xp, a, b = _compared("logical_xor", input, other)
-    return wrap(xp.logical_xor(a, b))
+    a, b = _compared("logical_xor", input, other)
+    return wrap(elementwise(np.logical_xor, a, b))
 
 
-def _compared(op: str, input: Any, other: Any) -> tuple[Any, Any, Any]:
-    """NumPy or the GPU's module, and both operands' arrays, in one dtype that compares right."""
+def _compared(op: str, input: Any, other: Any) -> tuple[Any, Any]:
+    """Both operands' arrays, in one dtype that compares right."""
     a, b = binary(op, input, other)
-    return array_module(a.data), ordered(a.data), ordered(b.data)
+    return ordered(a.data), ordered(b.data)
 
 
 def bitwise_and(input: Any, other: Any) -> Tensor:
@@ -99,7 +102,7 @@ def _bits(op: str, input: Any, other: Any) -> tuple[Any, Any, Any]:
 def logical_not(input: Any) -> Tensor:
     """not x elementwise; a bool tensor."""
     x = as_tensor("logical_not", input)
-    return wrap(array_module(x.data).logical_not(x.data))
+    return wrap(elementwise(np.logical_not, x.data))
 
 
 def bitwise_not(input: Any) -> Tensor:
@@ -113,19 +116,19 @@ def bitwise_not(input: Any) -> Tensor:
 def isnan(input: Any) -> Tensor:
     """Where x is nan."""
     x = as_tensor("isnan", input)
-    return wrap(array_module(x.data).isnan(x.data))
+    return wrap(elementwise(np.isnan, x.data))
 
 
 def isinf(input: Any) -> Tensor:
     """Where x is infinite."""
     x = as_tensor("isinf", input)
-    return wrap(array_module(x.data).isinf(x.data))
+    return wrap(elementwise(np.isinf, x.data))
 
 
 def isfinite(input: Any) -> Tensor:
     """Where x is neither nan nor infinite."""
     x = as_tensor("isfinite", input)
-    return wrap(array_module(x.data).isfinite(x.data))
+    return wrap(elementwise(np.isfinite, x.data))
 
 
 def allclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:

@@ -34,26 +34,29 @@ def conv2d(
     require_float("conv2d", input, weight, bias)
     geometry = (stride, padding, dilation, groups)
     parents = (input, weight) if bias is None else (input, weight, bias)
-    recording = is_grad_enabled() and any(p.requires_grad for p in parents)
-    if recording and activation in ACTIVATIONS and activation not in from_output:
+    if (
+        activation in ACTIVATIONS
+        and activation not in from_output
+        and is_grad_enabled()
+        and any([p._requires_grad for p in parents])
+    ):
         return ACTIVATIONS[activation](conv2d(input, weight, bias, *geometry, channels_last=channels_last))
 
-    arrays = [p.data for p in parents]
-    options = {"activation": activation, "channels_last": channels_last}
-    y = kernels.of(*arrays).conv2d(*arrays[:2], *(arrays[2:] or [None]), *geometry, **options)
-    count, biased = len(parents), bias is not None and bias.requires_grad
-    x_shape, w_shape = input.shape, weight.shape
+    x, w, b = input._data, weight._data, None if bias is None else bias._data
+    y = kernels.of(x, w, b).conv2d(x, w, b, *geometry, activation=activation, channels_last=channels_last)
+    count, biased = len(parents), bias is not None and bias._requires_grad
+    x_shape, w_shape = x.shape, w.shape
     # Each operand is kept only for the other's gradient.
-    for_x, for_w = weight if input.requires_grad else None, input if weight.requires_grad else None
+    for_x, for_w = weight if input._requires_grad else None, input if weight._requires_grad else None
 
-    like = None if weight.data.flags.c_contiguous else weight.data  # an array: what lies in it does not count
+    like = None if w.flags.c_contiguous else w  # an array: what lies in it does not count
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
         if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
             relu_of = y if activation == "relu" else None
             dz = dy if y is relu_of else activation_grad(activation, dy, y)
             used = dz, relu_of, for_w, for_x
-            arrays = [None if t is None else t.data for t in used]
+            arrays = [None if t is None else t._data for t in used]
             found = kernels.of(*arrays).conv2d_grad(*arrays, x_shape, w_shape, *geometry, biased, like)
             return tuple(made_together("conv2d_grad", used, found, (for_x, for_w, biased or None))[:count])
         dz = activation_grad(activation, dy, y)

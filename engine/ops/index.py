@@ -9,7 +9,6 @@ import numpy as np
 from tilegrad import capture_hooks, dtypes, kernels
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module, is_array, move
-from tilegrad.kernels.cpu.effects import capturing
 from tilegrad.ops.operands import (
     as_tensor,
     broadcast_shape,
@@ -21,6 +20,7 @@ from tilegrad.ops.operands import (
     require_one_device,
     wide,
 )
+from tilegrad.ops.selection import where
 from tilegrad.ops.writes import tracked_write
 from tilegrad.tensor import Tensor, wrap
 
@@ -55,12 +55,11 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     The order of dimensions is PyTorch's: ints select first; then the dimensions of the index arrays stand where the
     arrays stood, or in front if a slice or None separated them. (NumPy counts ints among the index arrays.)
-    Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, the gradients of repeated
-    indices are added in no fixed order. There x[i] with a tensor of integers does not wait to see whether the rows
-    exist: IndexError then comes when the program next waits for the GPU.
+    Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, x[i] with a tensor of
+    integers does not wait to see whether the rows exist: IndexError then comes when the program next waits for the GPU.
+    There the gradients of repeated indices are added in no fixed order, but for those of x[i].
     """
-    by_rows = type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda
-    if by_rows and input.is_cuda:
+    if type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda:
         return _rows(input, index)
     input = as_tensor("getitem", input)
     basic, advanced = _parts("getitem", input, index)
@@ -75,14 +74,37 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return record("getitem", y, (x,), lambda dy: (_put(dy, (index,), shape),))
 
 
+def take_rows_grad(op: str, dy: Tensor, index: Tensor, rows: int, padding: int | None = None) -> Tensor:
+    """Zeros of so many rows with those of dy added at the index: the adjoint of x[index], for an index of integers.
+
+    padding  a row that stays 0
+    """
+    at, row = _places(index), dy._data.shape[index._data.ndim :]
+    values = as_tensor(op, dy)._data.reshape(at.size, *row)
+    dx = kernels.of(values, at).take_rows_grad(values, at, rows, padding)
+
+    def rule(g: Tensor) -> tuple:
+        ddy = _rows(g, index)
+        if padding is not None:
+            here = as_tensor(op, index)._data.reshape(*index.shape, *[1] * len(row))
+            ddy = where(wrap((here == padding) | (here == padding - rows)), 0.0, ddy)
+        return (ddy,)
+
+    return record(op, dx, (dy,), rule)
+
+
 def taken_rows(x: Tensor, index: Tensor, wrap: bool = True) -> Any:
     """The array x[index], by the kernel that takes rows; negative indices count from the end if wrap."""
     capture_hooks.reads(index)
-    at = index._data.reshape(-1)
-    if at.dtype != np.int64 and at.dtype != np.int32:
-        at = at.astype(np.int64)
+    at = _places(index)
     y = kernels.of(x._data, at).take_rows(x._data, at, wrap=wrap)
     return y.reshape(*index._data.shape, *x._data.shape[1:])
+
+
+def _places(index: Tensor) -> Any:
+    """An index tensor as a vector of a dtype that kernels take."""
+    at = as_tensor("getitem", index)._data.reshape(-1)
+    return at if at.dtype == np.int64 or at.dtype == np.int32 else at.astype(np.int64)
 
 
 def pick(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
@@ -214,29 +236,29 @@ def _taken(op: str, x: Tensor, index: Any) -> Any:
 
 def _put(dy: Tensor, index: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of that shape with dy added at the index: the adjoint of getitem."""
+    if _is_of_rows(index) and _has_kernel(dy._data):
+        return take_rows_grad("getitem_grad", dy, as_tensor("getitem", index[0]), shape[0])
     xp = array_module(dy._data)
     if is_basic(index):
         y = xp.zeros(shape, dy._data.dtype)
         y[index] = dy._data
     else:
         y = xp.zeros(shape, dtypes.accumulator(dy._data.dtype) if dy.is_floating_point() else dtypes.int64)
-        scatter_add_at(y, plain_index(index), wide(dy._data))
+        xp.add.at(y, plain_index(index), wide(dy._data))  # on a GPU by atomics, which add in no fixed order
         with quiet():
             y = y.astype(dy._data.dtype, copy=False)
     return record("getitem_grad", y, (dy,), lambda ddy: (pick(ddy, index),))
 
 
-def scatter_add_at(y: Any, index: Any, values: Any) -> None:
-    """y[index] += values, in place, with repeated indices adding up; on a GPU by atomics, in no fixed order.
+def _is_of_rows(index: tuple[Any, ...]) -> bool:
+    """Whether an index is one array, or tensor, of positions."""
+    at = index[0] if len(index) == 1 else None
+    return isinstance(at, (Tensor, np.ndarray)) and at.ndim > 0 and _counts(at)
 
-    y  float32, float64 or int64, which CUDA's atomics add
-    """
-    if type(y) is np.ndarray and capturing() is None and kernels.name("cpu") == "cpu":
-        from tilegrad.kernels.cpu.add_rows import add_at  # that backend has Numba
 
-        if add_at(y, index, values):
-            return
-    array_module(y).add.at(y, index, values)
+def _has_kernel(dy: Any) -> bool:
+    """Whether take_rows_grad of the contract takes this array: floats, on a GPU no float64."""
+    return dy.dtype in dtypes.FLOATS and (dy.dtype != dtypes.float64 or isinstance(dy, np.ndarray))
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:

@@ -105,9 +105,20 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(unsqueeze(input, 1), vec2)
 
 
-def _are_alike(*tensors: Any) -> bool:
-    """Whether all (None is passed over) are tensors of one dtype."""
-    return len({x.data.dtype if isinstance(x, Tensor) else None for x in tensors if x is not None}) == 1
+def _are_floats(a: Any, b: Any, c: Any) -> bool:
+    """Whether these (c may be None) are tensors of one floating dtype and one kind of array. Made to be quick."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    x, y = a._data, b._data
+    if x.dtype != y.dtype or type(x) is not type(y) or x.dtype not in dtypes.FLOATS:
+        return False
+    return c is None or isinstance(c, Tensor) and c._data.dtype == x.dtype and type(c._data) is type(x)
+
+
+def _are_integers(*tensors: Any) -> bool:
+    """Whether all (None is passed over) are tensors of one dtype that is no floating one."""
+    found = {x._data.dtype if isinstance(x, Tensor) else None for x in tensors if x is not None}
+    return len(found) == 1 and not found <= {None, *dtypes.FLOATS}
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -116,14 +127,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
     activation  None or a name of ACTIVATIONS; in the epilogue, unless its gradient is wanted and needs more than y
     """
-    if not isinstance(input, Tensor) or input.data.dtype in dtypes.FLOATS or not _are_alike(input, weight, bias):
+    if not _are_floats(input, weight, bias) and not _are_integers(input, weight, bias):
         require_float("linear", input, weight, bias)
-    x, w = input.data, weight.data
+    x, w, b = input._data, weight._data, None if bias is None else bias._data
     if w.ndim not in (1, 2) or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
         raise ValueError(
             f"linear: input is {input.shape} but weight is {weight.shape}; expected input.shape[-1] == weight.shape[1]"
         )
-    if bias is not None and bias.data.shape != w.shape[:-1]:
+    if bias is not None and bias._data.shape != w.shape[:-1]:
         raise ValueError(f"linear: weight is {weight.shape} but bias is {bias.shape}; expected {weight.shape[:-1]}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"linear: activation is {activation!r}; expected None or one of {', '.join(ACTIVATIONS)}")
@@ -137,7 +148,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         return ACTIVATIONS[activation](linear(input, weight, bias))
 
     rows = input if x.ndim == 2 else reshape(input, (math.prod(x.shape[:-1]), x.shape[-1]))
-    x, b = rows.data, None if bias is None else bias.data
+    x = rows._data
     y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
     parents = (rows, weight) if bias is None else (rows, weight, bias)
     count = len(parents)
@@ -148,7 +159,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
             relu_of = y if activation == "relu" else None
             dz = dy if y is relu_of else activation_grad(activation, dy, y)
             used = dz, relu_of, for_w, for_x
-            arrays = [None if t is None else t.data for t in used]
+            arrays = [None if t is None else t._data for t in used]
             found = kernels.of(*arrays).linear_grad(*arrays, biased)
             return tuple(made_together("linear_grad", used, found, (for_x, for_w, biased or None))[:count])
         dz = activation_grad(activation, dy, y)

@@ -11,7 +11,6 @@ from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.activations import softmax, softmax_grad
 from tilegrad.ops.arithmetic import div, mul, sub
-from tilegrad.ops.operands import require_float, require_one_device
 from tilegrad.ops.reduce import sum
 from tilegrad.ops.shape import expand, reshape
 from tilegrad.tensor import Tensor, wrap
@@ -25,12 +24,11 @@ def softmax_xent(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of softmax(z) (N, C) against class indices t (N,), as `nn.functional.cross_entropy` describes it.
+    """Cross-entropy of softmax(z) (N, C) against class indices t (N,), as `nn.functional.cross_entropy` describes it,
+    which has checked the arguments.
 
     dz = dloss_n (W_n p - q_n),   q the target distribution with smoothing and class weights, W_n = sum_c q_nc
     """
-    require_float("softmax_xent", z)
-    require_one_device("softmax_xent", z, t, weight)
     options = {
         "weight": None if weight is None else weight.data,
         "label_smoothing": label_smoothing,

@@ -8,10 +8,13 @@ again from x by ops, whose rules are differentiated in turn.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 from tilegrad import capture_hooks, dtypes, kernels
 from tilegrad.autograd.grad_mode import is_grad_enabled, no_grad
+from tilegrad.autograd.pieces import piece
 from tilegrad.autograd.record import record
 from tilegrad.ops.activations import relu_grad
 from tilegrad.ops.arithmetic import add, mul, square, sub
@@ -62,6 +65,46 @@ def rms_norm(x: Tensor, ndim: int, weight: Tensor | None, eps: float) -> Tensor:
         return _of_parents(_made("rms_norm_grad", (dy, x, weight), found, to_weight, False), affine)
 
     return record("rms_norm", y, _parents(x, weight), rule)
+
+
+def layer_norm_residual(
+    x: Tensor, residual: Tensor, ndim: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """(layer_norm(s), s), s = x + residual, in one primitive; residual of x's shape."""
+    require_float("layer_norm", x, residual, weight, bias)
+    arrays = [None if p is None else p.data for p in (x, residual, weight, bias)]
+    y, mean, rstd, joined = kernels.of(*arrays).layer_norm(arrays[0], ndim, *arrays[2:], eps, arrays[1])
+    affine, asked = (weight, bias), _asked(weight, bias)
+
+    def rule(dy: Tensor, ds: Tensor | None, s: Tensor) -> list[Tensor | None]:
+        if is_grad_enabled():
+            rows, last = _split(s.ndim, ndim)
+            return _gradients(dy, s, weight, _own(last, eps), last, rows, *asked)
+        arrays = dy.data, s.data, mean, rstd, None if weight is None else weight.data
+        found = kernels.of(*arrays).layer_norm_grad(*arrays, *asked, None if ds is None else ds.data)
+        return _made("layer_norm_grad", (dy, s, weight, ds), found, *asked)
+
+    return _normed_and_sum("layer_norm", y, joined, (x, residual), affine, rule)
+
+
+def rms_norm_residual(
+    x: Tensor, residual: Tensor, ndim: int, weight: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """(rms_norm(s), s), s = x + residual, in one primitive; residual of x's shape."""
+    require_float("rms_norm", x, residual, weight)
+    arrays = [None if p is None else p.data for p in (x, residual, weight)]
+    y, rstd, joined = kernels.of(*arrays).rms_norm(arrays[0], ndim, arrays[2], eps, arrays[1])
+    affine, (to_weight, _) = (weight, None), _asked(weight, None)
+
+    def rule(dy: Tensor, ds: Tensor | None, s: Tensor) -> list[Tensor | None]:
+        if is_grad_enabled():
+            rows, last = _split(s.ndim, ndim)
+            return _gradients(dy, s, weight, _by_square(last, eps), last, rows, to_weight, False, False)
+        arrays = dy.data, s.data, rstd, None if weight is None else weight.data
+        found = kernels.of(*arrays).rms_norm_grad(*arrays, to_weight, None if ds is None else ds.data)
+        return _made("rms_norm_grad", (dy, s, weight, ds), found, to_weight, False)
+
+    return _normed_and_sum("rms_norm", y, joined, (x, residual), affine, rule)
 
 
 def batch_moments(x: Tensor, groups: int | None = None) -> Moments:
@@ -169,7 +212,48 @@ def _made(name: str, used: tuple, found: tuple, to_weight: bool, to_bias: bool) 
     return made_together(name, used, found, (True, to_weight or None, to_bias or None))
 
 
-def _of_parents(grads: list[Tensor | None], affine: tuple[Tensor | None, Tensor | None]) -> tuple:
+_NORMED = 0  # the piece that the gradient of what was normalised is; those of the sum have other numbers
+_sums = itertools.count(1)
+GradientOfNorm = Callable[[Tensor, "Tensor | None", Tensor], "list[Tensor | None]"]
+
+
+def _normed_and_sum(
+    op: str, y: Any, joined: Any, terms: tuple[Tensor, Tensor], affine: tuple[Tensor | None, ...], rule: GradientOfNorm
+) -> tuple[Tensor, Tensor]:
+    """A norm's two results as tensors: y, and the sum of the terms that it was taken of.
+
+    rule  (dy, ds, s) -> (ds + the gradient of s by dy, dweight, dbias); ds is left out where gradients are recorded
+
+    One node stands behind both, to which their gradients come as pieces. It has the sum and not the terms: nothing else
+    keeps these.
+    """
+
+    def both(grads: Any, s: Tensor) -> tuple:
+        dy, ds = grads.parts.get(_NORMED), None
+        for number, part in grads.parts.items():
+            if number != _NORMED:
+                ds = part if ds is None else add(ds, part)
+        if dy is None:
+            return ds, ds, *[None for p in affine if p is not None]
+        if is_grad_enabled():
+            dx, *others = rule(dy, None, _sum_of(op, s))
+            dx = dx if ds is None else add(dx, ds)
+        else:
+            dx, *others = rule(dy, ds, s)
+        return dx, *_of_parents([dx, *others], affine)
+
+    shape, parents = joined.shape, _parents(*terms, *affine)
+    together = record(op, joined, parents, both, output=True)
+    return record(op, y, (together,), lambda dy: (piece(_NORMED, dy, shape),)), _sum_of(op, together)
+
+
+def _sum_of(op: str, together: Tensor) -> Tensor:
+    """The sum as a tensor of its own, whose gradient is a piece of its own."""
+    number, shape = next(_sums), together.shape
+    return record(op, together.data, (together,), lambda ds: (piece(number, ds, shape),), view_of=together)
+
+
+def _of_parents(grads: list[Tensor | None], affine: tuple[Tensor | None, ...]) -> tuple:
     """(dx, dweight, dbias), without those of what was not given."""
     return tuple([grads[0], *[g for g, p in zip(grads[1:], affine) if p is not None]])
 

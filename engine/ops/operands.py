@@ -203,13 +203,15 @@ def require_float(op: str, *tensors: Tensor | None) -> None:
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: expected tensors; got {type(x).__name__}")
+        if first is not None and x._data.dtype is first._data.dtype and type(x._data) is type(first._data):
+            continue
         if x._data.dtype not in dtypes.FLOATS:
             raise TypeError(f"{op}: expected a floating-point tensor; got {x._data.dtype}")
         if first is None:
             first = x
         elif x._data.dtype != first._data.dtype:
             raise TypeError(f"{op}: dtypes are {first._data.dtype} and {x._data.dtype}; expected one for all")
-        elif type(x._data) is not type(first._data) and x.device != first.device:
+        elif x.device != first.device:
             raise _mixed_devices(op, first, x)
 
 
@@ -258,7 +260,10 @@ def made_together(name: str, used: Sequence[Tensor | None], arrays: Sequence[Any
     used    the tensors that the primitive was given, None for what it was not
     arrays  its results, in the order of `asked`
     """
-    parents, results = [x for x in used if x is not None], iter(arrays)
+    results = iter(arrays)
+    if not capture_hooks.capturing:
+        return [None if each is None else wrap(next(results)) for each in asked]
+    parents = [x for x in used if x is not None]
     return [None if each is None else record(name, next(results), parents, _no_rule) for each in asked]
 
 

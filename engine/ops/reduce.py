@@ -14,6 +14,7 @@ from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.arithmetic import abs as abs_
 from tilegrad.ops.arithmetic import add, div, mul, square, sub
+from tilegrad.ops.elementwise import elementwise, extreme
 from tilegrad.ops.exponential import exp, log, pow, sqrt
 from tilegrad.ops.index import _grid, pick
 from tilegrad.ops.operands import (
@@ -225,10 +226,10 @@ def _amax(name: str, reduction: str, x: Tensor, dim: Dim, keepdim: bool) -> Tens
     if 0 in (x.shape[d] for d in axes):
         raise ValueError(f"{name}: the tensor is {x.shape}; expected at least one element along dim {axes}")
     kept = _kept(x.shape, axes)
-    y = getattr(ordered(x.data), reduction)(axis=axes, keepdims=keepdim).astype(x.data.dtype, copy=False)
+    y = extreme(reduction, ordered(x.data), axes, keepdim).astype(x.data.dtype, copy=False)
 
     def rule(dy: Tensor, y: Tensor) -> tuple:
-        best = cast(wrap(x.data == y.data.reshape(kept)), dy.dtype)
+        best = cast(wrap(elementwise(np.equal, x.data, y.data.reshape(kept))), dy.dtype)
         share = div(best, sum(best, axes if x.ndim else None, keepdim=True))
         return (mul(reshape(dy, kept), share),)
 

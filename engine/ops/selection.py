@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
+from tilegrad.dtypes import FLOATS
 from tilegrad.ops.arithmetic import add, mul, sub
+from tilegrad.ops.elementwise import elementwise
 from tilegrad.ops.operands import as_tensor, binary, broadcast_shape, cast, number, ordered, require_one_device
 from tilegrad.tensor import Tensor, wrap
 
@@ -26,15 +30,15 @@ def _extremum(name: str, input: Any, other: Any) -> Tensor:
 
     def rule(dy: Tensor) -> tuple:
         larger, smaller = (a, b) if name == "maximum" else (b, a)
-        tie = mul(cast(wrap(a.data == b.data), dy.dtype), 0.5)
+        tie = mul(cast(wrap(elementwise(np.equal, a.data, b.data)), dy.dtype), 0.5)
         larger, smaller = ordered(larger.data), ordered(smaller.data)
-        lost = cast(wrap(larger < smaller), dy.dtype)  # by a
-        won = cast(wrap(larger > smaller), dy.dtype)  # by a, so that b lost
+        lost = cast(wrap(elementwise(np.less, larger, smaller)), dy.dtype)  # by a
+        won = cast(wrap(elementwise(np.greater, larger, smaller)), dy.dtype)  # by a, so that b lost
         # Where one is nan, neither lost, and both get the gradient, as in PyTorch.
         da = mul(dy, sub(1.0, add(lost, tie))) if a.requires_grad else None
         return da, mul(dy, sub(1.0, add(won, tie))) if b.requires_grad else None
 
-    y = getattr(array_module(a.data), name)(ordered(a.data), ordered(b.data))
+    y = elementwise(getattr(np, name), ordered(a.data), ordered(b.data))
     return record(name, y.astype(a.data.dtype, copy=False), (a, b), rule)
 
 
@@ -43,9 +47,26 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is None and max is None:
         raise ValueError("clamp: min and max are both None; expected at least one")
     y = as_tensor("clamp", input)
+    if type(min) in (int, float) and type(max) in (int, float) and y.data.dtype in FLOATS:
+        return _between(y, min, max)
     if min is not None:
         y = _bounded("clamp", y, min, below=True)
     return y if max is None else _bounded("clamp", y, max, below=False)
+
+
+def _between(x: Tensor, low: Any, high: Any) -> Tensor:
+    """Both bounds in one pass over memory."""
+    x, least = binary("clamp", x, low)
+    most = binary("clamp", x, high)[1]
+
+    def rule(dy: Tensor) -> tuple:
+        value, zero = ordered(x.data), number("clamp", 0, dy.data.dtype, array_module(x.data))
+        above = elementwise(np.greater_equal, value, ordered(least.data))
+        below = elementwise(np.less_equal, value, ordered(most.data))
+        return (where(wrap(elementwise(np.logical_and, above, below)), dy, zero),)
+
+    y = elementwise(np.clip, ordered(x.data), ordered(least.data), ordered(most.data))
+    return record("clamp", y.astype(x.data.dtype, copy=False), (x,), rule)
 
 
 def _bounded(name: str, input: Tensor, bound: Any, *, below: bool) -> Tensor:
@@ -54,13 +75,13 @@ def _bounded(name: str, input: Tensor, bound: Any, *, below: bool) -> Tensor:
 
     def rule(dy: Tensor) -> tuple:
         value, limit = ordered(x.data), ordered(b.data)
-        inside = wrap(value >= limit if below else value <= limit)
-        outside = wrap(value < limit if below else value > limit)
+        inside = wrap(elementwise(np.greater_equal if below else np.less_equal, value, limit))
+        outside = wrap(elementwise(np.less if below else np.greater, value, limit))
         zero = number(name, 0, dy.data.dtype, xp)
         dx = where(inside, dy, zero) if x.requires_grad else None
         return dx, where(outside, dy, zero) if b.requires_grad else None
 
-    y = (xp.maximum if below else xp.minimum)(ordered(x.data), ordered(b.data))
+    y = elementwise(np.maximum if below else np.minimum, ordered(x.data), ordered(b.data))
     return record(name, y.astype(x.data.dtype, copy=False), (x, b), rule)
 
 
@@ -82,7 +103,7 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
         zero = number("where", 0, dy.data.dtype, xp)
         return where(condition, dy, zero) if first else None, where(condition, zero, dy) if second else None
 
-    return record("where", xp.where(condition.data, a.data, b.data), (a, b), rule)
+    return record("where", elementwise(np.where, condition.data, a.data, b.data), (a, b), rule)
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:

@@ -37,7 +37,7 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     wanted = _inferred("reshape", x._data.shape, shape_argument("reshape", sizes, shape))
     y = x._data.reshape(wanted)
     before = x._data.shape
-    shares = y.base is not None and array_module(y).may_share_memory(y, x._data)
+    shares = y.base is not None and (y.base is x._data and y.size > 0 or array_module(y).may_share_memory(y, x._data))
     return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=x if shares else None)
 
 

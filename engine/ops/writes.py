@@ -42,6 +42,14 @@ def tracked_write(
     return x
 
 
+def count_up(x: Tensor) -> None:
+    """x += 1, of a count, which has no gradient."""
+    require_writable("add_", x, tracking=False)
+    capture_hooks.reads(x)
+    capture_hooks.assign(x, ..., capture_hooks.planned(x._data) + 1)
+    written(x, None)
+
+
 def is_tracked(*tensors: Any) -> bool:
     """Whether a write that these take part in is differentiated."""
     return is_grad_enabled() and any(isinstance(t, Tensor) and t._requires_grad for t in tensors)

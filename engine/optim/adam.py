@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tilegrad import kernels
@@ -59,8 +60,13 @@ class Adam(Optimizer):
         super().__init__(params, defaults)
 
     def _check_changing(self, group: dict[str, Any]) -> None:
-        op, betas = type(self).__name__, group["betas"]
-        require_lr(op, group["lr"])
+        lr, betas = group["lr"], group["betas"]
+        if type(lr) is float and type(betas) is tuple and len(betas) == 2:  # a short way for what is asked at each step
+            beta1, beta2 = betas
+            if type(beta1) is float is type(beta2) and 0 <= lr < math.inf and 0 <= beta1 < 1 and 0 <= beta2 < 1:
+                return
+        op = type(self).__name__
+        require_lr(op, lr)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise TypeError(f"{op}: betas is {betas!r}; expected a pair of numbers")
         require_number(op, "betas[0]", betas[0], least=0, below=1)
@@ -76,26 +82,27 @@ class Adam(Optimizer):
 
     def _update(self, group: Group, params: list[Tensor]) -> None:
         by_step: dict[int, list[tuple[Tensor, dict[str, Tensor]]]] = {}
+        known = self.state
         for param in params:
-            state = self.state.get(param)
+            state = known.get(param)
             if not state:
                 state = {"step": new_step(param), "exp_avg": new_moment(param), "exp_avg_sq": new_moment(param)}
-                self.state[param] = state
-            if state["exp_avg"].is_cuda != param.is_cuda:
+                known[param] = state
+            if type(state["exp_avg"]._data) is not type(param._data) and state["exp_avg"].is_cuda != param.is_cuda:
                 follow(state, param)
-            by_step.setdefault(int(state["step"].data.item()), []).append((param, state))
+            by_step.setdefault(int(state["step"]._data.item()), []).append((param, state))
         for steps_before, batch in by_step.items():
             self._run(group, batch, steps_before + 1)
 
     def _run(self, group: Group, batch: list[tuple[Tensor, dict[str, Tensor]]], step: int) -> None:
-        arrays = [param.data for param, _ in batch]
+        arrays = [param._data for param, _ in batch]
         lr = lr_beside(type(self).__name__, group, batch[0][0])  # first: it may be wrong, and nothing has changed yet
         number, beta1 = step_and_beta1(arrays[0], [state["step"].data for _, state in batch], step, group)
         kernels.of(*arrays).adam_step(
             arrays,
-            [param.grad.data for param, _ in batch],  # pyright: ignore[reportOptionalMemberAccess]  (each has one)
-            [state["exp_avg"].data for _, state in batch],
-            [state["exp_avg_sq"].data for _, state in batch],
+            [param._grad._data for param, _ in batch],  # pyright: ignore  (`step` has read it: it is a tensor)
+            [state["exp_avg"]._data for _, state in batch],
+            [state["exp_avg_sq"]._data for _, state in batch],
             number,
             lr,
             beta1=beta1,
@@ -106,7 +113,7 @@ class Adam(Optimizer):
             maximize=group["maximize"],
         )
         for param, state in batch:
-            state["step"].data[()] = step
+            state["step"]._data.fill(step)
             param._storage.version += 1  # a graph that still needs the old values finds out
 
 

@@ -107,9 +107,12 @@ class Optimizer:
         account = capture_hooks.current()
         if account is not None:
             self._tell_members(account)
+        at_once = set_to_none and not capture_hooks.capturing
         for group in self.param_groups:
             for param in group["params"]:
-                if set_to_none:
+                if at_once:
+                    param._grad = None
+                elif set_to_none:
                     param.grad = None
                 elif param.grad is not None:
                     if param.grad.requires_grad:  # of a backward with create_graph
@@ -148,7 +151,9 @@ class Optimizer:
 
     def _tell_members(self, account: Account) -> None:
         """A graph of what is done to all parameters serves while the same groups have the same ones."""
-        account.same(self, lambda: [x for group in self.param_groups for x in (group, *group["params"])])
+        account.listed(self, "param_groups")
+        for group in self.param_groups:
+            account.listed(group, "params")
 
     def _tell(self, account: Account, group: Group, params: list[Tensor]) -> None:
         """A graph of this step serves while all memory is as now, and the group's options that no launch reads."""
@@ -158,15 +163,19 @@ class Optimizer:
             raise capture_hooks.NotYet("would begin to remember a parameter at each step; expected a step before")
         state = self.state
         names = [name for name in group if name not in self._read_when_launched]
-        options = [copy.copy(group[name]) for name in names]
+        options, now = [copy.copy(group[name]) for name in names], group.get
         storages = [param._storage for param in params]
+        reads_lr = isinstance(group["lr"], Tensor) and group["lr"].is_cuda  # the graph does, in a GPU's memory
 
         def holds() -> bool:
             try:
                 self._check_changing(group)
             except (TypeError, ValueError):
                 return False  # the plain function raises it
-            return self.state is state and [group[name] for name in names] == options
+            lr = group["lr"]
+            if type(lr) is not float and isinstance(lr, Tensor) and lr.is_cuda is not reads_lr:
+                return False
+            return self.state is state and list(map(now, names)) == options
 
         def count_writes() -> None:
             for storage in storages:
@@ -174,10 +183,8 @@ class Optimizer:
 
         account.holds(holds)
         account.again(count_writes)
-        if isinstance(group["lr"], Tensor) and group["lr"].is_cuda:
+        if reads_lr:
             account.members(group, ["lr"])
-        else:
-            account.holds(lambda: not (isinstance(group["lr"], Tensor) and group["lr"].is_cuda))
         account.memory(*params)
         account.members(state, params)
         for param in params:
@@ -194,7 +201,10 @@ class Optimizer:
             grad = param.grad
             if grad is None:
                 continue
-            p, g = param.data, grad.data
+            p, g = param._data, grad._data
+            if type(g) is type(p) and g.dtype is p.dtype and g.shape == p.shape:
+                ready.append(param)
+                continue
             if type(g) is not type(p) and grad.device != param.device:
                 found = f"grad is on {grad.device}, the parameter on {param.device}"
                 raise TypeError(f"{self._place(group, i)}: {found}; expected one device")

@@ -19,8 +19,8 @@ globals().update(_all)
 # kernels/cpu/effects.py. A captured step notes each of the others, which are the reference's, as a whole.
 NOTED: frozenset[str] = frozenset([name for name, function in _all.items() if function is not _reference[name]])
 
-# NumPy's functions that are compiled for large arrays. They are no primitives: the bits are NumPy's.
-UFUNCS = _ufuncs.COMPILED
+# NumPy's functions for large arrays. They are no primitives: the bits are NumPy's.
+UFUNCS = _ufuncs
 
 if typing.TYPE_CHECKING:
 

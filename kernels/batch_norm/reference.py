@@ -208,8 +208,13 @@ def is_channels_last(x: Any) -> bool:
     """Whether neighbours in memory are neighbouring channels of (N, C, ...)."""
     if x.ndim < 3 or x.shape[1] == 1:
         return False
-    spatial = [abs(step) for step, n in zip(x.strides[2:], x.shape[2:], strict=True) if n > 1]
-    return bool(spatial) and abs(x.strides[1]) < min(spatial)
+    step, is_image = abs(x.strides[1]), False
+    for other, n in zip(x.strides[2:], x.shape[2:], strict=True):
+        if n > 1:
+            if abs(other) <= step:
+                return False
+            is_image = True
+    return is_image
 
 
 def check_moments(op: str, x: Any, groups: Any) -> Channels:
@@ -259,7 +264,7 @@ def check_step(op: str, running: Any, mean: Any, var: Any, count: Any, momentum:
     if not is_int(count):
         raise TypeError(f"{op}: count is {count!r}; expected an int")
     require(count > 1, op, f"count is {count}; expected more than 1")
-    if not isinstance(momentum, Real):
+    if type(momentum) is not float and not isinstance(momentum, Real):  # asking an abstract class is slow
         raise TypeError(f"{op}: momentum is {momentum!r}; expected a real number")
 
 
@@ -270,7 +275,7 @@ def _check_moments_of(op: str, s: Channels, x: Any, mean: Any, var: Any, eps: fl
     for name, a in (("mean", mean), ("var", var)):
         if a.shape != s.moments:
             raise ValueError(f"{op}: x is {x.shape} but {name} is {a.shape}; expected {s.moments}")
-    if not isinstance(eps, Real):
+    if type(eps) is not float and not isinstance(eps, Real):  # asking an abstract class is slow
         raise TypeError(f"{op}: eps is {eps!r}; expected a real number")
 
 

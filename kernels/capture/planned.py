@@ -24,6 +24,7 @@ _LOOKS = frozenset(  # these read no element
 
 _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, np.size, np.result_type))
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
+_ELEMENTWISE = frozenset((np.where, np.clip))  # with three arrays, as a ufunc
 _COMPUTING = frozenset(  # new arrays, of shapes that the arguments' shapes decide
     (np.concatenate, np.stack, np.where, np.clip, np.sum, np.prod, np.max, np.min, np.mean, np.cumsum, np.argmax,
      np.argmin, np.argsort, np.round, np.sort, np.flip, np.roll, np.tril, np.triu, np.pad, np.linalg.svd)
@@ -32,6 +33,7 @@ _INTO = frozenset(  # of these, what takes `out` and computes the same with it
     (np.concatenate, np.stack, np.clip, np.sum, np.prod, np.max, np.min, np.cumsum, np.argmax, np.argmin, np.round)
 )
 _OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
+_EXTREMA = {"max": np.maximum, "min": np.minimum}
 _REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
 
 
@@ -88,7 +90,9 @@ class Planned(np.ndarray):
             return self.program.adopt(found) if function in _VIEWING else found
         into = args[_OUT_AT.get(function, 3) :]  # where a result could be written to now
         is_known = function in _COMPUTING and "out" not in kwargs and not any(isinstance(x, np.ndarray) for x in into)
-        if is_known and not (function is np.where and len(args) == 1):
+        if function in _ELEMENTWISE and len(args) == 3 and not kwargs:
+            return self.program.numpy(function.__name__, function, *args)
+        if is_known and function is not np.where:
             how = _called_into if function in _INTO else None
             return self.program.numpy(function.__name__, _called, function, args, kwargs, into=how)
         raise PlannedError(f"computes {function.__module__}.{function.__name__}")
@@ -160,6 +164,10 @@ def _reducing(name: str) -> Any:
         into = args[2:] if name == "clip" else args
         if kwargs.keys() & {"out", "where"} or any(isinstance(x, np.ndarray) for x in into):
             raise PlannedError(f"asks for {name}()")
+        if name in _EXTREMA and not args and kwargs.keys() == {"axis", "keepdims"}:
+            found = self.program.reduced(_EXTREMA[name], self, **kwargs)
+            if found is not None:
+                return found
         return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=_called_into)
 
     return method

@@ -51,11 +51,10 @@ class Program:
 
     def __init__(self) -> None:
         from tilegrad.kernels.capture import calls
-        from tilegrad.kernels.cpu import add_rows, ufuncs
+        from tilegrad.kernels.cpu import ufuncs
 
         self._calls = calls
-        self._add_at = add_rows.add_at
-        self._compiled = ufuncs.COMPILED
+        self._ufuncs = ufuncs
         self._notepad = calls.Notepad()
         self._pool = buffers.Pool(kept=float("inf"))  # of the capture
         self._pieces: dict[Piece, None] = {}  # its arrays that calls use, in order
@@ -100,18 +99,20 @@ class Program:
         if self._turn_is_due:
             self._host_has_its_turn()
         kernel(*arguments, 0, items, pieces, self._notepad.address)
-        call = self._notepad.take()
-        for array in arguments:
-            if not isinstance(array, np.ndarray):
-                continue
+        self._steps.append(self._notepad.take())
+        self._names.append(kernel.__name__.strip("_") + "_kernel")
+        self.holds(*[array for array in arguments if isinstance(array, np.ndarray)])
+
+    def holds(self, *arrays: np.ndarray) -> None:
+        """The last call has the addresses of these arrays: it says where when their memory has its place."""
+        step = len(self._steps) - 1
+        for array in arrays:
             if self._is_lent(array):
-                piece, start = self._used(array, len(self._steps)), address(array)
-                words = self._calls.words_of(call, start)
-                self._moves += [(len(self._steps), word, piece, start - piece.at) for word in words]
+                piece, start = self._used(array, step), address(array)
+                words = self._calls.words_of(self._steps[step], start)
+                self._moves += [(step, word, piece, start - piece.at) for word in words]
             elif self._input_of(array) is None:
                 self._kept.append(array)  # the note has its address only
-        self._steps.append(call)
-        self._names.append(kernel.__name__.strip("_") + "_kernel")
 
     def guard(self, word: np.ndarray, told: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Where the last call of a kernel leaves the word at 0 or above, call told(*arguments)."""
@@ -143,12 +144,12 @@ class Program:
         arguments = self.plain(arguments, name)
         if out is not None:
             self._is_written(out)
-            self.function(name, _into, (self.plain(out, name), function, *arguments))
+            if self._compiled(name, function, arguments, self.plain(out, name)) is None:
+                self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
-        if function in self._compiled:
-            result = self._compiled[function](*arguments)
-            if result is not None:
-                return self.adopt(result)
+        result = self._compiled(name, function, arguments)
+        if result is not None:
+            return self.adopt(result)
         with np.errstate(all="ignore"):  # there may be anything in memory
             if like is not None:
                 result = like
@@ -174,6 +175,19 @@ class Program:
             self.function(name, write_results, ((target,), function, arguments, {}))
         return self.adopt(target)
 
+    def _compiled(self, name: str, function: Any, arguments: Any, out: np.ndarray | None = None) -> np.ndarray | None:
+        """What function(*arguments) computes, by NumPy's loop without Python; None where it is not served so."""
+        result = self._ufuncs.call(function, *arguments, out=out)
+        if result is not None:
+            self._names[-1] = f"{name}_kernel"
+        return result
+
+    def reduced(self, ufunc: np.ufunc, array: np.ndarray, axis: Any, keepdims: bool) -> Planned | None:
+        """ufunc.reduce of the array by a compiled kernel; None where there is none for it."""
+        axes = axis if type(axis) is tuple else range(array.ndim) if axis is None else (axis,)
+        result = self._ufuncs.reduce(ufunc, self.plain(array, ufunc.__name__), tuple(axes), keepdims)
+        return None if result is None else self.adopt(result)
+
     def check(self, test: Callable[..., None], *arguments: Any) -> None:
         """test(*arguments), which raises or not, at each launch; now, if that has the values that there are now."""
         arrays = list(arrays_in(arguments))
@@ -186,9 +200,7 @@ class Program:
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         """target[index] += values, where an index that is there twice counts twice."""
         self._is_written(target)
-        arguments = self.plain((target, index, values), "add")
-        if not self._add_at(*arguments):
-            self.function("add_at", np.add.at, arguments)
+        self.function("add_at", np.add.at, self.plain((target, index, values), "add"))
 
     def assign(self, target: np.ndarray, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether the memory was there before."""

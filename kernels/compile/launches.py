@@ -13,6 +13,7 @@ import numpy as np
 
 from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.losses.reference import KINDS
 
 Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
 
@@ -65,12 +66,27 @@ def batch_norm(backend: ModuleType, x: Any, affine: Any, groups: int | None) -> 
 
 
 def take_rows(backend: ModuleType, empty: Empty) -> None:
-    """A batch of MNIST images as floats, its labels, and the vectors of words."""
+    """A batch of MNIST images as floats, its labels, and vectors of words; gradients of vectors and of numbers."""
     xp = gpu.xp()
     index = xp.empty(64, np.int64)
     backend.take_rows(xp.empty((1000, 1, 28, 28), np.uint8), index, 0.01, -0.5)
     backend.take_rows(xp.empty(1000, np.int64), index)
     backend.take_rows(empty(1000, 512), index, wrap=False)
+    for words in (64, 1024):
+        backend.take_rows_grad(empty(words, 512), xp.empty(words, np.int64), 1000, 0, wrap=False)
+    backend.take_rows_grad(empty(64), xp.empty(64, np.int32), 1000)
+
+
+def losses(backend: ModuleType, x: Any, small: Any) -> None:
+    """Every kind with all weights that it takes and without, of many numbers and of few; both gradients together."""
+    one, last = small.reshape(-1)[0], KINDS[-1]
+    for kind in KINDS:
+        for of in (x, small):
+            backend.elementwise_loss(of, of, kind)
+            backend.elementwise_loss_grad(one, of, of, kind)
+        p = x if kind == last else None
+        backend.elementwise_loss(x, x, kind, x, p, 0.5, "none")
+        backend.elementwise_loss_grad(x, x, x, kind, x, p, 0.5, "none", True, True)
 
 
 def optimizer(backend: ModuleType, params: list[Any], odd: list[Any]) -> None:

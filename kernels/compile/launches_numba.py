@@ -40,6 +40,10 @@ def layer_norm(empty: Empty) -> None:
     backend.rms_norm(x.T, 1)
     backend.layer_norm_grad(x, x, saved, saved, w, True, True)
     backend.rms_norm_grad(x.T, x.T, empty(1024, dtype=np.float32), None, True)
+    backend.layer_norm(x, 1, w, w, residual=x)
+    backend.rms_norm(x, 1, residual=x)
+    backend.layer_norm_grad(x, x, saved, saved, w, True, True, ds=x)
+    backend.rms_norm_grad(x, x, saved, None, True, ds=x)
 
 
 def batch_norm(empty: Empty) -> None:
@@ -102,6 +106,10 @@ def sum(empty: Empty) -> None:
     backend.sum(empty(16, 100, 64), (1,))
     backend.conv2d_grad_bias(empty(128, 26, 26, 32).transpose(0, 3, 1, 2))
     backend.conv2d_grad_bias(empty(128, 32, 26, 26))
+
+
+def losses(empty: Empty) -> None:
+    launches.losses(backend, empty(2048, 1024), empty(32, 10))
 
 
 def take_rows(empty: Empty) -> None:

@@ -48,7 +48,7 @@ def softmax(empty: Empty) -> None:
 
 def layer_norm(empty: Empty) -> None:
     """A transformer's rows, few of them, longer ones than a gradient keeps in registers, and images; with and without
-    weight and bias.
+    weight, bias and residual.
     """
     for rows, n in ((1024, 128), (16384, 1024), (4096, 8192), (64, 65536)):
         x, w, saved = empty(rows, n), empty(n), empty(rows, dtype=np.float32)
@@ -56,6 +56,10 @@ def layer_norm(empty: Empty) -> None:
         backend.rms_norm(x, 1, w)
         backend.layer_norm_grad(x, x, saved, saved, w, True, True)
         backend.rms_norm_grad(x, x, saved, w, True)
+        backend.layer_norm(x, 1, w, w, residual=x)
+        backend.rms_norm(x, 1, w, residual=x)
+        backend.layer_norm_grad(x, x, saved, saved, w, True, True, ds=x)
+        backend.rms_norm_grad(x, x, saved, w, True, ds=x)
     backend.layer_norm(x, 1)
     backend.layer_norm_grad(x, x, saved, saved)
 
@@ -152,6 +156,10 @@ def sum(empty: Empty) -> None:
     backend.sum(empty(8192, 4096), (0, 1))
     backend.sum(empty(1_000_003), (0,))
     backend.sum(empty(64, 100, 512), (1,))
+
+
+def losses(empty: Empty) -> None:
+    launches.losses(backend, empty(2048, 1024), empty(32, 10))
 
 
 def take_rows(empty: Empty) -> None:

@@ -25,15 +25,15 @@ import numpy as np
 
 from tilegrad.kernels.activations.cpu import activated, relu_grad
 from tilegrad.kernels.conv2d import reference
-from tilegrad.kernels.conv2d.cpu_frame import framed
+from tilegrad.kernels.conv2d.cpu_arrange import arranged
+from tilegrad.kernels.conv2d.cpu_frame import Tiles, over_images
 from tilegrad.kernels.cpu import buffers, threads
-from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
+from tilegrad.kernels.cpu.effects import contiguous, do, whole
 from tilegrad.kernels.cpu.tile import (
     BIAS,
     HELD,
     LANES,
     NO_BIAS,
-    NO_SHIFT,
     ONE_RUN,
     ZERO,
     Walk,
@@ -43,7 +43,9 @@ from tilegrad.kernels.cpu.tile import (
     walk_array,
 )
 from tilegrad.kernels.sum.cpu import sum_rows
-from tilegrad.kernels.windows import Pair
+from tilegrad.kernels.windows import Pair, Windows
+
+_TERMS = 128  # of dw's sums, up to which images are taken together: 9 pixels each go from 166 to 223 GFLOP/s
 
 
 class _Plan(NamedTuple):
@@ -55,18 +57,17 @@ class _Plan(NamedTuple):
     taps: np.ndarray  # each tap, from the first
     window: np.ndarray  # each of the K elements of a window, from the first
     window_dw: np.ndarray  # the row of dw for each of them
-    rows: np.ndarray  # the first tap of each row of pixels, in x
+    rows: np.ndarray  # the first tap of each row of pixels, in x; of `together` images
     forward: dict[tuple[int, int], np.ndarray]  # by (start, relu)
     grad_input: np.ndarray | None  # None where the channels of dx are not whole vectors
     grad_weight: np.ndarray
 
 
 @lru_cache(maxsize=256)
-def _plan(
-    height: int, width: int, channels: int, out_channels: int, kernel: Pair, stride: Pair, dilation: Pair, count: Pair
-) -> _Plan:
-    """The plan for one geometry; height and width are those of the padded image."""
-    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
+def _plan(windows: Windows, channels: int, out_channels: int, together: int = 1) -> _Plan:
+    """The plan for one geometry; together: images that dw's tiles sum before they write."""
+    (height, width), (kh, kw) = windows.padded, windows.kernel
+    (sh, sw), (dh, dw), count = windows.stride, windows.dilation, windows.count
     row, column = np.arange(count[0])[:, None], np.arange(count[1])
     pixels_x = (row * sh * width + column * sw).ravel() * channels
     pixels = count[0] * count[1]
@@ -77,12 +78,13 @@ def _plan(
 
     lanes = {n: LANES * tile_shape(n)[1] for n in (channels, out_channels) if n % LANES == 0}
     forward = grad_weight = grad_input = None
+    x_item = 0 if any(windows.padding) else image_x
     if out_channels in lanes:
         panel = lanes[out_channels]
         across = {"vectors": panel // LANES, "panels": out_channels // panel, "y_panel": panel}
         over_pixels = Walk(
             rows=pixels, run=kw * channels if joined else channels, w_step=panel, **across,
-            y_item=image_y, x_item=image_x, w_panel=terms * panel, bias_panel=panel,
+            y_item=image_y, x_item=x_item, w_panel=terms * panel, bias_panel=panel,
         )  # fmt: skip
         forward = {
             (start, relu): walk_array(over_pixels._replace(start=start, relu=relu))
@@ -91,7 +93,8 @@ def _plan(
         }
         grad_weight = walk_array(Walk(
             rows=terms, run=count[1], w_step=out_channels, x_step=sw * channels, **across,
-            y_part=terms * out_channels, x_item=image_x, w_item=image_y, w_panel=panel, start=HELD,
+            y_part=terms * out_channels, x_item=together * x_item, w_item=together * image_y, w_panel=panel,
+            start=HELD,
         ))  # fmt: skip
     if channels in lanes:
         panel = lanes[channels]
@@ -107,7 +110,7 @@ def _plan(
         taps.astype(np.intp),
         row_table(window),
         row_table(np.arange(terms) * out_channels),
-        (row.ravel() * sh * width * channels).astype(np.intp),
+        (np.arange(together)[:, None] * image_x + row.ravel() * sh * width * channels).ravel().astype(np.intp),
         forward,
         grad_input,
         grad_weight,
@@ -138,13 +141,14 @@ def _gathering_plan(image: Pair, channels: int, out_channels: int, kernel: Pair,
     panel, taps = LANES * tile_shape(channels)[1], kh * kw
     across = {"vectors": panel // LANES, "panels": channels // panel, "y_panel": panel}
     image_x, image_y = height * width * channels, (height + (kh - 1) * dh) * wide * out_channels
+    y_item = 0 if any(frame) else image_y
     walk = Walk(
         rows=height * width, run=out_channels, w_step=panel, **across,
-        y_item=image_x, x_item=image_y, w_panel=taps * out_channels * panel,
+        y_item=image_x, x_item=y_item, w_panel=taps * out_channels * panel,
     )  # fmt: skip
     over_rows = Walk(
         rows=taps * out_channels, run=width, w_step=channels, x_step=out_channels, **across,
-        y_part=taps * out_channels * channels, x_item=image_y, w_item=image_x, w_panel=panel, start=HELD,
+        y_part=taps * out_channels * channels, x_item=y_item, w_item=image_x, w_panel=panel, start=HELD,
     )  # fmt: skip
     is_as_wide = out_channels % LANES == 0 and panel >= LANES * tile_shape(out_channels)[1]
     places = ((up * wide + left).ravel() * out_channels).astype(np.intp)
@@ -199,17 +203,17 @@ def conv2d(
             return whole(reference.conv2d, x, w, bias, *options, activation, precision, channels_last)
         return activated(whole(reference.conv2d, x, w, bias, *options, None, precision, channels_last), activation)
     width = tile_shape(s.out_channels)[1] * LANES
-    x_padded, t = framed(x.transpose(0, 2, 3, 1), s.windows.padding), _plan_of(s)
+    t = _plan_of(s)
     # (O, C, KH, KW) as panels of `width` outputs, each (K, width)
-    panels = dense(w.reshape(-1, width, *w.shape[1:]).transpose(0, 3, 4, 2, 1))
+    panels = arranged(w, (s.out_channels // width, width, *w.shape[1:]), (0, 3, 4, 2, 1))
     y = buffers.empty((s.images, *s.windows.count, s.out_channels), np.float32)
     start, above = (ZERO, NO_BIAS) if bias is None else (BIAS, contiguous(bias))
-    threads.share(
-        tiles, s.images, s.images, t.forward[start, int(activation == "relu")],
-        y.reshape(-1), t.pixels_y, NO_SHIFT,
-        x_padded.reshape(-1), t.pixels_x, t.runs,
-        panels.reshape(-1), above,
-    )  # fmt: skip
+    walks = t.forward[start, int(activation == "relu")]
+    over_images(
+        x.transpose(0, 2, 3, 1),
+        s.windows.padding,
+        Tiles(walks, y.reshape(-1), t.pixels_y, t.pixels_x, t.runs, panels.reshape(-1), above),
+    )
     y = y.transpose(0, 3, 1, 2)
     y = y if activation == "relu" else activated(y, activation)
     return y if channels_last else contiguous(y)
@@ -235,11 +239,13 @@ def conv2d_grad_input(
     width = tile_shape(s.in_channels)[1] * LANES
     gathered = _gathering(s)
     if gathered is not None:
-        return _gathered_input(framed(dy.transpose(0, 2, 3, 1), gathered.frame), w, s, gathered)
+        dx, over_dy = _gathered_input(w, s, gathered)
+        over_images(dy.transpose(0, 2, 3, 1), gathered.frame, over_dy)
+        return dx
     t = _plan_of(s)
     (height, image_width), (ph, pw) = s.windows.image, s.windows.padding
     # (O, C, KH, KW) as a panel (O, width) for each tap and each `width` inputs
-    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(3, 4, 1, 0, 2))
+    panels = arranged(w, _by_inputs(w, width), (3, 4, 1, 0, 2))
     dx = buffers.empty((s.images, *s.windows.padded, s.in_channels), np.float32)
     threads.share(
         tiles, s.images, s.images, t.grad_input,
@@ -254,32 +260,28 @@ def conv2d_grad_input(
     return dx.transpose(0, 3, 1, 2)
 
 
-def _gathered_input(dy: np.ndarray, w: np.ndarray, s: Any, t: _Gathering) -> np.ndarray:
-    """dx of dy in its frame."""
+def _gathered_input(w: np.ndarray, s: Any, t: _Gathering) -> tuple[np.ndarray, Tiles]:
+    """dx, and the tiles over dy in its frame that compute it."""
     width = tile_shape(s.in_channels)[1] * LANES
     # (O, C, KH, KW) as panels of `width` inputs, each (KH KW O, width)
-    panels = dense(w.reshape(s.out_channels, -1, width, *w.shape[2:]).transpose(1, 3, 4, 0, 2))
+    panels = arranged(w, _by_inputs(w, width), (1, 3, 4, 0, 2))
     dx = buffers.empty((s.images, *s.windows.image, s.in_channels), np.float32)
-    threads.share(
-        tiles, s.images, s.images, t.walks,
-        dx.reshape(-1), t.pixels_x, NO_SHIFT,
-        dy.reshape(-1), t.pixels_y, t.taps,
-        panels.reshape(-1), NO_BIAS,
-    )  # fmt: skip
-    return dx.transpose(0, 3, 1, 2)
+    over_dy = Tiles(t.walks, dx.reshape(-1), t.pixels_x, t.pixels_y, t.taps, panels.reshape(-1))
+    return dx.transpose(0, 3, 1, 2), over_dy
 
 
-def _gathered_weight(dy: np.ndarray, x: np.ndarray, s: Any, t: _Gathering) -> np.ndarray:
-    """dw of dy in its frame, so that x needs none."""
+def _gathered_both(dy: np.ndarray, x: np.ndarray, w: np.ndarray, s: Any, t: _Gathering) -> tuple[np.ndarray, ...]:
+    """dx and dw, of dy in its frame: x needs none."""
+    dx, over_dy = _gathered_input(w, s, t)
     parts = _zeros(s.images, len(t.taps) * s.out_channels, s.in_channels)
-    threads.share(
-        tiles, s.images, s.images, t.grad_weight,
-        parts.reshape(-1), t.window_dw, NO_SHIFT,
-        dy.reshape(-1), t.window, t.rows,
-        contiguous(x.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS,
-    )  # fmt: skip
-    dw = _summed(parts).reshape(*s.windows.kernel, s.out_channels, s.in_channels)
-    return dense(dw.transpose(2, 3, 0, 1))
+    x = contiguous(x.transpose(0, 2, 3, 1)).reshape(-1)
+    over_images(
+        dy.transpose(0, 2, 3, 1),
+        t.frame,
+        over_dy,
+        Tiles(t.grad_weight, parts.reshape(-1), t.window_dw, t.window, t.rows, x),
+    )
+    return dx, arranged(_summed(parts), (*s.windows.kernel, s.out_channels, s.in_channels), (2, 3, 0, 1))
 
 
 def conv2d_grad_weight(
@@ -299,16 +301,17 @@ def conv2d_grad_weight(
     _, s = reference.check_grad_weight(dy, x, w_shape, stride, padding, dilation, groups, precision)
     if not _served(x, s, s.out_channels):
         return whole(reference.conv2d_grad_weight, dy, x, w_shape, stride, padding, dilation, groups, precision)
-    x_padded, t = framed(x.transpose(0, 2, 3, 1), s.windows.padding), _plan_of(s)
-    parts = _zeros(s.images, s.window_size, s.out_channels)
-    threads.share(
-        tiles, s.images, s.images, t.grad_weight,
-        parts.reshape(-1), t.window_dw, NO_SHIFT,
-        x_padded.reshape(-1), t.window, t.rows,
-        contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1), NO_BIAS,
-    )  # fmt: skip
-    dw = _summed(parts).reshape(*s.windows.kernel, s.in_channels, s.out_channels)
-    return dense(dw.transpose(3, 2, 0, 1))
+    together = _together(s)
+    t = _plan(s.windows, s.in_channels, s.out_channels, together)
+    items, (height, width) = s.images // together, s.windows.image
+    parts = _zeros(items, s.window_size, s.out_channels)
+    dy = contiguous(dy.transpose(0, 2, 3, 1)).reshape(-1)
+    over_images(
+        contiguous(x.transpose(0, 2, 3, 1)).reshape(items, together * height, width, s.in_channels),
+        s.windows.padding,
+        Tiles(t.grad_weight, parts.reshape(-1), t.window_dw, t.window, t.rows, dy),
+    )
+    return arranged(_summed(parts), (*s.windows.kernel, s.in_channels, s.out_channels), (3, 2, 0, 1))
 
 
 def conv2d_grad_bias(dy: np.ndarray) -> np.ndarray:
@@ -350,22 +353,27 @@ def conv2d_grad(
     Traffic: that of the gradients.
     """
     geometry = stride, padding, dilation, groups
-    kept: list[np.ndarray] = []  # dy in its frame
+    kept: list[np.ndarray] = []  # dw, where it is computed with dx
 
     def grad_input(dy: np.ndarray, w: np.ndarray, *rest: Any) -> np.ndarray:
-        t = None if x is None else _gathering_both(dy, w, *rest)
-        if t is None:
+        both = None if x is None else _gathering_both(dy, w, *rest)
+        if both is None:
             return conv2d_grad_input(dy, w, *rest)
-        kept.append(framed(dy.transpose(0, 2, 3, 1), t[1].frame))
-        return _gathered_input(kept[0], w, *t)
+        reference.check_grad_weight(dy, x, w_shape, *geometry, precision)
+        dx, dw = _gathered_both(dy, x, w, *both)
+        kept.append(dw)
+        return dx
 
-    def grad_weight(dy: np.ndarray, x: np.ndarray, w_shape: Any, *rest: Any) -> np.ndarray:
-        _, s = reference.check_grad_weight(dy, x, w_shape, *rest)
-        t = _gathering(s) if kept else None
-        return conv2d_grad_weight(dy, x, w_shape, *rest) if t is None else _gathered_weight(kept[0], x, s, t)
+    def grad_weight(dy: np.ndarray, x: np.ndarray, *rest: Any) -> np.ndarray:
+        return kept[0] if kept else conv2d_grad_weight(dy, x, *rest)
 
     parts = reference.Parts(relu_grad, grad_input, grad_weight, conv2d_grad_bias, _copied_like)
     return reference.one_by_one(parts, dy, y, x, w, x_shape, w_shape, geometry, bias, like, precision)
+
+
+def _by_inputs(w: np.ndarray, width: int) -> tuple[int, ...]:
+    """The sizes of w (O, C, KH, KW) with C cut into panels of `width`."""
+    return w.shape[0], w.shape[1] // width, width, *w.shape[2:]
 
 
 def _copied_like(a: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -392,6 +400,13 @@ def _served(x: np.ndarray, s: Any, channels: int) -> bool:
     return x.dtype == np.float32 and s.groups == 1 and channels % LANES == 0 and s.images > 0 and s.window_size > 0
 
 
+def _together(s: Any) -> int:
+    """Images that dw's tiles sum before they write: several small ones. Eight threads or fewer have shares alike."""
+    if any(s.windows.padding):
+        return 1  # they are framed one by one
+    most = _TERMS // max(1, math.prod(s.windows.count))
+    return next((n for n in (8, 4, 2) if n <= most and s.images % (8 * n) == 0), 1)
+
+
 def _plan_of(s: Any) -> _Plan:
-    w = s.windows
-    return _plan(*w.padded, s.in_channels, s.out_channels, w.kernel, w.stride, w.dilation, w.count)
+    return _plan(s.windows, s.in_channels, s.out_channels)

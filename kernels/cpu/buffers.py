@@ -115,7 +115,7 @@ def _lease_of(size: int) -> Any:
     A ctypes object, because lending through one takes 5 microseconds, and through __array_interface__ 10. Each size has
     a class of its own; there are few sizes.
     """
-    return type("_Lease", (ctypes.c_char * size,), {"__del__": _give_back})
+    return type("_Lease", (ctypes.c_char * size,), {"__slots__": ("block", "pool"), "__del__": _give_back})
 
 
 def _give_back(lease: Any) -> None:

@@ -29,17 +29,17 @@ class _Local(threading.local):
     program: Program | None = None
 
 
-_local = _Local()
+of_thread = _Local()
 
 
 def capturing() -> Program | None:
     """The program that this thread captures; None where calls are made at once."""
-    return _local.program
+    return of_thread.program
 
 
 def captured_by(program: Program | None) -> tuple[Any, str, Any]:
     """The setting of a block within which this thread's calls are noted by that program, or made at once."""
-    return _local, "program", program
+    return of_thread, "program", program
 
 
 def paused() -> Block:
@@ -49,16 +49,16 @@ def paused() -> Block:
 
 def do(function: Callable[..., Any], *arguments: Any) -> None:
     """function(*arguments), which writes to arrays among its arguments."""
-    if _local.program is None:
+    if of_thread.program is None:
         function(*arguments)
     else:
-        _local.program.function(function.__name__.strip("_"), function, arguments)
+        of_thread.program.function(function.__name__.strip("_"), function, arguments)
 
 
 def guard(word: np.ndarray, told: Callable[..., None], *arguments: Any) -> None:
     """Call told(*arguments), which raises, if the kernel that was shared last has left the word, int64 (1,), >= 0."""
-    if _local.program is not None:
-        _local.program.guard(word, told, arguments)
+    if of_thread.program is not None:
+        of_thread.program.guard(word, told, arguments)
     elif word[0] >= 0:
         told(*arguments)
 
@@ -69,7 +69,7 @@ def whole(primitive: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     While a step is captured the primitive runs once for the shapes of its results. The arrays that this returns have
     those shapes, and each launch writes them.
     """
-    program = _local.program
+    program = of_thread.program
     if program is None:
         return primitive(*args, **kwargs)
     name = primitive.__name__

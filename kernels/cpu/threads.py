@@ -79,8 +79,11 @@ def share(kernel: Callable[..., None], most: int, items: int, *arguments: Any) -
     nothing. Results may depend on what the pieces are, never on which thread does them: while the team helps another
     caller, this one does all of its own.
     """
+    program = effects.of_thread.program
+    if most <= 1 and program is None:
+        kernel(*arguments, 0, items, 0, 0)
+        return
     pieces = min(num_threads(), most, items)
-    program = effects.capturing()
     if program is not None:
         program.kernel(kernel, pieces, items, arguments)
         return

@@ -18,11 +18,16 @@ tile is written in LLVM's IR through Numba's @intrinsic. Tried before, one core 
     | Numba loops over four pixels, eight terms unrolled            |    36   |
     | sgemm on im2col's (15488, 288) @ (288, 64), copying not counted |  54   |
     | this tile, 6 rows x 4 vectors of 16                           |   103   |
+
+Another such core, whose peak is 268 GFLOP/s; products and convolutions whose data are in its caches:
+
+    | how the loop finds its rows            | 16 outputs | 32 outputs | 64 outputs | (1024, 512) @ (512, 128) |
+    | LLVM moves a pointer for each          |    220     |    217     |    237     |           204            |
+    | offsets from one that it cannot follow |    226     |    255     |    255     |           254            |
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,12 +42,11 @@ from tilegrad.kernels.cpu.vectors import vector_unit
 _UNIT = vector_unit()
 LANES = _UNIT.nbytes // 4  # floats a vector holds
 # A tile's sums, its factors and a broadcast value must fit the registers. WIDEST: vectors a tile is wide at most. ROWS:
-# those that go with 1, 2 and 4 vectors; three are left out, for few nets have 48 channels. One vector needs as many
-# loads as it has rows, and 12 rows have more addresses than a processor with AVX-512 has registers for: convolutions of
-# 16 channels go from 140 to 175 GFLOP/s with 8.
-WIDEST, ROWS = (4, {1: 8, 2: 12, 4: 6}) if _UNIT.registers == 32 else (2, {1: 12, 2: 6, 4: 2})
+# those that go with 1, 2 and 4 vectors; three are left out, as few nets have 48 channels. A tile of one vector is bound
+# by its loads, one a row.
+WIDEST, ROWS = (4, {1: 12, 2: 12, 4: 6}) if _UNIT.registers == 32 else (2, {1: 12, 2: 6, 4: 2})
 _ROWS_1, _ROWS_2, _ROWS_4 = (ROWS[v] for v in (1, 2, 4))
-_ROW_BLOCK = max(ROWS.values())  # which tiles of more than one vector fill exactly
+ROW_BLOCK = max(ROWS.values())  # rows that all tiles fill exactly
 
 HELD, BIAS, ZERO = 0, 1, 2  # what a tile's sums start from
 ONE_RUN = np.zeros(1, np.intp)  # run_at of rows whose terms are one run
@@ -55,14 +59,15 @@ def tile_shape(columns: int) -> tuple[int, int]:
     return ROWS[vectors], vectors
 
 
-def row_block(columns: int) -> int:
-    """Rows that all tiles of a matrix of that many columns, a multiple of LANES, fill exactly."""
-    return math.lcm(_ROW_BLOCK, _ROWS_1) if columns // LANES % 2 else _ROW_BLOCK
-
-
 _f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _vector = ir.VectorType(_f32, LANES)
 _bytes = ir.IntType(8).as_pointer()
+_FLOAT = 4  # bytes
+
+
+def _unknown(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The value, as one that LLVM knows nothing about: what an assembler that is given no instructions leaves."""
+    return b.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
 
 @intrinsic(prefer_literal=True)
@@ -74,6 +79,7 @@ def register_tile(
     y_at: Any,
     y_base: Any,
     first: Any,
+    last: Any,
     x: Any,
     x_at: Any,
     x_base: Any,
@@ -93,36 +99,39 @@ def register_tile(
 
     y, x, w, bias  float32 arrays, their elements taken as one row of memory; offsets are counted in elements
     y_at, x_at     intp, offsets of rows, to which y_base and x_base are added; the tile's rows begin at entry `first`
+    last           where the rows end that are asked for: a tile of half the height does where it reaches that far
     run_at, run    intp, where each run of x begins, from its row's offset; the number of terms in a run
-    ahead          how far ahead of each term a line of w is fetched into the first cache
+    ahead          how far ahead of each term a line of w is fetched into the first cache; not for tiles of one vector
     start          what the sums start from: HELD, what y holds; BIAS, bias[bias_base:], the same for all rows; ZERO
     relu           whether negative sums are written as 0 (NaN stays)
 
     Rows may repeat: all are read before any is written, so a repeated row is only written twice.
     No bounds are checked.
     """
-    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    n_vectors = vectors.literal_value
     index = types.intp
     sig = types.void(
-        rows, vectors, y, y_at, index, index, x, x_at, index, run_at, index, index,
+        rows, vectors, y, y_at, index, index, index, x, x_at, index, run_at, index, index,
         w, index, index, index, bias, index, index, index,
     )  # fmt: skip
 
     def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        y, y_at, y_base, first, x, x_at, x_base, run_at, run, x_step = args[2:12]
-        w, w_base, w_step, ahead, bias, bias_base, start, relu = args[12:]
+        y, y_at, y_base, first, last, x, x_at, x_base, run_at, run, x_step = args[2:13]
+        w, w_base, w_step, ahead, bias, bias_base, start, relu = args[13:]
 
         def pointer(position: int, value: ir.Value) -> ir.Value:
             return context.make_array(sig.args[position])(context, b, value).data
 
-        runs = b.extract_value(context.make_array(sig.args[9])(context, b, run_at).shape, 0)
+        runs = b.extract_value(context.make_array(sig.args[10])(context, b, run_at).shape, 0)
         y, y_at, x, x_at, run_at, w, bias = (
-            pointer(i, v) for i, v in ((2, y), (3, y_at), (6, x), (7, x_at), (9, run_at), (12, w), (16, bias))
+            pointer(i, v) for i, v in ((2, y), (3, y_at), (7, x), (8, x_at), (10, run_at), (13, w), (17, bias))
         )
         fetch = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(ir.VoidType(), [_bytes, _i32, _i32, _i32]), "llvm.prefetch.p0"
         )
         fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fma.v{LANES}f32")
+
+        x_bytes, w_bytes, ahead = (b.mul(step, _i64(_FLOAT)) for step in (x_step, w_step, ahead))
 
         def load(at: ir.Value, v: int) -> ir.Value:
             place = b.bitcast(b.gep(at, [_i64(v * LANES)]), _vector.as_pointer())
@@ -133,47 +142,61 @@ def register_tile(
             first = b.insert_element(undefined, scalar, _i32(0))
             return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_i32, LANES), [0] * LANES))
 
-        y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
-        x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
-        # Stack slots that are only loaded and stored: LLVM turns them into registers.
-        sums = [[cgutils.alloca_once(b, _vector) for _ in range(n_vectors)] for _ in range(n_rows)]
-        places = [(p, v) for p in range(n_rows) for v in range(n_vectors)]
+        def tile(n_rows: int) -> None:
+            y_rows = [b.gep(y, [b.add(y_base, b.load(b.gep(y_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
+            x_rows = [b.gep(x, [b.add(x_base, b.load(b.gep(x_at, [b.add(first, _i64(p))])))]) for p in range(n_rows)]
+            # Stack slots that are only loaded and stored: LLVM turns them into registers.
+            sums = [[cgutils.alloca_once(b, _vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+            places = [(p, v) for p in range(n_rows) for v in range(n_vectors)]
 
-        zero = ir.Constant(_vector, [0.0] * LANES)
-        for p, v in places:
-            b.store(zero, sums[p][v])
-        with b.if_then(b.icmp_signed("==", start, _i64(HELD))):
+            zero = ir.Constant(_vector, [0.0] * LANES)
             for p, v in places:
-                b.store(load(y_rows[p], v), sums[p][v])
-        with b.if_then(b.icmp_signed("==", start, _i64(BIAS))):
-            row = b.gep(bias, [bias_base])
-            for v in range(n_vectors):
-                value = load(row, v)
-                for p in range(n_rows):
-                    b.store(value, sums[p][v])
+                b.store(zero, sums[p][v])
+            with b.if_then(b.icmp_signed("==", start, _i64(HELD))):
+                for p, v in places:
+                    b.store(load(y_rows[p], v), sums[p][v])
+            with b.if_then(b.icmp_signed("==", start, _i64(BIAS))):
+                row = b.gep(bias, [bias_base])
+                for v in range(n_vectors):
+                    value = load(row, v)
+                    for p in range(n_rows):
+                        b.store(value, sums[p][v])
 
-        term = cgutils.alloca_once_value(b, b.gep(w, [w_base]))
-        with cgutils.for_range(b, runs) as of_run:
-            begin = b.load(b.gep(run_at, [of_run.index]))
-            x_runs = [b.gep(row, [begin]) for row in x_rows]
-            with cgutils.for_range(b, run) as of_step:
-                step = b.mul(of_step.index, x_step)
-                here = b.load(term)
-                b.call(fetch, [b.bitcast(b.gep(here, [ahead]), _bytes), _i32(0), _i32(3), _i32(1)])
-                factors = [load(here, v) for v in range(n_vectors)]
-                for p in range(n_rows):
-                    value = broadcast(b.load(b.gep(x_runs[p], [step])))
-                    for v in range(n_vectors):
-                        b.store(b.call(fma, [value, factors[v], b.load(sums[p][v])]), sums[p][v])
-                b.store(b.gep(here, [w_step]), term)
+            # One pointer moves from term to term; the other rows are offsets from it, which do not change. LLVM would
+            # have every row's pointer move, more of them than there are registers for: so it may not see how this one
+            # does.
+            first_row = b.ptrtoint(x_rows[0], _i64)
+            apart = [_unknown(b, b.sub(b.ptrtoint(row, _i64), first_row)) for row in x_rows[1:]]
+            here, term = cgutils.alloca_once(b, _bytes), cgutils.alloca_once(b, _bytes)
+            b.store(b.bitcast(b.gep(w, [w_base]), _bytes), term)
+            with cgutils.for_range(b, runs) as of_run:
+                b.store(b.bitcast(b.gep(x_rows[0], [b.load(b.gep(run_at, [of_run.index]))]), _bytes), here)
+                with cgutils.for_range(b, run):
+                    row, factors_at = b.load(here), b.load(term)
+                    if n_vectors > 1:  # a tile of one vector is bound by its loads
+                        b.call(fetch, [b.gep(factors_at, [ahead]), _i32(0), _i32(3), _i32(1)])
+                    factors = [load(b.bitcast(factors_at, _f32.as_pointer()), v) for v in range(n_vectors)]
+                    for p, place in enumerate([row, *(b.gep(row, [offset]) for offset in apart)]):
+                        value = broadcast(b.load(b.bitcast(place, _f32.as_pointer())))
+                        for v in range(n_vectors):
+                            b.store(b.call(fma, [value, factors[v], b.load(sums[p][v])]), sums[p][v])
+                    b.store(b.gep(factors_at, [w_bytes]), term)
+                    b.store(_unknown(b, b.gep(row, [x_bytes])), here)
 
-        with b.if_then(b.icmp_signed("!=", relu, _i64(0))):
+            with b.if_then(b.icmp_signed("!=", relu, _i64(0))):
+                for p, v in places:
+                    value = b.load(sums[p][v])
+                    b.store(b.select(b.fcmp_ordered("<", value, zero), zero, value), sums[p][v])
             for p, v in places:
-                value = b.load(sums[p][v])
-                b.store(b.select(b.fcmp_ordered("<", value, zero), zero, value), sums[p][v])
-        for p, v in places:
-            place = b.bitcast(b.gep(y_rows[p], [_i64(v * LANES)]), _vector.as_pointer())
-            b.store(b.load(sums[p][v]), place, align=4)
+                place = b.bitcast(b.gep(y_rows[p], [_i64(v * LANES)]), _vector.as_pointer())
+                b.store(b.load(sums[p][v]), place, align=4)
+
+        half = rows.literal_value // 2
+        with b.if_else(b.icmp_signed("<=", b.sub(last, first), _i64(half))) as (are_enough, are_not):
+            with are_enough:
+                tile(half)
+            with are_not:
+                tile(rows.literal_value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -266,7 +289,7 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
                             line = (p - first) // _ROWS_4  # tile by tile, a vector of every row of the next panel
                             ahead = walk.fetch + line * LANES if walk.fetch and line < 4 else 0
                             register_tile(
-                                _ROWS_4, 4, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                _ROWS_4, 4, y, y_at, y_panel, p, last, x, x_at, x_begin, run_at, walk.run, walk.x_step,
                                 w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
                     elif walk.vectors == 2:
@@ -274,14 +297,12 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
                             line = (p - first) // _ROWS_2  # tile by tile, a vector of every row of the next panel
                             ahead = walk.fetch + line * LANES if walk.fetch and line < 2 else 0
                             register_tile(
-                                _ROWS_2, 2, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                _ROWS_2, 2, y, y_at, y_panel, p, last, x, x_at, x_begin, run_at, walk.run, walk.x_step,
                                 w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
                     else:
                         for p in range(first, last, _ROWS_1):
-                            line = (p - first) // _ROWS_1  # tile by tile, a vector of every row of the next panel
-                            ahead = walk.fetch + line * LANES if walk.fetch and line < 1 else 0
                             register_tile(
-                                _ROWS_1, 1, y, y_at, y_panel, p, x, x_at, x_begin, run_at, walk.run, walk.x_step,
-                                w, panel, walk.w_step, ahead, bias, above, walk.start, walk.relu,
+                                _ROWS_1, 1, y, y_at, y_panel, p, last, x, x_at, x_begin, run_at, walk.run, walk.x_step,
+                                w, panel, walk.w_step, 0, bias, above, walk.start, walk.relu,
                             )  # fmt: skip

@@ -106,7 +106,8 @@ def _bits(key0, key1, offset, words, blocks, begin, stop, part, team):
         if lead or not whole_blocks:
             _draw(block, np.uint64(key0), np.uint64(key1), one)
             count = min(stop - at, 4 - lead)
-            words[at : at + count] = one[lead : lead + count]
+            for i in range(count):  # a slice for a slice is compiled with the texts of its errors: two seconds
+                words[at + i] = one[lead + i]
         else:
             count = whole_blocks
             _draw(block, np.uint64(key0), np.uint64(key1), words[at : at + count])

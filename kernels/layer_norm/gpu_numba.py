@@ -11,8 +11,9 @@ the shape alone: no atomics, the same bits in every run.
 
 Where x or dy are not rows with one stride, they are copied first, by reshape. float16 and float32, computed in float32.
 
-Traffic: the forward reads x and writes y. The gradient reads dy and x twice, once for each kernel, and writes dx;
-layer_norm/gpu_triton.py reads them once.
+Traffic: the forward reads x and writes y; with a residual it reads that too and writes the sum, in a walk of its own
+before the others. The gradient reads dy and x twice, once for each kernel, and writes dx; where there is a ds, it reads
+that. layer_norm/gpu_triton.py reads all of them once.
 """
 
 from __future__ import annotations
@@ -56,20 +57,35 @@ def _affine(d, weight, bias, j, end):
     return d * weight[j] + bias[j] if j < end else d
 
 
+@device
+def _join(x, residual, joined, row, lane, lanes, end):
+    """joined = x + residual in a lane's columns, which are those that it reads again."""
+    for j in range(lane, end, EACH * lanes):
+        a, b, c, d = load(x, 0, row, j, lanes, end, _ZERO)
+        p, q, s, t = load(residual, 0, row, j, lanes, end, _ZERO)
+        store(joined, 0, row, j, lanes, end, a + p, b + q, c + s, d + t)
+
+
 @functools.cache
-def _layer_norm_kernel(centred: bool) -> Kernel:
+def _layer_norm_kernel(centred: bool, joins: bool) -> Kernel:
     @kernel
-    def _layer_norm_kernel(x, weight, bias, y, mean, rstd, eps):
-        """x, y: (1, rows, n); weight, bias: (n,); mean, rstd: (rows,). mean is written where rows are centred."""
+    def _layer_norm_kernel(x, residual, weight, bias, joined, y, mean, rstd, eps):
+        """x, residual, joined, y: (1, rows, n); weight, bias: (n,); mean, rstd: (rows,).
+
+        mean is written where rows are centred. Where the rows of the sum are normalised, joined is written first, and
+        read as x; else x and joined are one.
+        """
         shared = cuda.shared.array(THREADS, float32)
         lane, lanes, step, row = along()
         end = x.shape[2] if row < x.shape[1] else 0  # a row that does not exist still has to meet the barriers
         n = float32(x.shape[2])
         m = _ZERO
+        if joins:
+            _join(x, residual, joined, row, lane, lanes, end)
         if centred:
-            total, _ = _moments(x, row, lane, lanes, end, _ZERO)
+            total, _ = _moments(joined, row, lane, lanes, end, _ZERO)
             m = tree_sum(total, shared, lane, lanes, step) / n
-        total, square = _moments(x, row, lane, lanes, end, m)
+        total, square = _moments(joined, row, lane, lanes, end, m)
         rest = tree_sum(total, shared, lane, lanes, step) / n
         square = tree_sum(square, shared, lane, lanes, step) / n
         if centred:
@@ -78,7 +94,7 @@ def _layer_norm_kernel(centred: bool) -> Kernel:
             rest = _ZERO
         r = _ONE / math.sqrt(square + eps)
         for j in range(lane, end, EACH * lanes):
-            a, b, c, d = load(x, 0, row, j, lanes, end, m)
+            a, b, c, d = load(joined, 0, row, j, lanes, end, m)
             a, b, c, d = ((a - m) - rest) * r, ((b - m) - rest) * r, ((c - m) - rest) * r, ((d - m) - rest) * r
             a, b = _affine(a, weight, bias, j, end), _affine(b, weight, bias, j + lanes, end)
             c, d = _affine(c, weight, bias, j + 2 * lanes, end), _affine(d, weight, bias, j + 3 * lanes, end)
@@ -106,10 +122,13 @@ def _weighed_four(dy, weight, row, j, lanes, end):
 
 
 @functools.cache
-def _layer_norm_grad_kernel(centred: bool) -> Kernel:
+def _layer_norm_grad_kernel(centred: bool, joins: bool) -> Kernel:
     @kernel
-    def _layer_norm_grad_kernel(dy, x, mean, rstd, weight, dx):
-        """dy, x, dx: (1, rows, n); mean, rstd: (rows,); weight: (n,). mean is read where rows were centred."""
+    def _layer_norm_grad_kernel(dy, x, ds, mean, rstd, weight, dx):
+        """dy, x, ds, dx: (1, rows, n); mean, rstd: (rows,); weight: (n,).
+
+        mean is read where rows were centred, ds where it is added to dx.
+        """
         shared = cuda.shared.array(THREADS, float32)
         lane, lanes, step, row = along()
         end = x.shape[2] if row < x.shape[1] else 0
@@ -132,6 +151,9 @@ def _layer_norm_grad_kernel(centred: bool) -> Kernel:
             p, q, s, t = load(x, 0, row, j, lanes, end, m)
             a, b = (a - c1 - (p - m) * r * c2) * r, (b - c1 - (q - m) * r * c2) * r
             c, d = (c - c1 - (s - m) * r * c2) * r, (d - c1 - (t - m) * r * c2) * r
+            if joins:
+                p, q, s, t = load(ds, 0, row, j, lanes, end, _ZERO)
+                a, b, c, d = a + p, b + q, c + s, d + t
             store(dx, 0, row, j, lanes, end, a, b, c, d)
 
     return _layer_norm_grad_kernel
@@ -159,20 +181,27 @@ def _layer_norm_grad_affine_kernel(centred: bool) -> Kernel:
 
 
 def layer_norm(
-    x: Any, ndim: int, weight: Any | None = None, bias: Any | None = None, eps: float = 1e-5
-) -> tuple[Any, Any, Any]:
+    x: Any,
+    ndim: int,
+    weight: Any | None = None,
+    bias: Any | None = None,
+    eps: float = 1e-5,
+    residual: Any | None = None,
+) -> tuple[Any, ...]:
     """layer_norm.reference.layer_norm."""
-    s = check_norm("layer_norm", x, ndim, weight, bias, eps)
+    s = check_norm("layer_norm", x, ndim, weight, bias, eps, residual)
     only_served("layer_norm", s.dtype)
-    return _normalized(s, x, weight, bias, eps, True)
+    return _normalized(s, x, residual, weight, bias, eps, True)
 
 
-def rms_norm(x: Any, ndim: int, weight: Any | None = None, eps: float = 1e-5) -> tuple[Any, Any]:
+def rms_norm(
+    x: Any, ndim: int, weight: Any | None = None, eps: float = 1e-5, residual: Any | None = None
+) -> tuple[Any, ...]:
     """layer_norm.reference.rms_norm."""
-    s = check_norm("rms_norm", x, ndim, weight, None, eps)
+    s = check_norm("rms_norm", x, ndim, weight, None, eps, residual)
     only_served("rms_norm", s.dtype)
-    y, _, rstd = _normalized(s, x, weight, None, eps, False)
-    return y, rstd
+    y, _, rstd, *joined = _normalized(s, x, residual, weight, None, eps, False)
+    return y, rstd, *joined
 
 
 def layer_norm_grad(
@@ -183,33 +212,50 @@ def layer_norm_grad(
     weight: Any | None = None,
     to_weight: bool = False,
     to_bias: bool = False,
+    ds: Any | None = None,
 ) -> tuple[Any, ...]:
     """layer_norm.reference.layer_norm_grad."""
-    s = check_norm_grad("layer_norm_grad", dy, x, mean, rstd, weight)
+    s = check_norm_grad("layer_norm_grad", dy, x, mean, rstd, weight, ds)
     only_served("layer_norm_grad", s.dtype)
-    return _gradients(s, dy, x, mean, rstd, weight, to_weight, to_bias)
+    return _gradients(s, dy, x, mean, rstd, weight, to_weight, to_bias, ds)
 
 
-def rms_norm_grad(dy: Any, x: Any, rstd: Any, weight: Any | None = None, to_weight: bool = False) -> tuple[Any, ...]:
+def rms_norm_grad(
+    dy: Any, x: Any, rstd: Any, weight: Any | None = None, to_weight: bool = False, ds: Any | None = None
+) -> tuple[Any, ...]:
     """layer_norm.reference.rms_norm_grad."""
-    s = check_norm_grad("rms_norm_grad", dy, x, None, rstd, weight)
+    s = check_norm_grad("rms_norm_grad", dy, x, None, rstd, weight, ds)
     only_served("rms_norm_grad", s.dtype)
-    return _gradients(s, dy, x, None, rstd, weight, to_weight, False)
+    return _gradients(s, dy, x, None, rstd, weight, to_weight, False, ds)
 
 
-def _normalized(s: Rows, x: Any, weight: Any, bias: Any, eps: float, centred: bool) -> tuple[Any, Any, Any]:
+def _normalized(
+    s: Rows, x: Any, residual: Any | None, weight: Any, bias: Any, eps: float, centred: bool
+) -> tuple[Any, ...]:
+    """y, mean, rstd, and x + residual where there is one."""
     xp = gpu.xp()
     y, mean, rstd = xp.empty(x.shape, s.dtype), xp.empty(s.count, np.float32), xp.empty(s.count, np.float32)
     if not s.n:
         mean, rstd = xp.full(s.count, np.nan, np.float32), xp.full(s.count, np.nan, np.float32)
+    joined = [] if residual is None else [xp.empty(x.shape, s.dtype)]
     grid, block = _blocks(s)
-    arrays = _rows(s, x), _along(s, weight, 1), _along(s, bias, 0), _rows(s, y)
-    _layer_norm_kernel(centred)(grid, block, *arrays, mean, rstd, float(eps))
-    return y, mean.reshape(s.lead), rstd.reshape(s.lead)
+    x = _rows(s, x)
+    both = (_rows(s, residual), _rows(s, joined[0])) if joined else (x, x)
+    arrays = x, both[0], _along(s, weight, 1), _along(s, bias, 0), both[1], _rows(s, y)
+    _layer_norm_kernel(centred, bool(joined))(grid, block, *arrays, mean, rstd, float(eps))
+    return y, mean.reshape(s.lead), rstd.reshape(s.lead), *joined
 
 
 def _gradients(
-    s: Rows, dy: Any, x: Any, mean: Any | None, rstd: Any, weight: Any, to_weight: bool, to_bias: bool
+    s: Rows,
+    dy: Any,
+    x: Any,
+    mean: Any | None,
+    rstd: Any,
+    weight: Any,
+    to_weight: bool,
+    to_bias: bool,
+    ds: Any | None,
 ) -> tuple[Any, ...]:
     """mean is None where the rows were not centred."""
     xp = gpu.xp()
@@ -217,7 +263,8 @@ def _gradients(
     grid, block = _blocks(s)
     saved = (rstd if mean is None else mean).reshape(s.count), rstd.reshape(s.count)
     dy, x = _rows(s, dy), _rows(s, x)
-    _layer_norm_grad_kernel(centred)(grid, block, dy, x, *saved, _along(s, weight, 1), _rows(s, dx))
+    arrays = dy, x, dy if ds is None else _rows(s, ds), *saved, _along(s, weight, 1), _rows(s, dx)
+    _layer_norm_grad_kernel(centred, ds is not None)(grid, block, *arrays)
     if not (to_weight or to_bias):
         return (dx,)
     of_a_part = max(LEAST_ROWS, cdiv(s.count, PARTS))

@@ -16,6 +16,7 @@ Where x or dy are not rows with one stride, they are copied first, by reshape. f
 in float32.
 
 Traffic: the forward reads x and writes y once, the gradient reads dy and x and writes dx; looped rows are read twice.
+With a residual the forward reads that too and writes the sum; the gradient reads ds too.
 The parts add 16 n bytes for each program, which has at least 8 tiles of rows: at most a sixth of a tile of one row.
 Tiles are softmax's: 16 elements a thread, 32 of the longest rows.
 """
@@ -50,6 +51,16 @@ def _load(ptr, row, inside, column, n, row_step, column_step):
     return tl.load(ptr + (row * row_step)[:, None] + (column * column_step)[None, :], mask=within, other=0.0).to(
         tl.float32
     )
+
+
+@triton.jit
+def _load_joined(x_ptr, residual_ptr, row, inside, column, n, x_row, x_column, residual_row, residual_column):
+    """x, or x + residual, rounded as it will be stored."""
+    x = _load(x_ptr, row, inside, column, n, x_row, x_column)
+    if residual_ptr is not None:
+        x += _load(residual_ptr, row, inside, column, n, residual_row, residual_column)
+        x = x.to(x_ptr.dtype.element_ty).to(tl.float32)
+    return x
 
 
 @triton.jit
@@ -91,26 +102,30 @@ def _affine(x, m, rest, rstd, weight, bias):
 
 @kernel
 def _layer_norm_kernel(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, rstd_ptr,
-    rows, n, x_row, x_column, weight_step, bias_step, count, eps,
+    x_ptr, residual_ptr, weight_ptr, bias_ptr, joined_ptr, y_ptr, mean_ptr, rstd_ptr,
+    rows, n, x_row, x_column, residual_row, residual_column, weight_step, bias_step, count, eps,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, LOOPED: tl.constexpr,
 ):  # fmt: skip
-    """x: (rows, n), with its strides in elements; y: (rows, n), dense; weight, bias: (n,) or None; rstd: (rows,).
+    """x, residual: (rows, n), with their strides in elements; y, joined: (rows, n), dense; weight, bias: (n,) or None;
+    rstd: (rows,).
 
-    mean: (rows,), or None: the rows are not centred. count: n as a float.
+    residual, joined: None where x itself is normalised. mean: (rows,), or None: the rows are not centred. count: n as a
+    float.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     lane = tl.arange(0, BLOCK).to(tl.int64)
     m = tl.zeros([ROWS], tl.float32)
-    x = _load(x_ptr, row, inside, lane, n, x_row, x_column)
+    x = _load_joined(x_ptr, residual_ptr, row, inside, lane, n, x_row, x_column, residual_row, residual_column)
     if mean_ptr is not None:
         m = tl.div_rn(tl.sum(x, 1), tl.zeros([ROWS], tl.float32) + tl.minimum(count, BLOCK * 1.0))
     rest, square = _moments(x, m, lane < n)
     if LOOPED:
         for start in range(BLOCK, n, BLOCK):
             column = start + lane
-            x = _load(x_ptr, row, inside, column, n, x_row, x_column)
+            x = _load_joined(
+                x_ptr, residual_ptr, row, inside, column, n, x_row, x_column, residual_row, residual_column
+            )
             more, more_square = _moments(x, m, column < n)
             rest += more
             square += more_square
@@ -126,13 +141,19 @@ def _layer_norm_kernel(
     if LOOPED:
         for start in range(0, n, BLOCK):
             column = start + lane
-            x = _load(x_ptr, row, inside, column, n, x_row, x_column)
+            x = _load_joined(
+                x_ptr, residual_ptr, row, inside, column, n, x_row, x_column, residual_row, residual_column
+            )
             w = _along(weight_ptr, column, n, weight_step, 1.0)
             b = _along(bias_ptr, column, n, bias_step, 0.0)
+            if joined_ptr is not None:
+                _store(joined_ptr, row, inside, column, n, x)
             _store(y_ptr, row, inside, column, n, _affine(x, m, rest, rstd, w, b))
     else:
         w = _along(weight_ptr, lane, n, weight_step, 1.0)
         b = _along(bias_ptr, lane, n, bias_step, 0.0)
+        if joined_ptr is not None:
+            _store(joined_ptr, row, inside, lane, n, x)
         _store(y_ptr, row, inside, lane, n, _affine(x, m, rest, rstd, w, b))
 
 
@@ -149,6 +170,13 @@ def _slope(g, xhat, c1, c2, rstd):
 
 
 @triton.jit
+def _add_gradient(dx, ds_ptr, row, inside, column, n, ds_row, ds_column):
+    if ds_ptr is not None:
+        dx += _load(ds_ptr, row, inside, column, n, ds_row, ds_column)
+    return dx
+
+
+@triton.jit
 def _add_to(at, value, inside, t):
     """Add to a program's own sums, which begin with its first tile."""
     before = tl.load(at, mask=inside & (t > 0), other=0.0)
@@ -157,15 +185,15 @@ def _add_to(at, value, inside, t):
 
 @kernel
 def _layer_norm_grad_kernel(
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, weight_ptr, dx_ptr, dweight_ptr, dbias_ptr,
-    rows, n, dy_row, dy_column, x_row, x_column, weight_step, tiles, count,
+    dy_ptr, x_ptr, ds_ptr, mean_ptr, rstd_ptr, weight_ptr, dx_ptr, dweight_ptr, dbias_ptr,
+    rows, n, dy_row, dy_column, x_row, x_column, ds_row, ds_column, weight_step, tiles, count,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, LOOPED: tl.constexpr,
 ):  # fmt: skip
-    """dy, x: (rows, n), with their strides in elements; dx: (rows, n), dense; mean, rstd: (rows,); weight: (n,) or
+    """dy, x, ds: (rows, n), with their strides in elements; dx: (rows, n), dense; mean, rstd: (rows,); weight: (n,) or
     None.
 
-    mean: None where the rows were not centred. dweight, dbias: (programs, n) float32, or None. A program takes `tiles`
-    tiles of rows. count: n as a float.
+    ds: None where nothing is added to dx. mean: None where the rows were not centred. dweight, dbias: (programs, n)
+    float32, or None. A program takes `tiles` tiles of rows. count: n as a float.
     """
     program = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK).to(tl.int64)
@@ -196,7 +224,9 @@ def _layer_norm_grad_kernel(
                     dy_ptr, x_ptr, m, rstd, row, inside, column, n, dy_row, dy_column, x_row, x_column
                 )
                 g = dy * _along(weight_ptr, column, n, weight_step, 1.0)[None, :]
-                _store(dx_ptr, row, inside, column, n, _slope(g, xhat, c1, c2, rstd))
+                dx = _slope(g, xhat, c1, c2, rstd)
+                dx = _add_gradient(dx, ds_ptr, row, inside, column, n, ds_row, ds_column)
+                _store(dx_ptr, row, inside, column, n, dx)
                 own = program * n + column
                 if dweight_ptr is not None:
                     _add_to(dweight_ptr + own, tl.sum(tl.fma(dy, xhat, tl.zeros_like(dy)), 0), column < n, t)
@@ -209,7 +239,9 @@ def _layer_norm_grad_kernel(
             if mean_ptr is not None:
                 c1 += _sum_of(g, lane < n) / count
             c2 += _sum_of(g * xhat, lane < n) / count
-            _store(dx_ptr, row, inside, lane, n, _slope(g, xhat, c1, c2, rstd))
+            dx = _slope(g, xhat, c1, c2, rstd)
+            dx = _add_gradient(dx, ds_ptr, row, inside, lane, n, ds_row, ds_column)
+            _store(dx_ptr, row, inside, lane, n, dx)
             if dweight_ptr is not None:
                 dw += dy * xhat
             if dbias_ptr is not None:
@@ -223,21 +255,28 @@ def _layer_norm_grad_kernel(
 
 
 def layer_norm(
-    x: Any, ndim: int, weight: Any | None = None, bias: Any | None = None, eps: float = 1e-5
-) -> tuple[Any, Any, Any]:
+    x: Any,
+    ndim: int,
+    weight: Any | None = None,
+    bias: Any | None = None,
+    eps: float = 1e-5,
+    residual: Any | None = None,
+) -> tuple[Any, ...]:
     """layer_norm.reference.layer_norm."""
-    s = check_norm("layer_norm", x, ndim, weight, bias, eps)
+    s = check_norm("layer_norm", x, ndim, weight, bias, eps, residual)
     no_float64("layer_norm", s.dtype)
     mean = gpu.xp().empty(s.lead, np.float32)
-    y, rstd = _normalized(s, x, weight, bias, eps, mean)
-    return y, mean, rstd
+    y, rstd, *joined = _normalized(s, x, residual, weight, bias, eps, mean)
+    return y, mean, rstd, *joined
 
 
-def rms_norm(x: Any, ndim: int, weight: Any | None = None, eps: float = 1e-5) -> tuple[Any, Any]:
+def rms_norm(
+    x: Any, ndim: int, weight: Any | None = None, eps: float = 1e-5, residual: Any | None = None
+) -> tuple[Any, ...]:
     """layer_norm.reference.rms_norm."""
-    s = check_norm("rms_norm", x, ndim, weight, None, eps)
+    s = check_norm("rms_norm", x, ndim, weight, None, eps, residual)
     no_float64("rms_norm", s.dtype)
-    return _normalized(s, x, weight, None, eps, None)
+    return _normalized(s, x, residual, weight, None, eps, None)
 
 
 def layer_norm_grad(
@@ -248,42 +287,55 @@ def layer_norm_grad(
     weight: Any | None = None,
     to_weight: bool = False,
     to_bias: bool = False,
+    ds: Any | None = None,
 ) -> tuple[Any, ...]:
     """layer_norm.reference.layer_norm_grad."""
-    s = check_norm_grad("layer_norm_grad", dy, x, mean, rstd, weight)
+    s = check_norm_grad("layer_norm_grad", dy, x, mean, rstd, weight, ds)
     no_float64("layer_norm_grad", s.dtype)
-    return _gradients(s, dy, x, mean.reshape(s.count), rstd, weight, to_weight, to_bias)
+    return _gradients(s, dy, x, mean.reshape(s.count), rstd, weight, to_weight, to_bias, ds)
 
 
 def rms_norm_grad(
-    dy: Any, x: Any, rstd: Any, weight: Any | None = None, to_weight: bool = False
-) -> tuple[Any, ...]:  # fmt: skip
+    dy: Any, x: Any, rstd: Any, weight: Any | None = None, to_weight: bool = False, ds: Any | None = None
+) -> tuple[Any, ...]:
     """layer_norm.reference.rms_norm_grad."""
-    s = check_norm_grad("rms_norm_grad", dy, x, None, rstd, weight)
+    s = check_norm_grad("rms_norm_grad", dy, x, None, rstd, weight, ds)
     no_float64("rms_norm_grad", s.dtype)
-    return _gradients(s, dy, x, None, rstd, weight, to_weight, False)
+    return _gradients(s, dy, x, None, rstd, weight, to_weight, False, ds)
 
 
-def _normalized(s: Rows, x: Any, weight: Any, bias: Any, eps: float, mean: Any) -> tuple[Any, Any]:
+def _normalized(
+    s: Rows, x: Any, residual: Any | None, weight: Any, bias: Any, eps: float, mean: Any
+) -> tuple[Any, ...]:
+    """y, rstd, and x + residual where there is one."""
     xp = gpu.xp()
     y, rstd = xp.empty(x.shape, s.dtype), xp.empty(s.lead, np.float32)
-    x, weight, bias = x.reshape(s.count, s.n), _row(s, weight), _row(s, bias)
+    joined = None if residual is None else xp.empty(x.shape, s.dtype)
+    x, residual, weight, bias = _matrix(s, x), _matrix(s, residual), _row(s, weight), _row(s, bias)
     height, block, num_warps = tile(s.count, s.n, False, ONE_PASS, _LOOPED)
     _layer_norm_kernel(
-        (cdiv(s.count, height),), x, weight, bias, y, mean, rstd,
-        s.count, s.n, *_steps(x), *_step(weight), *_step(bias), float(s.n), float(eps),
+        (cdiv(s.count, height),), x, residual, weight, bias, joined, y, mean, rstd,
+        s.count, s.n, *_steps(x), *_steps(residual), *_step(weight), *_step(bias), float(s.n), float(eps),
         ROWS=height, BLOCK=block, LOOPED=block < s.n, num_warps=num_warps,
     )  # fmt: skip
-    return y, rstd
+    return y, rstd, *([] if joined is None else [joined])
 
 
 def _gradients(
-    s: Rows, dy: Any, x: Any, mean: Any | None, rstd: Any, weight: Any | None, to_weight: bool, to_bias: bool
+    s: Rows,
+    dy: Any,
+    x: Any,
+    mean: Any | None,
+    rstd: Any,
+    weight: Any | None,
+    to_weight: bool,
+    to_bias: bool,
+    ds: Any | None,
 ) -> tuple[Any, ...]:
     """mean is None where the rows were not centred."""
     xp = gpu.xp()
     dx = xp.empty(x.shape, s.dtype)
-    dy, x, weight, rstd = dy.reshape(s.count, s.n), x.reshape(s.count, s.n), _row(s, weight), rstd.reshape(s.count)
+    dy, x, ds, weight, rstd = _matrix(s, dy), _matrix(s, x), _matrix(s, ds), _row(s, weight), rstd.reshape(s.count)
     mean, rstd = (None if a is None else xp.ascontiguousarray(a) for a in (mean, rstd))
     height, block, num_warps = tile(s.count, s.n, False, ONE_PASS_GRAD, _LOOPED)
     tiles = cdiv(s.count, height)
@@ -291,11 +343,15 @@ def _gradients(
     programs = cdiv(tiles, each)
     parts = [xp.empty((programs, s.n), np.float32) if asked else None for asked in (to_weight, to_bias)]
     _layer_norm_grad_kernel(
-        (programs,), dy, x, mean, rstd, weight, dx, *parts,
-        s.count, s.n, *_steps(dy), *_steps(x), *_step(weight), each, float(s.n),
+        (programs,), dy, x, ds, mean, rstd, weight, dx, *parts,
+        s.count, s.n, *_steps(dy), *_steps(x), *_steps(ds), *_step(weight), each, float(s.n),
         ROWS=height, BLOCK=block, LOOPED=block < s.n, num_warps=num_warps,
     )  # fmt: skip
     return dx, *[add_parts(part, s.dtype).reshape(s.shape) for part in parts if part is not None]
+
+
+def _matrix(s: Rows, a: Any | None) -> Any | None:
+    return None if a is None else a.reshape(s.count, s.n)
 
 
 def _row(s: Rows, a: Any | None) -> Any | None:
@@ -306,6 +362,6 @@ def _step(a: Any | None) -> tuple[int]:
     return (0 if a is None else a.strides[0] // a.itemsize,)
 
 
-def _steps(x: Any) -> tuple[int, ...]:
+def _steps(x: Any | None) -> tuple[int, ...]:
     """The strides of x in elements."""
-    return tuple([stride // x.itemsize for stride in x.strides])
+    return (0, 0) if x is None else tuple([stride // x.itemsize for stride in x.strides])

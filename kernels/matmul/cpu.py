@@ -42,10 +42,10 @@ from tilegrad.kernels.cpu.tile import (
     NO_BIAS,
     NO_SHIFT,
     ONE_RUN,
+    ROW_BLOCK,
     WIDEST,
     ZERO,
     Walk,
-    row_block,
     row_table,
     tiles,
     walk_array,
@@ -200,11 +200,10 @@ def _plan(m: int, n: int, k: int, by_columns: bool, in_panels: bool, start: int,
     if by_panels:
         items, item_rows = cdiv(n, WIDEST * LANES), m
     else:
-        filled = row_block(n)
-        most = filled * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // filled)
+        most = ROW_BLOCK * max(1, (_NEAR // k if in_panels else _BLOCK // 2) // ROW_BLOCK)
         items = cdiv(m, most)
-        items += items % 2 if m >= 2 * filled else 0  # an even number: two threads are the most common
-        item_rows = filled * cdiv(m, items * filled)
+        items += items % 2 if m >= 2 * ROW_BLOCK else 0  # an even number: two threads are the most common
+        item_rows = ROW_BLOCK * cdiv(m, items * ROW_BLOCK)
         items = cdiv(m, item_rows)
     walks, panel_at, panel_step = [], [], []
     for block in range(blocks):

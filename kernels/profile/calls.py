@@ -173,6 +173,21 @@ def _take_rows(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.take_rows(x, index)
 
 
+def _take_rows_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+    rows, columns, taken = shape
+    dy, index = array(taken, columns), array.below(rows, taken)
+    return lambda: backend.take_rows_grad(dy, index, rows)
+
+
+def _loss(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        x, t, dy = array(*shape), array(*shape), array()
+        kind = "binary_cross_entropy_with_logits"
+        return lambda: getattr(backend, name)(*([dy] if name.endswith("_grad") else []), x, t, kind)
+
+    return Call("...", (1024, 1024), of)
+
+
 def _random_bits(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.random_bits(0, 0, shape[0])
 
@@ -199,6 +214,7 @@ def _sgd_step(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
 
 
 _HEADS = "N x HEADS x LENGTH x WIDTH", (4, 4, 64, 32)
+_TABLE = "ROWS x COLUMNS x TAKEN", (1000, 512, 64)
 _LOGITS = "ROWS x CLASSES", (256, 1024)
 _ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
 
@@ -211,6 +227,7 @@ CALLS: dict[str, Call] = {
     **{f"{name}_grad": _elementwise(f"{name}_grad", 1) for name in ("softmax", "log_softmax")},
     "softmax_xent": Call(*_LOGITS, _softmax_xent),
     "softmax_xent_grad": Call(*_LOGITS, _softmax_xent_grad),
+    **{name: _loss(name) for name in ("elementwise_loss", "elementwise_loss_grad")},
     "attention": Call(*_HEADS, _attention),
     "attention_grad": Call(*_HEADS, _attention_grad),
     **{name: _row_norm(name) for name in ("layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad")},
@@ -220,7 +237,8 @@ CALLS: dict[str, Call] = {
     },
     **{name: _pool(name) for name in ("max_pool2d", "max_pool2d_grad", "avg_pool2d", "avg_pool2d_grad")},
     "sum": Call("...", (1024, 256), _sum),
-    "take_rows": Call("ROWS x COLUMNS x TAKEN", (1000, 512, 64), _take_rows),
+    "take_rows": Call(*_TABLE, _take_rows),
+    "take_rows_grad": Call(*_TABLE, _take_rows_grad),
     "random_bits": Call("N", (1 << 16,), _random_bits),
     "dropout": Call("...", (256, 1024), _dropout),
     "clip_norm_step": Call("...", (256, 1024), _clip_norm_step),

@@ -27,6 +27,7 @@ from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import whole
 from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC
+from tilegrad.kernels.cpu.rows import row
 from tilegrad.kernels.cpu.scalar_math import exp, of_ordered, ordered
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.softmax import reference
@@ -101,10 +102,10 @@ def _softmax(x, y, n, begin, stop, part, team):
         share(begin, stop, part, team)
         return
     for i in range(begin, stop):
-        row = y[i * n : i * n + n]
-        total = np.float32(_exp_of_shifted(x[i * n : i * n + n], row))
-        for j in range(row.size):
-            row[j] /= total
+        out = row(y, i * n, n)
+        total = np.float32(_exp_of_shifted(row(x, i * n, n), out))
+        for j in range(n):
+            out[j] /= total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -113,10 +114,10 @@ def _log_softmax(x, y, n, begin, stop, part, team):
         share(begin, stop, part, team)
         return
     for i in range(begin, stop):
-        row = y[i * n : i * n + n]
-        log = np.float32(np.log(_shift(x[i * n : i * n + n], row)))
-        for j in range(row.size):
-            row[j] -= log
+        out = row(y, i * n, n)
+        log = np.float32(np.log(_shift(row(x, i * n, n), out)))
+        for j in range(n):
+            out[j] -= log
 
 
 @njit(nogil=True, cache=True)
@@ -125,10 +126,10 @@ def _softmax_grad(dy, y, dx, n, begin, stop, part, team):
         share(begin, stop, part, team)
         return
     for i in range(begin, stop):
-        dy_row, y_row, row = dy[i * n : i * n + n], y[i * n : i * n + n], dx[i * n : i * n + n]
+        dy_row, y_row, out = row(dy, i * n, n), row(y, i * n, n), row(dx, i * n, n)
         total = np.float32(_dot(dy_row, y_row))
-        for j in range(row.size):
-            row[j] = (dy_row[j] - total) * y_row[j]
+        for j in range(n):
+            out[j] = (dy_row[j] - total) * y_row[j]
 
 
 @njit(nogil=True, cache=True)
@@ -137,10 +138,10 @@ def _log_softmax_grad(dy, y, dx, n, begin, stop, part, team):
         share(begin, stop, part, team)
         return
     for i in range(begin, stop):
-        dy_row, y_row, row = dy[i * n : i * n + n], y[i * n : i * n + n], dx[i * n : i * n + n]
+        dy_row, y_row, out = row(dy, i * n, n), row(y, i * n, n), row(dx, i * n, n)
         total = np.float32(long_sums.total(dy_row))
-        for j in range(row.size):  # a y above 0 is no log-probability, but must not give nonsense
-            row[j] = dy_row[j] - total * exp(_LARGEST if y_row[j] > _LARGEST else y_row[j])
+        for j in range(n):  # a y above 0 is no log-probability, but must not give nonsense
+            out[j] = dy_row[j] - total * exp(_LARGEST if y_row[j] > _LARGEST else y_row[j])
 
 
 @njit(nogil=True)

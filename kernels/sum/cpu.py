@@ -1,15 +1,20 @@
-"""Sums over rows on the CPU, compiled: the gradient of a bias, where calling NumPy takes longer than the additions.
+"""Sums on the CPU, compiled: float32, of large dense arrays over any axes, and of the rows of small matrices.
 
-Served here are float32 matrices in C order, summed over their rows. All else is left to the reference.
+The sum of a small matrix over its rows is the gradient of a bias, where calling NumPy takes longer than the additions.
+All else is left to the reference.
+
+Rows are summed in blocks of 1024, in float32 and in any order, and the blocks in float64 (kernels/cpu/long_sums.py).
+Columns are summed from the first row to the last, at most 64 of them; their sums are summed the same way.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.cpu import reductions, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import whole
+from tilegrad.kernels.cpu.long_sums import REASSOC, total
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sum import reference
 
@@ -18,12 +23,17 @@ _float32 = np.dtype(np.float32)
 
 def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndarray:
     """sum.reference.sum. Traffic: reads 4 bytes an element of x, writes 4 of y."""
-    served = type(x) is np.ndarray and x.dtype == _float32 and x.ndim == 2 and x.flags.carray
-    if not served or type(axes) is not tuple or axes != (0,) or type(axes[0]) is not int:
-        return whole(reference.sum, x, axes, keepdims)
-    y = np.empty((1, x.shape[1]) if keepdims else x.shape[1], np.float32)
-    threads.share(sum_rows, 1, 1, x.reshape(1, *x.shape), y.reshape(1, -1))
-    return y
+    if type(x) is np.ndarray and x.dtype == _float32 and type(axes) is tuple:
+        if x.nbytes > threads.WORTH_SHARING:
+            reference.check_sum(x, axes)
+            y = reductions.reduced(_KERNELS, x, axes, keepdims)
+            if y is not None:
+                return y
+        elif x.ndim == 2 and x.flags.carray and axes == (0,) and type(axes[0]) is int:
+            y = np.empty((1, x.shape[1]) if keepdims else x.shape[1], np.float32)
+            threads.share(sum_rows, 1, 1, x.reshape(1, *x.shape), y.reshape(1, -1))
+            return y
+    return whole(reference.sum, x, axes, keepdims)
 
 
 @njit(nogil=True, cache=True)
@@ -39,3 +49,46 @@ def sum_rows(x, y, begin, stop, part, team):
             row = rows[r]
             for c in range(total.size):
                 total[c] += row[c]
+
+
+@njit(nogil=True, cache=True, fastmath=REASSOC)
+def _rows(x, y, n, length, parts, begin, stop, part, team):
+    """kernels.cpu.reductions.Kernels.rows"""
+    if team:
+        share(begin, stop, part, team)
+        return
+    for item in range(begin, stop):
+        row, first = item // parts, item % parts * length
+        y[item] = total(x[row * n + first : row * n + min(first + length, n)])
+
+
+@njit(nogil=True, cache=True)
+def _columns(x, y, n, inner, length, parts, width, begin, stop, part, team):
+    """kernels.cpu.reductions.Kernels.columns"""
+    if team:
+        share(begin, stop, part, team)
+        return
+    widths = -(-inner // width)
+    for item in range(begin, stop):
+        of, column = item // widths, item % widths * width
+        columns = min(width, inner - column)
+        row, first = of // parts, of % parts * length
+        sums = y[of * inner + column :][:columns]
+        sums[:] = 0
+        r = row * n + first
+        last = row * n + min(first + length, n)
+        while r + 4 <= last:
+            at = r * inner + column
+            a, b = x[at:][:columns], x[at + inner :][:columns]
+            c, d = x[at + 2 * inner :][:columns], x[at + 3 * inner :][:columns]
+            for i in range(sums.size):
+                sums[i] = (((sums[i] + a[i]) + b[i]) + c[i]) + d[i]
+            r += 4
+        while r < last:
+            a = x[r * inner + column :][:columns]
+            for i in range(sums.size):
+                sums[i] += a[i]
+            r += 1
+
+
+_KERNELS = reductions.Kernels(_rows, _columns)

@@ -16,6 +16,14 @@ COUNTS = {
     ("matmul", "matmul", "both", (2, 3, 4)): (312, 144),
     # also a bias of 3;  also for 6 outputs the bias' sum and gelu's 5
     ("matmul", "matmul + bias + gelu", "forward", (2, 3, 4)): (116, 84),
+    # x 3 x 5, z 3 x 5, y 3 x 5;  a row of 5, a mask of 15 bytes, results of 3 numbers
+    ("arithmetic", "add", "forward", (3, 5)): (180, 15),
+    ("arithmetic", "mul by a row", "forward", (3, 5)): (140, 15),
+    ("arithmetic", "exp", "forward", (3, 5)): (120, 15),
+    ("arithmetic", "where", "forward", (3, 5)): (195, 15),
+    ("arithmetic", "mean", "forward", (3, 5)): (72, 15),
+    ("arithmetic", "var", "forward", (3, 5)): (72, 60),  # the mean's +, then - * +
+    ("arithmetic", "max", "forward", (3, 5)): (72, 15),
     ("activations", "relu", "forward", (10,)): (80, 10),
     ("activations", "relu", "backward", (10,)): (120, 10),
     ("activations", "leaky_relu", "forward", (10,)): (80, 20),
@@ -75,6 +83,22 @@ COUNTS = {
     ("pool", "max_pool2d", "backward", (2, 3, 4, 5)): (480 + 96 + 24, 0),
     ("pool", "avg_pool2d", "forward", (2, 3, 4, 5)): (576, 96),
     ("pool", "avg_pool2d", "backward", (2, 3, 4, 5)): (576, 24),
+    # 20 numbers in, 1 out; and 21 in, 10 out;  the operations of an element with + or *, and one /
+    ("losses", "mse_loss", "forward", (10,)): (84, 31),
+    ("losses", "mse_loss", "backward", (10,)): (124, 31),
+    ("losses", "l1_loss", "forward", (10,)): (84, 31),
+    ("losses", "l1_loss", "backward", (10,)): (124, 41),
+    ("losses", "smooth_l1_loss", "forward", (10,)): (84, 71),
+    ("losses", "smooth_l1_loss", "backward", (10,)): (124, 71),
+    ("losses", "huber_loss", "forward", (10,)): (84, 81),
+    ("losses", "huber_loss", "backward", (10,)): (124, 71),
+    ("losses", "binary_cross_entropy", "forward", (10,)): (84, 81),
+    ("losses", "binary_cross_entropy", "backward", (10,)): (124, 61),
+    ("losses", "binary_cross_entropy_with_logits", "forward", (10,)): (84, 121),
+    ("losses", "binary_cross_entropy_with_logits", "backward", (10,)): (124, 101),
+    # 7 rows of 5 read and written, 7 indices; 7 rows of dy read and 9 of dx written;  a + for each number
+    ("take_rows", "take_rows", "forward", (9, 5, 7)): (280 + 56, 0),
+    ("take_rows", "take_rows", "backward", (9, 5, 7)): (140 + 180 + 56, 35),
 }
 
 

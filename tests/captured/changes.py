@@ -491,6 +491,25 @@ def a_hook_of_a_tensor():
 
 
 @case
+def an_item_that_goes_from_the_end_of_one_list_to_the_beginning_of_the_next():
+    first, second = [], []
+
+    def fn(x):
+        for op in first:
+            x = op(x)
+        x = x * 2
+        for op in second:
+            x = op(x)
+        return x
+
+    def change(k):
+        first[:] = [tg.relu, tg.tanh][: 2 - k]
+        second[:] = [tg.tanh, tg.sigmoid][1 - k :]
+
+    return fn, change
+
+
+@case
 def what_a_hook_of_a_tensor_reads():
     w, v = leaves()
     hook, change = of_object(lambda loss: lambda g: F.leaky_relu(g, loss.slope))
@@ -525,6 +544,21 @@ def test_what_changes_is_followed(what):
         assert_alike(step(x), seen[k])
     with pytest.raises(AssertionError):
         assert_alike(seen[0], seen[1])
+    assert_graphs(step, 2)
+
+
+def test_the_first_hook_of_a_tensor_is_noticed():
+    w, v = leaves()
+    fn, x = gradients(w, v), randn(5, 6)
+    step = tg.capture(fn, warmup=1)
+    for _ in range(3):
+        without = step(x)
+    v.register_hook(tg.tanh)
+    want = fn(x)
+    with pytest.raises(AssertionError):
+        assert_alike(without, want)
+    for _ in range(3):
+        assert_alike(step(x), want)
     assert_graphs(step, 2)
 
 

@@ -17,13 +17,14 @@ KERNELS = {
     "CNN": {
         "tiles_kernel": 12, "dots_kernel": 2, "sum_rows_kernel": 5, "relu_grad_kernel": 2, "max_2x2_kernel": 2,
         "max_grad_2x2_kernel": 2, "losses_kernel": 1, "gradient_kernel": 1, "adam_kernel": 10, "set_scalars_kernel": 1,
+        "copy_rows_kernel": 8,
     },
     "MLP": {
         "tiles_kernel": 5, "dots_kernel": 3, "sum_rows_kernel": 3, "relu_grad_kernel": 2, "losses_kernel": 1,
         "gradient_kernel": 1, "adam_kernel": 6, "set_scalars_kernel": 1,
     },
 }  # fmt: skip
-OTHERS = {"CNN": {"copy": 1, "copyto": 9, "fill": 3, "reduce": 3}, "MLP": {}}  # of one thread
+OTHERS = {"CNN": {"copy": 1, "copyto": 1, "fill": 3, "reduce": 3}, "MLP": {}}  # of one thread
 
 
 @pytest.fixture(autouse=True)

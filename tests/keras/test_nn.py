@@ -126,8 +126,10 @@ def test_pooling():
     )
     ones = np.ones((1, 5, 4, 1), np.float32)
     np.testing.assert_allclose(ops.average_pool(ones, 3, 2, "same"), np.ones((1, 3, 2, 1)))  # of what there is
-    with pytest.raises(NotImplementedError, match="windows over 3 dimensions"):
-        ops.max_pool(normal(1, 4, 4, 4, 1), 2)
+    volumes = normal(1, 4, 4, 4, 1)
+    boxes = volumes.reshape(1, 2, 2, 2, 2, 2, 2, 1)
+    np.testing.assert_array_equal(ops.max_pool(volumes, 2), boxes.max((2, 4, 6)))
+    np.testing.assert_allclose(ops.average_pool(volumes, 2), boxes.mean((2, 4, 6)), rtol=1e-5)
 
 
 def test_crossentropies():
@@ -212,5 +214,6 @@ def test_math():
     want = [np.sum(row > row[t]) < 2 if t < 7 else False for row, t in zip(x, targets)]
     np.testing.assert_array_equal(ops.in_top_k(targets, x, 2), want)
     check(ops.logsumexp(x * 100, axis=1), torch.logsumexp(double(x * 100), 1))
+    np.testing.assert_array_equal(ops.segment_sum(x, np.array([1, -1, 1]), num_segments=2), [x[0] * 0, x[0] + x[2]])
     q, r = ops.qr(normal(5, 3))
     np.testing.assert_allclose(ops.matmul(q, r), normal(5, 3), atol=1e-5)

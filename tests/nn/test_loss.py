@@ -461,3 +461,65 @@ def test_errors(call, kind, message):
     with pytest.raises(kind) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+# --- the kernel, and what ops compute where a gradient needs a gradient or no kernel fits
+
+
+FUSED = {
+    "mse_loss": [{}, {"weight": True}],
+    "l1_loss": [{}, {"weight": True}],
+    "smooth_l1_loss": [{}, {"beta": 0.4}, {"beta": 0}],
+    "huber_loss": [{"delta": 0.4}, {"weight": True}],
+    "binary_cross_entropy": [{}, {"weight": True}],
+    "binary_cross_entropy_with_logits": [{}, {"weight": True}, {"pos_weight": True}],
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("name", "options"), [(n, o) for n, each in FUSED.items() for o in each], ids=str)
+def test_slopes_by_ops_are_the_primitives(name, options, reduction, rng):
+    """And a loss that ops compose, for the sake of a weight's gradient, is the kernel's."""
+    x, t = (Tensor(rng.random((4, 3)), requires_grad=True) for _ in range(2))
+    w = Tensor(rng.random((4, 3)) + 0.5)
+    given = {k: w if v is True else v for k, v in options.items()}
+    loss = getattr(F, name)(x, t, reduction=reduction, **given)
+    dy = tg.ones_like(loss) * 1.5
+    with_rule = tg.grad(loss, (x, t), dy, create_graph=True)
+    plain = tg.grad(getattr(F, name)(x, t, reduction=reduction, **given), (x, t), dy)
+    for a, b in zip(with_rule, plain, strict=True):
+        assert_close(a.detach().numpy(), b.numpy())
+    if True in options.values():
+        w.requires_grad_()
+        composed = getattr(F, name)(x, t, reduction=reduction, **given)
+        assert_close(composed.detach().numpy(), loss.detach().numpy())
+        for a, b in zip(tg.grad(composed, (x, t), dy), plain, strict=True):
+            assert_close(a.numpy(), b.numpy())
+
+
+def test_slopes_by_ops_at_the_ends():
+    """Those of binary_cross_entropy are cut there too."""
+    p, q = (Tensor(np.array(v), requires_grad=True) for v in ([0.0, 1.0, 0.5], [1.0, 1.0, 0.0]))
+    loss = F.binary_cross_entropy(p, q, reduction="sum")
+    for a, b in zip(tg.grad(loss, (p, q), create_graph=True), tg.grad(loss, (p, q))):
+        assert_close(a.detach().numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_loss_is_two_kernels_of_a_captured_step(name):
+    """And its bits are those of the plain function."""
+    x = tg.rand(700, 7, requires_grad=True)
+
+    def fn(t):
+        x.grad = None
+        loss = getattr(F, name)(x, t)
+        loss.backward()
+        return loss
+
+    step = tg.capture(fn, warmup=1)
+    for _ in range(3):
+        t = tg.rand(700, 7)
+        got = step(t).detach().numpy().copy(), x.grad.numpy().copy()
+        want = fn(t).detach().numpy(), x.grad.numpy()
+        for a, b in zip(got, want, strict=True):
+            assert_same(a, b)

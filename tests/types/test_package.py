@@ -13,7 +13,6 @@ LEFT_OUT = [
     "kernels/*/cpu*.py",
     "kernels/*/gpu_*.py",
     "kernels/capture/calls.py",
-    "kernels/cpu/add_rows.py",
     "kernels/cpu/scalar_math.py",
     "kernels/cpu/team.py",
     "kernels/cpu/tile.py",

@@ -36,10 +36,13 @@ def counted(x: Tensor) -> Tensor:
 
 
 def summed_dtype(x: Tensor, dtype: Any = None) -> np.dtype:
-    """The dtype of a sum of these: small integers and bools as int32."""
+    """The dtype of a sum of these: small integers as int32 or uint32, bools as int32."""
     if dtype is not None:
         return np_dtype(dtype)
-    return x.data.dtype if x.data.dtype in dtypes.FLOATS or x.data.dtype == dtypes.int64 else dtypes.int32
+    found = x.data.dtype
+    if found in dtypes.FLOATS or found.itemsize == 8:
+        return found
+    return dtypes.uint32 if found.kind == "u" else dtypes.int32
 
 
 def axes_of(axis: Any) -> Any:

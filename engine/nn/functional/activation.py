@@ -30,7 +30,7 @@ def _placed(name: str, input: Tensor, inplace: bool, op: Callable[..., Tensor], 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0)."""
-    return _placed("relu", input, inplace, ops.relu)
+    return _placed("relu", input, inplace, ops.relu) if inplace else ops.relu(input)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:

@@ -30,6 +30,10 @@ def sizes(value: Any) -> tuple[Any, ...]:
 
 def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
     """(height, width) from two ints, or from one, which stands for both. Raises as `size` does."""
+    if type(value) is tuple and len(value) == 2:  # a short way for what layers have made of it
+        height, width = value
+        if type(height) is int is type(width) and height >= least <= width:
+            return value
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = value * 2

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tilegrad import capture_hooks, ops
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.autograd.record import record
+from tilegrad.kernels.losses.reference import check_probabilities
 from tilegrad.nn.functional.activation import logsigmoid
 from tilegrad.nn.functional.arguments import one_of
+from tilegrad.nn.functional.fused_loss import fused
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_broadcast, require_same_shape
+from tilegrad.ops.elementwise_loss import slopes_of
 from tilegrad.ops.operands import as_tensor, require_float
 from tilegrad.tensor import Tensor, wrap
 
@@ -27,35 +28,23 @@ def binary_cross_entropy(
     require_float(op, input, target, weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight)
-    capture_hooks.check(_require_probabilities, input, op)
+    loss = fused(op, input, target, reduction, weight)
+    if loss is not None:
+        return loss
+    capture_hooks.check(check_probabilities, input)
     loss = _bernoulli_nll(input, target)
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
-def _require_probabilities(x: Any, op: str) -> None:
-    if not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(f"{op}: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1")
-
-
 def _bernoulli_nll(x: Tensor, t: Tensor) -> Tensor:
     def rule(dy: Tensor) -> tuple:
-        dx = dt = None
-        if x.requires_grad:
-            dx = dy * (x - t) / ops.clamp(x * (1.0 - x), min=1e-12)
-        if t.requires_grad:
-            log_x, log_rest = _logarithms(x)
-            dt = dy * (log_rest - log_x)
-        return dx, dt
+        slopes = slopes_of(x, t, "binary_cross_entropy")
+        return tuple([dy * slope if a.requires_grad else None for slope, a in zip(slopes, (x, t))])
 
     with no_grad():
-        log_x, log_rest = _logarithms(x)
+        log_x, log_rest = ops.clamp(ops.log(x), min=-100.0), ops.clamp(ops.log1p(-x), min=-100.0)
         y = -(t * log_x + (1.0 - t) * log_rest)
     return record("binary_cross_entropy", y.data, (x, t), rule)
-
-
-def _logarithms(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log x and log(1 - x), not below -100."""
-    return ops.clamp(ops.log(x), min=-100.0), ops.clamp(ops.log1p(-x), min=-100.0)
 
 
 def binary_cross_entropy_with_logits(
@@ -76,6 +65,9 @@ def binary_cross_entropy_with_logits(
     require_float(op, input, target, weight, pos_weight)
     require_same_shape(op, input, target=target)
     require_broadcast(op, input, weight=weight, pos_weight=pos_weight)
+    loss = fused(op, input, target, reduction, weight, pos_weight)
+    if loss is not None:
+        return loss
     positive = target if pos_weight is None else target * pos_weight
     loss = -(positive * logsigmoid(input) + (1.0 - target) * logsigmoid(-input))
     return reduced(loss if weight is None else loss * weight, reduction)

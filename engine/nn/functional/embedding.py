@@ -6,12 +6,10 @@ from typing import Any
 
 from tilegrad import ops
 from tilegrad.autograd.record import record
-from tilegrad.device import array_module
-from tilegrad.dtypes import accumulator
 from tilegrad.nn.functional.arguments import is_int, require_tensor
-from tilegrad.ops.index import require_range, scatter_add_at, taken_rows
-from tilegrad.ops.operands import as_tensor, quiet, require_float, require_one_device, wide
-from tilegrad.tensor import Tensor, wrap
+from tilegrad.ops.index import require_range, take_rows_grad, taken_rows
+from tilegrad.ops.operands import require_float, require_one_device
+from tilegrad.tensor import Tensor
 
 one_hot = ops.one_hot
 
@@ -33,13 +31,14 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         raise ValueError(f"embedding: weight is {weight.shape}; expected (V, D)")
     rows = weight.shape[0]
     padding_idx = padding_row("embedding", padding_idx, rows)
-    if weight.is_cuda:
-        y = taken_rows(weight, input, wrap=False)
-    else:
-        input, weight = as_tensor("embedding", input), as_tensor("embedding", weight)
+    if not weight.is_cuda:
         require_range(IndexError, "embedding: indices run", "index", input, rows)
-        y = weight.data[input.data]
-    return record("embedding", y, (weight,), lambda dy: (_embedding_grad(dy, input, rows, padding_idx),))
+    y = taken_rows(weight, input, wrap=False)
+
+    def rule(dy: Tensor) -> tuple:
+        return (take_rows_grad("embedding_grad", dy, input, rows, padding_idx),)
+
+    return record("embedding", y, (weight,), rule)
 
 
 def padding_row(op: str, padding_idx: Any, rows: int) -> int | None:
@@ -51,21 +50,3 @@ def padding_row(op: str, padding_idx: Any, rows: int) -> int | None:
     if not -rows <= padding_idx < rows:
         raise ValueError(f"{op}: padding_idx is {padding_idx}; expected {-rows} <= padding_idx < {rows}")
     return int(padding_idx) % rows
-
-
-def _embedding_grad(dy: Tensor, input: Tensor, rows: int, padding_idx: int | None) -> Tensor:
-    xp = array_module(dy.data)
-    dw = xp.zeros((rows, dy.shape[-1]), accumulator(dy.dtype))
-    scatter_add_at(dw, input.data, wide(dy.data))
-    with quiet():
-        dw = dw.astype(dy.dtype, copy=False)
-    if padding_idx is not None:
-        dw[padding_idx] = 0
-
-    def rule(g: Tensor) -> tuple:
-        ddy = embedding(input, g)
-        if padding_idx is not None:
-            ddy = ops.masked_fill(ddy, wrap(input.data == padding_idx)[..., None], 0.0)
-        return (ddy,)
-
-    return record("embedding_grad", dw, (dy,), rule)

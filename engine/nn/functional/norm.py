@@ -15,7 +15,9 @@ from tilegrad.nn.functional.arguments import require_tensor, size, sizes
 from tilegrad.ops.normalization import Moments, batch_moments, move_towards
 from tilegrad.ops.normalization import batch_norm as batch_norm_op
 from tilegrad.ops.normalization import layer_norm as layer_norm_op
+from tilegrad.ops.normalization import layer_norm_residual as layer_norm_residual_op
 from tilegrad.ops.normalization import rms_norm as rms_norm_op
+from tilegrad.ops.normalization import rms_norm_residual as rms_norm_residual_op
 from tilegrad.ops.operands import require_float, require_one_device
 from tilegrad.tensor import Tensor, wrap
 
@@ -118,6 +120,27 @@ def layer_norm(
     return layer_norm_op(input, len(shape), weight, bias, eps)
 
 
+def layer_norm_residual(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """(layer_norm(s), s), s = input + residual: a layer that is normalised first goes on from both.
+
+    One primitive, whose gradient adds that of s; the results are those of the sum and the norm. It is not PyTorch's.
+
+    input, residual  (..., *normalized_shape), of one shape: nothing is broadcast
+    Raises ValueError for shapes, TypeError for dtypes.
+    """
+    shape = _require_last("layer_norm", input, normalized_shape)
+    _require_shapes("layer_norm", input, input.shape, residual=residual)
+    _require_affine("layer_norm", input, shape, weight, bias)
+    return layer_norm_residual_op(input, residual, len(shape), weight, bias, eps)
+
+
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -129,8 +152,25 @@ def rms_norm(
     """
     shape = _require_last("rms_norm", input, normalized_shape)
     _require_affine("rms_norm", input, shape, weight, None)
-    eps = float(np.finfo(dtypes.accumulator(input.dtype)).eps) if eps is None else eps
-    return rms_norm_op(input, len(shape), weight, eps)
+    return rms_norm_op(input, len(shape), weight, _spacing(input) if eps is None else eps)
+
+
+def rms_norm_residual(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(rms_norm(s), s), s = input + residual, as layer_norm_residual."""
+    shape = _require_last("rms_norm", input, normalized_shape)
+    _require_shapes("rms_norm", input, input.shape, residual=residual)
+    _require_affine("rms_norm", input, shape, weight, None)
+    return rms_norm_residual_op(input, residual, len(shape), weight, _spacing(input) if eps is None else eps)
+
+
+def _spacing(x: Tensor) -> float:
+    return float(np.finfo(dtypes.accumulator(x.dtype)).eps)
 
 
 def _require_last(op: str, input: Any, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -221,6 +261,10 @@ def _require_shapes(op: str, x: Tensor, shape: tuple[int, ...], **tensors: Tenso
     for name, t in tensors.items():
         if t is None:
             continue
+        if isinstance(t, Tensor):  # a short way for what fits
+            a, b = t._data, x._data
+            if a.shape == shape and a.dtype is b.dtype and type(a) is type(b):
+                continue
         require_tensor(op, **{name: t})
         if t.shape != shape:
             raise ValueError(f"{op}: input is {x.shape} but {name} is {t.shape}; expected {shape}")

@@ -1,9 +1,10 @@
-"""Losses of numbers against numbers of the same shape."""
+"""Losses of numbers against numbers of the same shape: one kernel each, or ops where there is none (fused_loss.py)."""
 
 from __future__ import annotations
 
 from tilegrad import ops
 from tilegrad.nn.functional.arguments import one_of, require_tensor
+from tilegrad.nn.functional.fused_loss import fused
 from tilegrad.nn.functional.reduction import REDUCTIONS, reduced, require_same_shape
 from tilegrad.tensor import Tensor
 
@@ -13,14 +14,16 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: 
 
     With a weight, "mean" divides by its sum.
     """
-    d = _difference("mse_loss", input, target, reduction, weight)
-    return _weighted(ops.square(d), weight, reduction)
+    _check("mse_loss", input, target, reduction, weight)
+    loss = _by_weight("mse_loss", input, target, weight, reduction)
+    return _weighted(ops.square(input - target), weight, reduction) if loss is None else loss
 
 
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """|input - target|, times weight; as mse_loss otherwise. The gradient where they are equal is 0."""
-    d = _difference("l1_loss", input, target, reduction, weight)
-    return _weighted(ops.abs(d), weight, reduction)
+    _check("l1_loss", input, target, reduction, weight)
+    loss = _by_weight("l1_loss", input, target, weight, reduction)
+    return _weighted(ops.abs(input - target), weight, reduction) if loss is None else loss
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -30,7 +33,11 @@ def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", be
     """
     if beta < 0:
         raise ValueError(f"smooth_l1_loss: beta is {beta}; expected >= 0")
-    d = _difference("smooth_l1_loss", input, target, reduction)
+    _check("smooth_l1_loss", input, target, reduction)
+    loss = fused("smooth_l1_loss", input, target, reduction, beta=beta)
+    if loss is not None:
+        return loss
+    d = input - target
     size = ops.abs(d)
     if beta == 0:
         return reduced(size, reduction)
@@ -46,24 +53,34 @@ def huber_loss(
     """
     if not delta > 0:
         raise ValueError(f"huber_loss: delta is {delta}; expected > 0")
-    d = _difference("huber_loss", input, target, reduction, weight)
+    _check("huber_loss", input, target, reduction, weight)
+    loss = fused("huber_loss", input, target, reduction, weight, beta=delta)
+    if loss is not None:
+        return loss
+    d = input - target
     size = ops.abs(d)
     loss = ops.where(size <= delta, ops.square(d) * 0.5, (size - 0.5 * delta) * delta)
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
-def _difference(op: str, input: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:
-    """input - target, after all checks."""
+def _check(op: str, input: Tensor, target: Tensor, reduction: str, weight: Tensor | None = None) -> None:
     one_of(op, "reduction", reduction, REDUCTIONS)
     require_tensor(op, input=input, target=target)
     if weight is not None:
         require_tensor(op, weight=weight)
     require_same_shape(op, input, target=target, weight=weight)
-    return input - target
+
+
+def _by_weight(kind: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor | None:
+    """By a kernel, if there is one: with weights "mean" divides by their sum."""
+    if weight is None or reduction != "mean":
+        return fused(kind, input, target, reduction, weight)
+    loss = fused(kind, input, target, "sum", weight)
+    return None if loss is None else loss / ops.sum(weight)
 
 
 def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """Reduced with weights: "mean" divides by their sum."""
+    """The same of a loss that ops have computed."""
     if weight is None or reduction != "mean":
         return reduced(loss if weight is None else loss * weight, reduction)
     return ops.sum(loss * weight) / ops.sum(weight)

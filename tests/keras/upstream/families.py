@@ -13,4 +13,4 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "common": ("activations", "backend/common", "backend/tests", "constraints", "dtype_policies", "initializers",
                "regularizers", "testing", "tree", "utils", "wrappers"),
 }  # fmt: skip
-"""Left out: tests of other backends, applications (they load weights), export, quantizers, distribution, distillation."""
+"""Left out: other backends' tests, applications (they load weights), export, quantizers, distribution, distillation."""

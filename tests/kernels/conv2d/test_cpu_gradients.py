@@ -1,4 +1,6 @@
-"""On the CPU dx and dw are each computed in two ways, dx pixel by pixel or tap by tap: with the same bits."""
+"""On the CPU dx and dw are each computed in two ways, dx pixel by pixel or tap by tap, and images are framed in caches:
+with the same bits.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 
 from tilegrad.kernels.conv2d import cpu, reference
-from tilegrad.kernels.conv2d.cpu_frame import framed
+from tilegrad.kernels.conv2d.cpu_frame import NO_TILES, _framed_tiles, over_images
 from tilegrad.kernels.cpu import threads
-from tilegrad.kernels.cpu.tile import LANES, ROWS
+from tilegrad.kernels.cpu.tile import LANES, NO_SHIFT, ROWS
 
 C = LANES
 GATHERED = {  # x, w, padding, dilation
@@ -24,6 +26,7 @@ GATHERED = {  # x, w, padding, dilation
 BY_TAPS = {
     "dx has more pixels": ((2, C, 7, 9), (C, C, 3, 3), (0, 0), (1, 1)),
     "padding beyond the window": ((2, C, 7, 9), (C, C, 3, 3), (3, 3), (1, 1)),
+    "above and below alone": ((2, C, 7, 9), (C, C, 3, 3), (3, 1), (1, 1)),
 }
 
 
@@ -62,12 +65,25 @@ def test_gradients_together_have_the_bits_of_each_by_itself(case, pieces, monkey
 
 def test_gradients_share_a_frame_where_that_is_as_fast(monkeypatch):
     seen = []
-    monkeypatch.setattr(cpu, "framed", lambda a, frame: seen.append(frame) or framed(a, frame))
-    for case, frames in (("same", 1), ("several panels", 1), ("few channels", 2)):
+
+    def noted(x, frame, first, second=NO_TILES):
+        seen.append((frame, second is not NO_TILES))
+        over_images(x, frame, first, second)
+
+    monkeypatch.setattr(cpu, "over_images", noted)
+    one, two = [((1, 1), True)], [((1, 1), False)] * 2
+    for case, frames in (("same", one), ("several panels", one), ("few channels", two)):
         dy, w, shape, *geometry = arguments(*GATHERED[case])
         cpu.conv2d_grad(dy, None, np.ones(shape, np.float32), w, shape, w.shape, *geometry)
-        assert len(seen) == frames
+        assert seen == frames
         seen.clear()
+
+
+@pytest.mark.parametrize("images", [(3, C, 7, 9), (3, C, 7, 8)])
+def test_x_of_another_shape_is_refused_where_gradients_share_a_frame(images):
+    dy, w, shape, *geometry = arguments(*GATHERED["same"])
+    with pytest.raises(ValueError, match="dy is"):
+        cpu.conv2d_grad(dy, None, np.ones(images, np.float32), w, shape, w.shape, *geometry)
 
 
 @pytest.mark.parametrize("case", BY_TAPS)
@@ -79,8 +95,36 @@ def test_with_a_stride_dx_is_computed_tap_by_tap():
     assert not is_gathered(arguments((2, C, 3, 3), (C, C, 3, 3), (1, 1), (1, 1), stride=(2, 1)))
 
 
-@pytest.mark.parametrize("frame", [(1, 2), (2, 0), (0, 1)])
-def test_a_frame_of_zeros(frame):
-    x = np.random.default_rng(0).standard_normal((3, 4, 5, 2), dtype=np.float32)
-    edges = [(0, 0), *[(width, width) for width in frame], (0, 0)]
-    assert framed(x, frame).tobytes() == np.pad(x, edges).tobytes()
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_small_images_together_have_the_bits_of_one_after_the_other(stride, pieces, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: pieces)
+    dy, w, shape, *geometry = arguments((16, C, 5, 4), (2 * C, C, 3, 3), (0, 0), (1, 1), stride)
+    x = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    call = dy, x, w.shape, *geometry
+    assert cpu._together(reference.check_grad_weight(*call, "ieee")[1]) == 2
+    found = cpu.conv2d_grad_weight(*call)
+    monkeypatch.setattr(cpu, "_together", lambda s: 1)
+    assert found.tobytes() == cpu.conv2d_grad_weight(*call).tobytes()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("padding", [(1, 2), (2, 0), (0, 1)])
+@pytest.mark.parametrize("channels", [1, C])
+def test_a_frame_is_what_zeros_around_the_images_are(channels, padding, pieces, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: pieces)
+    dy, w, shape, *_ = arguments((5, channels, 4, 5), (C, channels, 3, 3), padding, (1, 1))
+    x = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    wide = np.pad(x, [(0, 0), (0, 0), *[(width, width) for width in padding]])
+    geometry, without = ((1, 1), padding, (1, 1), 1), ((1, 1), (0, 0), (1, 1), 1)
+    assert cpu.conv2d(x, w, None, *geometry).tobytes() == cpu.conv2d(wide, w, None, *without).tobytes()
+    dw = cpu.conv2d_grad_weight(dy, x, w.shape, *geometry)
+    assert dw.tobytes() == cpu.conv2d_grad_weight(dy, wide, w.shape, *without).tobytes()
+
+
+def test_each_thread_frames_images_of_its_own():
+    x = np.random.default_rng(0).standard_normal((3, 4, 5), dtype=np.float32)
+    frames = np.full((2, 6 * 9), np.nan, np.float32)
+    _framed_tiles(x.reshape(-1), frames, 4, 5, 1, 2, NO_SHIFT, *NO_TILES, *NO_TILES, 1, 3, 1, 0)
+    assert np.isnan(frames[0]).all()
+    assert frames[1].tobytes() == np.pad(x[2], [(1, 1), (2, 2)]).tobytes()

@@ -8,6 +8,7 @@ that lie elsewhere: at any offset from a cache line, and right behind one anothe
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.compare import assert_same
 from tilegrad import kernels
 from tilegrad.kernels.backends import cpu, reference
 from tilegrad.kernels.cpu import threads
+from tilegrad.kernels.losses.reference import KINDS
 
 LINE = 64
 
@@ -63,12 +65,13 @@ def heads(lengths, width, grad=False):
     return normal(1, 2, queries, width), q, k, v, *cpu.attention(q, k, v, None, True), None, True
 
 
-def rows_norm(shape, name, grad=False):
+def rows_norm(shape, name, grad=False, residual=False):
     x, given = normal(*shape), [normal(shape[1]) for _ in range(2 if name == "layer_norm" else 1)]
+    more = (normal(*shape),) if residual else ()
     if not grad:
-        return x, 1, *given
+        return x, 1, *given, 1e-5, *more
     _, *moments = getattr(cpu, name)(x, 1, *given)
-    return normal(*shape), x, *moments, given[0], *[True] * len(given)
+    return normal(*shape), x, *moments, given[0], *[True] * len(given), *more
 
 
 def channels_norm(shape, last, grad=False):
@@ -120,14 +123,30 @@ CALLS = {
     "dropout": [(normal(n), 0.3, 5, 6) for n in SIZES],
     "random_bits": [(5, 6, n) for n in SIZES],
     "clip_norm_step": [([normal(n), normal(3, n)], 0.5) for n in SIZES],
-    **{name: [rows_norm(shape, name) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
-    **{f"{name}_grad": [rows_norm(shape, name, True) for shape in ROWS] for name in ("layer_norm", "rms_norm")},
+    **{
+        name + "_grad" * grad: [rows_norm(shape, name, grad, residual) for shape in ROWS for residual in (False, True)]
+        for name in ("layer_norm", "rms_norm")
+        for grad in (False, True)
+    },
     "batch_moments": [channels_norm(*of)[:1] for of in IMAGES],
     "batch_norm": [channels_norm(*of) for of in IMAGES],
     "batch_norm_grad": [channels_norm(*of, True) for of in IMAGES],
     "batch_moments_step": [([normal(n), normal(n)], normal(n), np.abs(normal(n)), 9, 0.1) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
-    "sum": [(normal(*shape), (0,)) for shape in ROWS],
+    "elementwise_loss": [
+        (*np.abs(np.tanh(normal(2, n))), kind, None, None, 0.5, reduction)
+        for n in SIZES
+        for kind, reduction in itertools.product(KINDS, ("mean", "none"))
+    ],
+    "elementwise_loss_grad": [
+        (np.ones((), np.float32), *np.abs(np.tanh(normal(2, n))), kind, None, None, 0.5, "mean", True, True)
+        for n in SIZES[::2]
+        for kind in KINDS
+    ],
+    "take_rows": [(normal(*shape), labels(9, shape[0])) for shape in [*ROWS, (5,)]],
+    "take_rows_grad": [(normal(*shape), labels(shape[0], 3), 3) for shape in [*ROWS, (5,)]],
+    "sum": [(normal(*shape), axes) for shape in (*ROWS, (300, 129)) for axes in ((0,), (1,))],
+    "tanh": [(normal(17_000),)],  # by address: tests/kernels/cpu/test_ufuncs.py moves its arrays
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},
     **{
         name: [(normal(*shape), np.abs(normal(*shape))) for shape in ROWS]

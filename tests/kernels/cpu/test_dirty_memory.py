@@ -13,6 +13,7 @@ from tilegrad import kernels
 from tilegrad.kernels.capture.nested import arrays_in
 from tilegrad.kernels.capture.program import Program
 from tilegrad.kernels.cpu.effects import as_tuple
+from tilegrad.kernels.losses.reference import KINDS
 
 CPU, REFERENCE = kernels.load("cpu"), kernels.load("reference")
 _rng = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def rows():
 def elementwise():
     gelu = ("none", "tanh")
     for x in (*rows(), images(2, 5, 3, 3), floats(9, 4).astype(np.float16)):
-        for name in ("relu", "leaky_relu", "silu", "sigmoid"):
+        for name in ("relu", "leaky_relu", "silu", "sigmoid", "tanh"):
             yield name, (x,)
         for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad"):
             yield name, (x[::-1].copy(order="K"), x)
@@ -94,8 +95,13 @@ def layer_norm():
             _, mean, rstd = REFERENCE.layer_norm(x, ndim)
             yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, weight, weight is not None, True)
             yield "rms_norm_grad", (floats(*x.shape), x, rstd, weight, bias is not None)
+        yield "layer_norm", (x, ndim, w, b, 1e-5, floats(*x.shape))
+        yield "rms_norm", (x, ndim, w, 1e-5, floats(*x.shape))
+        yield "layer_norm_grad", (floats(*x.shape), x, mean, rstd, w, True, True, floats(*x.shape))
+        yield "rms_norm_grad", (floats(*x.shape), x, rstd, w, True, floats(*x.shape))
     half = floats(9, 4).astype(np.float16)
     yield "layer_norm", (half, 1, half[0], half[1])
+    yield "layer_norm", (half, 1, half[0], half[1], 1e-5, half)
 
 
 def batch_norm():
@@ -219,10 +225,43 @@ def random():
         yield "random_bits", (5, 7, n)
 
 
+def losses():
+    """A block and several; both memory orders; what threads share; 16 bits; with weights and without."""
+    for shape in ((), (5, 7), (2, 5, 3, 3), (60, 1024)):
+        for kind in KINDS:
+            x, t, w = (np.asarray(_rng.random(shape, dtype=np.float32)) for _ in range(3))
+            p = w if kind.endswith("logits") else None
+            if len(shape) == 4:
+                x = images(*shape) ** 2
+                x /= x.max()
+            for weight, pos_weight, reduction in ((None, None, "mean"), (w, p, "none"), (w, None, "sum")):
+                options = kind, weight, pos_weight, 0.5, reduction
+                yield "elementwise_loss", (x, t, *options)
+                dy = np.asarray(_rng.standard_normal(shape if reduction == "none" else (), dtype=np.float32))
+                yield "elementwise_loss_grad", (dy, x, t, *options, True, weight is not None)
+    half = np.asarray(_rng.random((9, 4))).astype(np.float16)
+    yield "elementwise_loss", (half, half[::-1], "mse_loss")
+    yield "elementwise_loss_grad", (np.asarray(half[0, 0]), half, half[::-1], "mse_loss")
+
+
+def take_rows():
+    """Numbers, rows of two dtypes, pixels; rows that no place names; and what is shared out among threads."""
+    for x in (floats(9), floats(9, 5), floats(9, 4).astype(np.float16), floats(300, 513)):
+        index = _rng.integers(-len(x), len(x), 7 if len(x) < 300 else 400)
+        yield "take_rows", (x, index)
+        yield "take_rows_grad", (floats(len(index), *x.shape[1:]).astype(x.dtype), index, len(x))
+        yield "take_rows_grad", (floats(len(index), *x.shape[1:]), index, len(x), 2)
+    pixels = _rng.integers(0, 256, (50, 28, 28)).astype(np.uint8)
+    for index in (np.array([3, -1], np.int32), _rng.integers(0, 50, 64)):
+        yield "take_rows", (pixels, index, 0.01, -0.5)
+
+
 def others():
     for shape in ((1, 1), (5, 7), (300, 129)):
         yield "sum", (floats(*shape), (0,), False)
         yield "sum", (floats(*shape), (0,), True)
+    for shape, axes in (((40_001,), (0,)), ((9000, 5), (0,)), ((7, 3, 2000), (0, 2)), ((9000, 5), (1,))):
+        yield "sum", (floats(*shape), axes, False)
     for size in (1, 33, 40_000):
         p, g, m = floats(size), floats(size), floats(size)
         for decoupled in (False, True):
@@ -242,6 +281,8 @@ CASES = [
     *conv2d(),
     *pool(),
     *random(),
+    *losses(),
+    *take_rows(),
     *others(),
 ]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))

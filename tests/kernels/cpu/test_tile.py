@@ -24,7 +24,7 @@ from tilegrad.kernels.matmul.cpu_panels import lay_out
 
 
 def run_tile(vectors, y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu):
-    walk = Walk(vectors, panels=1, rows=ROWS[vectors], run=run, w_step=w_step, x_step=x_step, start=start, relu=relu)
+    walk = Walk(vectors, panels=1, rows=len(y_at), run=run, w_step=w_step, x_step=x_step, start=start, relu=relu)
     tiles(walk_array(walk), y, y_at, NO_SHIFT, x, x_at, run_at, w, bias, 0, 1, 0, 0)
 
 
@@ -42,9 +42,11 @@ def formula(y, y_at, x, x_at, run_at, run, x_step, w, w_step, bias, start, relu,
 @pytest.mark.parametrize("vectors", list(ROWS))
 @pytest.mark.parametrize("start", [HELD, BIAS, ZERO])
 @pytest.mark.parametrize("relu", [0, 1])
-def test_every_shape_and_start(vectors, start, relu):
+@pytest.mark.parametrize("halves", [1, 2, 3])
+def test_every_shape_and_start(vectors, start, relu, halves):
+    """Rows that tiles of the whole and of half the height fill exactly: nothing else may be written."""
     rng = np.random.default_rng(vectors)
-    rows, width = ROWS[vectors], vectors * LANES
+    rows, width = halves * (ROWS[vectors] // 2), vectors * LANES
     x = rng.standard_normal(500).astype(np.float32)
     run_at, run, x_step, w_step = np.array([0, 40, 7]), 5, 3, width + 2  # runs in any order, a stride in both
     x_at = rng.permutation(400)[:rows]

@@ -1,23 +1,25 @@
-"""NumPy's functions that are compiled for large arrays: its bits, or left to it. Plainly, and in a captured step."""
+"""NumPy's elementwise functions by its own loops: its bits and its layouts, or left to it. Plainly, and captured."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import tilegrad as tg
 from tests import dirty
 from tests.captured.steps import graphs
 from tests.kernels.cpu.test_pieces import in_order
 from tilegrad import kernels
-from tilegrad.kernels.cpu import threads, ufuncs
+from tilegrad.kernels.capture.program import Program
+from tilegrad.kernels.cpu import formulas, numpy_structs, threads, ufuncs
 
 SIZE = threads.WORTH_SHARING // 4 + 5  # numbers: just too many
-SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4e38, 1.0], np.float32)
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4e38, 1.0, -2.5], np.float32)
 
 
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+def numbers(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 def images(*shape, seed=0):
@@ -31,67 +33,218 @@ def special(n):
     return np.resize(a, n), np.resize(b, n)
 
 
-SERVED = {
+ONE = np.array(1.5, np.float32)
+LAYOUTS = {
+    "a few": (numbers(3), numbers(3, seed=1)),
+    "without dimensions": (ONE, ONE),
     "a row": (numbers(SIZE), numbers(SIZE, seed=1)),
+    "special values": special(SIZE),
+    "special values, and one number": (np.resize(SPECIAL, SIZE), np.array(0, np.float32)),
     "C order": (numbers(9, 3, 40, 41), numbers(9, 3, 40, 41, seed=1)),
     "channels last": (images(9, 3, 40, 41), images(9, 3, 40, 41, seed=1)),
-    "special values": special(SIZE),
-}
-LEFT = {  # to NumPy
-    "small": (numbers(SIZE - 5), numbers(SIZE - 5)),
-    "broadcast": (numbers(9, 5000), numbers(5000)),
-    "repeated": (np.broadcast_to(numbers(5000), (9, 5000)),) * 2,
-    "a number": (numbers(SIZE), 2.0),
     "two orders": (images(9, 3, 40, 41), numbers(9, 3, 40, 41)),
+    "transposed": (numbers(70, 300).T, numbers(300, 70, seed=1)),
+    "both transposed": (numbers(70, 300).T, numbers(70, 300, seed=1).T),
+    "a number": (numbers(SIZE), ONE),
+    "of a number": (ONE, numbers(SIZE)),
+    "a short row for all": (numbers(9, 700, 5), numbers(5)),
+    "a long row for all": (numbers(40, 900), numbers(900)),
+    "a row and a number that is repeated": (numbers(700, 5), np.broadcast_to(ONE, (700, 5))),
+    "a repeated row": (np.broadcast_to(numbers(5), (9000, 5)), numbers(9000, 5)),
+    "a column": (numbers(300, 120), numbers(300, 1)),
+    "channels of images": (numbers(9, 3, 40, 41), numbers(1, 3, 1, 1)),
+    "channels of images, channels last": (images(9, 3, 40, 41), numbers(3, 1, 1)),
+    "channels of each image": (images(9, 3, 40, 41), numbers(9, 3, 1, 1)),
+    "a map for all channels": (images(9, 3, 40, 41), numbers(9, 1, 40, 41)),
+    "a row by a column": (numbers(300, 1), numbers(1, 120)),
+    "rows and columns by turns": (numbers(3, 1, 40, 1, 5), numbers(1, 60, 1, 7, 1)),
     "gaps": (numbers(SIZE, 2)[:, 0], numbers(SIZE, 2)[:, 1]),
-    "backwards": (numbers(SIZE)[::-1], numbers(SIZE)[::-1]),
-    "float64": (numbers(SIZE).astype(np.float64),) * 2,
-    "misaligned": (np.frombuffer(bytes(4 * SIZE + 1), np.float32, offset=1),) * 2,
+    "rows with gaps": (numbers(200, 400)[:, ::2], numbers(200, 250)[:, 50:]),
+    "four axes with gaps": (numbers(8, 9, 10, 12)[:, ::2, ::3, ::4], numbers(8, 9, 10, 12)[:, ::2, ::3, 1::4]),
+}
+FUNCTIONS = {
+    name: getattr(np, name)
+    for name in """
+    add subtract multiply divide maximum minimum power arctan2 less equal logical_and
+    exp log sqrt tanh sin absolute negative square reciprocal isnan
+    """.split()
 }
 
 
-@pytest.mark.parametrize("case", SERVED)
-def test_a_sum_has_the_bits_of_numpys(case, monkeypatch):
-    a, b = SERVED[case]
+def assert_bits(got, want):
+    """The same dtype, layout and bits; the bits of NaN are any."""
+    want = np.asarray(want)
+    assert (got.dtype, got.shape, got.strides) == (want.dtype, want.shape, want.strides)
+    if want.dtype.kind == "f":
+        assert np.array_equal(np.isnan(got), np.isnan(want))
+        got, want = np.where(np.isnan(want), 0, got), np.where(np.isnan(want), 0, want)
+    assert got.tobytes() == want.tobytes()
+
+
+def both(function, arrays, monkeypatch):
+    """Assert that the function gives NumPy's bits, whatever the pieces and their order."""
     with np.errstate(all="ignore"):
-        want = a + b
+        want = function(*arrays)
     for order in (iter, reversed):
-        monkeypatch.setattr(threads, "share", in_order(order))
-        with dirty.memory():
-            got = ufuncs.add(a, b)
-        assert got.strides == want.strides
-        assert np.isnan(got).tolist() == np.isnan(want).tolist()
-        assert got[~np.isnan(got)].tobytes() == want[~np.isnan(want)].tobytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(threads, "share", in_order(order))
+            with dirty.memory():
+                assert_bits(ufuncs.call(function, *arrays), want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_bits_and_layouts_are_numpys(name, layout, monkeypatch):
+    function = FUNCTIONS[name]
+    both(function, LAYOUTS[layout][: function.nin], monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_where(layout, dtype, monkeypatch):
+    with np.errstate(invalid="ignore"):
+        a, b = (np.asarray(x.astype(dtype, copy=False)) for x in LAYOUTS[layout])
+    mask, zero = np.asarray(numbers(*a.shape, seed=3) > 0), np.zeros((), dtype)
+    for arrays in ((mask, a, b), (mask, a, zero), (mask, zero, b), (np.array(True), a, b)):
+        both(np.where, arrays, monkeypatch)
+
+
+@pytest.mark.parametrize("low", SPECIAL)
+@pytest.mark.parametrize("high", SPECIAL[:5])
+def test_clip_is_the_smaller_of_the_larger(low, high):
+    for x in (np.resize(SPECIAL, 5000), np.resize(SPECIAL, 5000)[::2]):
+        for bounds in ((np.asarray(low), np.asarray(high)), (np.full_like(x, low), np.full_like(x, high))):
+            assert_bits(ufuncs.call(np.clip, x, *bounds), np.minimum(np.maximum(x, bounds[0]), bounds[1]))
+
+
+@pytest.mark.parametrize("formula", [formulas.rsqrt, formulas.cube])
+def test_formulas_in_one_pass(formula, monkeypatch):
+    for x in (np.resize(SPECIAL, SIZE), numbers(SIZE, 2)[:, 0], images(9, 3, 40, 41)):
+        both(formula, (x,), monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.int32, np.uint8, np.bool_])
+def test_other_dtypes(dtype, monkeypatch):
+    a, b = (np.asarray(numbers(50, 700, seed=seed) * 3, dtype) for seed in (0, 1))
+    names = "add multiply maximum equal".split() + (["divide", "power"] if a.dtype.kind == "f" else [])
+    for name in names:
+        both(getattr(np, name), (a, b), monkeypatch)
+        both(getattr(np, name), (a, b[0]), monkeypatch)
+        both(getattr(np, name), (a, np.asarray(b[0, 0])), monkeypatch)
+
+
+def test_results_do_not_depend_on_where_arrays_lie():
+    for function in FUNCTIONS.values():
+        with np.errstate(all="ignore"):
+            arrays = [np.ascontiguousarray(x[:300]) for x in special(400)][: function.nin]
+            want = function(*arrays)
+            for offset in range(1, 17):
+                moved = [np.empty(350, np.float32)[offset:][:300] for _ in arrays]
+                for each, x in zip(moved, arrays, strict=True):
+                    each[...] = x
+                assert_bits(ufuncs.call(function, *moved), want)
+
+
+LEFT = {  # to NumPy
+    "two dtypes": (np.add, numbers(SIZE), numbers(SIZE, dtype=np.float64)),
+    "a number of Python's": (np.add, numbers(SIZE), 2.0),
+    "backwards": (np.add, numbers(SIZE)[::-1], numbers(SIZE)[::-1]),
+    "misaligned": (np.add, *(np.frombuffer(bytes(4 * SIZE + 1), np.float32, offset=1),) * 2),
+    "another order of bytes": (np.add, *(numbers(SIZE).astype(">f4"),) * 2),
+    "nothing": (np.add, numbers(0, 5), numbers(5)),
+    "shapes that do not fit": (np.add, numbers(5), numbers(6)),
+    "bfloat16": (np.add, *(numbers(SIZE, dtype=bfloat16),) * 2),
+    "complex": (np.add, *(numbers(SIZE).astype(np.complex64),) * 2),
+    "what raises for 0": (np.floor_divide, *(np.zeros(SIZE, np.int64),) * 2),
+    "several results": (np.divmod, *(numbers(SIZE),) * 2),
+    "a product": (np.matmul, *(numbers(200, 200),) * 2),
+    "another function": (np.hypot.reduce, numbers(SIZE)),
+    "a mask of integers": (np.where, np.ones(SIZE, np.int64), numbers(SIZE), numbers(SIZE)),
+    "a choice of small things": (np.where, *(np.ones(SIZE, bool),) * 3),
+    "too many dimensions": (np.add, numbers(2, 3, 2, 3, 2, 3)[..., ::2], numbers(2, 1, 2, 1, 2, 1)),
+}
 
 
 @pytest.mark.parametrize("case", LEFT)
 def test_what_is_left_to_numpy(case):
-    assert ufuncs.add(*LEFT[case]) is None
+    function, *arrays = LEFT[case]
+    assert ufuncs.call(function, *arrays) is None
+
+
+def test_a_result_goes_where_it_is_asked_to():
+    a, b = numbers(60, 700), numbers(700, seed=1)
+    want, out = a + b, numbers(60, 1400)[:, ::2]
+    assert ufuncs.call(np.add, a, b, out=out) is out
+    assert np.array_equal(out, want)
+    assert ufuncs.call(np.add, a, b, out=a) is a
+    assert np.array_equal(a, want)
+
+
+def test_a_place_that_numpy_would_make_a_copy_for_or_refuse_is_left_to_it():
+    a = numbers(60, 700)
+    refused = a.copy()
+    refused.flags.writeable = False
+    for out in (a[:, ::-1], refused, np.empty((60, 700)), np.empty((2, 60, 700), np.float32)):
+        assert ufuncs.call(np.add, a, a, out=out) is None
+    assert ufuncs.call(np.add, a[1:], a[1:], out=a[:-1]) is None
+
+
+def test_the_struct_is_numpys():
+    """The loops found are those of NumPy's table; an array lies where NumPy says."""
+    assert numpy_structs.loop_of(np.add, (np.dtype(np.float32),) * 2).result == np.float32
+    assert numpy_structs.loop_of(np.less, (np.dtype(np.float32),) * 2).result == np.bool_
+    assert numpy_structs.loop_of(np.add, (np.dtype(np.float32), np.dtype(np.float64))) is None
+    for array in (numbers(5), numbers(5)[2:], numbers(), np.broadcast_to(ONE, (3, 4))):
+        assert numpy_structs.address(array) == array.ctypes.data
+
+
+# --- the engine, and captured steps ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_the_engine_adds_large_tensors_by_the_backends_loop(backend, monkeypatch):
-    seen, compiled = [], ufuncs.COMPILED[np.add]
-    monkeypatch.setitem(ufuncs.COMPILED, np.add, lambda a, b: seen.append(a) or compiled(a, b))
-    a, b = map(tg.tensor, SERVED["channels last"])
+def test_the_engine_computes_large_tensors_by_the_backend(backend, monkeypatch):
+    seen, call = [], ufuncs.call
+    monkeypatch.setattr(ufuncs, "call", lambda function, *arrays: seen.append(function) or call(function, *arrays))
+    a, b = tg.tensor(numbers(600, 700)), tg.tensor(numbers(600, 700, seed=1))
     with kernels.use(backend):
-        y = a + b
-    assert np.array_equal(y.numpy(), a.numpy() + b.numpy())
-    assert len(seen) == (backend == "cpu")
+        y = tg.where(a > b, tg.exp(a + b[0]), a * b)
+    assert np.array_equal(
+        y.numpy(), np.where(a.numpy() > b.numpy(), np.exp(a.numpy() + b.numpy()[0]), a.numpy() * b.numpy())
+    )
+    assert seen == ([np.greater, np.add, np.exp, np.multiply, np.where] if backend == "cpu" else [])
 
 
-@pytest.mark.parametrize("case", ["channels last", "two orders"])
-def test_a_captured_step_has_the_sum_as_a_kernel_of_its_own(case):
-    a, b = map(tg.tensor, {**SERVED, **LEFT}[case])
-    step = tg.capture(lambda a, b: a + b, warmup=1)
+def test_small_tensors_are_numpys(monkeypatch):
+    monkeypatch.setattr(ufuncs, "call", None)
+    a, b = tg.tensor(numbers(64, 64)), tg.tensor(numbers(64, 64, seed=1))
+    assert np.array_equal(tg.maximum(a.exp() + b, b).numpy(), np.maximum(np.exp(a.numpy()) + b.numpy(), b.numpy()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_captured_step_has_a_function_as_a_kernel_of_its_own(layout):
+    a, b = map(tg.tensor, LAYOUTS[layout])
+    step = tg.capture(lambda a, b: tg.maximum(a, b).exp(), warmup=1)
     for _ in range(3):
-        a, b = b, a + 1
-        assert np.array_equal(step(a, b).numpy(), (a + b).numpy())
-    assert graphs(step)[0].graph.nodes() == ({"add_kernel": 1} if case == "channels last" else {"add": 1})
+        a = a + 1
+        assert step(a, b).numpy().tobytes() == tg.maximum(a, b).exp().numpy().tobytes()
+    nodes = graphs(step)[0].graph.nodes()
+    assert nodes.keys() - {"elementwise_kernel"} == {"maximum_kernel", "exp_kernel"}  # the former fills short rows
 
 
-def test_the_gradients_of_a_tensor_that_is_used_twice_are_added_by_it():
-    x = tg.tensor(SERVED["channels last"][0]).requires_grad_()
+def test_a_program_keeps_what_it_reads():
+    program = Program()
+    with program.capturing():
+        rows = program.constant(np.full(1000, 2, np.float32))
+        y = np.maximum(rows, program.constant(np.array(3, np.float32)))
+        z = np.add(y, y, out=y)
+    others = [np.full(1024, np.nan, np.float32) for _ in range(200)]  # take memory that was let go
+    program.launch()
+    assert (z.view(np.ndarray) == 6).all()
+    del others
+
+
+def test_the_gradients_of_a_tensor_that_is_used_twice_are_added():
+    x = tg.tensor(images(9, 3, 40, 41)).requires_grad_()
 
     def step():
         return tg.grad((tg.relu(x) + tg.sigmoid(x)).sum(), x)[0]

@@ -48,6 +48,7 @@ def positive(*shape: int) -> np.ndarray:
 GEOMETRY = (1, 1), (1, 1), (1, 1), 1
 POOL = (2, 2), (1, 1), (1, 1)
 LABELS = np.array([2, 0, 1])
+LOGITS = "binary_cross_entropy_with_logits"
 FEW, MANY = ((3, 3, 4, 3), (3, 3, 3, 3)), ((1, 6, 3, 3), (6, 6, 3, 3))  # the direct kernel's, the product's
 
 
@@ -124,17 +125,31 @@ CASES = {
         normal(4),
     ),
     "batch_moments_step": (moved, normal(4), positive(4), normal(4), positive(4)),
-    "layer_norm": (lambda m, *a: m.layer_norm(a[0], 1, *a[1:]), normal(3, 4), normal(4), positive(4)),
+    "layer_norm": (
+        lambda m, *a: m.layer_norm(a[0], 1, *a[1:3], residual=a[3]),
+        normal(3, 4),
+        normal(4),
+        positive(4),
+        normal(4, 3).T,
+    ),
     "layer_norm_grad": (
-        lambda m, *a: m.layer_norm_grad(*a, True, True),
+        lambda m, *a: m.layer_norm_grad(*a[:5], True, True, a[5]),
         normal(3, 4),
         normal(4, 3).T,
         normal(3),
         positive(3),
         normal(4),
+        normal(4, 3).T,
     ),
-    "rms_norm": (lambda m, *a: m.rms_norm(a[0], 1, a[1]), normal(3, 4), normal(4)),
-    "rms_norm_grad": (lambda m, *a: m.rms_norm_grad(*a, True), normal(3, 4), normal(3, 4), positive(3), normal(4)),
+    "rms_norm": (lambda m, *a: m.rms_norm(a[0], 1, a[1], residual=a[2]), normal(3, 4), normal(4), normal(4, 3).T),
+    "rms_norm_grad": (
+        lambda m, *a: m.rms_norm_grad(*a[:4], True, a[4]),
+        normal(3, 4),
+        normal(3, 4),
+        positive(3),
+        normal(4),
+        normal(4, 3).T,
+    ),
     "softmax_xent": (
         lambda m, z, t, weight: m.softmax_xent(z, t, weight, 0.1, -100, "none")[0],
         normal(3, 4),
@@ -162,6 +177,13 @@ CASES = {
     "gelu_grad": (lambda m, dy, x: m.gelu_grad(dy, x), normal(4, 3), normal(4, 3)),
     "dropout": (lambda m, x: m.dropout(x, 0.5, 1, 3), normal(4, 3, 3)),
     "take_rows": (lambda m, x, index: m.take_rows(x, index), normal(5, 3), np.array([4, 0, -1, 2])),
+    "elementwise_loss": (lambda m, x, t, *w: m.elementwise_loss(x, t, LOGITS, *w, 1.0, "none"), *[normal(4, 3)] * 4),
+    "elementwise_loss, summed": (lambda m, x, t: m.elementwise_loss(x, t, LOGITS), normal(4, 3), normal(4, 3)),
+    "elementwise_loss_grad": (
+        lambda m, dy, x, t, *w: m.elementwise_loss_grad(dy, x, t, LOGITS, *w, 1.0, "none", True, True),
+        *[normal(4, 3)] * 5,
+    ),
+    "take_rows_grad": (lambda m, dy, index: m.take_rows_grad(dy, index, 5), normal(4, 3), np.array([4, 0, -1, 2])),
     "adam_step": (in_place("adam_step", 3, 0.1), *[positive(4, 3) for _ in range(4)]),
     "sgd_step": (in_place("sgd_step", 0.1, 0.9), *[normal(4, 3) for _ in range(3)]),
     "clip_norm_step": (clip, normal(4, 3), normal(3)),

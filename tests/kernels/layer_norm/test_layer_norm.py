@@ -219,6 +219,117 @@ def test_two_runs_have_the_same_bits(backend, name, rng):
         assert_same(first, second)
 
 
+# --- with a residual
+
+
+def check_residual(backend, name, x, residual, dy, ds, ndim, *affine):
+    """Value, sum and gradients of the residual form against torch's add and norm."""
+    with untouched(x, residual, *affine):
+        y, *saved, joined = getattr(backend, name)(x, ndim, *affine, residual=residual)
+    (want_joined, base_joined), (want, baseline) = (
+        oracle.value(lambda a, b, *_: a + b, x, residual),
+        oracle.value(lambda a, b, *w: torch_of(name, ndim)(a + b, *w), x, residual, *affine),
+    )
+    assert_close(joined, want_joined, base_joined)
+    assert joined.dtype == x.dtype and joined.flags.c_contiguous
+    assert_close(y, want, baseline, scale=1.0)
+    wanted = (True,) * len(affine) if name == "rms_norm" else (len(affine) > 0, len(affine) > 1)
+    weight = affine[0] if affine else None
+    with untouched(dy, ds, joined, *saved, *affine):
+        found = getattr(backend, f"{name}_grad")(dy, joined, *saved, weight, *wanted, ds=ds)
+
+    def both(s, *w):
+        """One number whose gradient is that of dy and of ds."""
+        normed = torch_of(name, ndim)(s, *w)
+        return torch.stack((normed, s))
+
+    expected = gradients(both, np.stack((dy, ds)), joined, *affine)
+    rows = max(1, saved[0].size)
+    for i, (got, (want, baseline)) in enumerate(zip(found, expected, strict=True)):
+        assert_close(got, want, baseline, scale=1.0 if i == 0 else rows**0.5)
+    return y, saved, joined, found
+
+
+RESIDUAL_SHAPES = [((1, 1), 1), ((5, 10), 1), ((3, 4, 5), 2), ((7,), 1), ((0, 10), 1), ((33, 257), 1), ((37, 20), 1)]
+
+
+@pytest.mark.parametrize("shape, ndim", RESIDUAL_SHAPES, ids=str)
+def test_residual(backend, name, shape, ndim, dtype, rng):
+    x, dy, affine = draw(rng, name, shape, ndim, dtype)
+    residual, ds, _ = draw(rng, name, shape, ndim, dtype)
+    check_residual(backend, name, x, residual, dy, ds, ndim, *affine)
+
+
+def test_residual_without_weight_and_bias(backend, name, dtype, rng):
+    x, dy, _ = draw(rng, name, (5, 10), 1, dtype)
+    residual, ds, _ = draw(rng, name, (5, 10), 1, dtype)
+    check_residual(backend, name, x, residual, dy, ds, 1)
+
+
+def test_residual_layouts(backend, name, layout, rng):
+    x, dy, affine = draw(rng, name, (5, 6, 10), 1, np.float32)
+    residual, ds, _ = draw(rng, name, (5, 6, 10), 1, np.float32)
+    check_residual(backend, name, layout(x), residual, dy, layout(ds), 1, *affine)
+    check_residual(backend, name, x, layout(residual), layout(dy), ds, 1, *map(layout, affine))
+
+
+def test_residual_gradients_of_stride_0(backend, name, rng):
+    """As sum() sends it, by either way."""
+    x, dy, affine = draw(rng, name, (5, 10), 1, np.float32)
+    one = np.broadcast_to(np.float32(0.5), x.shape)
+    check_residual(backend, name, x, dy, dy, one, 1, *affine)
+    check_residual(backend, name, x, dy, one, dy, 1, *affine)
+    check_residual(backend, name, x, np.broadcast_to(x[:1], x.shape), dy, one, 1, *affine)
+
+
+@pytest.mark.parametrize("shape", [(2, 40000), (9, 10000)], ids=str)
+def test_residual_of_more_than_a_gpu_keeps_in_registers(backend, name, shape, rng):
+    x, dy, affine = draw(rng, name, shape, 1, np.float32)
+    residual, ds, _ = draw(rng, name, shape, 1, np.float32)
+    check_residual(backend, name, x, residual, dy, ds, 1, *affine)
+
+
+@pytest.mark.parametrize("shape", [(5, 10), (37, 20), (2, 40000)], ids=str)
+def test_the_residual_form_has_the_bits_of_the_sum_and_the_norm(backend, name, shape, dtype, rng):
+    """The sum is rounded before it is normalised. Of the 16-bit types only the sum of two gradients is rounded less."""
+    x, dy, affine = draw(rng, name, shape, 1, dtype)
+    residual, ds, _ = draw(rng, name, shape, 1, dtype)
+    function, grad = getattr(backend, name), getattr(backend, f"{name}_grad")
+    y, *saved, joined = function(x, 1, *affine, residual=residual)
+    want, *want_saved = function(joined, 1, *affine)
+    assert_same(joined, (x.astype(accumulator(dtype)) + residual.astype(accumulator(dtype))).astype(dtype))
+    for got, each in zip((y, *saved), (want, *want_saved), strict=True):
+        assert_same(got, each)
+    dx, *others = grad(dy, joined, *saved, affine[0], True, ds=ds)
+    _, *want_others = grad(dy, joined, *saved, affine[0], True)
+    assert_same(
+        grad(dy, joined, *saved, affine[0], True, ds=np.zeros_like(ds))[0], grad(dy, joined, *saved, affine[0])[0]
+    )
+    for got, each in zip(others, want_others, strict=True):
+        assert_same(got, each)
+    assert not np.array_equal(dx, grad(dy, joined, *saved, affine[0])[0])
+
+
+def test_residual_without_rows_and_without_elements(backend, name):
+    for shape in ((0, 5), (3, 0)):
+        x = np.zeros(shape, np.float32)
+        y, *saved, joined = getattr(backend, name)(x, 1, residual=x)
+        assert y.shape == joined.shape == shape
+        (dx,) = getattr(backend, f"{name}_grad")(x, joined, *saved, ds=x)
+        assert dx.shape == shape
+
+
+def test_wrong_residuals(backend, name):
+    x, s = np.ones((5, 10), np.float32), np.ones((5, 1), np.float32)
+    with pytest.raises(ValueError, match=rf"^{name}: x is \(5, 10\) but residual is \(5, 1\); expected \(5, 10\)$"):
+        getattr(backend, name)(x, 1, residual=s)
+    with pytest.raises(TypeError, match=f"^{name}: x is float32, residual is float16; expected one dtype for all$"):
+        getattr(backend, name)(x, 1, residual=x.astype(np.float16))
+    _, *saved = getattr(backend, name)(x, 1)
+    with pytest.raises(ValueError, match=rf"^{name}_grad: x is \(5, 10\) but ds is \(5, 1\); expected \(5, 10\)$"):
+        getattr(backend, f"{name}_grad")(x, x, *saved, ds=s)
+
+
 # --- errors
 
 

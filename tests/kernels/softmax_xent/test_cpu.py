@@ -9,7 +9,14 @@ from tilegrad.kernels.backends import cpu
 from tilegrad.kernels.backends import reference as specification
 from tilegrad.kernels.cpu import threads
 
-SHAPES = [(2000, 10), (301, 65), (37, 1024), (5, 5001)]  # each large enough that threads share the rows
+SHAPES = [
+    (2000, 10),
+    (301, 65),
+    (150, 128),
+    (150, 129),
+    (37, 1024),
+    (5, 5001),
+]  # each large enough that threads share the rows
 
 
 def batch(shape):
@@ -40,11 +47,33 @@ def test_any_number_of_threads_gives_the_same_bits(shape, reduction, monkeypatch
         np.testing.assert_allclose(got, exact, rtol=3e-6, atol=1e-6 * np.abs(exact).max())
 
 
+def test_threads_do_not_share_their_room(monkeypatch):
+    """Each piece writes to its own part of what is shared: to no number of another's, whichever comes first."""
+    z, t = batch((2000, 10))
+    monkeypatch.setattr(threads, "_count", 4)
+    share, seen = threads.share, []
+
+    def watched(kernel, most, items, *arguments):
+        if kernel.py_func.__name__ != "_losses":
+            share(kernel, most, items, *arguments)
+            return
+        shifted = arguments[-2]
+        for part in range(4):
+            shifted[...] = np.nan
+            kernel(*arguments, 500 * part, 500 * part + 500, part, 0)
+            seen.append(set(np.flatnonzero(~np.isnan(shifted))))
+
+    monkeypatch.setattr(threads, "share", watched)
+    cpu.softmax_xent(z, t)
+    assert all(seen) and len(set.union(*seen)) == sum(map(len, seen))
+
+
+@pytest.mark.parametrize("classes", [65, 300])  # many rows at once, and row by row
 @pytest.mark.parametrize("place", [0, 7, 40, 64])
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf], ids=["nan", "negative nan", "inf", "-inf"])
-def test_a_row_with_no_number_in_it(value, place):
+def test_a_row_with_no_number_in_it(value, place, classes):
     """Its m and s are the specification's; its neighbours' results are those without it."""
-    z, t = batch((301, 65))
+    z, t = batch((301, classes))
     clean = cpu.softmax_xent(z, t, reduction="none")
     z[150, place] = np.copysign(np.float32(value), np.float32(value))
     z[17, :] = value

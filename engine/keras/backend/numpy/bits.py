@@ -6,14 +6,16 @@ from typing import Any
 
 import tilegrad as tg
 from tilegrad import dtypes
-from tilegrad.keras.backend.core.convert import convert_to_tensor, of_one_dtype
+from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.hosted import constant, library
 from tilegrad.keras.backend.operands import promoted
 from tilegrad.tensor import Tensor
 
 
 def _pair(x: Any, y: Any) -> list[Tensor]:
-    return of_one_dtype([convert_to_tensor(value) for value in promoted(x, y)])
+    a, b = promoted(x, y)
+    dtype = next(value.dtype for value in (a, b) if isinstance(value, Tensor))
+    return [convert_to_tensor(value, dtype=dtype) for value in (a, b)]
 
 
 def bitwise_and(x: Any, y: Any) -> Tensor:

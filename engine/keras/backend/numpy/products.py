@@ -17,17 +17,18 @@ def _pair(x1: Any, x2: Any) -> list[Tensor]:
     return [convert_to_tensor(x) for x in promoted(convert_to_tensor(x1), convert_to_tensor(x2))]
 
 
-def _wide(xs: list[Tensor]) -> list[Tensor]:
-    """Tensors of int8 as int32, which sums of their products need, as quantised layers expect; others as they are."""
-    return [cast(x, dtypes.int32) for x in xs] if xs[0].dtype == dtypes.int8 else xs
-
-
 def matmul(x1: Any, x2: Any) -> Tensor:
-    """x1 @ x2, batched; of int8 in int32, of bools as well, given back as bool."""
-    a, b = _wide(_pair(x1, x2))
+    """x1 @ x2, batched; of bools as in int32, given back as bool."""
+    a, b = _pair(x1, x2)
     if a.dtype == dtypes.bool_:
         return cast(tg.matmul(a.int(), b.int()), dtypes.bool_)
-    return tg.matmul(a, b)
+    return tg.matmul(*_summed_in_int32([a, b], x1, x2))
+
+
+def _summed_in_int32(tensors: list[Tensor], *given: Any) -> list[Tensor]:
+    """The tensors; where int8 alone was given, as int32, in which its products are added."""
+    narrow = all(convert_to_tensor(x).dtype == dtypes.int8 for x in given)
+    return [x.int() for x in tensors] if narrow else tensors
 
 
 def dot(x1: Any, x2: Any) -> Tensor:
@@ -74,5 +75,6 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
 
 
 def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Tensor:
-    """Sums of products by Einstein's convention; of int8 in int32."""
-    return tg.einsum(subscripts, *_wide(of_one_dtype([convert_to_tensor(x) for x in operands])))
+    """Sums of products by Einstein's convention."""
+    tensors = of_one_dtype([convert_to_tensor(x) for x in operands])
+    return tg.einsum(subscripts, *_summed_in_int32(tensors, *operands))

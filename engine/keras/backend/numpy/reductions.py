@@ -120,7 +120,8 @@ def any(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def count_nonzero(x: Any, axis: Any = None) -> Tensor:
     """How many are not 0; int32."""
-    return counted(tg.sum(convert_to_tensor(x) != 0, axes_of(axis)))
+    there = convert_to_tensor(x) != 0
+    return counted(there if axes_of(axis) == () else tg.sum(there, axes_of(axis)))
 
 
 def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Tensor:

@@ -210,7 +210,10 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
     x = convert_to_tensor(x)
     widths = np.broadcast_to(np.asarray(pad_width, int), (x.ndim, 2)).tolist()
     if constant_values is not None and mode != "constant":
-        raise ValueError(f"pad: constant_values is {constant_values} and mode {mode!r}; expected mode 'constant'")
+        raise ValueError(
+            "Argument `constant_values` can only be provided when `mode == 'constant'`. "
+            f"Received: mode={mode!r}, constant_values={constant_values}"
+        )
     if mode == "symmetric":
         for d, (before, after) in enumerate(widths):
             n = x.shape[d]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_tensor
-from tilegrad.keras.backend.numpy.making import linspace
-from tilegrad.keras.backend.operands import floating, promoted, summed_dtype
-from tilegrad.ops.operands import cast
+from tilegrad.keras.backend.operands import floating, promoted
 from tilegrad.tensor import Tensor
 
 
@@ -23,7 +23,6 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, sparse: bool = Fal
         values = tg.ones(at.shape, dtype=dtypes.int32, device=at.device)
     else:
         values = convert_to_tensor(weights)
-        values = cast(values, summed_dtype(values))
     sums = tg.zeros(*at.shape[:-1], length, dtype=values.dtype, device=at.device)
     return tg.scatter_add(sums, -1, at, values)
 
@@ -40,7 +39,7 @@ def histogram(x: Any, bins: Any = 10, range: Any = None) -> tuple[Tensor, Tensor
             low, high = range
         if low == high:
             low, high = low - 0.5, high + 0.5
-        edges = linspace(float(low), float(high), bins + 1)
+        edges = tg.as_tensor(np.linspace(low, high, bins + 1), dtype=floating(x).dtype, device=x.device)
     x, edges = [convert_to_tensor(value) for value in promoted(x, edges, least=float)]
     inside = tg.logical_and(x.unsqueeze(-1) >= edges[:-1], x.unsqueeze(-1) < edges[1:])
     counts = tg.sum(inside, 0)
@@ -61,13 +60,11 @@ def corrcoef(x: Any) -> Tensor:
 
 def correlate(x1: Any, x2: Any, mode: str = "valid") -> Tensor:
     """Sums of products of two vectors at all shifts: valid (both overlap whole), same, or full."""
-    a, b = [convert_to_tensor(value) for value in promoted(x1, x2)]
-    dtype = a.dtype
+    a, b = [convert_to_tensor(value) for value in promoted(x1, x2, least=float)]
     if a.ndim != 1 or b.ndim != 1:
         raise ValueError(f"correlate: got {a.shape} and {b.shape}; expected two vectors")
     if mode not in ("valid", "same", "full"):
         raise ValueError(f"correlate: mode is {mode!r}; expected valid, same or full")
-    a, b = floating(a), floating(b)
     n, m = len(a), len(b)
     zeros = tg.zeros(m - 1, dtype=a.dtype, device=a.device)
     padded = tg.cat([zeros, a, zeros])
@@ -75,4 +72,4 @@ def correlate(x1: Any, x2: Any, mode: str = "valid") -> Tensor:
     full = tg.matmul(padded[places], b)
     length = {"full": n + m - 1, "same": max(n, m), "valid": max(n, m) - min(n, m) + 1}[mode]
     begin = (n + m - 1 - length) // 2 if mode != "same" or n >= m else (n - 1) // 2 + (0 if n % 2 else 1)
-    return cast(full[begin : begin + length], dtype)
+    return full[begin : begin + length]

@@ -25,6 +25,7 @@ from tilegrad.kernels.launch.driver import Function
 from tilegrad.kernels.launch.numba_kernel import kernel as numba_kernel
 from tilegrad.kernels.launch.numba_target import cuda
 from tilegrad.kernels.launch.triton_kernel import kernel
+from tilegrad.kernels.losses.reference import KINDS
 from tilegrad.kernels.simulate import tape
 from tilegrad.kernels.simulate.ptx import driver, execute
 from tilegrad.kernels.simulate.ptx.faults import Fault, PtxError
@@ -116,6 +117,30 @@ def test_layer_norm(backend, dtype):
         check(backend, "rms_norm_grad", normal(dtype, *shape), x, rstd, w, True, scale=shape[0] ** 0.5)
 
 
+@each_served
+def test_layer_norm_with_a_residual(backend, dtype):
+    for shape in ((5, 10), (2, 1500)):
+        x, residual, dy, ds = (normal(dtype, *shape) for _ in range(4))
+        w, b = normal(dtype, shape[1]), normal(dtype, shape[1])
+        # what is normalised is the sum in x's dtype: float64's would be another
+        _, rstd, joined = reference.rms_norm(x, 1, w, 1e-5, residual)
+        assert_same(BACKENDS[backend].rms_norm(x, 1, w, 1e-5, residual)[-1], joined)
+        check(backend, "layer_norm", x, 1, w, b, 1e-5, residual, scale=1.0)
+        check(backend, "rms_norm", x, 1, w, 1e-5, residual, scale=1.0)
+        _, mean, rstd = reference.layer_norm(joined.astype(np.float32), 1)
+        check(backend, "layer_norm_grad", dy, joined, mean, rstd, w, True, True, ds, scale=shape[0] ** 0.5)
+        check(backend, "rms_norm_grad", dy, joined, rstd, w, True, ds, scale=shape[0] ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16])
+def test_layer_norm_with_a_residual_of_rows_beyond_registers(dtype):
+    """The forward then makes the sum in each of its passes."""
+    x, residual, w = normal(dtype, 2, 33000), normal(dtype, 2, 33000), normal(dtype, 33000)
+    check("triton", "layer_norm", x, 1, w, None, 1e-5, residual, scale=1.0)
+    _, mean, rstd = reference.layer_norm(x.astype(np.float32), 1)
+    check("triton", "layer_norm_grad", residual, x, mean, rstd, w, True, True, residual, scale=3.0)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_layer_norm_of_rows_beyond_registers(dtype):
     """The sums of a program over its rows then lie in memory."""
@@ -164,6 +189,24 @@ def test_cross_entropy(backend, dtype):
 
 
 @each_served
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses(backend, dtype, kind):
+    """Three blocks, the last one not full; numbers at the corners; weights; one gradient and both."""
+    x, t = np.tanh(normal(dtype, 33, 67)) ** 2, np.abs(np.tanh(normal(dtype, 33, 67, 1)[..., 0]))
+    x, t = x.astype(dtype), t.astype(dtype)
+    x[0, :4] = t[0, :4] = 0, 1, 0.5, 0.25
+    w = p = None
+    for reduction in ("mean", "none"):
+        dy = normal(dtype, 33, 67) if reduction == "none" else np.asarray(1.5, dtype)
+        options = kind, w, p, 0.5, reduction
+        check(backend, "elementwise_loss", x, t, *options, scale=1.0)
+        large = 1e12 if kind == "binary_cross_entropy" and dtype == np.float32 else 1.0
+        check(backend, "elementwise_loss_grad", dy, x, t, *options, True, w is not None, scale=large)
+        w = np.abs(normal(dtype, 33, 67))
+        p = w if kind.endswith("logits") else None
+
+
+@each_served
 def test_sum(backend, dtype):
     check(backend, "sum", normal(dtype, 33, 257), (0, 1))
     check(backend, "sum", normal(dtype, 33, 257), (0,))
@@ -183,6 +226,15 @@ def test_pool(backend, dtype):
 @each_served
 def test_rows(backend, dtype):
     check(backend, "take_rows", normal(dtype, 50, 33), np.array([3, 0, 49, -1, 3]))
+
+
+@each_served
+def test_rows_are_added_in_their_order(backend, dtype):
+    """More places than are sorted at once, rows of many places and of none, and one that is passed over."""
+    dy, index = normal(dtype, 700, 33), np.arange(700) ** 2 % 50 - 50
+    for padding in (None, 4):
+        got = BACKENDS[backend].take_rows_grad(dy, index, 50, padding)
+        assert_same(got, reference.take_rows_grad(dy, index, 50, padding))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

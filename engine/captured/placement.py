@@ -1,4 +1,4 @@
-"""What must be the very same when a captured step is launched: members of objects, and the memory of tensors."""
+"""What tensors must have when a captured step is launched: the memory that they had, and the wish for a gradient."""
 
 from __future__ import annotations
 
@@ -12,26 +12,16 @@ if TYPE_CHECKING:
     from tilegrad.tensor import Tensor
 
 
-class Members:
-    """They are asked for at every launch, so in C loops."""
+class Placement:
+    """They are asked for after every move of any tensor, so in C loops."""
 
     def __init__(self) -> None:
-        self._owners: list[dict[Any, Any]] = []
-        self._names: list[Any] = []
-        self._members: list[Any] = []
         self._placed: list[Tensor] = []
         self._arrays: list[Any] = []  # what each of those is on
         self._known: set[int] = set()  # ids of those
         self._tensors: list[Tensor] = []
         self._wanting: list[bool] = []  # whether each of those requires grad
-        self._moves = -1  # of tensors, when all of these were found as they must be
-
-    def member(self, owner: dict[Any, Any], name: Any) -> Any:
-        member = owner.get(name)
-        self._owners.append(owner)
-        self._names.append(name)
-        self._members.append(member)
-        return member
+        self.moves = -1  # of tensors, when all of these were found as they must be
 
     def memory(self, tensor: Tensor, array: Any = None) -> None:
         """The tensor must be on this memory, without an array on what it is on now."""
@@ -48,15 +38,13 @@ class Members:
         return [(tensor, tensor._requires_grad) for tensor, wanting in found if tensor._requires_grad is not wanting]
 
     def holds(self) -> bool:
-        if not all(map(is_, map(dict.get, self._owners, self._names), self._members)):
-            return False
         now = capture_hooks.moves
-        if now == self._moves:
+        if now == self.moves:
             return True
         if all(map(is_, map(_data, self._placed), self._arrays)) and all(
             map(is_, map(_requires_grad, self._tensors), self._wanting)
         ):
-            self._moves = now
+            self.moves = now
             return True
         return False
 
