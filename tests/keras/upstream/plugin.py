@@ -35,12 +35,6 @@ def pytest_configure(config: Any) -> None:
         config.pluginmanager.register(_Outcomes(Path(config.getoption("--outcomes"))))
 
 
-def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Names without addresses of functions: every worker, and the list of failures, has the same."""
-    for item in items:
-        item._nodeid = re.sub("0x[0-9a-f]+", "", item.nodeid)
-
-
 class _Outcomes:
     """The worst outcome of a test's three phases, by its name."""
 
@@ -48,14 +42,21 @@ class _Outcomes:
         self.path, self.found = path, {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        name = report.nodeid[report.nodeid.index("keras/src/") :]
+        name = _name(report)
         outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
         order = ["passed", "xfailed", "skipped", "failed"]
         self.found[name] = max(self.found.get(name, "passed"), outcome, key=order.index)
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
-            self.found[report.nodeid[report.nodeid.index("keras/src/") :]] = "failed"
+            self.found[_name(report)] = "failed"
 
     def pytest_sessionfinish(self) -> None:
         self.path.write_text(json.dumps(self.found, indent=0, sort_keys=True))
+
+
+def _name(report: Any) -> str:
+    """The test's or the file's name, without addresses, which differ from run to run."""
+    found = re.sub("0x[0-9a-f]+", "", str(report.nodeid))
+    assert "keras/src/" in found, f"{found}: {report.longrepr}"
+    return found[found.index("keras/src/") :]
