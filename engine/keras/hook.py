@@ -131,7 +131,7 @@ def extend(name: str, tree: ast.Module) -> None:
 
 def _add_case(name: str, body: list[ast.stmt], case: str) -> None:
     """Put `if backend() == "tilegrad": case` before the one chain of such cases."""
-    chains = [i for i, node in enumerate(body) if _compared(node) == "tensorflow"]
+    chains = [i for i, node in enumerate(body) if "tensorflow" in _compared(node)]
     if len(chains) != 1:
         raise _unlike(name, f"chooses its backend in {len(chains)} places, not in one")
     chain: Any = body[chains[0]]
@@ -140,13 +140,15 @@ def _add_case(name: str, body: list[ast.stmt], case: str) -> None:
     body[chains[0]] = first
 
 
-def _compared(node: Any) -> Any:
-    """The name in `if backend() == name` or `if backend.backend() == name`; None for anything else."""
-    test = getattr(node, "test", None)
-    if not isinstance(node, ast.If) or not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return None
-    is_choice = isinstance(test.ops[0], ast.Eq) and ast.unparse(test.left) in ("backend()", "backend.backend()")
-    return getattr(test.comparators[0], "value", None) if is_choice else None
+def _compared(node: Any) -> list[Any]:
+    """The names in `if backend() == name: ... elif backend() == name: ...`, also with `backend.backend()`."""
+    names = []
+    while isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and len(node.test.ops) == 1:
+        test: Any = node.test
+        if isinstance(test.ops[0], ast.Eq) and ast.unparse(test.left) in ("backend()", "backend.backend()"):
+            names.append(getattr(test.comparators[0], "value", None))
+        node = node.orelse[0] if len(node.orelse) == 1 else None
+    return names
 
 
 def _extend_dynamic(tree: ast.Module) -> None:

@@ -29,6 +29,18 @@ def test_a_variable_stays_on_its_memory():
         v.assign([1, 2])
 
 
+def test_arrays_of_the_program_and_tensors_have_memory_of_their_own():
+    x, v = np.zeros(3, np.float32), keras.Variable([1.0, 2.0])
+    tensor = ops.convert_to_tensor(x)
+    array, now = ops.convert_to_numpy(tensor), ops.convert_to_numpy(v.value)
+    tensor += 1
+    v.assign([3, 4])
+    np.testing.assert_array_equal([x, array], np.zeros((2, 3)))
+    np.testing.assert_array_equal(now, [1, 2])
+    brightened = keras.layers.RandomBrightness((0.5, 1.0), seed=1)(images := np.full((2, 2, 3), 200), training=True)
+    assert (images == 200).all() and (ops.convert_to_numpy(brightened) == 255).all()
+
+
 def test_operators_of_tensors_and_variables():
     v, x = keras.Variable(np.array([1.0, 2.0])), ops.convert_to_tensor(np.array([3.0, 5.0], np.float32))
     for got, want in (

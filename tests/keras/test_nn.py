@@ -163,6 +163,15 @@ def test_losses_of_sure_predictions_are_exact():
     assert float(ops.sparse_categorical_crossentropy(wrong, copied)[0]) < 20  # cut at epsilon, as Keras does it
 
 
+def test_ctc_loss_of_labels_among_which_is_the_blank():
+    """Keras' padding is 0, the blank's class, and may be in the middle: then it is emitted like any other label."""
+    z, labels, lengths = normal(3, 6, 4), np.array([[1, 2, 3, 1], [1, 0, 2, 0], [2, 2, 0, 0]]), np.array([4, 3, 2])
+    steps = np.full(3, 6)
+    logp = F.log_softmax(double(z), -1).transpose(0, 1)
+    arrays = [torch.from_numpy(x) for x in (labels, steps, lengths)]
+    check(ops.ctc_loss(labels, z, lengths, steps), F.ctc_loss(logp, *arrays, blank=0, reduction="none"))
+
+
 def test_wrong_shapes_of_targets():
     z = normal(5, 4)
     with pytest.raises(ValueError, match="must have the same shape"):

@@ -211,6 +211,13 @@ def test_dtypes(number):
     assert standardize_dtype(call().dtype) == want
 
 
+def test_products_of_int8_are_summed_in_int32():
+    a, b = np.full((2, 300), 100, np.int8), np.full((300, 3), 100, np.int8)
+    for got in (ops.matmul(a, b), ops.einsum("ij,jk->ik", a, b)):
+        assert standardize_dtype(got.dtype) == "int32"
+        np.testing.assert_array_equal(got, np.full((2, 3), 3_000_000))
+
+
 def test_what_is_no_tensor():
     for x, told in ((["a"], "expected numbers"), (np.array([1j]), "complex128")):
         with pytest.raises(TypeError, match=told):

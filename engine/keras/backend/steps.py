@@ -23,25 +23,42 @@ for _error in (CaptureError, PlannedError):
 
 
 class Step:
-    """fn(batch) of tensors, called with arrays: captured unless run_eagerly."""
+    """fn(batch) of tensors, called with arrays: captured unless run_eagerly, for each list of dtypes apart."""
 
     def __init__(self, name: str, fn: Callable[[Any], Any], run_eagerly: bool) -> None:
         def step(batch: Any) -> Any:
             return fn(batch)
 
         step.__name__ = step.__qualname__ = name
-        self._step: Any = step if run_eagerly else tg.capture(step)
+        self._fn = step
+        self._is_eager = run_eagerly
+        self._captured: dict[tuple[Any, ...], Any] = {}
+        self._last: Any = None
 
     def __call__(self, batch: Any) -> Any:
-        return self._step(tree.map_structure(_as_tensor, batch))
+        dtypes: list[Any] = []
+
+        def tensor(x: Any) -> Any:
+            if x is None:
+                return None
+            made = convert_to_tensor(x)
+            dtypes.append(made.data.dtype)
+            return made
+
+        batch = tree.map_structure(tensor, batch)
+        if self._is_eager:
+            return self._fn(batch)
+        kinds = tuple(dtypes)
+        self._last = self._captured.get(kinds)
+        if self._last is None:  # Keras' variables are built: one plain call is enough
+            self._last = self._captured[kinds] = tg.capture(self._fn, warmup=1)
+        return self._last(batch)
 
     def summary(self) -> str:
-        """What was captured, as a text; why not, where it was not."""
-        return self._step.summary() if isinstance(self._step, tg.CapturedStep) else "run_eagerly=True"
-
-
-def _as_tensor(x: Any) -> Any:
-    return x if x is None else convert_to_tensor(x)
+        """What the step of the last call was captured as, as a text; why not, where it was not."""
+        return (
+            "run_eagerly=True" if self._is_eager else "not called yet" if self._last is None else self._last.summary()
+        )
 
 
 def gradients(loss: Tensor, variables: list[Variable]) -> list[Tensor | None]:

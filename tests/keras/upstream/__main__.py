@@ -12,10 +12,13 @@ from collections import Counter
 from pathlib import Path
 
 from tests.keras.upstream import expected
-from tests.keras.upstream.families import FAMILIES
+from tests.keras.upstream.families import ALONE, FAMILIES
 
 ROOT = Path(__file__).parents[3]
-NEEDED = "tensorflow-cpu", "jax", "pytest>=8", "pytest-xdist>=3.5"  # JAX is the tests' oracle for dtypes
+NEEDED = (
+    *("tensorflow-cpu", "jax", "pytest>=8", "pytest-xdist>=3.5"),  # JAX is the tests' oracle for dtypes
+    *("grain", "orbax-checkpoint", "pandas", "pillow", "scikit-learn", "tensorboard"),
+)
 NOT_COUNTED = "skipped", "xfailed"
 
 
@@ -76,8 +79,10 @@ def run(python: Path, family: str, jobs: int, only: str, outcomes: Path) -> dict
     paths = [str(Path(source, "src", part)) for part in FAMILIES[family]]
     path = os.pathsep.join([str(ROOT / ".links"), str(ROOT)])
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env["PYTHONHASHSEED"] = "0"  # sets of dtypes make names of tests, which all workers need in one order
+    workers = [] if family == ALONE else ["-n", str(jobs), "--dist", "worksteal"]
     plugins = ["-p", "tests.keras.upstream.plugin", "-p", "no:cacheprovider"]
-    options = ["-q", "-n", str(jobs), "--dist", "worksteal", "--rootdir", str(Path(source).parent), "-c", os.devnull]
+    options = ["-q", *workers, "--rootdir", str(Path(source).parent), "-c", os.devnull]
     warnings = ["-W", "ignore"]  # Keras' tests are not held to have none
     done = subprocess.run(
         [python, "-m", "pytest", *plugins, *options, *warnings, "-k", only, f"--outcomes={outcomes}", *paths],

@@ -198,6 +198,16 @@ def test_the_struct_is_numpys():
         assert numpy_structs.address(array) == array.ctypes.data
 
 
+def test_a_copy_of_a_dtype_is_that_dtype():
+    """`newbyteorder` and pickle make copies that are equal, so what is remembered for one is found for the other."""
+    copy = np.dtype(np.float32).newbyteorder("=")
+    assert copy.isbuiltin == 0 and np.dtype(bfloat16).isbuiltin == 2
+    for kind in (copy, np.dtype(np.float32)):
+        numpy_structs.loop_of.cache_clear()
+        assert numpy_structs.loop_of(np.positive, (kind,)) is not None
+    assert numpy_structs.loop_of(np.positive, (np.dtype(bfloat16),)) is None
+
+
 # --- the engine, and captured steps ----------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def np_dtype(dtype: Any) -> np.dtype:
 
 
 def convert_to_tensor(x: Any, dtype: Any = None, sparse: bool | None = None, ragged: bool | None = None) -> Tensor:
-    """x as a tensor, of that dtype if one is given; an array's memory is shared where its dtype fits.
+    """x as a tensor, of that dtype if one is given. An array is copied: Keras' layers write to their inputs by `+=`.
 
     Raises ValueError for sparse, ragged and symbolic ones, TypeError for what are no numbers, and for dtypes.
     """
@@ -59,7 +59,7 @@ def _from_numbers(x: Any, dtype: Any) -> Tensor:
         found = None if array.size and array.dtype.kind == "b" else np_dtype(int if array.dtype.kind == "i" else None)
         if isinstance(x, (list, tuple)) and any(isinstance(item, (np.ndarray, np.generic)) for item in x):
             x, found = array, None
-    return tg.as_tensor(x, dtype=found, device=None if is_array(x) and not isinstance(x, np.ndarray) else device())
+    return tg.tensor(x, dtype=found, device=None if is_array(x) and not isinstance(x, np.ndarray) else device())
 
 
 def _has_tensors(x: Any) -> bool:
@@ -99,11 +99,12 @@ def _joined(floatx: str, *kinds: Any) -> np.dtype:
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    """x as an array of NumPy's, in memory of its own: a tensor may be a variable's, which is written to."""
+    """x as an array of NumPy's, with memory of its own: a variable's tensor is written to in place."""
     if isinstance(x, KerasVariable):
-        return convert_to_numpy(x.value)
+        x = x.value
     if isinstance(x, Tensor):
-        return np.array(on_host(x.data), copy=None if x.is_cuda else True)
+        array = on_host(x.data)
+        return array.copy() if array is x.data else array
     if isinstance(x, (list, tuple)) and _has_tensors(x):
         return np.array([convert_to_numpy(item) for item in x])
     return np.array(x)

@@ -36,7 +36,7 @@ def ctc_loss(target: Any, output: Any, target_length: Any, output_length: Any, m
     places = tg.full((n, 2 * most + 1), mask_index, dtype=dtypes.int64, device=labels.device)
     places[:, 1::2] = labels
     skips = tg.zeros(n, 2 * most + 1, dtype=tg.bool, device=labels.device)
-    skips[:, 2:] = tg.logical_and(places[:, 2:] != mask_index, places[:, 2:] != places[:, :-2])
+    skips[:, 2:] = places[:, 2:] != places[:, :-2]  # of two blanks never; a label may be the blank's class
 
     def emitted(t: int) -> Tensor:
         return tg.take_along_dim(logp[:, t], places, -1)
