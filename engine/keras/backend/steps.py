@@ -6,12 +6,16 @@ A step that cannot be captured runs plainly, and a warning says so once. `run_ea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 import tilegrad as tg
 from tilegrad.capture_hooks import CaptureError
 from tilegrad.keras.backend.core.convert import convert_to_tensor
+from tilegrad.keras.backend.core.device import device
 from tilegrad.keras.backend.core.variable import Variable
 from tilegrad.keras.backend.nested import tree
 from tilegrad.kernels.capture.planned import PlannedError
@@ -30,14 +34,29 @@ class Step:
             return fn(batch)
 
         step.__name__ = step.__qualname__ = name
+        self._plain = step
         self._step: Any = step if run_eagerly else tg.capture(step)
+        self._why_plain = "run_eagerly=True"
 
     def __call__(self, batch: Any) -> Any:
-        return self._step(tree.map_structure(_as_tensor, batch))
+        if type(batch) is tuple and all([x is None or type(x) is np.ndarray for x in batch]):  # nearly always
+            batch = tuple(map(_as_tensor, batch))
+        else:
+            batch = tree.map_structure(_as_tensor, batch)
+        try:
+            return self._step(batch)
+        except CaptureError as error:
+            if device() == "cpu" or self._step is self._plain:
+                raise
+            self._why_plain = f"{self._plain.__name__} runs plainly: {error}"
+        # A GPU's step is where it was before the call. It is run op by op from now on, as one of the CPU would be.
+        warnings.warn(f"{self._why_plain}; run_eagerly=True says nothing", RuntimeWarning, stacklevel=2)
+        self._step = self._plain
+        return self._plain(batch)
 
     def summary(self) -> str:
         """What was captured, as a text; why not, where it was not."""
-        return self._step.summary() if isinstance(self._step, tg.CapturedStep) else "run_eagerly=True"
+        return self._why_plain if self._step is self._plain else self._step.summary()
 
 
 def _as_tensor(x: Any) -> Any:
