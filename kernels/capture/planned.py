@@ -135,6 +135,8 @@ class Planned(np.ndarray):
         source = self.view(np.ndarray)
         if source.dtype == dtype and kwargs.get("copy") is False:
             return self
+        if not args and kwargs.keys() <= {"copy"}:
+            return self.program.cast(source, dtype)
         return self.program.copied(source, lambda x: x.astype(dtype, *args, **kwargs))
 
 

@@ -25,6 +25,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -123,6 +124,8 @@ class Program:
 
     def function(self, name: str, function: Callable[..., Any], arguments: Any) -> None:
         """function(*arguments): all memory that it uses is that of arrays among them."""
+        if function is np.copyto and len(arguments) == 2 and self._is_copied(name, *arguments):
+            return
         self._host_has_its_turn()
         self._steps.append((function, self._without_owners(arguments, len(self._steps))))
         self._names.append(name)
@@ -147,6 +150,9 @@ class Program:
             if self._compiled(name, function, arguments, self.plain(out, name)) is None:
                 self.function(name, _into, (self.plain(out, name), function, *arguments))
             return out
+        folded = self._folded(function, arguments)
+        if folded is not None:
+            return folded
         result = self._compiled(name, function, arguments)
         if result is not None:
             return self.adopt(result)
@@ -182,6 +188,37 @@ class Program:
             self._names[-1] = f"{name}_kernel"
         return result
 
+    def _is_copied(self, name: str, target: np.ndarray, source: Any) -> bool:
+        """Whether target[...] = source is a call of a compiled kernel now."""
+        if type(source) is not np.ndarray or not self._ufuncs.copy(target, source):
+            return False
+        self._names[-1] = f"{name}_kernel"
+        return True
+
+    def _folded(self, function: Callable[..., Any], arguments: Any) -> Planned | None:
+        """What function(*arguments) computes of constants alone: another one. None where it may be anything else."""
+        arrays = list(arrays_in(arguments))
+        if not arrays or not all([id(owner(array)) in self._constants for array in arrays]):
+            return None
+        with np.errstate(all="ignore"):
+            result = function(*arguments)
+        if not isinstance(result, (np.ndarray, np.generic)):
+            return None
+        result = np.asarray(result)
+        is_view = any([np.may_share_memory(result, array) for array in arrays])
+        return None if is_view else self.constant(result)
+
+    def cast(self, source: np.ndarray, dtype: Any) -> Planned:
+        """source.astype(dtype)."""
+        folded = self._folded(partial(np.ndarray.astype, dtype=dtype), (source,))
+        if folded is not None:
+            return folded
+        result = self._ufuncs.cast(source, dtype)
+        if result is None:
+            return self.copied(source, lambda x: x.astype(dtype))
+        self._names[-1] = "cast_kernel"
+        return self.adopt(result)
+
     def reduced(self, ufunc: np.ufunc, array: np.ndarray, axis: Any, keepdims: bool) -> Planned | None:
         """ufunc.reduce of the array by a compiled kernel; None where there is none for it."""
         axes = axis if type(axis) is tuple else range(array.ndim) if axis is None else (axis,)
@@ -205,7 +242,9 @@ class Program:
     def assign(self, target: np.ndarray, index: Any, value: Any) -> bool:
         """target[index] = value. Returns whether the memory was there before."""
         self._is_written(target)
-        self.function("setitem", operator.setitem, self.plain((target, index, value), "setitem"))
+        where, index, value = self.plain((target, index, value), "setitem")
+        if index is not Ellipsis or not self._is_copied("setitem", where, value):
+            self.function("setitem", operator.setitem, (where, index, value))
         return self.is_outside(target)
 
     def copied(self, source: np.ndarray, copy: Callable[[np.ndarray], np.ndarray]) -> Planned:

@@ -107,4 +107,5 @@ def optimizer(backend: ModuleType, params: list[Any], odd: list[Any]) -> None:
         for first in (True, False):
             backend.sgd_step(params, params, state, lr, momentum, first=first)
             backend.sgd_step(params, params, state, lr, momentum, weight_decay=1e-4, nesterov=True, first=first)
+        backend.sgd_step(params, params, state, lr, momentum, nesterov=True, velocity=True)
         backend.sgd_step(odd, odd, None, lr)

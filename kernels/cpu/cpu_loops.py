@@ -101,7 +101,10 @@ def _pointer_to(kind: Any) -> Any:
     return pointer
 
 
-_int8, _int32, _int64, _float32 = map(_pointer_to, (types.int8, types.int32, types.int64, types.float32))
+_POINTERS = {
+    kind.name: _pointer_to(kind) for kind in (types.int8, types.uint8, types.int32, types.int64, types.float32)
+}
+_int8, _int32, _int64, _float32 = [_POINTERS[name] for name in ("int8", "int32", "int64", "float32")]
 
 
 @njit(nogil=True)
@@ -174,6 +177,29 @@ def rsqrt_32(places, size, steps, data):
     else:
         for i in range(n):
             y[i * by_y // 4] = _rsqrt(x[i * by_x // 4])
+
+
+def cast(source: str, to: str) -> Any:
+    """The loop of a cast between dtypes of these names. As NumPy does, it leaves open what becomes of a float that an
+    integer dtype does not hold.
+    """
+    x_at, y_at, converted = _POINTERS["uint8" if source == "bool" else source], _POINTERS[to], getattr(types, to)
+    x_size, y_size = np.dtype(source).itemsize, np.dtype(to).itemsize
+
+    def loop(places, size, steps, data):
+        x, y, _, _ = _four(places)
+        by_x, by_y, _, _ = _four(steps)
+        n, x, y = read(size), x_at(x), y_at(y)
+        if by_x == x_size and by_y == y_size:
+            x, y = carray(x, n), carray(y, n)
+            for i in range(n):
+                y[i] = converted(x[i])
+        else:
+            for i in range(n):
+                y[i * by_y // y_size] = converted(x[i * by_x // x_size])
+
+    loop.__qualname__ = f"cast_{source}_{to}"  # its code on disk is known by that
+    return loop
 
 
 def cube_32(places, size, steps, data):

@@ -9,9 +9,10 @@ Traffic: reads each operand and writes the result once.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,17 @@ _OURS: dict[Any, Callable[..., None]] = {  # by function and dtypes: what is no 
     **{(np.where, (_bool, np.dtype(kind), np.dtype(kind))): loops.where_32 for kind in "fiI"},
     **{(np.where, (_bool, np.dtype(kind), np.dtype(kind))): loops.where_64 for kind in "dlLqQ"},
 }
+
+
+class _Cast(NamedTuple):
+    """The function x -> x.astype(to)."""
+
+    to: str
+
+
+_CASTS = [*itertools.permutations(("int32", "int64", "float32"), 2)]
+_CASTS += itertools.product(("bool", "uint8"), ("int32", "int64", "float32"))
+_OURS |= {(_Cast(to), (np.dtype(source),)): cache(partial(loops.cast, source, to)) for source, to in _CASTS}
 _FUNCTIONS = frozenset(function for function, _ in _OURS)
 
 
@@ -77,6 +89,44 @@ def call(function: Any, *arrays: Any, out: np.ndarray | None = None) -> np.ndarr
     y = buffers.empty(found.shape, found.loop.result) if out is None else out
     _run(found, [_filled(x, *how) if how else x for x, how in zip(arrays, found.filled, strict=True)], y)
     return y if out is not None or found.axes is None else y.transpose(found.axes)
+
+
+def cast(x: np.ndarray, dtype: Any) -> np.ndarray | None:
+    """x.astype(dtype), of int32, int64 and float32, and of bool and uint8 to these; None where it is left to NumPy."""
+    return call(_Cast(np.dtype(dtype).name), x)
+
+
+def copy(target: np.ndarray, source: np.ndarray) -> bool:
+    """target[...] = source, of one dtype. Returns False, and does nothing, where it is left to NumPy."""
+    if source.dtype != target.dtype or not source.size:
+        return False
+    source = np.broadcast_to(source, target.shape)
+    return call(np.absolute if source.dtype == _bool else np.positive, source, out=target) is not None
+
+
+def sum_of_few(x: np.ndarray) -> np.ndarray | None:
+    """numpy.add.reduce of all elements of x, of at most one dimension; None where it is left to NumPy.
+
+    It is 0 and what NumPy's loop adds to it in one call, as NumPy does it.
+    """
+    loop = loop_of(np.add, (x.dtype, x.dtype))
+    if loop is None or x.dtype != loop.result or not 0 < x.size <= LONG or x.ndim > 1 or not x.flags.aligned:
+        return None
+    y = np.empty((), x.dtype)
+    copy(y, _zero(x.dtype))
+    steps = 0, x.strides[0] if x.ndim else x.itemsize, 0
+    plan = _plan(Walk(x.size, x.size, (), steps, ((),) * 3, (0, 0)))
+    addresses = [address(each) for each in (y, x, y, y)]
+    threads.share(loops.elementwise, 1, 1, loop.address, loop.data, plan, *addresses)
+    program = capturing()
+    if program is not None:
+        program.holds(x, y)
+    return y
+
+
+@cache
+def _zero(dtype: np.dtype) -> np.ndarray:
+    return np.zeros((), dtype)
 
 
 def reduce(ufunc: np.ufunc, x: Any, axes: tuple[int, ...], keepdims: bool = False) -> np.ndarray | None:
@@ -148,6 +198,8 @@ def _loop(function: Any, dtypes: tuple[np.dtype, ...]) -> Loop | None:
     if isinstance(function, np.ufunc):
         return loop_of(function, dtypes)
     ours = _OURS.get((function, dtypes))
+    if isinstance(function, _Cast):
+        return None if ours is None else Loop(_compiled(ours()).address, 0, np.dtype(function.to))
     return None if ours is None else Loop(_compiled(ours).address, 0, dtypes[-1])
 
 

@@ -113,6 +113,7 @@ def _sgd_kernel(
     first: bool,
     decay: bool,
     maximize: bool,
+    velocity: bool,
 ) -> Kernel:
     buffer_row = 3 if momentum_kind is None else 4  # not used without momentum
 
@@ -133,11 +134,13 @@ def _sgd_kernel(
                 g = -g
             if decay:
                 g += weight_decay * p
+            if velocity:
+                g = -(step_size * g)
             if momentum_kind is not None:
                 b = g if first else kept * b_of[i] + rate * g
                 b_of[i] = b
                 g = g + kept * b if momentum_kind == "nesterov" else b
-            p_of[i] = p - step_size * g
+            p_of[i] = p + g if velocity else p - step_size * g
 
     return _sgd_kernel
 
@@ -200,6 +203,7 @@ def sgd_step(
     nesterov: bool = False,
     maximize: bool = False,
     first: bool = False,
+    velocity: bool = False,
 ) -> None:
     """optimizer.reference.sgd_step.
 
@@ -217,7 +221,8 @@ def sgd_step(
 
     def kernel_for(element: type) -> Kernel:
         lr_of, momentum_of = (_given if array is None else _read for array in (lr_array, momentum_array))
-        return _sgd_kernel(element, lr_of, momentum_of, momentum_kind, bool(first), weight_decay != 0, bool(maximize))
+        flags = bool(first), weight_decay != 0, bool(maximize), bool(velocity)
+        return _sgd_kernel(element, lr_of, momentum_of, momentum_kind, *flags)
 
     lists = (params, grads, momentum_buffers) if momentum else (params, grads)
     numbers = (lr if lr_array is None else lr_array), (momentum if momentum_array is None else momentum_array)

@@ -75,6 +75,7 @@ def _sgd_block(
     FIRST: tl.constexpr,
     DECAY: tl.constexpr,
     MAXIMIZE: tl.constexpr,
+    VELOCITY: tl.constexpr,
 ):
     p_ptr, g_ptr, b_ptr = pointers
     lr, momentum, rate, weight_decay = numbers
@@ -84,13 +85,16 @@ def _sgd_block(
         g = -g
     if DECAY:
         g = g + weight_decay * p
+    if VELOCITY:
+        g = -(lr * g)
     if MOMENTUM is not None:
         b = g
         if not FIRST:
             b = momentum * tl.load(b_ptr + i, mask=inside) + rate * g
         tl.store(b_ptr + i, b, mask=inside)
         g = g + momentum * b if MOMENTUM == "nesterov" else b
-    tl.store(p_ptr + i, (p - lr * g).to(p_ptr.dtype.element_ty), mask=inside)
+    p = p + g if VELOCITY else p - lr * g
+    tl.store(p_ptr + i, p.to(p_ptr.dtype.element_ty), mask=inside)
 
 
 @kernel
@@ -157,6 +161,7 @@ def _sgd_kernel(
     FIRST: tl.constexpr,
     DECAY: tl.constexpr,
     MAXIMIZE: tl.constexpr,
+    VELOCITY: tl.constexpr,
     ELEMENT: tl.constexpr,
     ALIGNED: tl.constexpr,
     TENSORS: tl.constexpr,
@@ -178,9 +183,9 @@ def _sgd_kernel(
     numbers = lr, momentum, rate, weight_decay
     i = tl.arange(0, BLOCK)
     if left >= BLOCK:
-        _sgd_block(pointers, i, None, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE)
+        _sgd_block(pointers, i, None, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE, VELOCITY)
     else:
-        _sgd_block(pointers, i, i < left, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE)
+        _sgd_block(pointers, i, i < left, numbers, MOMENTUM, FIRST, DECAY, MAXIMIZE, VELOCITY)
 
 
 def adam_step(
@@ -234,6 +239,7 @@ def sgd_step(
     nesterov: bool = False,
     maximize: bool = False,
     first: bool = False,
+    velocity: bool = False,
 ) -> None:
     """optimizer.reference.sgd_step.
 
@@ -258,6 +264,7 @@ def sgd_step(
         FIRST=bool(first),
         DECAY=weight_decay != 0,
         MAXIMIZE=bool(maximize),
+        VELOCITY=bool(velocity),
     )
 
 

@@ -100,6 +100,7 @@ def sgd_step(
     nesterov: bool = False,
     maximize: bool = False,
     first: bool = False,
+    velocity: bool = False,
 ) -> None:
     """One step of stochastic gradient descent, with momentum where it is not 0.
 
@@ -107,14 +108,22 @@ def sgd_step(
         b = g on the first step, momentum b + (1 - dampening) g afterwards
         p = p - lr (g + momentum b)  if nesterov,   p - lr b  with momentum,   p - lr g  without
 
+    With `velocity` b is what a parameter moves by, as Keras has it: learning rates of earlier steps stay in it.
+
+        d = -lr g
+        b = d on the first step, momentum b + (1 - dampening) d afterwards
+        p = p + d + momentum b  if nesterov,   p + b  with momentum,   p + d  without
+
     params, grads      arrays of one dtype and shape at each place
     momentum_buffers   b, of the parameter's shape, at least float32; None if momentum is 0
     lr                 a number or a 0-d array
     first              whether b holds nothing yet
+    velocity           whether b has the learning rate in it
 
     Traffic: reads p, g, b and writes p, b once: 20 bytes a float32 parameter, 12 without momentum.
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
-    Sources: Polyak 1964; Sutskever, Martens, Dahl & Hinton 2013, in the form torch.optim.SGD gives it.
+    Sources: Polyak 1964; Sutskever, Martens, Dahl & Hinton 2013 (`velocity` is their equations 1 to 4), otherwise in
+    the form torch.optim.SGD gives it.
     """
     remembered = {} if momentum_buffers is None else {"momentum_buffers": momentum_buffers}
     check_arrays("sgd_step", np.ndarray, params, grads, **remembered)
@@ -129,6 +138,8 @@ def sgd_step(
             g = -g
         if weight_decay:
             g = g + weight_decay * p
+        if velocity:
+            g = -lr * g
         if momentum:
             assert momentum_buffers is not None  # check_sgd_numbers has looked
             b = momentum_buffers[i]
@@ -138,7 +149,7 @@ def sgd_step(
                 b *= momentum
                 b += (1 - dampening) * g
             g = g + momentum * b if nesterov else b
-        np.subtract(p, lr * g, out=param, casting="same_kind")
+        np.subtract(p, -g if velocity else lr * g, out=param, casting="same_kind")
 
 
 def adam_factors(step: float, beta1: float, beta2: float) -> tuple[float, float, float]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilegrad.kernels.cpu import reductions, threads
+from tilegrad.kernels.cpu import reductions, threads, ufuncs
 from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.effects import whole
+from tilegrad.kernels.cpu.effects import capturing, whole
 from tilegrad.kernels.cpu.long_sums import REASSOC, total
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sum import reference
@@ -33,6 +33,11 @@ def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndar
             y = np.empty((1, x.shape[1]) if keepdims else x.shape[1], np.float32)
             threads.share(sum_rows, 1, 1, x.reshape(1, *x.shape), y.reshape(1, -1))
             return y
+        elif x.ndim <= 1 and len(axes) == x.ndim and capturing():  # there it needs no Python; the bits are NumPy's
+            reference.check_sum(x, axes)
+            y = ufuncs.sum_of_few(x)
+            if y is not None:
+                return y.reshape((1,) * x.ndim) if keepdims else y
     return whole(reference.sum, x, axes, keepdims)
 
 

@@ -74,3 +74,23 @@ def test_reductions(layout, axis):
 @pytest.mark.parametrize("function", OTHERS)
 def test_other_functions(function, layout):
     assert_as_plain(OTHERS[function], layout)
+
+
+def test_what_is_computed_of_constants_alone_is_computed_once():
+    """Until they are written to: what comes after that is a part of the program."""
+
+    def fn(x):
+        a = tg.tensor([1.0, 2.0, 3.0])
+        b = (a * 2).exp().to(tg.int32)
+        c = a[1:]  # a view is no copy
+        a += x
+        return a + b, a * 2, c, b.sum().float() + x
+
+    step = tg.capture(fn)
+    for i in range(5):
+        x = tg.tensor([i, i + 1.0, i - 1.0])
+        for got, want in zip(step(x), fn(x), strict=True):
+            assert got.numpy().tobytes() == want.numpy().tobytes()
+    (account,) = graphs(step)
+    nodes = account.graph.nodes()
+    assert "exp_kernel" not in nodes and nodes["multiply_kernel"] == 1

@@ -24,7 +24,7 @@ KERNELS = {
         "gradient_kernel": 1, "adam_kernel": 6, "set_scalars_kernel": 1,
     },
 }  # fmt: skip
-OTHERS = {"CNN": {"copy": 1, "copyto": 1, "fill": 3, "reduce": 3}, "MLP": {}}  # of one thread
+OTHERS = {"CNN": {"copy": 1, "copyto_kernel": 1, "fill": 3, "reduce": 3}, "MLP": {}}  # of one thread
 
 
 @pytest.fixture(autouse=True)

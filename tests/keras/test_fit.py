@@ -104,6 +104,27 @@ def test_a_model_that_is_saved_goes_on_as_it_would_have(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_batches_are_told_of_where_a_callback_listens(monkeypatch):
+    """By any of its four methods, also where it got one as an attribute. Otherwise logs are not made into numbers."""
+    x, y = blobs(64)
+    model = net()
+    told = []
+    for name in ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end"):
+        method = lambda self, *_, name=name, **__: told.append(name)  # noqa: E731
+        listening = type("Listening", (keras.callbacks.Callback,), {name: method})
+        model.fit(x, y, batch_size=32, callbacks=[listening()], verbose=0)
+        assert told == [name] * 2
+        told.clear()
+    kept = []
+    listening = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: kept.append(logs))
+    model.fit(x, y, batch_size=32, verbose=0, callbacks=[listening])
+    assert [sorted(each) for each in kept] == [["accuracy", "loss"]] * 2 and type(kept[0]["loss"]) is float
+    silent = keras.callbacks.CallbackList([], add_history=True, model=model)
+    monkeypatch.setattr(silent, "on_train_batch_end", lambda *_: told.append("nobody"))
+    history = model.fit(x, y, batch_size=32, verbose=0, callbacks=silent).history
+    assert not told and sorted(history) == ["accuracy", "loss"]
+
+
 def test_data_that_come_from_elsewhere():
     x, y = blobs(96)
 
@@ -210,6 +231,45 @@ def test_a_train_step_of_the_programs_own():
     model.compile(keras.optimizers.SGD(0.5))
     history = model.fit(x, y, epochs=4, verbose=0).history["mean_loss"]
     assert history[-1] < history[0] / 2
+
+
+READING = {
+    "float": float,
+    "item": lambda x: x.item(),
+    "convert_to_numpy": lambda x: float(ops.convert_to_numpy(x)),
+    "detach": lambda x: float(x.detach().numpy()),
+    "numpy": lambda x: float(x.numpy()),
+    "asarray": lambda x: float(np.asarray(x)),
+}
+
+
+@pytest.mark.parametrize("how", READING)
+def test_a_train_step_that_reads_its_loss(how):
+    """It has the values of a plain step, or is told what to do: the loss knows its gradients."""
+
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            loss = ops.mean(keras.losses.sparse_categorical_crossentropy(y, self(x, training=True)))
+            read.append(READING[how](loss))
+            loss.backward()
+            weights = self.trainable_weights
+            self.optimizer.apply([v.value.grad for v in weights], weights)
+            for v in weights:
+                v.value.grad = None
+            return {"now": loss}
+
+    x, y = blobs(96)
+    read = []
+    model = Model([keras.Input((2,)), layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.1))
+    if how in ("numpy", "asarray"):
+        with pytest.raises(RuntimeError, match=r"the tensor requires grad; expected tensor.detach\(\).numpy\(\)"):
+            model.fit(x, y, epochs=2, verbose=0)
+        return
+    with pytest.warns(RuntimeWarning, match="train_step: .* reads values.*; it runs plainly"):
+        history = model.fit(x, y, epochs=2, verbose=0, shuffle=False).history["now"]
+    assert len(set(read)) == 6 and history == [read[2], read[5]]
 
 
 def test_several_batches_an_execution():

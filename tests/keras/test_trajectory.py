@@ -98,8 +98,11 @@ def test_30_steps_of_adam_are_the_engines_but_for_epsilon(monkeypatch):
     np.testing.assert_allclose(got, want, rtol=3e-5)
 
 
+MOMENTA = {"SGD": {}, "momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.8, "nesterov": True}}
+
+
 @pytest.mark.parametrize("weight_decay", [None, 0.1])
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", *MOMENTA])
 def test_a_fused_step_is_kerass_own(name, weight_decay, monkeypatch):
     """30 steps, of which biases do not decay, against Keras' formulas op by op."""
     x, y = data(10)
@@ -108,8 +111,9 @@ def test_a_fused_step_is_kerass_own(name, weight_decay, monkeypatch):
         keras.utils.set_random_seed(1)
         model = mlp()
         options = {} if name == "AdamW" and weight_decay is None else {"weight_decay": weight_decay}
-        optimizer = getattr(keras.optimizers, name)(
-            keras.optimizers.schedules.ExponentialDecay(0.05, 10, 0.5), **options
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 10, 0.5)
+        optimizer = getattr(keras.optimizers, "SGD" if name in MOMENTA else name)(
+            schedule, **options, **MOMENTA.get(name, {})
         )
         if weight_decay:
             optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -117,9 +121,13 @@ def test_a_fused_step_is_kerass_own(name, weight_decay, monkeypatch):
             monkeypatch.setattr("tilegrad.keras.backend.optimizer._fused", lambda optimizer: None)
         keras_losses(model, x, y, optimizer)
         assert int(optimizer.iterations) == STEPS
-        weights.append([*model.get_weights(), *[v.numpy() for v in optimizer.variables[2:]]])
+        weights.append([*model.get_weights(), *[v.numpy() for v in optimizer.variables[1:]]])
+    assert len(weights[0]) == 6 + (0 if name == "SGD" else 6 if name in MOMENTA else 12)
     for fused, plain in zip(*weights):
-        np.testing.assert_allclose(fused, plain, rtol=2e-3, atol=2e-5)
+        if name in MOMENTA:
+            np.testing.assert_array_equal(fused, plain)
+        else:
+            np.testing.assert_allclose(fused, plain, rtol=2e-3, atol=2e-5)
 
 
 def test_the_fused_step_is_what_runs():
@@ -130,6 +138,9 @@ def test_the_fused_step_is_what_runs():
     model = mlp()
     keras_losses(model, x, y, keras.optimizers.Adam(amsgrad=True))
     assert "adam_kernel" not in model.train_function.step.summary()
+    model = mlp()
+    keras_losses(model, x, y, keras.optimizers.SGD(momentum=0.9))
+    assert "sgd_step" in model.train_function.step.summary()
 
 
 # --- captured steps

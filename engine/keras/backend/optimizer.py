@@ -1,7 +1,7 @@
 """The step of Keras' optimizers: by the engine's primitives where there is one.
 
-Adam, AdamW and SGD without momentum are served, and classes derived from them that have the same `update_step`. Others,
-amsgrad, and momentum, are computed by Keras, op by op.
+Adam, AdamW and SGD are served, and classes derived from them that have the same `update_step`. Others, and amsgrad, are
+computed by Keras, op by op.
 """
 
 from __future__ import annotations
@@ -31,13 +31,10 @@ class TilegradOptimizer(BaseOptimizer):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         lr = _number(convert_to_tensor(learning_rate), while_captured=0)
-        decays = [self.weight_decay is not None and self._use_weight_decay(v) for v in trainable_variables]
-        for is_decayed in sorted(set(decays)):
-            batch = [(g, v) for g, v, decay in zip(grads, trainable_variables, decays) if decay is is_decayed]
-            step(self, batch, lr, self.weight_decay if is_decayed else 0.0)
+        step(self, list(zip(grads, trainable_variables)), lr)
 
     def _apply_weight_decay(self, variables: list[Variable]) -> None:
-        if _fused(self) is None:  # else the step does it
+        if _fused(self) is not _adam:  # which does it
             super()._apply_weight_decay(variables)
 
 
@@ -48,17 +45,22 @@ def _fused(optimizer: Any) -> Callable[..., None] | None:
     family = type(optimizer).update_step.__module__.rpartition(".")[2]
     if family == "adam" and not optimizer.amsgrad:
         return _adam
-    if family == "sgd" and optimizer.momentum == 0 and optimizer.weight_decay is None:
+    if family == "sgd":
         return _sgd
     return None
 
 
-def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
-    places = [optimizer._get_variable_index(v) for _, v in batch]
-    moments = [[remembered[i]._value for i in places] for remembered in (optimizer._momentums, optimizer._velocities)]
-    params = [v._value for _, v in batch]
+def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any) -> None:
+    decays = [optimizer.weight_decay is not None and optimizer._use_weight_decay(v) for _, v in batch]
+    for is_decayed in sorted(set(decays)):
+        part = [each for each, decay in zip(batch, decays) if decay is is_decayed]
+        _adam_of_decay(optimizer, part, lr, optimizer.weight_decay if is_decayed else 0.0)
+
+
+def _adam_of_decay(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
+    moments = [_remembered(optimizer, each, batch) for each in (optimizer._momentums, optimizer._velocities)]
     iterations = convert_to_tensor(optimizer.iterations)
-    arrays = [_written(tensors) for tensors in (params, *moments)]
+    arrays = [_written(tensors) for tensors in ([v._value for _, v in batch], *moments)]
     kernels.of(*arrays[0]).adam_step(
         arrays[0],
         [_gradient(g, v) for g, v in batch],
@@ -74,9 +76,22 @@ def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_
     )
 
 
-def _sgd(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
+def _sgd(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any) -> None:
     params = _written([v._value for _, v in batch])
-    kernels.of(*params).sgd_step(params, [_gradient(g, v) for g, v in batch], None, lr)
+    gradients = [_gradient(g, v) for g, v in batch]
+    momentum = optimizer.momentum
+    if momentum == 0:
+        kernels.of(*params).sgd_step(params, gradients, None, lr)
+        return
+    velocities = _written(_remembered(optimizer, optimizer.momentums, batch))
+    kernels.of(*params).sgd_step(
+        params, gradients, velocities, lr, momentum, nesterov=bool(optimizer.nesterov), velocity=True
+    )
+
+
+def _remembered(optimizer: Any, of_all: list[Variable], batch: list[tuple[Tensor, Variable]]) -> list[Tensor]:
+    """What the optimizer remembers of these variables, in their order."""
+    return [of_all[optimizer._get_variable_index(v)]._value for _, v in batch]
 
 
 def _gradient(grad: Tensor, variable: Variable) -> Any:

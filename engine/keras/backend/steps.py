@@ -6,12 +6,16 @@ A step that cannot be captured runs plainly, and a warning says so once. `run_ea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 import tilegrad as tg
 from tilegrad.capture_hooks import CaptureError
 from tilegrad.keras.backend.core.convert import convert_to_tensor
+from tilegrad.keras.backend.core.device import device
 from tilegrad.keras.backend.core.variable import Variable
 from tilegrad.keras.backend.nested import tree
 from tilegrad.kernels.capture.planned import PlannedError
@@ -30,35 +34,42 @@ class Step:
             return fn(batch)
 
         step.__name__ = step.__qualname__ = name
-        self._fn = step
-        self._is_eager = run_eagerly
+        self._plain = step
+        self._why_plain = "run_eagerly=True" if run_eagerly else None
         self._captured: dict[tuple[Any, ...], Any] = {}
         self._last: Any = None
 
     def __call__(self, batch: Any) -> Any:
-        dtypes: list[Any] = []
-
-        def tensor(x: Any) -> Any:
-            if x is None:
-                return None
-            made = convert_to_tensor(x)
-            dtypes.append(made.data.dtype)
-            return made
-
-        batch = tree.map_structure(tensor, batch)
-        if self._is_eager:
-            return self._fn(batch)
-        kinds = tuple(dtypes)
+        if type(batch) is tuple and all([x is None or type(x) is np.ndarray for x in batch]):  # nearly always
+            batch = tuple(map(_as_tensor, batch))
+            kinds = tuple([None if x is None else x.data.dtype for x in batch])
+        else:
+            batch = tree.map_structure(_as_tensor, batch)
+            kinds = tuple([x.data.dtype for x in tree.flatten(batch) if x is not None])
+        if self._why_plain is not None:
+            return self._plain(batch)
         self._last = self._captured.get(kinds)
         if self._last is None:  # Keras' variables are built: one plain call is enough
-            self._last = self._captured[kinds] = tg.capture(self._fn, warmup=1)
-        return self._last(batch)
+            self._last = self._captured[kinds] = tg.capture(self._plain, warmup=1)
+        try:
+            return self._last(batch)
+        except CaptureError as error:
+            if device() == "cpu":
+                raise
+            self._why_plain = f"{self._plain.__name__} runs plainly: {error}"
+        # A GPU's step is where it was before the call. It is run op by op from now on, as one of the CPU would be.
+        warnings.warn(f"{self._why_plain}; run_eagerly=True says nothing", RuntimeWarning, stacklevel=2)
+        return self._plain(batch)
 
     def summary(self) -> str:
         """What the step of the last call was captured as, as a text; why not, where it was not."""
-        return (
-            "run_eagerly=True" if self._is_eager else "not called yet" if self._last is None else self._last.summary()
-        )
+        if self._why_plain is not None:
+            return self._why_plain
+        return "not called yet" if self._last is None else self._last.summary()
+
+
+def _as_tensor(x: Any) -> Any:
+    return x if x is None else convert_to_tensor(x)
 
 
 def gradients(loss: Tensor, variables: list[Variable]) -> list[Tensor | None]:

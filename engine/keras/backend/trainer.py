@@ -15,7 +15,7 @@ from keras.src.trainers import trainer as base_trainer
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.epoch_iterator import EpochIterator
 from keras.src.utils import traceback_utils
-from keras.src.utils.python_utils import pythonify_logs
+from keras.src.utils.python_utils import is_default, pythonify_logs
 
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.keras.backend.core.convert import convert_to_numpy
@@ -186,10 +186,13 @@ class TilegradTrainer(base_trainer.Trainer):
     def _epoch(self, function: Any, batches: EpochIterator, callbacks: Any) -> dict[str, Any]:
         """All steps of an epoch; the logs at its end."""
         logs: dict[str, Any] = {}
+        tells_begin, tells_end = _is_heard(callbacks, "begin"), _is_heard(callbacks, "end")
         for begin, end, data in batches:
-            callbacks.on_train_batch_begin(begin)
+            if tells_begin:
+                callbacks.on_train_batch_begin(begin)
             logs = function(data)
-            callbacks.on_train_batch_end(end, logs)
+            if tells_end:
+                callbacks.on_train_batch_end(end, logs)
             if self.stop_training:
                 break
         return dict(self._get_metrics_result_or_logs(logs))
@@ -314,6 +317,17 @@ class TilegradTrainer(base_trainer.Trainer):
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs of one batch."""
         return tree.map_structure(convert_to_numpy, self.make_predict_function()([(x,)]))
+
+
+def _is_heard(callbacks: Any, what: str) -> bool:
+    """Whether any callback does something at the begin, or the end, of a batch of training.
+
+    Otherwise nothing is said, and no logs are made into numbers, which takes as long as a step of a small net.
+    """
+    names = f"on_train_batch_{what}", f"on_batch_{what}"
+    if type(callbacks) is not callbacks_module.CallbackList:
+        return True
+    return any(not is_default(getattr(each, name)) for each in callbacks.callbacks for name in names)
 
 
 def _at_most(most: int | None, epochs: int) -> int:

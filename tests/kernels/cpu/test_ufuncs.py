@@ -189,6 +189,57 @@ def test_a_place_that_numpy_would_make_a_copy_for_or_refuse_is_left_to_it():
     assert ufuncs.call(np.add, a[1:], a[1:], out=a[:-1]) is None
 
 
+WHOLE = np.array([-(2**31), -3, 0, 1, 255, 2**24 + 1, 2**31 - 1])
+
+
+@pytest.mark.parametrize("to", ["int32", "int64", "float32"])
+@pytest.mark.parametrize("source", ["bool", "uint8", "int32", "int64", "float32"])
+def test_a_cast_has_numpys_bits(source, to):
+    if source == to:
+        assert ufuncs.cast(WHOLE.astype(to), to) is None  # there is nothing to do
+        return
+    x = WHOLE.astype(source)
+    x = np.where(x > 1e9, 7, x).astype(source) if source == "float32" else x  # 2^31 does not fit int32
+    for each in (x, np.resize(x, 2 * ufuncs.LONG + 3), np.resize(x, (6, 5)).T, np.resize(x, (6, 5))[:, ::2], x[1]):
+        found = ufuncs.cast(np.asarray(each), to)
+        assert_bits(found, np.asarray(each).astype(to))
+    assert ufuncs.cast(x, "float64") is None
+
+
+def test_a_copy_takes_no_python():
+    target = np.zeros((4, 6), np.float32)
+    for source in (numbers(4, 6), numbers(6, 4).T, numbers(6), np.float32([[2]]), np.resize(SPECIAL, (4, 6))):
+        assert ufuncs.copy(target, source)
+        assert target.tobytes() == np.broadcast_to(source, (4, 6)).tobytes()
+    bools = np.zeros(3, bool)
+    assert ufuncs.copy(bools, np.array([True, False, True])) and bools.tolist() == [True, False, True]
+    before = target.copy()
+    for source in (np.arange(6), target[::-1], target[0]):  # another dtype; what overlaps
+        assert not ufuncs.copy(target, source)
+    assert target.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 31, 128, 129, 1000, ufuncs.LONG])
+def test_a_sum_of_few_has_numpys_bits(n):
+    for x in (numbers(n), numbers(2 * n)[::2], np.resize(SPECIAL[:2], n), np.resize(SPECIAL, n)):
+        for each in (x, x[:1].reshape(())):
+            with np.errstate(all="ignore"):
+                assert ufuncs.sum_of_few(each).tobytes() == np.add.reduce(each, tuple(range(each.ndim))).tobytes()
+    assert ufuncs.sum_of_few(numbers(ufuncs.LONG + 1)) is None and ufuncs.sum_of_few(numbers(2, 2)) is None
+    assert ufuncs.sum_of_few(numbers(0)) is None
+
+
+def test_a_dtype_that_was_copied_is_served():
+    """NumPy makes such ones itself, and they are equal to the others: `isbuiltin` is 0 for them."""
+    copied = np.dtype(np.float32).newbyteorder("=")
+    assert copied.isbuiltin == 0
+    found = numpy_structs.loop_of.__wrapped__(np.add, (copied, copied))
+    assert found == numpy_structs.loop_of(np.add, (np.dtype(np.float32),) * 2)
+    swapped = np.dtype(np.float32).newbyteorder()
+    assert numpy_structs.loop_of(np.add, (swapped, swapped)) is None
+    assert numpy_structs.loop_of(np.add, (np.dtype(bfloat16),) * 2) is None
+
+
 def test_the_struct_is_numpys():
     """The loops found are those of NumPy's table; an array lies where NumPy says."""
     assert numpy_structs.loop_of(np.add, (np.dtype(np.float32),) * 2).result == np.float32

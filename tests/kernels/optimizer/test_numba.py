@@ -76,6 +76,7 @@ def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(numba, 
     for rate in (0.05, lr):
         p, g, b = to_device(host[:3])
         numba.sgd_step(p, g, b, rate, momentum=0.9)
+        numba.sgd_step(p, g, b, rate, momentum=0.9, nesterov=True, velocity=True)
         runs.append([xp.asnumpy(a) for a in p + b])
     for numbers, memory in (runs[:2], runs[2:]):
         for got, want in zip(memory, numbers, strict=True):

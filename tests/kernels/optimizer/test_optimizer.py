@@ -187,6 +187,30 @@ def test_one_sgd_step_from_a_given_buffer(backend, nesterov, dtype, rng):
         assert_close(b, want_b, want_b.astype(b.dtype), scale=1.0)
 
 
+@pytest.mark.parametrize("kind", ["heavy ball", "nesterov", "none"])
+def test_a_velocity_keeps_the_rates_of_earlier_steps(backend, kind, dtype, rng):
+    """Sutskever et al., equations 1 to 4, over steps of different rates; the first finds nothing in the buffer."""
+    momentum = 0 if kind == "none" else 0.75
+    params, grads = sample(rng, dtype, 2)
+    velocities = [np.full(p.shape, np.nan, wide(dtype)) for p in params]
+    before = [np.zeros(p.shape) for p in params]
+    for i, lr in enumerate((0.5, 0.125, 0.25)):
+        want = []
+        for p, g, v in zip(params, grads, before, strict=True):
+            d = -lr * (-g.astype(np.float64) + 0.1 * p.astype(np.float64))
+            v = momentum * v.astype(np.float64) + d
+            want.append((p.astype(np.float64) + (d + momentum * v if kind == "nesterov" else v), v))
+        backend.sgd_step(
+            params, grads, velocities if momentum else None, lr, momentum, weight_decay=0.1,
+            nesterov=kind == "nesterov", maximize=True, first=i == 0, velocity=True,
+        )  # fmt: skip
+        for p, v, (want_p, want_v) in zip(params, velocities, want, strict=True):
+            assert_close(p, want_p, want_p.astype(dtype), scale=1.0)
+            if momentum:
+                assert_close(v, want_v, want_v.astype(v.dtype), scale=1.0)
+        before = [v.copy() for v in velocities] if momentum else before
+
+
 def test_dampening_does_not_touch_the_first_step(backend):
     param, buffer = np.zeros(2, np.float32), np.full(2, np.nan, np.float32)
     grad = np.array([1, 2], np.float32)

@@ -97,6 +97,7 @@ def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(triton,
     for rate in (0.05, lr):
         p, g, b = to_device([params, grads, momenta])
         triton.sgd_step(p, g, b, rate, momentum=0.9)
+        triton.sgd_step(p, g, b, rate, momentum=0.9, nesterov=True, velocity=True)
         runs.append(on_host([p, b]))
     for numbers, memory in (runs[:2], runs[2:]):
         for got, want in zip(sum(memory, []), sum(numbers, []), strict=True):

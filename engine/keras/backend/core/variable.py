@@ -60,7 +60,7 @@ class Variable(KerasVariable):
         return self._maybe_autocast(self._leaf if found is None else found)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return self._value_now().__array__(dtype, copy)
+        return self._value_now().cpu().__array__(dtype, copy)
 
     def _value_now(self) -> Tensor:
         return self.value.detach()
