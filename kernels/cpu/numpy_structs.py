@@ -69,7 +69,7 @@ def loop_of(ufunc: np.ufunc, dtypes: tuple[np.dtype, ...]) -> Loop | None:
     """The loop that NumPy has for operands of these very dtypes; None where there is none, or one that may raise."""
     if ufunc.signature is not None or ufunc.nout != 1 or ufunc.nin != len(dtypes):
         return None
-    operands = "".join([dtype.char if dtype.isbuiltin == 1 and dtype.isnative else " " for dtype in dtypes])
+    operands = "".join([dtype.char if dtype.isbuiltin != 2 and dtype.isnative else " " for dtype in dtypes])
     if not (_FLOATS.issuperset(operands) or ufunc in _NEVER_RAISE and _OTHERS.issuperset(operands)):
         return None
     for i, signature in enumerate(ufunc.types):
