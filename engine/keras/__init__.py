@@ -5,7 +5,8 @@ Import this before keras, and the program runs on tilegrad:
     import tilegrad.keras
     import keras
 
-A program that is not to be changed is run by `python -m tilegrad.keras program.py`.
+A program that is not to be changed is run by `python -m tilegrad.keras program.py`, or with KERAS_BACKEND=tilegrad in
+the environment, for which startup.py installs a line that Python runs when it starts.
 Raises ImportError where Keras is absent, unsupported, or imported already with another backend.
 
 `tilegrad.keras.GradientTape` is for training loops of a program's own.
