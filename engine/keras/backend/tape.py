@@ -168,5 +168,5 @@ def _seed(target: Tensor, given: Any) -> Tensor | None:
     return None if target.numel() == 1 else tg.ones_like(target.detach())
 
 
-def _tensor(source: Any) -> Tensor:
+def _tensor(source: Any) -> Any:
     return source._value if isinstance(source, KerasVariable) else source.detach()
