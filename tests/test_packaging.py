@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import textwrap
 import tomllib
 import zipfile
@@ -23,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def run(*command: str | Path, folder: Path, **environment: str) -> str:
     """Its output. Only what `environment` names is on the search path."""
-    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "TILEGRAD_KERNELS")}
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "TILEGRAD_KERNELS", "KERAS_BACKEND")}
     done = subprocess.run(
         command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=300
     )
@@ -36,14 +38,20 @@ def files_of(folder: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built of a copy of what git knows or would add, without network."""
+def source(tmp_path_factory) -> Path:
+    """A copy of what git knows or would add."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT)
     source = tmp_path_factory.mktemp("source")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():  # deleted ones are listed too
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    """Built of that copy, without network."""
     built = tmp_path_factory.mktemp("wheel")
     options = "--quiet --no-deps --no-build-isolation --no-index --disable-pip-version-check --wheel-dir".split()
     run(sys.executable, "-m", "pip", "wheel", *options, built, source, folder=built)
@@ -66,7 +74,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     own = {name for name in names if not name.startswith(f"tilegrad-{tilegrad.__version__}.dist-info/")}
     expected = files_of("engine") | {f"{part}/{name}" for part in ("kernels", "bench") for name in files_of(part)}
-    assert own == {f"tilegrad/{name}" for name in expected | {"py.typed"}}
+    assert own == {f"tilegrad/{name}" for name in expected | {"py.typed"}} | {"tilegrad_keras.pth"}
     assert f"tilegrad-{tilegrad.__version__}.dist-info/licenses/LICENSE" in names
 
 
@@ -113,6 +121,37 @@ def test_it_is_installed_beside_other_packages_of_these_names(wheel, tmp_path):
     assert said.split() == [str(site / "tilegrad" / "__init__.py"), tilegrad.__version__]
     assert "matmul" in run(sys.executable, "-m", "tilegrad.bench", "--list", folder=work, **here)
     assert "usage" in run(sys.executable, "-m", "tilegrad.kernels.compile", "--help", folder=work, **here)
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory) -> Path:
+    """The Python of a virtual environment with the wheel, and with the packages of this one behind it."""
+    folder = tmp_path_factory.mktemp("venv")
+    run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    options = "--quiet --no-deps --no-index --no-compile --disable-pip-version-check".split()
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, folder=folder)
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
+    (Path(site) / "before.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+def test_keras_backend_in_the_environment_is_enough(environment, tmp_path):
+    """An unchanged program, without an import of tilegrad's; another word there imports nothing at all."""
+    program = "import sys, keras; print(keras.config.backend(), type(keras.ops.ones(2)).__module__)"
+    here = {"KERAS_BACKEND": "tilegrad", "KERAS_HOME": str(tmp_path)}
+    assert run(environment, "-c", program, folder=tmp_path, **here).split() == ["tilegrad", "tilegrad.tensor"]
+    for word in ({}, {"KERAS_BACKEND": "torch"}):
+        loaded = "import sys; print([name for name in sys.modules if name.split('.')[0] in ('tilegrad', 'numpy')])"
+        assert run(environment, "-c", loaded, folder=tmp_path, **word).strip() == "[]"
+
+
+def test_a_source_distribution_can_be_built_from(source, tmp_path):
+    """It holds what the build itself imports."""
+    build = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    name = run(sys.executable, "-W", "ignore", "-c", build, folder=source).split()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        assert f"tilegrad-{tilegrad.__version__}/startup.py" in archive.getnames()
 
 
 def test_the_version_is_said_once():
