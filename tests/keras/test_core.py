@@ -55,6 +55,8 @@ def test_operators_of_tensors_and_variables():
 def test_dtypes_of_variables_and_autocast():
     v = keras.Variable(np.ones(2, np.float64), dtype="float32")
     assert v.dtype == "float32" and keras.Variable(1, dtype="int").dtype == "int32"
+    v._initialize(value=np.zeros(2, np.float32))  # as Keras' own tests and layers may, with an array
+    np.testing.assert_array_equal(v.numpy(), [0, 0])
     with keras.src.backend.AutocastScope("float16"):
         assert v.dtype == "float16" and str(v.value.dtype) == "float16"
     with pytest.raises(TypeError, match="complex64"):

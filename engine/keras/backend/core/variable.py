@@ -25,7 +25,7 @@ class Variable(KerasVariable):
     _leaf: Tensor | None = None
 
     def _initialize(self, value: Tensor) -> None:
-        self._value = tg.tensor(value.detach(), device=device())
+        self._value = tg.tensor(convert_to_tensor(value).detach(), device=device())
         self._make_leaf()
 
     def _make_leaf(self) -> None:
