@@ -23,7 +23,7 @@ def _variant(
     names: tuple[str, ...],
     ours: Callable[..., Any],
     torch: Callable[[Any, Any], Any],
-    bytes: Callable[[int, int, int], int],
+    bytes: Callable[..., int],  # (rows, columns, size)
     flops: int,
     is_sum: bool = False,
 ) -> Variant:

@@ -56,6 +56,8 @@ def eigh(x: Any) -> tuple[Tensor, Tensor]:
 def eig(x: Any) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors, as columns, that are real. Raises NotImplementedError for complex ones."""
     x = floating(x)
+    values: Any
+    vectors: Any
     values, vectors = np.linalg.eig(host(x))
     if np.iscomplexobj(values):
         if np.abs(values.imag).max() > 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tilegrad as tg
-from tilegrad import ops
+from tilegrad import dtypes, ops
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.hosted import differentiable, library
 from tilegrad.keras.backend.operands import floating
@@ -27,7 +27,7 @@ def _get_complex_tensor_from_tuple(x: Any) -> Complex:
             "Input `x` should be a tuple of two tensors - real and imaginary. Both the real and imaginary parts "
             f"should have the same shape. Received: x[0].shape = {real.shape}, x[1].shape = {imag.shape}"
         )
-    if real.dtype not in tg.dtypes.FLOATS or imag.dtype not in tg.dtypes.FLOATS:
+    if real.dtype not in dtypes.FLOATS or imag.dtype not in dtypes.FLOATS:
         raise ValueError(
             "At least one tensor in input `x` is not of type float. Received: "
             f"x={x}, dtypes {real.dtype} and {imag.dtype}"
@@ -165,7 +165,7 @@ def istft(
 
 def _of_floats(x: Any) -> Tensor:
     x = convert_to_tensor(x)
-    if x.dtype not in tg.dtypes.FLOATS:
+    if x.dtype not in dtypes.FLOATS:
         raise TypeError(f"Invalid input type. Expected `float32` or `float64`. Received: input type={x.dtype}")
     return x
 
