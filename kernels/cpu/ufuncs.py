@@ -46,8 +46,10 @@ class _Cast(NamedTuple):
     to: str
 
 
-_CASTS = [*itertools.permutations(("int32", "int64", "float32"), 2)]
-_CASTS += itertools.product(("bool", "uint8"), ("int32", "int64", "float32"))
+_CASTS = [
+    *itertools.permutations(("int32", "int64", "float32"), 2),
+    *itertools.product(("bool", "uint8"), ("int32", "int64", "float32")),
+]
 _OURS |= {(_Cast(to), (np.dtype(source),)): cache(partial(loops.cast, source, to)) for source, to in _CASTS}
 _FUNCTIONS = frozenset(function for function, _ in _OURS)
 

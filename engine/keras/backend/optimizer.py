@@ -54,7 +54,7 @@ def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any) -> None
     decays = [optimizer.weight_decay is not None and optimizer._use_weight_decay(v) for _, v in batch]
     for is_decayed in sorted(set(decays)):
         part = [each for each, decay in zip(batch, decays) if decay is is_decayed]
-        _adam_of_decay(optimizer, part, lr, optimizer.weight_decay if is_decayed else 0.0)
+        _adam_of_decay(optimizer, part, lr, float(optimizer.weight_decay or 0.0) if is_decayed else 0.0)
 
 
 def _adam_of_decay(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
