@@ -18,7 +18,8 @@ from tilegrad.kernels.cpu.halves import HALVES, in_float32
 from tilegrad.kernels.losses import cpu_loops as loops
 from tilegrad.kernels.losses import reference
 from tilegrad.kernels.losses.cpu_loops import BLOCK
-from tilegrad.kernels.losses.reference import KINDS, check_loss, check_loss_grad, check_probabilities
+from tilegrad.kernels.losses.probabilities import check_probabilities
+from tilegrad.kernels.losses.reference import KINDS, check_loss, check_loss_grad
 from tilegrad.kernels.sizes import cdiv
 
 _float32 = np.dtype(np.float32)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tilegrad.kernels.checks import accumulator, float_dtype, one_of, require
+from tilegrad.kernels.losses.probabilities import check_probabilities
 
 KINDS = (
     "mse_loss",
@@ -230,13 +231,6 @@ def check_loss_grad(
     shape = x.shape if reduction == "none" else ()
     require(dy.shape == shape, op, f"dy is {dy.shape}; expected {shape}")
     return dtype
-
-
-def check_probabilities(x: Array) -> None:
-    if not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(
-            f"binary_cross_entropy: input holds values from {x.min()} to {x.max()}; expected 0 <= input <= 1"
-        )
 
 
 def probability_error(place: int, _: int) -> ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilegrad import capture_hooks, ops
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.autograd.record import record
-from tilegrad.kernels.losses.reference import check_probabilities
+from tilegrad.kernels.losses.probabilities import check_probabilities
 from tilegrad.nn.functional.activation import logsigmoid
 from tilegrad.nn.functional.arguments import one_of
 from tilegrad.nn.functional.fused_loss import fused
