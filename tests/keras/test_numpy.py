@@ -231,3 +231,19 @@ def test_tensors_of_another_backend_are_read_as_arrays_or_refused():
     np.testing.assert_array_equal(ops.add(torch.ones(2), 1), [2, 2])
     with pytest.raises(RuntimeError, match="requires grad"):
         ops.add(torch.ones(2, requires_grad=True), 1)
+
+
+@pytest.mark.parametrize(
+    "name", "sum mean var std prod max min all any nansum nanmean nanmax median count_nonzero".split()
+)
+def test_over_no_axes_each_element_is_reduced_by_itself(name):
+    x = np.array([[0.0, 2.0, 3.0], [3.0, 2.0, -1.0]], np.float32)
+    np.testing.assert_array_equal(getattr(ops, name)(x, axis=()), getattr(np, name)(x, axis=()))
+
+
+def test_a_nan_is_no_other_nan():
+    assert ops.unique(np.array([1.0, np.nan, 2.0, np.nan], np.float32)).shape == (4,)
+
+
+def test_integers_are_rounded_to_tens():
+    np.testing.assert_array_equal(ops.round(np.array([14, 25, 36]), -1), [10, 20, 40])

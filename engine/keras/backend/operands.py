@@ -48,3 +48,14 @@ def summed_dtype(x: Tensor, dtype: Any = None) -> np.dtype:
 def axes_of(axis: Any) -> Any:
     """None, an int, or a tuple of ints."""
     return tuple(axis) if isinstance(axis, (list, tuple)) else axis
+
+
+def over(reduction: Any, x: Tensor, axis: Any, keepdims: bool = False, **options: Any) -> Tensor:
+    """A reduction over one axis, several or all (None); over none of them, (), each element is reduced by itself.
+
+    The engine's reductions take () for all, as PyTorch's do.
+    """
+    axes = axes_of(axis)
+    if axes == ():
+        return reduction(x.unsqueeze(-1), -1, **options)
+    return reduction(x, axes, keepdim=keepdims, **options)

@@ -1,7 +1,7 @@
 """What the first training step of a net compiles, in lines of LLVM's IR: seconds depend on what else the machine does.
 
-A line that LLVM gets costs some 0.15 milliseconds in all, Numba's part of the work included, on one idle core with
-AVX-512. The nets are the two that compile most; the others' kernels are among theirs.
+On one idle core with AVX-512 the transformer's 57 thousand lines take 11 seconds of CPU in all, Numba's part of the
+work included. The nets are the two that compile most.
 """
 
 from __future__ import annotations

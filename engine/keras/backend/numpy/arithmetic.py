@@ -141,7 +141,9 @@ def trunc(x: Any) -> Tensor:
 def round(x: Any, decimals: int = 0) -> Tensor:
     """Rounded to that many decimals, halves to even."""
     x = convert_to_tensor(x)
-    return tg.round(x, decimals=decimals) if x.dtype in dtypes.FLOATS or decimals < 0 else x
+    if x.dtype in dtypes.FLOATS:
+        return tg.round(x, decimals=decimals)
+    return tg.round(x.double(), decimals=decimals).to(x.dtype) if decimals < 0 else x
 
 
 def deg2rad(x: Any) -> Tensor:

@@ -10,7 +10,7 @@ from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.numpy import reductions
 from tilegrad.keras.backend.numpy.quantiles import nanquantile
-from tilegrad.keras.backend.operands import axes_of, floating
+from tilegrad.keras.backend.operands import floating, over
 from tilegrad.tensor import Tensor
 
 
@@ -41,7 +41,7 @@ def nancumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
 
 
 def _count(x: Tensor, axis: Any, keepdims: bool) -> Tensor:
-    return tg.sum(tg.logical_not(tg.isnan(x)), axes_of(axis), keepdims).to(x.dtype)
+    return over(tg.sum, tg.logical_not(tg.isnan(x)), axis, keepdims).to(x.dtype)
 
 
 def nanmean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -76,7 +76,7 @@ def _extremum(reduction: Any, least: float, x: Any, axis: Any, keepdims: bool) -
     y = reduction(_with(least, x), axis, keepdims)
     if x.dtype not in dtypes.FLOATS:
         return y
-    return tg.where(tg.all(tg.isnan(x), axes_of(axis), keepdims), math.nan, y)
+    return tg.where(over(tg.all, tg.isnan(x), axis, keepdims), math.nan, y)
 
 
 def nanargmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:

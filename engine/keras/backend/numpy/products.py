@@ -36,7 +36,7 @@ def dot(x1: Any, x2: Any) -> Tensor:
     a, b = _pair(x1, x2)
     if not a.ndim or not b.ndim:
         return tg.mul(a, b)
-    return matmul(a, b) if b.ndim <= 2 else tensordot(a, b, ([-1], [-2]))
+    return matmul(x1, x2) if b.ndim <= 2 else tensordot(x1, x2, ([-1], [-2]))
 
 
 def vdot(x1: Any, x2: Any) -> Tensor:
@@ -47,7 +47,7 @@ def vdot(x1: Any, x2: Any) -> Tensor:
 def inner(x1: Any, x2: Any) -> Tensor:
     """Sums of products over the last axes."""
     a, b = _pair(x1, x2)
-    return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else tg.mul(a, b)
+    return tensordot(x1, x2, ([-1], [-1])) if a.ndim and b.ndim else tg.mul(a, b)
 
 
 def outer(x1: Any, x2: Any) -> Tensor:
@@ -58,7 +58,7 @@ def outer(x1: Any, x2: Any) -> Tensor:
 
 def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
     """Sums of products over axes of x1 and of x2: the last and the first so many, or those that are named."""
-    a, b = _pair(x1, x2)
+    a, b = convert_to_tensor(x1), convert_to_tensor(x2)
     if isinstance(axes, int):
         axes = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     over_a, over_b = [x if isinstance(x, (list, tuple)) else [x] for x in axes]

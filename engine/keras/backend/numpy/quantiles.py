@@ -8,7 +8,7 @@ from typing import Any
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_tensor
-from tilegrad.keras.backend.operands import axes_of, floating
+from tilegrad.keras.backend.operands import axes_of, floating, over
 from tilegrad.ops.operands import normalize_axes
 from tilegrad.tensor import Tensor
 
@@ -19,7 +19,7 @@ def quantile(x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims:
     """The q-th quantile; q's dimensions come first. nan where one of the numbers is nan."""
     x = floating(x)
     y = _quantile(x, q, axis, method, keepdims)
-    return tg.where(tg.any(tg.isnan(x), axes_of(axis), keepdims), math.nan, y)
+    return tg.where(over(tg.any, tg.isnan(x), axis, keepdims), math.nan, y)
 
 
 def nanquantile(x: Any, q: Any, axis: Any = None, method: str = "linear", keepdims: bool = False) -> Tensor:
@@ -50,7 +50,7 @@ def _quantile(x: Tensor, q: Any, axis: Any, method: str, keepdims: bool) -> Tens
     if method not in METHODS:
         raise ValueError(f"quantile: method is {method!r}; expected one of {METHODS}")
     q = convert_to_tensor(q, dtype="float64" if x.dtype == dtypes.float64 else "float32")
-    axes = normalize_axes("quantile", axes_of(axis), x.ndim)
+    axes = normalize_axes("quantile", axes_of(axis), x.ndim) if axes_of(axis) != () else ()
     kept = [d for d in range(x.ndim) if d not in axes]
     rows = x.permute(*kept, *axes).reshape(*[x.shape[d] for d in kept], -1)
     rows = tg.sort(rows, -1)[0]  # nan is the largest

@@ -8,7 +8,7 @@ from typing import Any
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_tensor
-from tilegrad.keras.backend.operands import axes_of, counted, floating, promoted, summed_dtype
+from tilegrad.keras.backend.operands import axes_of, counted, floating, over, promoted, summed_dtype
 from tilegrad.ops.operands import cast, normalize_axes
 from tilegrad.tensor import Tensor
 
@@ -16,12 +16,12 @@ from tilegrad.tensor import Tensor
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum."""
     x = convert_to_tensor(x)
-    return tg.sum(x, axes_of(axis), keepdims, dtype=summed_dtype(x))
+    return over(tg.sum, x, axis, keepdims, dtype=summed_dtype(x))
 
 
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean, in floats."""
-    return tg.mean(floating(x), axes_of(axis), keepdims)
+    return over(tg.mean, floating(x), axis, keepdims)
 
 
 def average(x: Any, axis: Any = None, weights: Any = None) -> Tensor:
@@ -34,24 +34,24 @@ def average(x: Any, axis: Any = None, weights: Any = None) -> Tensor:
         shape[axis] = -1
         weights = weights.reshape(shape)
     weights = weights.broadcast_to(x.shape)
-    return tg.div(tg.sum(tg.mul(x, weights), axes_of(axis)), tg.sum(weights, axes_of(axis)))
+    return tg.div(over(tg.sum, tg.mul(x, weights), axis), over(tg.sum, weights, axis))
 
 
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean of (x - mean)^2, in floats."""
-    return tg.var(floating(x), axes_of(axis), 0, keepdims)
+    return over(tg.var, floating(x), axis, keepdims, correction=0)
 
 
 def std(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The square root of var."""
-    return tg.std(floating(x), axes_of(axis), 0, keepdims)
+    return over(tg.std, floating(x), axis, keepdims, correction=0)
 
 
 def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
     """The product."""
     x = convert_to_tensor(x)
     x = cast(x, summed_dtype(x, dtype))
-    axes = normalize_axes("prod", axes_of(axis), x.ndim)
+    axes = normalize_axes("prod", axes_of(axis), x.ndim) if axes_of(axis) != () else ()
     for d in sorted(axes, reverse=True):
         x = tg.prod(x, d, keepdims, dtype=x.dtype)
     return x
@@ -69,11 +69,11 @@ def min(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -
 
 def _extremum(reduction: Any, of_two: Any, x: Any, axis: Any, keepdims: bool, initial: Any) -> Tensor:
     x = convert_to_tensor(x)
-    axes = normalize_axes("max", axes_of(axis), x.ndim)
+    axes = normalize_axes("max", axes_of(axis), x.ndim) if axes_of(axis) != () else ()
     if initial is not None and 0 in [x.shape[d] for d in axes]:
         kept = [1 if d in axes else n for d, n in enumerate(x.shape) if keepdims or d not in axes]
         return tg.full(kept, initial, dtype=x.dtype, device=x.device)
-    y = reduction(x, axes_of(axis), keepdims)
+    y = over(reduction, x, axis, keepdims)
     return y if initial is None else cast(of_two(y, initial), x.data.dtype)
 
 
@@ -110,18 +110,17 @@ def _index(op: Any, x: Any, axis: int | None, keepdims: bool) -> Tensor:
 
 def all(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Whether all are not 0."""
-    return tg.all(convert_to_tensor(x, dtype="bool"), axes_of(axis), keepdims)
+    return over(tg.all, convert_to_tensor(x, dtype="bool"), axis, keepdims)
 
 
 def any(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Whether one is not 0."""
-    return tg.any(convert_to_tensor(x, dtype="bool"), axes_of(axis), keepdims)
+    return over(tg.any, convert_to_tensor(x, dtype="bool"), axis, keepdims)
 
 
 def count_nonzero(x: Any, axis: Any = None) -> Tensor:
     """How many are not 0; int32."""
-    there = convert_to_tensor(x) != 0
-    return counted(there if axes_of(axis) == () else tg.sum(there, axes_of(axis)))
+    return counted(over(tg.sum, convert_to_tensor(x) != 0, axis))
 
 
 def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Tensor:

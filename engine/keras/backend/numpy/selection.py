@@ -30,7 +30,7 @@ def unique(
     there. size: so many are given, the rest is fill_value, by default the first.
     """
     x = convert_to_tensor(x).detach()
-    found = list(np.unique(host(x), True, True, True, axis=axis))
+    found = list(np.unique(host(x), True, True, True, axis=axis, equal_nan=False))
     values, index, inverse, counts = found
     inverse = inverse.reshape(x.shape if axis is None else -1)
     if size is not None:
@@ -54,10 +54,10 @@ def unique(
     return wanted[0] if len(wanted) == 1 else tuple(wanted)
 
 
-def argpartition(x: Any, kth: int, axis: int = -1) -> Tensor:
+def argpartition(x: Any, kth: int, axis: int | None = -1) -> Tensor:
     """An order with the kth smallest in its place, smaller ones before it and larger ones behind; int32."""
     x = convert_to_tensor(x)
-    return tg.argsort(x, axis).to(dtypes.int32)
+    return tg.argsort(x.reshape(-1) if axis is None else x, -1 if axis is None else axis).to(dtypes.int32)
 
 
 def view(x: Any, dtype: Any = None) -> Tensor:
