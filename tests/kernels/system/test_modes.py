@@ -153,12 +153,12 @@ def test_a_program_that_is_interrupted_while_its_threads_start_ends():
     code = """
         x = tilegrad.randn(256, 512)
         with kernels.use("reference"):
-            want = x.relu().sum().item()
+            want = x.relu().numpy()
         x.relu()
         for i in range(60):
             threads._started.clear()  # as if none was there yet
             interrupted(x.relu, 1e-5 + random.random() * 2e-4)
-        assert x.relu().sum().item() == want
+        assert (x.relu().numpy() == want).all()
         assert not threads._user
     """
     run(code)
