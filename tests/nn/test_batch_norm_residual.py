@@ -167,6 +167,16 @@ def test_only_some_need_gradients(rng):
         assert not frozen.forward_residual(x, residual, "relu").requires_grad
 
 
+def test_a_gradient_after_the_running_statistics_have_moved(rng):
+    """Evaluation takes them as constants, also where nothing but the residual needs a gradient."""
+    norm = nn.BatchNorm2d(4, affine=False).eval()
+    x, residual = leaf(rng, 3, 4, 2, 5).detach(), leaf(rng, 3, 4, 2, 5)
+    y = norm.forward_residual(x, residual, "relu")
+    norm.train()(x + 5)
+    y.sum().backward()
+    assert_same(residual.grad.numpy(), (y > 0).float().numpy())
+
+
 def test_the_input_is_its_own_residual(rng):
     """Both gradients go to one tensor."""
     norm, x = made("images", np.float64), leaf(rng, 3, 4, 2, 5, dtype=np.float64)
@@ -244,18 +254,19 @@ def test_captured_steps_are_eager_ones_and_those_of_three_ops(rng):
 
 
 def test_a_captured_step_follows_train_and_eval(rng):
-    """The layer is not called, and yet its mode is noticed."""
+    """Of a layer that is not called, and that nothing which the function reads holds: by its own word."""
     norm = made("images")
-    x, residual = (Tensor(rng.standard_normal((3, 4, 2, 5)).astype(np.float32)) for _ in range(2))
-    function = tg.capture(lambda x, r: norm.forward_residual(x, r, "relu"))
+    x, residual = (leaf(rng, 3, 4, 2, 5).detach() for _ in range(2))
+    found = weakref.ref(norm)
+    function = tg.capture(lambda x, r: found().forward_residual(x, r, "relu"))
     for training in (True, False, True):
         norm.train(training)
         for _ in range(4):
             before = [each.clone() for each in norm.buffers()]
             got = function(x, residual)
             moved = [each.clone() for each in norm.buffers()]
-            for buffer, each in zip(norm.buffers(), before):
+            for buffer, each in zip(norm.buffers(), before, strict=True):
                 buffer.copy_(each)
-            assert_same(got.numpy(), norm.forward_residual(x, residual, "relu").detach().numpy())
+            assert_same(got.detach().numpy(), norm.forward_residual(x, residual, "relu").detach().numpy())
             for buffer, each in zip(norm.buffers(), moved, strict=True):
                 assert_same(buffer.numpy(), each.numpy())
