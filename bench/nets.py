@@ -33,18 +33,25 @@ def batchnorm_cnn(nn: Any) -> Any:
 
 
 def residual_cnn(nn: Any) -> Any:
-    """Stages of 16 and 32 channels for (N, 1, 28, 28): conv-BatchNorm-ReLU, relu(x + f(x)), pool (He et al. 2016)."""
+    """Stages of 16 and 32 channels for (N, 1, 28, 28): conv-BatchNorm-ReLU, relu(x + f(x)), pool (He et al. 2016).
+
+    The end of a block asks tilegrad's BatchNorm for norm, sum and relu in one primitive, `forward_residual`. torch has
+    no such call and does the three one by one, as a program for both libraries would.
+    """
 
     class Block(nn.Module):
         def __init__(self, channels: int) -> None:
             super().__init__()
             self.f = nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-                nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             )  # fmt: skip
+            self.norm: Any = nn.BatchNorm2d(channels)
 
         def forward(self, x: Any) -> Any:
-            return nn.functional.relu(x + self.f(x))
+            if hasattr(self.norm, "forward_residual"):
+                return self.norm.forward_residual(self.f(x), x, "relu")
+            return nn.functional.relu(x + self.norm(self.f(x)))
 
     def stage(before: int, channels: int) -> list[Any]:
         conv = nn.Conv2d(before, channels, 3, padding=1, bias=False)

@@ -67,8 +67,8 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
     },
     "batch_norm": {
         "batch_moments": "mean and variance of each channel over N and space, or of each group of an image's channels",
-        "batch_norm": "(x - mean) / sqrt(var + eps) by channel, with weight, bias and relu",
-        "batch_norm_grad": "its gradients: to x, weight and bias together",
+        "batch_norm": "(x - mean) / sqrt(var + eps) by channel, with weight, bias, residual and relu",
+        "batch_norm_grad": "its gradients: to x, weight, bias and residual together",
         "batch_moments_step": "running mean and variance moved towards a batch's, in place",
     },
     "conv2d": {

@@ -1,4 +1,7 @@
-"""Batch normalisation in training, of images in both memory orders, with relu and without, and all its gradients."""
+"""Batch normalisation in training, of images in both memory orders, with relu and without, and all its gradients.
+
+And with a residual that is added before relu, as a block of a residual net ends (He et al. 2016).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ def _check(shape: Shape) -> None:
         raise ValueError("expected at least two values a channel")
 
 
-def _drawn(images: Any) -> Any:
+def _drawn(images: Any, added: tuple[str, ...]) -> Any:
     def draw(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
-        x, dy = images(rng, *shape), images(rng, *shape)
-        return {"x": x, "weight": normal(rng, shape[1]), "bias": normal(rng, shape[1]), "dy": dy}
+        x, dy, more = images(rng, *shape), images(rng, *shape), {name: images(rng, *shape) for name in added}
+        return {"x": x, **more, "weight": normal(rng, shape[1]), "bias": normal(rng, shape[1]), "dy": dy}
 
     return draw
 
@@ -39,34 +42,47 @@ def _flops(each: int, channel: int) -> Any:
     return lambda shape: each * math.prod(shape) + channel * shape[1]
 
 
-def _variant(name: str, images: Any, activation: str | None) -> Variant:
+def _variant(name: str, images: Any, activation: str | None, *added: str) -> Variant:
+    """added: nothing, or "residual"."""
+
     def forward(k: Any, i: Inputs) -> Any:
         mean, var = k.batch_moments(i.x)
-        return k.batch_norm(i.x, mean, var, i.weight, i.bias, EPS, None, activation), mean, var
+        residual = (i.residual,) if added else ()
+        return k.batch_norm(i.x, mean, var, i.weight, i.bias, EPS, None, activation, *residual), mean, var
 
     def backward(k: Any, i: Inputs, outputs: tuple[Any, ...]) -> Any:
-        moments, affine = outputs[1:], (i.weight, i.bias)
-        return k.batch_norm_grad(i.dy, i.x, *moments, *affine, EPS, None, activation, False, True, True)
+        y, *moments = outputs
+        given = i.dy, i.x, *moments, i.weight, i.bias, EPS, None, activation, False, True, True
+        if not added:
+            return k.batch_norm_grad(*given)
+        dx, dw, db, dz = k.batch_norm_grad(*given, y)
+        return dx, dz, dw, db
 
     def torch(torch: Any, i: Inputs) -> Any:
         y = torch.nn.functional.batch_norm(i.x, None, None, i.weight, i.bias, True, 0.1, EPS)
+        y = y + i.residual if added else y
         return torch.relu(y) if activation else y
 
-    relu = activation is not None
+    inputs = "x", *added, "weight", "bias"
+    # read x for the moments and again for y, weight and bias, write y and the moments; read dy and x for the sums and
+    # again for dx, weight (and bias, for relu's mask) and the moments, write dx and two gradients
+    arrays, vectors = (3, 5), (2, 4 if activation else 3)
+    # sum, x - mean, square, sum, * rstd, * weight, + bias (and max), and / / + sqrt / a channel;
+    # (mask: * + >), sum, - *, dz xhat and its sum, dz weight, xhat c2, - - *, and + sqrt / and two means a channel
+    each = (8, 13) if activation else (7, 10)
+    if added:
+        # read it too; read dy, x and y for the sums, without bias, write dz, read dz and x, write dx. + residual; y > 0
+        arrays, vectors, each = (4, 7), (2, 3), (9, 11)
     return Variant(
         name=name,
-        names=("x", "weight", "bias"),
-        draw=_drawn(images),
+        names=inputs,
+        draw=_drawn(images, added),
         forward=forward,
         backward=backward,
         torch=torch,
-        wrt=("x", "weight", "bias"),
-        # read x for the moments and again for y, weight and bias, write y and the moments; read dy and x for the sums
-        # and again for dx, weight (and bias, for relu's mask) and the moments, write dx and two gradients
-        bytes={"forward": _bytes(3, 2), "backward": _bytes(5, 4 if relu else 3)},
-        # sum, x - mean, square, sum, * rstd, * weight, + bias (and max), and / / + sqrt / a channel;
-        # (mask: * + >), sum, - *, dz xhat and its sum, dz weight, xhat c2, - - *, and + sqrt / and two means a channel
-        flops={"forward": _flops(8 if relu else 7, 5), "backward": _flops(13 if relu else 10, 5)},
+        wrt=inputs,
+        bytes={"forward": _bytes(arrays[0], vectors[0]), "backward": _bytes(arrays[1], vectors[1])},
+        flops={"forward": _flops(each[0], 5), "backward": _flops(each[1], 5)},
         uses={"forward": ("batch_moments", "batch_norm"), "backward": ("batch_norm_grad",)},
         terms=dict.fromkeys(("forward", "backward"), lambda shape: math.prod(shape) // shape[1]),
         fusible=True,
@@ -92,6 +108,7 @@ OP = Op(
         _variant("batch_norm + relu", channels_last, "relu"),
         _variant("batch_norm, C order", normal, None),
         _variant("batch_norm + relu, C order", normal, "relu"),
+        _variant("batch_norm + residual + relu", channels_last, "relu", "residual"),
     ),
     check=_check,
 )

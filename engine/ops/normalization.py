@@ -124,25 +124,34 @@ def batch_norm(
     groups: int | None = None,
     activation: str | None = None,
     frozen: bool = False,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """act((x - mean) / sqrt(var + eps) weight + bias) by channel of x (N, C, ...); weight and bias (C,).
+    """act((x - mean) / sqrt(var + eps) weight + bias + residual) by channel of x (N, C, ...); weight and bias (C,).
 
     moments     of batch_moments, x's own, or frozen ones: constants of their shape
-    activation  None or "relu", whose mask is computed again for the gradient
+    activation  None or "relu". For the gradient its mask is computed again, or with a residual taken from the result
+    residual    of x's shape, or None. The gradient does not keep it
     """
-    require_float("batch_norm", x, weight, bias)
+    require_float("batch_norm", x, weight, bias, residual)
     capture_hooks.reads(*moments)
     arrays = [None if p is None else p.data for p in (x, *moments, weight, bias)]
-    y = kernels.of(*arrays).batch_norm(*arrays, eps, groups, activation)
-    affine, asked = (weight, bias), _asked(weight, bias)
+    added = None if residual is None else residual.data
+    y = kernels.of(*arrays, added).batch_norm(*arrays, eps, groups, activation, added)
+    affine, asked, joins = (weight, bias), _asked(weight, bias), residual is not None
 
-    def rule(dy: Tensor) -> tuple:
+    def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
+        """y: the result, whose sign is relu's mask."""
         arrays = [None if p is None else p.data for p in (x, *moments, weight, bias)]
         backend = kernels.of(dy.data, *arrays)
         if not is_grad_enabled():
-            found = backend.batch_norm_grad(dy.data, *arrays, eps, groups, activation, frozen, *asked)
-            return _of_parents(_made("batch_norm_grad", (dy, x, *moments, *affine), found, *asked), affine)
-        if activation == "relu":
+            used, sign = (dy, x, *moments, *affine, y), None if y is None else y.data
+            found = backend.batch_norm_grad(dy.data, *arrays, eps, groups, activation, frozen, *asked, sign)
+            *grads, dz = _made("batch_norm_grad", used, found, *asked, None if y is None else True)
+            dz = dy if y is None else dz
+            return *_of_parents(grads, affine), *([dz] if joins else [])
+        if y is not None:
+            dy = relu_grad(dy, y)
+        elif activation == "relu":
             (z,) = made_together("batch_norm", (x,), (backend.batch_norm(*arrays, eps, groups),), (True,))
             dy = relu_grad(dy, z)
         n, channels = x.shape[:2]
@@ -154,9 +163,9 @@ def batch_norm(
         grads = _gradients(reshape(dy, shape), reshape(x, shape), w, standardized, axes, (0, 3), *asked, frozen=frozen)
         shapes = x.shape, (channels,), (channels,)
         grads = [None if g is None else reshape(g, s) for g, s in zip(grads, shapes)]
-        return _of_parents(grads, affine)
+        return *_of_parents(grads, affine), *([dy] if joins else [])
 
-    return record("batch_norm", y, _parents(x, weight, bias), rule)
+    return record("batch_norm", y, _parents(x, weight, bias, residual), rule, output=joins and activation == "relu")
 
 
 def move_towards(op: str, running: Moments, moments: Moments, count: int, momentum: float | Tensor) -> None:
@@ -208,8 +217,10 @@ def _asked(weight: Tensor | None, bias: Tensor | None) -> tuple[bool, bool]:
     return weight is not None and weight.requires_grad, bias is not None and bias.requires_grad
 
 
-def _made(name: str, used: tuple, found: tuple, to_weight: bool, to_bias: bool) -> list[Tensor | None]:
-    return made_together(name, used, found, (True, to_weight or None, to_bias or None))
+def _made(
+    name: str, used: tuple, found: tuple, to_weight: bool, to_bias: bool, *others: bool | None
+) -> list[Tensor | None]:
+    return made_together(name, used, found, (True, to_weight or None, to_bias or None, *others))
 
 
 _NORMED = 0  # the piece that the gradient of what was normalised is; those of the sum have other numbers

@@ -154,7 +154,7 @@ def over_rows(body: Body, constants: int, terms: int = 0) -> Any:
         n = types.intp
         return types.void(vectors, sources, targets, n, n, n, held, sums, n, n), codegen
 
-    @njit(nogil=True)
+    @njit(nogil=True, inline="always")  # its few callers have its code anyway: it need not be compiled by itself too
     def walk(sources, targets, at, n, wide, held, sums):
         panel = max(1, _PANEL // (wide * _AT_ONCE)) * _AT_ONCE
         ahead = _AHEAD if wide <= _AHEAD_WIDE else 0

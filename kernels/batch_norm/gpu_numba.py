@@ -12,8 +12,8 @@ rows lie side by side in memory, and a warp reads one line.
 The sums are joined in order: no atomics, the same bits in every run. float16 and float32, computed in float32.
 
 Traffic: moments read x twice, the second time from a cache where the rows of all running blocks fit; the result reads
-x and writes y; the gradient reads dy and x twice and writes dx. batch_norm/gpu_triton.py reads x once, and cuts long
-rows.
+x (and a residual) and writes y; the gradient reads dy and x twice and writes dx. With y it reads dy, y and x, writes
+dz, reads dz and x, and writes dx. batch_norm/gpu_triton.py reads x once, and cuts long rows.
 """
 
 from __future__ import annotations
@@ -147,6 +147,27 @@ def _batch_norm_kernel(place: Any, activation: Any) -> Kernel:
     return _batch_norm_kernel
 
 
+@functools.cache
+def _batch_norm_residual_kernel(place: Any, activation: Any) -> Kernel:
+    @kernel
+    def _batch_norm_residual_kernel(x, residual, mean, var, weight, bias, y, eps):
+        """residual: (N, C, S). Else as _batch_norm_kernel."""
+        lane, lanes, step, row = place()
+        n, c = row // x.shape[1], row % x.shape[1]
+        if n >= x.shape[0]:
+            return
+        m, rstd, w, b = _factors(mean, var, weight, bias, n, c, eps)
+        a = rstd * w
+        for j in range(lane, x.shape[2], EACH * lanes):
+            p, q, r, t = load(x, n, c, j, lanes, x.shape[2], m)
+            e, f, g, h = load(residual, n, c, j, lanes, x.shape[2], _ZERO)
+            p, q = activation(((p - m) * a + b) + e), activation(((q - m) * a + b) + f)
+            r, t = activation(((r - m) * a + b) + g), activation(((t - m) * a + b) + h)
+            store(y, n, c, j, lanes, x.shape[2], p, q, r, t)
+
+    return _batch_norm_residual_kernel
+
+
 @device
 def _unmasked(dy, d, a, b):
     return dy
@@ -184,6 +205,42 @@ def _batch_sums_kernel(place: Any, mask: Any) -> Kernel:
             product[n, c] = s2
 
     return _batch_sums_kernel
+
+
+@device
+def _kept(dy, y):
+    """dy where y is above 0."""
+    return _ZERO if y <= _ZERO else dy
+
+
+@functools.cache
+def _batch_mask_kernel(place: Any) -> Kernel:
+    @kernel
+    def _batch_mask_kernel(dy, x, y, mean, var, dz, total, product, eps):
+        """y, dz: (N, C, S). dz = dy where y > 0, and total and product are of that. Else as _batch_sums_kernel."""
+        shared = cuda.shared.array(THREADS, float32)
+        lane, lanes, step, row = place()
+        n, c = row // x.shape[1], row % x.shape[1]
+        end = x.shape[2] if n < x.shape[0] else 0
+        at, group = n if n < mean.shape[0] else 0, c // (x.shape[1] // mean.shape[1])
+        m, rstd = float32(mean[at, group]), _ONE / math.sqrt(float32(var[at, group]) + eps)
+        s, s2 = _ZERO, _ZERO
+        for j in range(lane, end, EACH * lanes):
+            p, q, r, t = load(y, n, c, j, lanes, end, _ZERO)
+            e, f, g, h = load(dy, n, c, j, lanes, end, _ZERO)
+            e, f, g, h = _kept(e, p), _kept(f, q), _kept(g, r), _kept(h, t)
+            store(dz, n, c, j, lanes, end, e, f, g, h)
+            p, q, r, t = load(x, n, c, j, lanes, end, m)
+            p, q, r, t = p - m, q - m, r - m, t - m
+            s += (e + f) + (g + h)
+            s2 += (e * (p * rstd) + f * (q * rstd)) + (g * (r * rstd) + h * (t * rstd))
+        s = tree_sum(s, shared, lane, lanes, step)
+        s2 = tree_sum(s2, shared, lane, lanes, step)
+        if lane == 0 and n < x.shape[0]:
+            total[n, c] = s
+            product[n, c] = s2
+
+    return _batch_mask_kernel
 
 
 @kernel
@@ -268,15 +325,17 @@ def batch_norm(
     eps: float = 1e-5,
     groups: int | None = None,
     activation: str | None = None,
+    residual: Any | None = None,
 ) -> Any:
     """batch_norm.reference.batch_norm."""
-    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation, residual=residual)
     only_served("batch_norm", s.dtype)
     y, y_view = empty_like(s, x)
-    x, y_view = _views(s, x, y_view)
+    x, y_view, *added = _views(s, x, y_view, *([] if residual is None else [residual]))
     place, grid, block = _plan(x)
-    form = _relu if activation == "relu" else _identity
-    _batch_norm_kernel(place, form)(grid, block, x, *_given(s, mean, var, weight, bias), y_view, float(eps))
+    kernel_of = _batch_norm_residual_kernel if added else _batch_norm_kernel
+    launched = kernel_of(place, _relu if activation == "relu" else _identity)
+    launched(grid, block, x, *added, *_given(s, mean, var, weight, bias), y_view, float(eps))
     return y
 
 
@@ -293,19 +352,25 @@ def batch_norm_grad(
     frozen: bool = False,
     to_weight: bool = False,
     to_bias: bool = False,
+    y: Any | None = None,
 ) -> tuple[Any, ...]:
     """batch_norm.reference.batch_norm_grad."""
-    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation, y)
     only_served("batch_norm_grad", s.dtype)
     xp = gpu.xp()
-    dx, dx_view = empty_like(s, x)
-    dy, x, dx_view = _views(s, dy, x, dx_view)
+    (dx, dx_view), (dz, *dz_view) = empty_like(s, x), (None,) if y is None else empty_like(s, x)
+    dy, x, dx_view, *masking = _views(s, dy, x, dx_view, *([] if y is None else [y]), *dz_view)
     place, grid, block = _plan(x)
     given, mask = _given(s, mean, var, weight, bias), _masked if activation == "relu" else _unmasked
     means, grads = given[:2], [xp.zeros(s.channels, s.dtype) for wanted in (to_weight, to_bias) if wanted]
-    if s.count and (to_weight or to_bias or not frozen):
+    if s.count and (to_weight or to_bias or not frozen or masking):
         total, product = (xp.empty(x.shape[:2], np.float32) for _ in range(2))
-        _batch_sums_kernel(place, mask)(grid, block, dy, x, *given, total, product, float(eps))
+        if masking:
+            y_view, dz_view = masking
+            _batch_mask_kernel(place)(grid, block, dy, x, y_view, *given[:2], dz_view, total, product, float(eps))
+            dy, mask = dz_view, _unmasked
+        else:
+            _batch_sums_kernel(place, mask)(grid, block, dy, x, *given, total, product, float(eps))
         if not frozen:
             means = [xp.empty(given[0].shape, np.float32) for _ in range(2)]
             weights = given[2].reshape((s.channels, 1) if s.groups is None else (s.groups, s.channels // s.groups))
@@ -315,7 +380,7 @@ def batch_norm_grad(
         asked = [part for part, wanted in ((product, to_weight), (total, to_bias)) if wanted]
         grads = [sum_over(part, (0,)).astype(s.dtype, copy=False) for part in asked]
     _batch_norm_grad_kernel(place, mask, frozen)(grid, block, dy, x, *given, *means, dx_view, float(eps))
-    return dx, *grads
+    return dx, *grads, *([] if dz is None else [dz])
 
 
 def batch_moments_step(running: list[Any], mean: Any, var: Any, count: int, momentum: float) -> None:

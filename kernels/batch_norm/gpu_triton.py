@@ -13,13 +13,15 @@ x is seen as (N, C, S). Where images share their moments and pixels lie at one s
 
 The parts depend on the shape alone and are joined in order: no atomics, the same bits in every run. Lanes run along the
 axis with the smaller stride: over pixels in C order, over channels where those are last. relu's mask is computed again
-from x, with the same fused operation as in the forward, and so with its bits.
+from x, with the same fused operation as in the forward, and so with its bits. Of a sum with a residual it is taken from
+y: the launch of the sums writes dz, which dx is then computed from.
 
 Arrays of any strides are read in place where their pixels lie at one stride; others are copied first. float16, bfloat16
 and float32, computed in float32.
 
-Traffic: moments read x once, the result reads x and writes y, the gradient reads dy and x twice and writes dx. A part
-adds 24 bytes a channel, for at least 4 tiles of 2048 elements where an image is split.
+Traffic: moments read x once, the result reads x (and a residual) and writes y, the gradient reads dy and x twice and
+writes dx. With y it reads dy, y and x, writes dz, reads dz and x, and writes dx. A part adds 24 bytes a channel, for at
+least 4 tiles of 2048 elements where an image is split.
 """
 
 from __future__ import annotations
@@ -195,14 +197,15 @@ def _masked(dy, d, scale, bias, RELU: tl.constexpr):
 
 @kernel
 def _batch_norm_kernel(
-    x_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, y_ptr,
-    channels, size, moment_n, each, weight_step, bias_step, blocks, x_n, x_c, x_s, y_n, y_c, y_s, eps,
+    x_ptr, residual_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, y_ptr,
+    channels, size, moment_n, each, weight_step, bias_step, blocks, x_n, x_c, x_s, residual_n, residual_c, residual_s,
+    y_n, y_c, y_s, eps,
     RELU: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """x, y: (N, channels, size), strides in elements. mean, var: dense, those of channel c of image n at
+    """x, residual, y: (N, channels, size), strides in elements. mean, var: dense, those of channel c of image n at
     n moment_n + c / each.
 
-    weight, bias: (channels,) or None. blocks: of BLOCK_S pixels in an image.
+    weight, bias: (channels,) or None; residual may be None too. blocks: of BLOCK_S pixels in an image.
     """
     n, k, c = _place(channels, blocks, BLOCK_C)
     is_channel = c < channels
@@ -213,6 +216,8 @@ def _batch_norm_kernel(
     inside = is_channel[:, None] & (s < size)[None, :]
     x = _load(x_ptr + n * x_n + c * x_c, s, x_s, inside)
     y = _affine(x - m[:, None], rstd * weight, bias)
+    if residual_ptr is not None:
+        y += _load(residual_ptr + n * residual_n + c * residual_c, s, residual_s, inside)
     if RELU:
         y = tl.where(y <= 0, 0.0, y)
     y_at = (y_ptr + n * y_n + c * y_c)[:, None] + (s * y_s)[None, :]
@@ -221,12 +226,15 @@ def _batch_norm_kernel(
 
 @kernel
 def _batch_sums_kernel(
-    dy_ptr, x_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, total_ptr, product_ptr,
-    channels, size, moment_n, each, weight_step, bias_step, splits, span, dy_n, dy_c, dy_s, x_n, x_c, x_s, eps,
+    dy_ptr, x_ptr, y_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, dz_ptr, total_ptr, product_ptr,
+    channels, size, moment_n, each, weight_step, bias_step, splits, span, dy_n, dy_c, dy_s, x_n, x_c, x_s,
+    y_n, y_c, y_s, dz_n, dz_c, dz_s, eps,
     RELU: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """total, product: (N, channels, splits), the sums of dz and of dz xhat over `span` pixels. The others are as
     _batch_norm_kernel takes them.
+
+    y: whose sign is the mask, or None. dz is written where there is one.
     """
     n, k, c = _place(channels, splits, BLOCK_C)
     is_channel = c < channels
@@ -242,7 +250,13 @@ def _batch_sums_kernel(
         inside = is_channel[:, None] & (s < end)[None, :]
         d = _load(x_ptr + n * x_n + c * x_c, s, x_s, inside) - m[:, None]
         dy = _load(dy_ptr + n * dy_n + c * dy_c, s, dy_s, inside)
-        dz = _masked(dy, d, rstd * weight, bias, RELU)
+        if y_ptr is not None:
+            y = _load(y_ptr + n * y_n + c * y_c, s, y_s, inside)
+            dz = tl.where(y <= 0, 0.0, dy)
+            dz_at = (dz_ptr + n * dz_n + c * dz_c)[:, None] + (s * dz_s)[None, :]
+            tl.store(dz_at, dz.to(dz_ptr.dtype.element_ty), mask=inside)
+        else:
+            dz = _masked(dy, d, rstd * weight, bias, RELU)
         total += dz
         product += tl.where(inside, dz * (d * rstd[:, None]), 0.0)
     at = (n * channels + c) * splits + k
@@ -346,17 +360,19 @@ def batch_norm(
     eps: float = 1e-5,
     groups: int | None = None,
     activation: str | None = None,
+    residual: Any | None = None,
 ) -> Any:
     """batch_norm.reference.batch_norm."""
-    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation, residual=residual)
     no_float64("batch_norm", s.dtype)
     y, y_view = empty_like(s, x)
-    x, y_view = together(s, seen(s, x, is_channels_last(x)), y_view)
+    given = [seen(s, a, is_channels_last(a)) for a in (x, residual) if a is not None]
+    y_view, x, residual = (*together(s, y_view, *given), None)[:3]
     p = _parts(y_view)
     _batch_norm_kernel(
-        p.all_tiles, x, *map(gpu.xp().ascontiguousarray, (mean, var)), weight, bias, y_view,
+        p.all_tiles, x, residual, *map(gpu.xp().ascontiguousarray, (mean, var)), weight, bias, y_view,
         p.channels, p.size, *_moment_steps(s), _step(weight), _step(bias), p.blocks,
-        *_steps(x), *_steps(y_view), float(eps),
+        *_steps(x), *_steps(residual), *_steps(y_view), float(eps),
         RELU=activation == "relu", BLOCK_C=p.block_c, BLOCK_S=p.block_s, num_warps=p.num_warps,
     )  # fmt: skip
     return y
@@ -375,25 +391,28 @@ def batch_norm_grad(
     frozen: bool = False,
     to_weight: bool = False,
     to_bias: bool = False,
+    y: Any | None = None,
 ) -> tuple[Any, ...]:
     """batch_norm.reference.batch_norm_grad."""
-    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation, y)
     no_float64("batch_norm_grad", s.dtype)
     xp = gpu.xp()
-    dx, dx_view = empty_like(s, x)
-    views = (seen(s, a, is_channels_last(a)) for a in (dy, x))
-    dy, x, dx_view = together(s, *views, dx_view)
+    (dx, dx_view), (dz, *dz_view) = empty_like(s, x), (None,) if y is None else empty_like(s, x)
+    views = [seen(s, a, is_channels_last(a)) for a in (dy, x, y) if a is not None]
+    dx_view, dy, x, y, dz_view = (*together(s, dx_view, *views, *dz_view), None, None)[:5]
     p = _parts(dx_view)
     given = *map(xp.ascontiguousarray, (mean, var)), weight, bias
     numbers = p.channels, p.size, *_moment_steps(s), _step(weight), _step(bias)
     config = {"BLOCK_C": p.block_c, "BLOCK_S": p.block_s, "num_warps": p.num_warps, "RELU": activation == "relu"}
     grads, means = [], [None, None]
-    if s.count and (to_weight or to_bias or not frozen):
+    if s.count and (to_weight or to_bias or not frozen or y is not None):
         totals, products = _empty(p), _empty(p)
         _batch_sums_kernel(
-            p.grid, dy, x, *given, totals, products,
-            *numbers, p.splits, p.span, *_steps(dy), *_steps(x), float(eps), **config,
+            p.grid, dy, x, y, *given, dz_view, totals, products,
+            *numbers, p.splits, p.span, *_steps(dy), *_steps(x), *_steps(y), *_steps(dz_view), float(eps), **config,
         )  # fmt: skip
+        if y is not None:
+            dy, config["RELU"] = dz_view, False
         if not frozen:
             means = [xp.empty(s.moments, np.float32) for _ in range(2)]
             grid, places, joining = _joined(s, p)
@@ -409,7 +428,7 @@ def batch_norm_grad(
         p.all_tiles, dy, x, *given, *means, dx_view,
         *numbers, p.blocks, *_steps(dy), *_steps(x), *_steps(dx_view), float(eps), **config,
     )  # fmt: skip
-    return dx, *grads
+    return dx, *grads, *([] if dz is None else [dz])
 
 
 def batch_moments_step(running: list[Any], mean: Any, var: Any, count: int, momentum: float) -> None:
@@ -498,6 +517,6 @@ def _step(a: Any | None) -> int:
     return 0 if a is None else a.strides[0] // a.itemsize
 
 
-def _steps(x: Any) -> tuple[int, ...]:
-    """The strides of x in elements."""
-    return tuple([stride // x.itemsize for stride in x.strides])
+def _steps(x: Any | None) -> tuple[int, ...]:
+    """The strides of x (N, C, S) in elements."""
+    return (0, 0, 0) if x is None else tuple([stride // x.itemsize for stride in x.strides])

@@ -1,6 +1,6 @@
 """Batch and group normalisation, with their gradients and running statistics: the NumPy specification.
 
-    y = act(xhat weight + bias),   xhat = (x - mean) rstd,   rstd = 1 / sqrt(var + eps)
+    y = act(xhat weight + bias + residual),   xhat = (x - mean) rstd,   rstd = 1 / sqrt(var + eps)
 
 x is (N, C) or (N, C, ...). What lies behind the channels counts as one axis, so that x is (N, C, S). Mean and biased
 variance are those of
@@ -13,11 +13,13 @@ Training is batch_moments, batch_norm with them, and batch_moments_step for the 
 with the running ones. The moments are taken of parts, each about a mean of its own, and joined (Chan, Golub & LeVeque
 1983): a mean much larger than the deviation costs no digits beyond those of x, and x is read once.
 
-For all of them: x, y and dy are float16, bfloat16, float32 or float64 arrays of one shape, with any strides; weight and
-bias are (C,). All are of one dtype. The 16-bit types are computed in float32, and their moments are float32; moments
-that are given may also be of x's dtype. y and dx lie channels last in memory where the channels of x lie nearer to each
-other than its pixels, otherwise in C order. NaN and infinity make what shares their moments NaN; moments of no elements
-are NaN.
+The residual is what a block of a residual net adds before its relu (He et al. 2016).
+
+For all of them: x, residual, y and dy are float16, bfloat16, float32 or float64 arrays of one shape, with any strides;
+weight and bias are (C,). All are of one dtype. The 16-bit types are computed in float32, and their moments are float32;
+moments that are given may also be of x's dtype. y, dx and dz lie channels last in memory where the channels of x lie
+nearer to each other than its pixels, otherwise in C order. NaN and infinity make what shares their moments NaN; moments
+of no elements are NaN.
 
 Each raises TypeError for dtypes, ValueError for shapes, groups, eps and the activation.
 """
@@ -68,19 +70,23 @@ def batch_norm(
     eps: float = 1e-5,
     groups: int | None = None,
     activation: str | None = None,
+    residual: Array | None = None,
 ) -> Array:
-    """y = act((x - mean) / sqrt(var + eps) weight + bias), with moments of batch_moments or others.
+    """y = act((x - mean) / sqrt(var + eps) weight + bias + residual), with moments of batch_moments or others.
 
     mean, var     (C,), or (N, groups) with groups, of x's dtype or the one of its moments
     weight, bias  (C,) or None, which is 1 or 0
     activation    None or "relu"
+    residual      of x's shape, or None, which is 0
 
-    Traffic: reads x once, writes y.
+    Traffic: reads x and the residual once, writes y.
     """
-    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm("batch_norm", x, mean, var, weight, bias, eps, groups, activation, residual=residual)
     rstd = 1 / np.sqrt(_moment(s, var) + eps)
     y = (_grouped(s, x) - _moment(s, mean)) * rstd
     y = _affine(s, y, weight, bias)
+    if residual is not None:
+        y = y + _grouped(s, residual)
     if activation == "relu":
         y = np.maximum(y, 0)
     return _laid_out(s, x, y)
@@ -100,10 +106,12 @@ def batch_norm_grad(
     frozen: bool = False,
     to_weight: bool = False,
     to_bias: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, ...]:
     """The gradients of batch_norm, together.
 
         dz = dy where xhat weight + bias > 0 with relu, otherwise dy;   g = dz weight
+        dz = dy where y > 0,                              with relu of a sum with a residual
         dx = rstd (g - mean(g) - xhat mean(g xhat)),   of moments that are x's own
         dx = rstd g,                                   of frozen ones
         dweight = sum dz xhat,   dbias = sum dz,       over N and S
@@ -111,16 +119,22 @@ def batch_norm_grad(
     x to activation     as batch_norm took them: relu's mask is computed again, for less than to read y
     frozen              whether the moments do not depend on x
     to_weight, to_bias  which of the two are asked for
-    ->                  (dx, dweight, dbias), without what was not asked for
+    y                   batch_norm's result, where it added a residual under relu; otherwise None. Without relu the
+                        residual takes no part in these gradients, and dy is its own
+    ->                  (dx, dweight, dbias, dz), without what was not asked for. dz, the residual's gradient, is there
+                        with y
 
     The order of additions depends on the shape and the memory order alone.
-    Traffic: reads dy and x twice, writes dx. Where nothing is summed (frozen, dx alone), reads them once.
+    Traffic: reads dy and x twice, writes dx. Where nothing is summed (frozen, dx alone), reads them once. With y: reads
+    dy, y and x once and writes dz, then reads dz and x and writes dx.
     """
-    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm_grad("batch_norm_grad", dy, x, mean, var, weight, bias, eps, groups, activation, y)
     rstd = 1 / np.sqrt(_moment(s, var) + eps)
     dz = _grouped(s, dy)
     xhat = (_grouped(s, x) - _moment(s, mean)) * rstd
-    if activation == "relu":
+    if y is not None:
+        dz = np.where(_grouped(s, y) <= 0, np.zeros((), dz.dtype), dz)
+    elif activation == "relu":
         dz = np.where(_affine(s, xhat, weight, bias) <= 0, np.zeros((), dz.dtype), dz)
     dx = _affine(s, dz, weight, None)
     if not frozen:
@@ -130,6 +144,7 @@ def batch_norm_grad(
     over = (0, 3)
     found += [np.asarray((dz * xhat).sum(over, np.float64), s.dtype).reshape(s.channels)] if to_weight else []
     found += [np.asarray(dz.sum(over, np.float64), s.dtype).reshape(s.channels)] if to_bias else []
+    found += [] if y is None else [_laid_out(s, x, dz)]
     return tuple(found)
 
 
@@ -232,10 +247,16 @@ def check_moments(op: str, x: Any, groups: Any) -> Channels:
 
 
 def check_norm(
-    op: str, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any
-) -> Channels:
-    """Raise as batch_norm does."""
+    op: str, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any,
+    **beside: Any,
+) -> Channels:  # fmt: skip
+    """Raise as batch_norm does; `beside` are arrays of x's shape and dtype, or None."""
     s = check_moments(op, x, groups)
+    for name, a in beside.items():
+        if a is not None:
+            float_dtype(op, **{"x": x, name: a})
+            if a.shape != x.shape:
+                raise ValueError(f"{op}: x is {x.shape} but {name} is {a.shape}; expected {x.shape}")
     _check_moments_of(op, s, x, mean, var, eps)
     _check_affine(op, s, x, weight, bias)
     one_of(op, "activation", activation, (None, "relu"))
@@ -243,13 +264,15 @@ def check_norm(
 
 
 def check_norm_grad(
-    op: str, dy: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any
-) -> Channels:
+    op: str, dy: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float, groups: Any, activation: Any,
+    y: Any,
+) -> Channels:  # fmt: skip
     """Raise as batch_norm_grad does."""
     float_dtype(op, dy=dy, x=x)
-    s = check_norm(op, x, mean, var, weight, bias, eps, groups, activation)
+    s = check_norm(op, x, mean, var, weight, bias, eps, groups, activation, y=y)
     if dy.shape != x.shape:
         raise ValueError(f"{op}: x is {x.shape} but dy is {dy.shape}; expected {x.shape}")
+    require(y is None or activation == "relu", op, f"y is given but activation is {activation!r}; expected 'relu'")
     return s
 
 

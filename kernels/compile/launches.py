@@ -53,12 +53,17 @@ def pool(backend: ModuleType, x: Any, *geometry: tuple[int, int]) -> None:
 
 
 def batch_norm(backend: ModuleType, x: Any, affine: Any, groups: int | None) -> None:
-    """A training step's calls with relu. Without groups also those without relu, weight and bias, and evaluation's."""
+    """A training step's calls with relu, also of a sum with a residual. Without groups also those without relu, weight
+    and bias, and evaluation's.
+    """
     mean, var = backend.batch_moments(x, groups)
     given = x, mean, var, affine, affine, 1e-5, groups, "relu"
     backend.batch_norm(*given)
     backend.batch_norm_grad(x, *given, to_weight=True, to_bias=True)
+    backend.batch_norm(*given, residual=x)
+    backend.batch_norm_grad(x, *given, to_weight=True, to_bias=True, y=x)
     if groups is None:
+        backend.batch_norm(*given[:7], residual=x)
         backend.batch_norm(x, mean, var)
         backend.batch_norm_grad(x, *given[:5], to_weight=True, to_bias=True)
         backend.batch_norm_grad(x, *given, frozen=True)

@@ -69,6 +69,9 @@ COUNTS = {
     # and bias 3 * 4;  * + > more
     ("batch_norm", "batch_norm + relu", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
     ("batch_norm", "batch_norm + relu, C order", "backward", (2, 3, 4, 5)): (2400 + 48 + 24, 1560 + 15),
+    # and residual 120 * 4;  + more.  dy, x, y, dz, dz, x, dx 840 * 4, weight, two gradients;  > more than without relu
+    ("batch_norm", "batch_norm + residual + relu", "forward", (2, 3, 4, 5)): (1920 + 24 + 24, 1080 + 15),
+    ("batch_norm", "batch_norm + residual + relu", "backward", (2, 3, 4, 5)): (3360 + 36 + 24, 1320 + 15),
     # 4 arrays in, 3 out;  - * +   * * * +   sqrt / +   / * -
     ("adam", "adam_step", "forward", (10,)): (280, 130),
     # x 2*3*4*4 = 96, w 5*3*3*3 = 135, bias 5, y 2*5*4*4 = 160: 396 * 4;  160 outputs of 27 taps, bias, max

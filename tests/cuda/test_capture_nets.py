@@ -13,7 +13,9 @@ def _on_the_gpu(monkeypatch):
     monkeypatch.setitem(ON, "device", "cuda")
 
 
-@pytest.mark.parametrize("net", ["convolutions with batch norm", "transformer", "recurrent", "a loss by hand"])
+@pytest.mark.parametrize(
+    "net", ["convolutions with batch norm", "residual", "transformer", "recurrent", "a loss by hand"]
+)
 def test_a_net_trains_and_evaluates_as_it_does_plainly(net):
     assert_as_plain(*NETS[net], "adam", train=3, evaluate=2, n=2)
 

@@ -55,8 +55,13 @@ def batch_norm_activated(
     momentum: float | Tensor,
     eps: float,
     activation: str | None,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """batch_norm, with an activation (None or "relu") in the same primitive; momentum as move_towards takes it."""
+    """act(batch_norm(input) + residual) in one primitive; momentum as move_towards takes it.
+
+    activation  None or "relu"
+    residual    of input's shape and dtype: nothing is broadcast. None is 0
+    """
     op = "batch_norm"
     require_tensor(op, input=input)
     if input.ndim < 2 and input.shape != (0,):
@@ -64,33 +69,35 @@ def batch_norm_activated(
     channels = input.shape[min(input.ndim - 1, 1)]  # of an input (0,), which PyTorch takes, it is the only one
     _require_affine(op, input, (channels,), weight, bias)
     _require_shapes(op, input, (channels,), running_mean=running_mean, running_var=running_var)
+    _require_shapes(op, input, input.shape, residual=residual)
     if input.ndim < 2:
         return input
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{op}: training=False needs running_mean and running_var; got None")
-        return _by_constants(input, (running_mean, running_var), weight, bias, eps, activation)
+        return _by_constants(input, (running_mean, running_var), weight, bias, eps, activation, residual)
     running = _running(op, running_mean, running_var)
     if not input.numel():
         unseen = wrap(array_module(input.data).ones(channels, input.dtype))
-        return batch_norm_op(input, (unseen, unseen), weight, bias, eps, None, activation, frozen=True)
+        return batch_norm_op(input, (unseen, unseen), weight, bias, eps, None, activation, True, residual)
     n = input.numel() // channels
     if n < 2:
         raise ValueError(f"{op}: input is {input.shape}; expected more than 1 value a channel in training")
     moments = batch_moments(input)
-    y = batch_norm_op(input, moments, weight, bias, eps, None, activation)
+    y = batch_norm_op(input, moments, weight, bias, eps, None, activation, residual=residual)
     if running is not None:
         move_towards(op, running, moments, n, momentum)
     return y
 
 
 def _by_constants(
-    x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str | None
-) -> Tensor:
-    if is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, weight, bias)):
+    x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str | None,
+    residual: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    if is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, weight, bias, residual)):
         with no_grad():  # the next batch may move them before the gradient is asked for
             moments = ops.clone(moments[0]), ops.clone(moments[1])
-    return batch_norm_op(x, moments, weight, bias, eps, None, activation, frozen=True)
+    return batch_norm_op(x, moments, weight, bias, eps, None, activation, True, residual)
 
 
 def _running(op: str, running_mean: Tensor | None, running_var: Tensor | None) -> Moments | None:

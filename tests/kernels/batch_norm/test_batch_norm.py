@@ -290,6 +290,150 @@ def test_any_number_of_threads_has_the_same_bits(order, groups, rng):
             assert_same(got, want)
 
 
+# --- with a residual
+
+
+def check_residual(backend, x, residual, dy, groups, *affine, activation="relu"):
+    """Value and gradients, the residual's too, of the norm, the sum and the activation."""
+
+    def function(x, residual, *affine):
+        y = torch_of(groups)(x, *affine) + residual
+        return torch.relu(y) if activation else y
+
+    mean, var = backend.batch_moments(x, groups)
+    weight, bias = (*affine, None, None)[:2]
+    given = mean, var, weight, bias, 1e-5, groups, activation
+    with untouched(x, residual, mean, var, *affine):
+        y = backend.batch_norm(x, *given, residual)
+    want, baseline = oracle.value(function, x, residual, *affine)
+    assert_close(y, want, baseline, scale=1.0)
+    with untouched(dy, x, y, mean, var, *affine):
+        asked = False, weight is not None, bias is not None
+        found = backend.batch_norm_grad(dy, x, *given, *asked, y if activation else None)
+    expected = gradients(function, dy, x, residual, *affine)
+    dx, *others = found
+    if activation:
+        *others, dz = others
+        assert_same(dz, np.where(y > 0, dy, np.zeros((), x.dtype)))
+        assert dz.strides == dx.strides == y.strides
+        found = dx, dz, *others
+    else:
+        del expected[1]  # which is dy
+    terms = max(1, x.size // x.shape[1])
+    for i, (got, (want, baseline)) in enumerate(zip(found, expected, strict=True)):
+        assert_close(got, want, baseline, scale=1.0 if i < 2 and activation or i == 0 else terms**0.5)
+    return y
+
+
+@pytest.mark.parametrize("shape, groups", SHAPES, ids=str)
+def test_residual(backend, shape, groups, dtype, rng):
+    x, dy, affine = draw(rng, shape, dtype)
+    residual, _, _ = draw(rng, shape, dtype)
+    y = check_residual(backend, x, residual, dy, groups, *affine)
+    assert (y >= 0).all()
+    check_residual(backend, x, residual, dy, groups, *affine, activation=None)
+
+
+@pytest.mark.parametrize("groups", [None, 3])
+def test_residual_layouts(backend, layout, groups, rng):
+    """And without weight and bias."""
+    x, dy, affine = draw(rng, (4, 6, 3, 5), np.float32)
+    residual, _, _ = draw(rng, (4, 6, 3, 5), np.float32)
+    check_residual(backend, layout(x), layout(residual), layout(dy), groups, *map(layout, affine))
+    check_residual(backend, layout(x), residual, dy, groups)
+    check_residual(backend, x, layout(residual), layout(dy), groups)
+
+
+def test_residual_of_stride_0(backend, rng):
+    x, dy, affine = draw(rng, (3, 4, 2, 5), np.float32)
+    one = np.broadcast_to(np.float32(0.5), x.shape)
+    for groups in (None, 2):
+        check_residual(backend, x, one, dy, groups, *affine)
+        check_residual(backend, x, np.broadcast_to(x[:1], x.shape), one, groups, *affine)
+        check_residual(backend, x, x, dy, groups, *affine)
+
+
+@pytest.mark.parametrize("shape", PARTS, ids=str)
+@pytest.mark.parametrize("order", ORDERS)
+def test_residual_in_sizes_of_the_cpus_parts(order, shape, rng):
+    from tilegrad import kernels
+
+    backend = kernels.load("cpu")
+    x, dy, affine = draw(rng, shape, np.float32)
+    residual, _, _ = draw(rng, shape, np.float32)
+    for groups in (None, 1):
+        for activation in (None, "relu"):
+            arrays = order(x), order(residual), order(dy)
+            check_residual(backend, *arrays, groups, *affine, activation=activation)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shape, groups", [((3, 6, 4, 5), None), ((2, 6, 70, 40), 3), ((7, 5), None)], ids=str)
+def test_the_residual_form_has_the_bits_of_norm_sum_and_relu(backend, order, shape, groups, rng):
+    """In float32; in 16 bits it rounds once where they round three times."""
+    x, dy, affine = draw(rng, shape, np.float32)
+    residual, _, _ = draw(rng, shape, np.float32)
+    x, dy, residual = order(x), order(dy), order(residual)
+    mean, var = backend.batch_moments(x, groups)
+    y = backend.batch_norm(x, mean, var, *affine, 1e-5, groups, "relu", residual)
+    assert_same(y, np.maximum(backend.batch_norm(x, mean, var, *affine, 1e-5, groups) + residual, 0))
+    *found, dz = backend.batch_norm_grad(dy, x, mean, var, *affine, 1e-5, groups, "relu", False, True, True, y)
+    want = backend.batch_norm_grad(dz, x, mean, var, *affine, 1e-5, groups, None, False, True, True)
+    for got, each in zip(found, want, strict=True):
+        assert_same(got, each)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_residual_with_frozen_moments(backend, order, rng):
+    """Nothing need be summed there: dx and dz are the same."""
+    x, dy, (w, b) = draw(rng, (3, 5, 4, 2), np.float32)
+    residual, _, _ = draw(rng, (3, 5, 4, 2), np.float32)
+    mean, var = rng.standard_normal(5).astype(np.float32), rng.random(5).astype(np.float32) + np.float32(0.1)
+
+    def function(x, residual, w, b):
+        y = TF.batch_norm(x, *(torch.from_numpy(a).to(x.dtype) for a in (mean, var)), w, b)
+        return torch.relu(y + residual)
+
+    given = mean, var, w, b, 1e-5, None, "relu"
+    y = backend.batch_norm(order(x), *given, order(residual))
+    assert_close(y, *oracle.value(function, x, residual, w, b), scale=1.0)
+    dx, dw, db, dz = backend.batch_norm_grad(order(dy), order(x), *given, True, True, True, y)
+    expected = oracle.gradients(function, dy, x, residual, w, b)
+    for got, (want, baseline) in zip((dx, dz, dw, db), expected, strict=True):
+        assert_close(got, want, baseline, scale=5.0)
+    for got, want in zip(backend.batch_norm_grad(order(dy), order(x), *given, True, y=y), (dx, dz), strict=True):
+        assert_same(got, want)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_residual_that_is_not_finite(backend, order, value):
+    """It spoils its own place of y; where y is NaN the gradient passes, as relu lets it."""
+    rng = np.random.default_rng(0)
+    x, residual = rng.standard_normal((2, 2, 3, 4, 5)).astype(np.float32)
+    residual[1, 1, 2, 2], residual[0, 2, 1, 1] = value, -np.inf
+    mean, var = backend.batch_moments(order(x))
+    y = backend.batch_norm(order(x), mean, var, activation="relu", residual=order(residual))
+    spoilt = np.zeros(x.shape, bool)
+    spoilt[1, 1, 2, 2] = True
+    assert_same(~np.isfinite(y), spoilt)
+    assert y[0, 2, 1, 1] == 0
+    dz = backend.batch_norm_grad(np.ones_like(x), order(x), mean, var, activation="relu", y=y)[1]
+    assert_same(dz, (y != 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (2, 3, 0, 2), (2, 0, 3)], ids=str)
+def test_a_residual_without_elements(backend, shape):
+    x, one = np.zeros(shape, np.float32), np.ones(shape[1], np.float32)
+    given = one, one, one, one, 1e-5, None, "relu"
+    y = backend.batch_norm(x, *given, x)
+    assert_same(y, x)
+    for got, want in zip(
+        backend.batch_norm_grad(x, x, *given, False, True, True, y), (x, 0 * one, 0 * one, x), strict=True
+    ):
+        assert_same(got, want)
+
+
 # --- errors
 
 
@@ -324,6 +468,19 @@ def test_wrong_arguments(backend):
             call(x, one, one, activation="gelu")
     with pytest.raises(ValueError, match=r"^batch_norm_grad: x is \(5, 6, 2\) but dy is \(5, 6\); expected"):
         backend.batch_norm_grad(x[..., 0], x, one, one)
+
+    with pytest.raises(
+        ValueError, match=r"^batch_norm: x is \(5, 6, 2\) but residual is \(5, 6, 1\); expected \(5, 6, 2\)$"
+    ):
+        backend.batch_norm(x, one, one, residual=x[..., :1])
+    with pytest.raises(TypeError, match="^batch_norm: x is float32, residual is float16; expected one dtype for all$"):
+        backend.batch_norm(x, one, one, residual=x.astype(np.float16))
+    with pytest.raises(
+        ValueError, match=r"^batch_norm_grad: x is \(5, 6, 2\) but y is \(6, 2\); expected \(5, 6, 2\)$"
+    ):
+        backend.batch_norm_grad(x, x, one, one, activation="relu", y=x[0])
+    with pytest.raises(ValueError, match="^batch_norm_grad: y is given but activation is None; expected 'relu'$"):
+        backend.batch_norm_grad(x, x, one, one, y=x)
 
     with pytest.raises(ValueError, match="^batch_moments_step: count is 1; expected more than 1$"):
         backend.batch_moments_step([one, one.copy()], one, one, 1, 0.1)

@@ -74,12 +74,13 @@ def rows_norm(shape, name, grad=False, residual=False):
     return normal(*shape), x, *moments, given[0], *[True] * len(given), *more
 
 
-def channels_norm(shape, last, grad=False):
-    x, dy = normal(*shape), normal(*shape)
+def channels_norm(shape, last, grad=False, residual=False):
+    x, dy, third = normal(*shape), normal(*shape), normal(*shape)
     if last:
-        x, dy = (np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (x, dy))
+        x, dy, third = (np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (x, dy, third))
     given = x, *cpu.batch_moments(x), normal(shape[1]), normal(shape[1]), 1e-5, None, "relu"
-    return (dy, *given, False, True, True) if grad else given
+    more = (third,) if residual else ()
+    return (dy, *given, False, True, True, *more) if grad else (*given, *more)
 
 
 GEOMETRY = (1, 1), (0, 0), (1, 1), 1
@@ -129,8 +130,8 @@ CALLS = {
         for grad in (False, True)
     },
     "batch_moments": [channels_norm(*of)[:1] for of in IMAGES],
-    "batch_norm": [channels_norm(*of) for of in IMAGES],
-    "batch_norm_grad": [channels_norm(*of, True) for of in IMAGES],
+    "batch_norm": [channels_norm(*of, residual=residual) for of in IMAGES for residual in (False, True)],
+    "batch_norm_grad": [channels_norm(*of, True, residual) for of in IMAGES for residual in (False, True)],
     "batch_moments_step": [([normal(n), normal(n)], normal(n), np.abs(normal(n)), 9, 0.1) for n in SIZES],
     "adam_step": [adam(n) for n in SIZES],
     "elementwise_loss": [

@@ -124,9 +124,14 @@ def batch_norm():
             given = x[::-1].copy("K"), x, mean, var, w, b, 1e-5, groups, activation
             yield "batch_norm_grad", (*given, False, True, True)
             yield "batch_norm_grad", (*given, True)
+            yield "batch_norm", (x, mean, var, w, b, 1e-5, groups, activation, x[::-1].copy("K"))
         yield "batch_norm", (x, mean, var, None, None, 1e-5, groups)
+        y = REFERENCE.batch_norm(x, mean, var, w, b, 1e-5, groups, "relu", given[0])
+        yield "batch_norm_grad", (*given, False, True, True, y)
+        yield "batch_norm_grad", (*given, True, False, False, y)
     half = floats(9, 4).astype(np.float16)
     yield "batch_norm", (half, *REFERENCE.batch_moments(half), half[0], half[1])
+    yield "batch_norm", (half, *REFERENCE.batch_moments(half), half[0], half[1], 1e-5, None, "relu", half)
     yield "batch_moments_step", ([floats(5), floats(5)], floats(5), floats(5), 9, 0.1)
 
 

@@ -168,6 +168,10 @@ def test_batch_norm(backend, dtype):
         check(backend, "batch_norm", x, mean, var, w, b, 1e-5, groups, "relu")
         options = 1e-5, groups, "relu", False, True, True
         check(backend, "batch_norm_grad", dy, x, mean, var, w, b, *options, scale=(x.size / shape[1]) ** 0.5)
+        residual = normal(dtype, *shape)
+        check(backend, "batch_norm", x, mean, var, w, b, 1e-5, groups, "relu", residual)
+        y = reference.batch_norm(x, mean, var, w, b, 1e-5, groups, "relu", residual)
+        check(backend, "batch_norm_grad", dy, x, mean, var, w, b, *options, y, scale=(x.size / shape[1]) ** 0.5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
