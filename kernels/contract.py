@@ -40,6 +40,8 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "tanh_grad": "its gradient, from y",
         "sigmoid": "1 / (1 + exp(-x))",
         "sigmoid_grad": "its gradient, from y",
+        "erf": "the error function",
+        "erf_grad": "its gradient, from x",
     },
     "softmax": {
         "softmax": "exp(x - m) / sum exp(x - m) along an axis",

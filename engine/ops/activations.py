@@ -82,6 +82,22 @@ def sigmoid_grad(dy: Tensor, y: Tensor) -> Tensor:
     return record("sigmoid_grad", kernels.of(dy.data, y.data).sigmoid_grad(dy.data, y.data), (dy, y), rule)
 
 
+def erf(input: Tensor) -> Tensor:
+    """2 / sqrt(pi) times the integral of exp(-u^2) from 0 to x;  dx = dy 2 / sqrt(pi) exp(-x^2)."""
+    x = float_operand("erf", input)
+    y = kernels.of(x.data).erf(x.data)
+    return record("erf", y, (x,), lambda dy: (erf_grad(dy, x),))
+
+
+def erf_grad(dy: Tensor, x: Tensor) -> Tensor:
+    """dy 2 / sqrt(pi) exp(-x^2), which is erf'(x);  erf''(x) = -2 x erf'(x)."""
+
+    def rule(g: Tensor) -> tuple:
+        return erf_grad(g, x), mul(erf_grad(mul(g, dy), x), mul(x, -2.0))
+
+    return record("erf_grad", kernels.of(dy.data, x.data).erf_grad(dy.data, x.data), (dy, x), rule)
+
+
 def silu(input: Tensor) -> Tensor:
     """x sigmoid(x), also called swish."""
     x = float_operand("silu", input)

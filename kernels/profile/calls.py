@@ -216,7 +216,7 @@ def _sgd_step(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
 _HEADS = "N x HEADS x LENGTH x WIDTH", (4, 4, 64, 32)
 _TABLE = "ROWS x COLUMNS x TAKEN", (1000, 512, 64)
 _LOGITS = "ROWS x CLASSES", (256, 1024)
-_ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
+_ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "erf")
 
 CALLS: dict[str, Call] = {
     "matmul": Call("M x N x K", (256, 256, 256), _matmul),

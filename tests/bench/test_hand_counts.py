@@ -36,6 +36,8 @@ COUNTS = {
     ("activations", "tanh", "backward", (10,)): (120, 30),  # * - *
     ("activations", "sigmoid", "forward", (10,)): (80, 40),  # - exp + /
     ("activations", "sigmoid", "backward", (10,)): (120, 30),  # - * *
+    ("activations", "erf", "forward", (10,)): (80, 10),
+    ("activations", "erf", "backward", (10,)): (120, 50),  # * - exp * *
     # 15 numbers in, 15 out;  max - exp + /
     ("softmax", "softmax", "forward", (3, 5)): (120, 75),
     ("softmax", "softmax", "backward", (3, 5)): (180, 60),

@@ -23,6 +23,7 @@ ACTIVATIONS = {
     "silu": (ops.silu, F.silu),
     "tanh": (ops.tanh, torch.tanh),
     "sigmoid": (ops.sigmoid, torch.sigmoid),
+    "erf": (ops.erf, torch.erf),
 }
 
 

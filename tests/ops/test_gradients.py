@@ -157,6 +157,7 @@ OPS = {
     "sigmoid": (ops.sigmoid, X),
     "sign": (ops.sign, X),
     "silu": (ops.silu, X),
+    "erf": (ops.erf, X),
     "sin": (ops.sin, X),
     "sinh": (ops.sinh, X),
     "softmax": (lambda x: ops.softmax(x, 0), X),
@@ -257,7 +258,7 @@ def test_second_order(name, variant):
 
 
 SCALARS = """
-    abs acos add arccos arcsin arctan asin atan cos cosh clamp clip div exp expm1 flatten gelu leaky_relu log log10
+    abs acos add arccos arcsin arctan asin atan cos cosh clamp clip div erf exp expm1 flatten gelu leaky_relu log log10
     log1p log2 maximum mul neg pow reciprocal relu remainder rsqrt sigmoid silu sin sinh sqrt square sub tan tanh where
     unsqueeze sum mean prod softmax log_softmax logsumexp amax max norm std cumsum cumprod sort reshape repeat
 """.split()
@@ -298,6 +299,7 @@ def test_without_dimensions(name):
         "tanh",
         "sigmoid",
         "silu",
+        "erf",
         "gelu",
         "gelu by tanh",
         "pow",

@@ -69,7 +69,7 @@ def is_float(a: Any) -> bool:
 
 
 @each_served
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "erf"])
 def test_activations(backend, dtype, name):
     """33 x 67: two blocks, the last not full; a transposed array; infinities and NaN."""
     x = normal(dtype, 33, 67)
