@@ -101,7 +101,10 @@ def erf_grad(dy: Tensor, x: Tensor) -> Tensor:
 def silu(input: Tensor) -> Tensor:
     """x sigmoid(x), also called swish."""
     x = float_operand("silu", input)
-    y = kernels.of(x.data).silu(x.data)
+    return _silu_of(x, kernels.of(x.data).silu(x.data))
+
+
+def _silu_of(x: Tensor, y: Any) -> Tensor:
     return record("silu", y, (x,), lambda dy: (silu_grad(dy, x),))
 
 
@@ -119,7 +122,10 @@ def silu_grad(dy: Tensor, x: Tensor) -> Tensor:
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x Phi(x), Phi the normal distribution function (Hendrycks & Gimpel 2016); "tanh" takes their approximation."""
     x = float_operand("gelu", input)
-    y = kernels.of(x.data).gelu(x.data, approximate)
+    return _gelu_of(x, kernels.of(x.data).gelu(x.data, approximate), approximate)
+
+
+def _gelu_of(x: Tensor, y: Any, approximate: str = "none") -> Tensor:
     return record("gelu", y, (x,), lambda dy: (gelu_grad(dy, x, approximate),))
 
 
@@ -163,6 +169,13 @@ from_output: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "leaky_relu": leaky_relu_grad,
     "tanh": tanh_grad,
     "sigmoid": sigmoid_grad,
+}
+
+# The others, whose gradient needs the argument: (argument, the result that its product left beside it) -> result.
+kept: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "gelu": _gelu_of,
+    "gelu_tanh": partial(_gelu_of, approximate="tanh"),
+    "silu": _silu_of,
 }
 
 

@@ -111,6 +111,13 @@ OPS = {
     "linear": (lambda x, w, b: ops.linear(x, w, b), (normal, (2, 3, 4)), (normal, (2, 4)), (normal, (2,))),
     "linear and sigmoid": (lambda x, w, b: ops.linear(x, w, b, "sigmoid"), X, (normal, (2, 4)), (normal, (2,))),
     "linear and gelu": (lambda x, w, b: ops.linear(x, w, b, "gelu"), X, (normal, (2, 4)), (normal, (2,))),
+    "linear and gelu by tanh": (lambda x, w: ops.linear(x, w, None, "gelu_tanh"), X, (normal, (2, 4))),
+    "linear and silu": (
+        lambda x, w, b: ops.linear(x, w, b, "silu"),
+        (normal, (2, 3, 4)),
+        (normal, (2, 4)),
+        (normal, (2,)),
+    ),
     "log": (ops.log, P),
     "log10": (ops.log10, P),
     "log1p": (ops.log1p, P),
@@ -307,6 +314,7 @@ def test_without_dimensions(name):
         "matmul",
         "softmax",
         "conv2d and tanh",
+        "linear and silu",
         "prod",
     ],
 )

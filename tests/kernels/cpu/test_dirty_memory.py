@@ -159,6 +159,7 @@ def matmul():
         for activation in (None, "relu", "gelu"):
             yield "matmul", (a, b, bias, activation)
         yield "matmul", (a, b)
+        yield "matmul_kept", (a, b, bias, "silu")
         dy = floats(len(a), b.shape[1])
         yield "linear_grad", (dy, None, a, b.T, True)
         yield "linear_grad", (dy, REFERENCE.relu(a @ b), a, b.T, True)
