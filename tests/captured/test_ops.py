@@ -74,6 +74,7 @@ CAPTURED = """
     tg.rand(3, dtype=tg.float64).sum().float() * x;  tg.rand(3, dtype=tg.float16).float().sum() * w;
     tg.empty(4, 6).uniform_(-1, 2) * x;  tg.empty(4, 6).normal_(1, 2) * w;  F.dropout(w, 0.3) * tg.rand(6);
     written(x, (slice(None), 1), 5.0) * w;  written(x, ([0, 2],), w[:2]);  written(x, x > 0, 0.0) * w;
+    w.index_select(0, x[0].argmax() % 4);  x[w[0].argmax()[None] % 4][0];  x[:, w[:, 0].argmax()[None]] * w;
     written(w, tg.arange(2), x[:2]);  written(w, w > 0, 1.5) * x;
 """
 
