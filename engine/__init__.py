@@ -101,6 +101,7 @@ from tilegrad.ops import (
     einsum as einsum,
     eq as eq,
     equal as equal,
+    erf as erf,
     exp as exp,
     expand as expand,
     expand_as as expand_as,

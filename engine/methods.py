@@ -143,6 +143,7 @@ class Methods:
     dot = ops.dot
     eq = ops.eq
     equal = ops.equal
+    erf = ops.erf
     exp = ops.exp
     expand = ops.expand
     expand_as = ops.expand_as

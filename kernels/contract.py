@@ -25,6 +25,7 @@ from __future__ import annotations
 FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it computes
     "matmul": {
         "matmul": "batched a @ b, with bias and activation in the epilogue",
+        "matmul_kept": "the same, and beside it what the activation was applied to, kept for its gradient",
         "linear_grad": "gradients of relu(x W^T + b), or without relu: to x, W and b together",
     },
     "activations": {
@@ -40,6 +41,8 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "tanh_grad": "its gradient, from y",
         "sigmoid": "1 / (1 + exp(-x))",
         "sigmoid_grad": "its gradient, from y",
+        "erf": "the error function",
+        "erf_grad": "its gradient, from x",
     },
     "softmax": {
         "softmax": "exp(x - m) / sum exp(x - m) along an axis",

@@ -56,6 +56,8 @@ VARIANTS = (
     _activation("tanh", 1, 3, True, lambda t, i: t.tanh(i.x), lambda cp, i: cp.tanh(i.x)),
     # 1 / (1 + exp(-x)): - exp + /;  dy y (1 - y): - * *
     _activation("sigmoid", 4, 3, True, lambda t, i: t.sigmoid(i.x), lambda cp, i: 1 / (1 + cp.exp(-i.x))),
+    # erf;  dy c exp(-x x): * - exp * *
+    _activation("erf", 1, 5, False, lambda t, i: t.erf(i.x), None),
 )
 
 OP = Op(

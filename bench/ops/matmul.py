@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ def _products(shape: Shape) -> int:
     return 2 * m * n * k  # a product and a sum for each of the M N K terms
 
 
+def _kept_by_torch(torch: Any, i: Inputs) -> Any:
+    z = torch.addmm(i.bias, i.a, i.b)
+    return z, torch.nn.functional.gelu(z)
+
+
 PLAIN = Variant(
     name="matmul",
     names=("a", "b"),
@@ -72,6 +78,15 @@ FUSED = Variant(
     fusible=True,
 )
 
+KEPT = replace(
+    FUSED,
+    name="matmul + bias + gelu, both kept",
+    forward=lambda k, i: k.matmul_kept(i.a, i.b, i.bias, "gelu", i.precision),
+    torch=_kept_by_torch,
+    bytes={"forward": lambda shape, size: _forward_bytes(shape, size) + (1 + shape[0]) * shape[1] * size},  # bias, z
+    uses={"forward": ("matmul_kept",)},
+)
+
 OP = Op(
     name="matmul",
     axes=("M", "N", "K"),
@@ -89,6 +104,6 @@ OP = Op(
         Sizes((16, 4096, 4096), "few rows: bound by memory"),
     ),
     toy=(16, 24, 8),
-    variants=(PLAIN, FUSED),
+    variants=(PLAIN, FUSED, KEPT),
     precisions=("ieee", "tf32", "tf32x3"),
 )

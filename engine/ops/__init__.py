@@ -1,6 +1,6 @@
 """Every differentiable op, by family. An op computes with arrays and records its gradient rule, written under it."""
 
-from tilegrad.ops.activations import ACTIVATIONS, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, tanh
+from tilegrad.ops.activations import ACTIVATIONS, erf, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, tanh
 from tilegrad.ops.arithmetic import (
     abs,
     add,

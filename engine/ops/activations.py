@@ -82,10 +82,29 @@ def sigmoid_grad(dy: Tensor, y: Tensor) -> Tensor:
     return record("sigmoid_grad", kernels.of(dy.data, y.data).sigmoid_grad(dy.data, y.data), (dy, y), rule)
 
 
+def erf(input: Tensor) -> Tensor:
+    """2 / sqrt(pi) times the integral of exp(-u^2) from 0 to x;  dx = dy 2 / sqrt(pi) exp(-x^2)."""
+    x = float_operand("erf", input)
+    y = kernels.of(x.data).erf(x.data)
+    return record("erf", y, (x,), lambda dy: (erf_grad(dy, x),))
+
+
+def erf_grad(dy: Tensor, x: Tensor) -> Tensor:
+    """dy 2 / sqrt(pi) exp(-x^2), which is erf'(x);  erf''(x) = -2 x erf'(x)."""
+
+    def rule(g: Tensor) -> tuple:
+        return erf_grad(g, x), mul(erf_grad(mul(g, dy), x), mul(x, -2.0))
+
+    return record("erf_grad", kernels.of(dy.data, x.data).erf_grad(dy.data, x.data), (dy, x), rule)
+
+
 def silu(input: Tensor) -> Tensor:
     """x sigmoid(x), also called swish."""
     x = float_operand("silu", input)
-    y = kernels.of(x.data).silu(x.data)
+    return _silu_of(x, kernels.of(x.data).silu(x.data))
+
+
+def _silu_of(x: Tensor, y: Any) -> Tensor:
     return record("silu", y, (x,), lambda dy: (silu_grad(dy, x),))
 
 
@@ -103,7 +122,10 @@ def silu_grad(dy: Tensor, x: Tensor) -> Tensor:
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x Phi(x), Phi the normal distribution function (Hendrycks & Gimpel 2016); "tanh" takes their approximation."""
     x = float_operand("gelu", input)
-    y = kernels.of(x.data).gelu(x.data, approximate)
+    return _gelu_of(x, kernels.of(x.data).gelu(x.data, approximate), approximate)
+
+
+def _gelu_of(x: Tensor, y: Any, approximate: str = "none") -> Tensor:
     return record("gelu", y, (x,), lambda dy: (gelu_grad(dy, x, approximate),))
 
 
@@ -147,6 +169,13 @@ from_output: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "leaky_relu": leaky_relu_grad,
     "tanh": tanh_grad,
     "sigmoid": sigmoid_grad,
+}
+
+# The others, whose gradient needs the argument: (argument, the result that its product left beside it) -> result.
+kept: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "gelu": _gelu_of,
+    "gelu_tanh": partial(_gelu_of, approximate="tanh"),
+    "silu": _silu_of,
 }
 
 

@@ -58,6 +58,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Lists and NumPy arrays index tensors of any device, tensors those of their own. On a GPU, x[i] with a tensor of
     integers does not wait to see whether the rows exist: IndexError then comes when the program next waits for the GPU.
     There the gradients of repeated indices are added in no fixed order, but for those of x[i].
+
+    An integer tensor without dimensions is an int, as in PyTorch: x[i] is a view, for which the value is read. A
+    captured step cannot have that view. It can have copies: x.index_select(0, i) and x[i[None]][0].
     """
     if type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda:
         return _rows(input, index)

@@ -11,7 +11,7 @@ from tilegrad import dtypes, kernels
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
-from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
+from tilegrad.ops.activations import ACTIVATIONS, activation_grad, kept
 from tilegrad.ops.arithmetic import mul
 from tilegrad.ops.operands import (
     as_tensor,
@@ -125,7 +125,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     """act(x W^T + b): x (..., in), W (out, in), b (out,) -> (..., out), one primitive.
 
     Gradients, with dz = dy act'(z):  dx = dz W,  dW = dz^T x,  db = sum of dz over all but the last dimension.
-    activation  None or a name of ACTIVATIONS; in the epilogue, unless its gradient is wanted and needs more than y
+    activation  None or a name of ACTIVATIONS; in the epilogue, which keeps z beside y where a gradient needs it
     """
     if not _are_floats(input, weight, bias) and not _are_integers(input, weight, bias):
         require_float("linear", input, weight, bias)
@@ -144,12 +144,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         return y if activation is None else ACTIVATIONS[activation](y)
     biased = bias is not None and bias._requires_grad
     wanted = input._requires_grad or weight._requires_grad or biased
-    if wanted and activation is not None and activation not in from_output and is_grad_enabled():
-        return ACTIVATIONS[activation](linear(input, weight, bias))
-
     rows = input if x.ndim == 2 else reshape(input, (math.prod(x.shape[:-1]), x.shape[-1]))
     x = rows._data
-    y = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
+    of_z = kept[activation] if wanted and activation in kept and is_grad_enabled() else None
+    if of_z is None:
+        y = z = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
+    else:  # two nodes: the product's and the activation's
+        z, y = kernels.of(x, w, b).matmul_kept(x, w.T, bias=b, activation=activation)
+        activation = None
     parents = (rows, weight) if bias is None else (rows, weight, bias)
     count = len(parents)
     for_x, for_w = weight if rows._requires_grad else None, rows if weight._requires_grad else None
@@ -167,7 +169,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         dw = None if for_w is None else _matmul(dz, for_w, True)
         return (dx, dw, sum(dz, 0) if biased else None)[:count]
 
-    out = record("linear", y, parents, rule, output=activation is not None)
+    out = record("linear", z, parents, rule, output=activation is not None)
+    out = out if of_z is None else of_z(out, y)
     return out if rows is input else reshape(out, (*input.shape[:-1], w.shape[0]))
 
 

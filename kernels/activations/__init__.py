@@ -1,1 +1,1 @@
-"""Activations and their gradients, elementwise. Those in the epilogue of a product or convolution are applied there."""
+"""Activations and erf with their gradients, elementwise. Epilogues of products and convolutions are applied there."""

@@ -1,4 +1,4 @@
-"""Elementwise activations and their gradients on a GPU, in Numba-CUDA: the formulas of activations/reference.py.
+"""Elementwise activations, erf and their gradients on a GPU, in Numba-CUDA: the formulas of activations/reference.py.
 
     y[i] = f(x[i])        dx[i] = dy[i] f'(z[i])
 
@@ -155,6 +155,16 @@ def sigmoid(x: Any) -> Any:
 def sigmoid_grad(dy: Any, y: Any) -> Any:
     """dx = dy y (1 - y), from sigmoid's result."""
     return _backward("sigmoid_grad", _backward_kernel(m.sigmoid_slope_of_result), dy, y=y)
+
+
+def erf(x: Any) -> Any:
+    """The error function."""
+    return _forward("erf", _forward_kernel(m.erf), x)
+
+
+def erf_grad(dy: Any, x: Any) -> Any:
+    """dx = dy * 2 / sqrt(pi) exp(-x^2), from erf's argument."""
+    return _backward("erf_grad", _backward_kernel(m.erf_slope), dy, x=x)
 
 
 def _forward(op: str, launch: Kernel, x: Any, *numbers: float) -> Any:

@@ -15,6 +15,7 @@ from tilegrad.kernels.launch.numba_target import device
 _HALF, _ONE, _TWO, _ZERO = float32(0.5), float32(1), float32(2), float32(0)
 _SQRT_HALF = float32(0.7071067811865476)
 _INV_SQRT_2PI = float32(0.3989422804014327)
+_TWO_PER_SQRT_PI = float32(1.1283791670955126)
 _SQRT_8_PI = float32(1.5957691216057308)
 _CUBIC, _THREE_CUBIC = float32(0.044715), float32(3 * 0.044715)
 _SATURATED = float32(30)  # beyond it sigmoid(2u) is 0 or 1, and x^3 must not overflow
@@ -103,6 +104,16 @@ def tanh_slope(y):
 def sigmoid_slope_of_result(y):
     """sigmoid'(x), from y = sigmoid(x)."""
     return y * (_ONE - y)
+
+
+@device
+def erf(x):
+    return math.erf(x)
+
+
+@device
+def erf_slope(x):
+    return math.exp(-(x * x)) * _TWO_PER_SQRT_PI
 
 
 @device

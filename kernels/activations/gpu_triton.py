@@ -1,4 +1,4 @@
-"""Elementwise activations and their gradients on a GPU, in Triton: the formulas of activations/reference.py.
+"""Elementwise activations, erf and their gradients on a GPU, in Triton: the formulas of activations/reference.py.
 
 One program takes BLOCK neighbouring elements of memory, computes them in float32 and rounds once. Any strides: an array
 with holes is first copied to dense memory in its own order. The result has its argument's memory order.
@@ -10,7 +10,7 @@ floor as long as the arithmetic hides behind it: while it moves an element of 2 
 instructions for it (132 SMs * 128 lanes * 1.75 GHz against 4.2 TB/s), of 4 + 4 bytes twice as many. Compiled for sm_90
 and halves, relu takes 4 instructions an element, leaky_relu 9, gelu 19, sigmoid and silu 22, tanh 27, gelu_tanh 28; the
 gradients (2 + 2 + 2 bytes, 42 instructions) 7 to 11, of silu 27, gelu 30, gelu_tanh 38. Hence one exponential and one
-division at most for sigmoid, and no erf.
+division at most for sigmoid, and no erf for gelu.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from tilegrad.kernels.activations.gpu_triton_math import gaussian as _gaussian
 from tilegrad.kernels.activations.gpu_triton_math import normal_cdf as _normal_cdf
 from tilegrad.kernels.activations.gpu_triton_math import sigmoid as _sigmoid
 from tilegrad.kernels.activations.gpu_triton_math import sigmoid_and_slope as _sigmoid_and_slope
@@ -34,6 +35,7 @@ from tilegrad.kernels.sizes import cdiv
 BLOCK = 1024  # 4 warps, 8 elements a thread: one 16-byte load of halves, two of floats
 
 _INV_SQRT_2PI: tl.constexpr = tl.constexpr(0.3989422804014327)
+_TWO_PER_SQRT_PI: tl.constexpr = tl.constexpr(1.1283791670955126)
 _SQRT_8_PI: tl.constexpr = tl.constexpr(1.5957691216057308)
 
 
@@ -41,7 +43,7 @@ _SQRT_8_PI: tl.constexpr = tl.constexpr(1.5957691216057308)
 def activate(x, slope, NAME: tl.constexpr):
     """The activation of that name (of ACTIVATIONS, or None) of a float32 block; the epilogue of matmul and conv2d.
 
-    Only leaky_relu uses slope.
+    "erf" too, which is no epilogue. Only leaky_relu uses slope.
     """
     if NAME == "relu":
         x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
@@ -57,6 +59,8 @@ def activate(x, slope, NAME: tl.constexpr):
         x = _tanh(x)
     elif NAME == "sigmoid":
         x = _sigmoid(x)
+    elif NAME == "erf":
+        x = tl.erf(x)
     else:
         tl.static_assert(NAME is None, "no such activation")
     return x
@@ -77,6 +81,8 @@ def _slope_of(z, slope, NAME: tl.constexpr):
     elif NAME == "silu":
         s, ds = _sigmoid_and_slope(z)
         d = s + z * ds
+    elif NAME == "erf":
+        d = _gaussian(z) * _TWO_PER_SQRT_PI
     elif NAME == "tanh":
         d = 1.0 - z * z
     else:
@@ -201,6 +207,16 @@ def sigmoid(x: Any) -> Any:
 def sigmoid_grad(dy: Any, y: Any) -> Any:
     """dx = dy y (1 - y), from sigmoid's result."""
     return _backward("sigmoid", dy, y=y)
+
+
+def erf(x: Any) -> Any:
+    """The error function."""
+    return _forward("erf", x)
+
+
+def erf_grad(dy: Any, x: Any) -> Any:
+    """dx = dy * 2 / sqrt(pi) exp(-x^2), from erf's argument."""
+    return _backward("erf", dy, x=x)
 
 
 def _forward(name: str, x: Any, slope: float = 0.0) -> Any:

@@ -30,6 +30,15 @@ def exp(x):
 
 
 @triton.jit
+def gaussian(x):
+    """exp(-x^2) to about 2 ulp: x^2 as a rounded product s and the rest r, exp(-s - r) = exp(-s) (1 - r)."""
+    a = tl.minimum(tl.abs(x), 16.0, propagate_nan=tl.PropagateNan.ALL)  # beyond, the result is 0
+    s = a * a
+    e = exp(-s)
+    return e - e * tl.fma(a, a, -s)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)), from e = exp(-|x|): no overflow, and the tail keeps its digits."""
     e = exp(-tl.abs(x))

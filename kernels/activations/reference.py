@@ -1,4 +1,4 @@
-"""Elementwise activations and their gradients: the NumPy specification.
+"""Elementwise activations, erf and their gradients: the NumPy specification.
 
 For all of them: x, y and dy are float16, bfloat16, float32 or float64 arrays of one dtype and one shape
 (nothing broadcasts), with any strides; the result has that dtype and shape, and the memory order of its
@@ -17,7 +17,7 @@ from numbers import Real
 
 import numpy as np
 
-from tilegrad.kernels.activations.reference_erf import erf
+from tilegrad.kernels.activations.reference_erf import erf as _erf
 from tilegrad.kernels.checks import accumulator, float_dtype, one_of, require
 
 ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
@@ -74,7 +74,7 @@ def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     one_of("gelu", "approximate", approximate, ("none", "tanh"))
     x = _wide(x)
     if approximate == "none":
-        y = erf(x * math.sqrt(0.5))
+        y = _erf(x * math.sqrt(0.5))
         y += 1
         y *= 0.5
     else:
@@ -95,7 +95,7 @@ def gelu_grad(dy: np.ndarray, x: np.ndarray, approximate: str = "none") -> np.nd
     dy, x = _wide(dy), _wide(x)
     if approximate == "none":
         density = np.exp(x * x * -0.5) / math.sqrt(2 * math.pi)
-        slope = 0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density
+        slope = 0.5 * (1 + _erf(x * math.sqrt(0.5))) + x * density
     else:
         u2 = _twice_u(x)
         du2 = math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * _clip_saturated(x) ** 2)
@@ -147,6 +147,21 @@ def sigmoid_grad(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     dtype = check_alike("sigmoid_grad", dy=dy, y=y)
     y = _wide(y)
     return _narrow(_wide(dy) * (y * (1 - y)), dtype)
+
+
+@_quiet
+def erf(x: np.ndarray) -> np.ndarray:
+    """y = 2 / sqrt(pi) * integral from 0 to x of exp(-u^2) du: Abramowitz & Stegun 7.1.1."""
+    dtype = float_dtype("erf", x=x)
+    return _narrow(_erf(_wide(x)), dtype)
+
+
+@_quiet
+def erf_grad(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """dx = dy * 2 / sqrt(pi) exp(-x^2), from erf's argument."""
+    dtype = check_alike("erf_grad", dy=dy, x=x)
+    x = _wide(x)
+    return _narrow(_wide(dy) * (2 / math.sqrt(math.pi) * np.exp(-x * x)), dtype)
 
 
 def apply_activation(y: np.ndarray, name: str | None) -> np.ndarray:

@@ -67,6 +67,7 @@ def matmul(empty: Empty) -> None:
     x, bias = empty(4096, 4096), empty(4096)
     backend.matmul(x, x)
     backend.matmul(x, x.T, bias, "gelu")  # a linear layer, and the gradient of its weight
+    backend.matmul_kept(x, x.T, bias, "gelu")
     backend.matmul(x.T, x)
     backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
     backend.matmul(empty(128, 64), empty(10, 64).T, empty(10))

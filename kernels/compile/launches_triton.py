@@ -93,6 +93,8 @@ def matmul(empty: Empty) -> None:
         backend.matmul(x, w, precision=precision)
         backend.matmul(x.T, w, precision=precision)
         backend.matmul(few, w.T, bias, "gelu", precision)
+        backend.matmul_kept(x, w.T, bias, "gelu", precision)
+        backend.matmul_kept(few, w.T, bias, "gelu", precision)
     backend.matmul(empty(128, 784), empty(128, 784).T, empty(128), "relu")  # the seed MLP
     backend.matmul(empty(128, 64), narrow.T, empty(10))
     backend.matmul(empty(65536, 784).T, empty(65536, 128))

@@ -96,13 +96,24 @@ def _no_bias(bias, column):
     return float32(0)
 
 
+@device
+def _kept(z, place, value):
+    z[place] = value
+
+
+@device
+def _not_kept(z, place, value):
+    pass
+
+
 @functools.cache
-def _naive_kernel(activation: str | None, has_bias: bool) -> Kernel:
+def _naive_kernel(activation: str | None, has_bias: bool, keeps: bool) -> Kernel:
+    keep = _kept if keeps else _not_kept
     activate, bias_of = ACTIVATIONS[activation], _bias_of if has_bias else _no_bias
 
     @kernel
-    def _matmul_naive_kernel(a, b, bias, y):
-        """a (outer, inner, M, K), b (outer, inner, N, K), bias (N,), y (outer, inner, M, N)."""
+    def _matmul_naive_kernel(a, b, bias, y, z):
+        """a (outer, inner, M, K), b (outer, inner, N, K), bias (N,), y and z (outer, inner, M, N)."""
         _, inner, m, n = y.shape
         for i in range(cuda.grid(1), y.size, cuda.gridsize(1)):
             column, row, product = i % n, i // n % m, i // n // m
@@ -110,7 +121,9 @@ def _naive_kernel(activation: str | None, has_bias: bool) -> Kernel:
             total = float32(0)
             for k in range(a.shape[3]):
                 total += float32(a[o, p, row, k]) * float32(b[o, p, column, k])
-            y[o, p, row, column] = activate(total + bias_of(bias, column))
+            total += bias_of(bias, column)
+            keep(z, (o, p, row, column), total)
+            y[o, p, row, column] = activate(total)
 
     return _matmul_naive_kernel
 
@@ -125,8 +138,11 @@ def _grouped(i, tiles_m, tiles_n):
 
 
 @functools.cache
-def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: bool, dense_b: bool) -> Kernel:
+def _tiled_kernel(
+    tile: Tile, activation: str | None, has_bias: bool, keeps: bool, dense_a: bool, dense_b: bool
+) -> Kernel:
     """dense_a, dense_b: the operand is contiguous along the sum, so neighbouring threads read neighbouring terms."""
+    keep = _kept if keeps else _not_kept
     activate, bias_of = ACTIVATIONS[activation], _bias_of if has_bias else _no_bias
     size, terms, side, (down, across), run = tile
     each, apart = size // side, side * run  # rows and columns of a thread; from one run of them to the next
@@ -138,18 +154,20 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
     multiply = unrolled(_term(tile), terms)
 
     @device
-    def store_one(i, out, bias, first, row, column, sums):
+    def store_one(i, out, kept, bias, first, row, column, sums):
         i, j = i // each, i % each
         r = row + i // run * apart + i % run
         c = column + j // run * apart + j % run
         if r < out.shape[0] and c < out.shape[1]:
-            out[r, c] = activate(sums[i, j] + bias_of(bias, first + c))
+            total = sums[i, j] + bias_of(bias, first + c)
+            keep(kept, (r, c), total)
+            out[r, c] = activate(total)
 
     store = unrolled(store_one, each * each)
 
     @kernel
-    def _matmul_tiled_kernel(a, b, bias, y, tiles_m, tiles_n):
-        """a (outer, inner, M, K), b (outer, inner, N, K), bias (N,), y (outer, inner, M, N); one block a tile of y."""
+    def _matmul_tiled_kernel(a, b, bias, y, z, tiles_m, tiles_n):
+        """a (outer, inner, M, K), b (outer, inner, N, K), bias (N,), y, z (outer, inner, M, N); a block a tile of y."""
         a_tile = cuda.shared.array(shared, float32)
         b_tile = cuda.shared.array(shared, float32)
         a_next = cuda.local.array(held, float32)  # local arrays are registers: every index is known once unrolled
@@ -165,6 +183,7 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
         a_rows = a[o, p, tile_m * size :]
         b_rows = b[o, p, tile_n * size :]
         out = y[o, p, tile_m * size :, tile_n * size :]
+        kept = z[o, p, tile_m * size :, tile_n * size :]
 
         t = cuda.threadIdx.x & last  # changes nothing, but tells the compiler that no index is negative
         warp, lane = t // (down * across), t % (down * across)
@@ -188,7 +207,7 @@ def _tiled_kernel(tile: Tile, activation: str | None, has_bias: bool, dense_a: b
                 put_b(b_tile, 1 - stage, b_next)
             cuda.syncthreads()
 
-        store(0, out, bias, tile_n * size, row, column, sums)
+        store(0, out, kept, bias, tile_n * size, row, column, sums)
 
     return _matmul_tiled_kernel
 
@@ -275,19 +294,35 @@ def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = Non
 
     Traffic: at the head of this file. Operands are copied only if their batch axes need more than two strides.
     """
+    return _product(a, b, bias, activation, precision, False)[1]
+
+
+def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str = "ieee") -> tuple[Any, Any]:
+    """matmul.reference.matmul_kept, for float16 and float32; the precision is always "ieee".
+
+    Traffic: matmul's, and M N itemsize for z.
+    """
+    return _product(a, b, bias, activation, precision, True)
+
+
+def _product(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str, keeps: bool) -> tuple[Any, Any]:
+    """(z, y) of matmul_kept, or (None, y) of matmul."""
     dtype = only_served("matmul", check_matmul(a, b, bias, activation, precision))
     lead = broadcast_lead(a.shape, b.shape)
-    y = gpu.xp().empty((*lead, a.shape[-2], b.shape[-1]), dtype)
+    shape = *lead, a.shape[-2], b.shape[-1]
+    y = gpu.xp().empty(shape, dtype)
+    z = gpu.xp().empty(shape, dtype) if keeps else None
     if y.size == 0:
-        return y
+        return z, y
     a, b, out = _views(a, b, y, lead)
+    kept = None if z is None else z.reshape(out.shape)
     *_, m, n = out.shape
     if min(m, n) <= THIN or y.size * a.shape[-1] <= NAIVE_UP_TO:
-        naive(a, b, bias, out, activation)
+        naive(a, b, bias, out, activation, kept)
     else:
         large = y.size // (m * n) * cdiv(m, LARGE.size) * cdiv(n, LARGE.size) >= LARGE_FROM
-        tiled(a, b, bias, out, activation, LARGE if large else SMALL)
-    return y
+        tiled(a, b, bias, out, activation, LARGE if large else SMALL, kept)
+    return z, y
 
 
 def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:
@@ -295,21 +330,24 @@ def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: 
     return one_by_one(Parts(relu_grad, matmul, sum), dy, y, x, w, bias, precision)
 
 
-def naive(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None) -> None:
-    """y = activation(a b^T + bias) of a (outer, inner, M, K), b (outer, inner, N, K), y (outer, inner, M, N)."""
+def naive(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None, z: Any = None) -> None:
+    """y = activation(a b^T + bias) of a (outer, inner, M, K), b (outer, inner, N, K), y (outer, inner, M, N).
+
+    z   as y, without the activation; or None
+    """
     blocks = min(cdiv(y.size, NAIVE_THREADS), NAIVE_BLOCKS)
-    launch = _naive_kernel(activation, bias is not None)
-    launch((blocks,), (NAIVE_THREADS,), a, b, b if bias is None else bias, y)
+    launch = _naive_kernel(activation, bias is not None, z is not None)
+    launch((blocks,), (NAIVE_THREADS,), a, b, b if bias is None else bias, y, y if z is None else z)
 
 
-def tiled(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None, tile: Tile) -> None:
+def tiled(a: Any, b: Any, bias: Any | None, y: Any, activation: str | None, tile: Tile, z: Any = None) -> None:
     """The same, by tiles."""
     outer, inner, m, n = y.shape
     tiles_m, tiles_n = cdiv(m, tile.size), cdiv(n, tile.size)
     dense_a, dense_b = (x.strides[3] == x.itemsize for x in (a, b))
-    launch = _tiled_kernel(tile, activation, bias is not None, dense_a, dense_b)
+    launch = _tiled_kernel(tile, activation, bias is not None, z is not None, dense_a, dense_b)
     grid = (outer * inner * tiles_m * tiles_n,)
-    launch(grid, (tile.threads,), a, b, b if bias is None else bias, y, tiles_m, tiles_n)
+    launch(grid, (tile.threads,), a, b, b if bias is None else bias, y, y if z is None else z, tiles_m, tiles_n)
 
 
 def _views(a: Any, b: Any, y: Any, lead: tuple[int, ...]) -> tuple[Any, Any, Any]:

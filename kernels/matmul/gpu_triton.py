@@ -62,14 +62,17 @@ def _grouped(pid, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 
 
 @triton.jit
-def _finish(acc, bias_ptr, y_ptr, rows, cols, M, N, bias_n, ACTIVATION: tl.constexpr):
-    """y[rows, cols] = activation(acc + bias[cols])."""
+def _finish(acc, bias_ptr, y_ptr, z_ptr, rows, cols, M, N, bias_n, ACTIVATION: tl.constexpr):
+    """z[rows, cols] = acc + bias[cols], and y = activation of that."""
     wide = cols.to(tl.int64)
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + wide * bias_n, mask=cols < N, other=0.0).to(tl.float32)[None, :]
-    y = activate(acc, _SLOPE, ACTIVATION).to(y_ptr.dtype.element_ty)
     at = rows.to(tl.int64)[:, None] * N + wide[None, :]
-    tl.store(y_ptr + at, y, mask=(rows < M)[:, None] & (cols < N)[None, :])
+    inside = (rows < M)[:, None] & (cols < N)[None, :]
+    if z_ptr is not None:
+        tl.store(z_ptr + at, acc.to(z_ptr.dtype.element_ty), mask=inside)
+    y = activate(acc, _SLOPE, ACTIVATION).to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + at, y, mask=inside)
 
 
 @triton.jit
@@ -94,6 +97,7 @@ def _matmul_kernel(
     y_ptr,
     mask_ptr,
     sums_ptr,
+    z_ptr,
     M,
     N,
     K,
@@ -126,6 +130,7 @@ def _matmul_kernel(
 
     mask   laid out as a, which counts where mask > 0; or None. Of a single product, as sums is
     sums   (M,), or with SPLIT (parts, M): a summed over K; or None
+    z      as y, without the activation; or None, as it is with SPLIT
     AXES   batch axes: 0; 1, of strides a_inner and b_inner; or 2, of `inner` the inner one
     SPLIT  program_id(1) sums `share` terms, a multiple of BLOCK_K, the last one fewer; y (parts, batch, M, N)
     HALVED the epilogue takes half of the tile's columns at a time: the compiler computes an activation for all elements
@@ -207,21 +212,34 @@ def _matmul_kernel(
     if FLIPPED:
         acc = tl.trans(acc)
     y_ptr += product * M * N
+    if z_ptr is not None:
+        z_ptr += product * M * N
     cols = tile_n * BLOCK_N
     if HALVED:
         half: tl.constexpr = BLOCK_N // 2
         left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, half)), (0, 2, 1)))
-        _finish(left, bias_ptr, y_ptr, rows, cols + tl.arange(0, half), M, N, bias_n, ACTIVATION)
-        _finish(right, bias_ptr, y_ptr, rows, cols + half + tl.arange(0, half), M, N, bias_n, ACTIVATION)
+        _finish(left, bias_ptr, y_ptr, z_ptr, rows, cols + tl.arange(0, half), M, N, bias_n, ACTIVATION)
+        _finish(right, bias_ptr, y_ptr, z_ptr, rows, cols + half + tl.arange(0, half), M, N, bias_n, ACTIVATION)
     else:
-        _finish(acc, bias_ptr, y_ptr, rows, cols + tl.arange(0, BLOCK_N), M, N, bias_n, ACTIVATION)
+        _finish(acc, bias_ptr, y_ptr, z_ptr, rows, cols + tl.arange(0, BLOCK_N), M, N, bias_n, ACTIVATION)
 
 
 @kernel
 def _add_parts_kernel(
-    parts_ptr, bias_ptr, y_ptr, size, N, bias_n, PARTS: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr
+    parts_ptr,
+    bias_ptr,
+    y_ptr,
+    z_ptr,
+    size,
+    N,
+    bias_n,
+    PARTS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """parts (PARTS, size) float32, bias (N,) or None, y (size,) dense, N its last axis; the first part first.
+
+    z   as y, without the activation; or None
 
     A sum is cut only where its result is a few tiles: PARTS * size is far below 2^31.
     """
@@ -232,6 +250,8 @@ def _add_parts_kernel(
         total += tl.load(parts_ptr + part * size + i, mask=inside, other=0.0)
     if bias_ptr is not None:
         total += tl.load(bias_ptr + (i % N).to(tl.int64) * bias_n, mask=inside, other=0.0).to(tl.float32)
+    if z_ptr is not None:
+        tl.store(z_ptr + i, total.to(z_ptr.dtype.element_ty), mask=inside)
     tl.store(y_ptr + i, activate(total, _SLOPE, ACTIVATION).to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -271,6 +291,16 @@ def matmul(a: Any, b: Any, bias: Any | None = None, activation: str | None = Non
     Traffic: at the head of this file. An operand is copied only where its batch axes need more strides than two.
     """
     return _product(a, b, bias, activation, precision)
+
+
+def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str = "ieee") -> tuple[Any, Any]:
+    """As matmul.reference.matmul_kept, for float16, bfloat16 and float32.
+
+    Traffic: matmul's, and M N itemsize for z.
+    """
+    plan = _planned(a, b, bias, activation, precision)
+    z = gpu.xp().empty(plan.shape, plan.dtype)
+    return z, _computed(plan, a, b, bias, z=z)
 
 
 def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:
@@ -314,6 +344,10 @@ def _product(
     a: Any, b: Any, bias: Any, activation: str | None, precision: str, mask: Any = None, sums: Any = None
 ) -> Any:
     """matmul, of a where mask > 0 if there is one; a's sums over K go to `sums` (M,), if that is given."""
+    return _computed(_planned(a, b, bias, activation, precision), a, b, bias, mask, sums)
+
+
+def _planned(a: Any, b: Any, bias: Any, activation: str | None, precision: str) -> _Plan:
     try:
         of_bias = None if bias is None else (bias.shape, bias.strides, bias.dtype)
         key = a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, of_bias, activation, precision
@@ -326,7 +360,11 @@ def _product(
         if len(_plans) >= _REMEMBERED:
             _plans.clear()
         _plans[key] = plan
+    return plan
 
+
+def _computed(plan: _Plan, a: Any, b: Any, bias: Any, mask: Any = None, sums: Any = None, z: Any = None) -> Any:
+    """The product of that plan; z, if it is given, gets it without the activation."""
     y = gpu.xp().empty(plan.shape, plan.dtype)
     if plan.tuned is None:
         if sums is not None:
@@ -334,7 +372,7 @@ def _product(
         return y
     if plan.copied:
         a, b, bias = _copies(plan, a, b, bias)
-    run = partial(_run, plan, a, b, bias, y, mask, sums)
+    run = partial(_run, plan, a, b, bias, y, mask, sums, z)
     run(plan.tuned.choose(plan.bucket, plan.dtype, run))
     return y
 
@@ -379,7 +417,7 @@ def _copies(plan: _Plan, *operands: Any) -> list[Any]:
     return result
 
 
-def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, config: Config) -> None:
+def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, z: Any, config: Config) -> None:
     """y = activation(a @ b + bias), with that configuration."""
     grid, numbers, constexprs, parts, _ = plan.launches.get(id(config)) or _launch(plan, config)
     if sums is not None:
@@ -389,12 +427,12 @@ def _run(plan: _Plan, a: Any, b: Any, bias: Any, y: Any, mask: Any, sums: Any, c
     if (sums is not None or mask is not None) and a.itemsize == 4 and _is_read_by_element(plan.geometry):
         constexprs = constexprs | {"num_stages": 1}
     if parts == 1:
-        _matmul_kernel(grid, a, b, bias, y, mask, sums, *numbers, **constexprs)
+        _matmul_kernel(grid, a, b, bias, y, mask, sums, z, *numbers, **constexprs)
         return
     of_parts = gpu.xp().empty(parts * y.size, np.float32)
     sums_of_parts = None if sums is None else gpu.xp().empty(parts * sums.size, np.float32)
-    _matmul_kernel(grid, a, b, None, of_parts, mask, sums_of_parts, *numbers, **constexprs)
-    _add_parts(parts, of_parts, bias, plan.bias_n, plan.activation, y)
+    _matmul_kernel(grid, a, b, None, of_parts, mask, sums_of_parts, None, *numbers, **constexprs)
+    _add_parts(parts, of_parts, bias, plan.bias_n, plan.activation, y, z)
     if sums is not None:
         _add_parts(parts, sums_of_parts, None, 1, None, sums)
 
@@ -409,10 +447,12 @@ def _is_read_by_element(g: Geometry) -> bool:
     return 1 not in (g.a_m, g.a_k) or along % _DIVISOR > 0 or apart % _DIVISOR > 0
 
 
-def _add_parts(parts: int, of_parts: Any, bias: Any, bias_n: int, activation: str | None, y: Any) -> None:
+def _add_parts(
+    parts: int, of_parts: Any, bias: Any, bias_n: int, activation: str | None, y: Any, z: Any = None
+) -> None:
     add = (cdiv(y.size, _SUM_BLOCK),)
     _add_parts_kernel(
-        add, of_parts, bias, y, y.size, y.shape[-1], bias_n, PARTS=parts, ACTIVATION=activation, BLOCK=_SUM_BLOCK
+        add, of_parts, bias, y, z, y.size, y.shape[-1], bias_n, PARTS=parts, ACTIVATION=activation, BLOCK=_SUM_BLOCK
     )
 
 

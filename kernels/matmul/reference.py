@@ -39,6 +39,24 @@ def matmul(
     return unchecked_matmul(a, b, bias, activation)
 
 
+def matmul_kept(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None, precision: str = "ieee"
+) -> tuple[np.ndarray, np.ndarray]:
+    """z = a @ b + bias and y = activation(z), for an activation whose gradient needs z.
+
+    Arguments as matmul's.
+    -> (z, y), both of matmul's shape and dtype; y is what matmul gives: of 16-bit types z is rounded after y is made
+
+    Traffic: matmul's, and writes z: it spares the activation of its own that would read z.
+    Raises what matmul raises.
+    """
+    dtype = check_matmul(a, b, bias, activation, precision)
+    y = _wide_matmul(a, b, bias)
+    z = y.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return z, apply_activation(y, activation).astype(dtype, copy=False)
+
+
 def linear_grad(
     dy: np.ndarray,
     y: np.ndarray | None,
@@ -89,7 +107,13 @@ def one_by_one(parts: Parts, dy: Any, y: Any, x: Any, w: Any, bias: bool, precis
 @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are results like any other
 def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
     """matmul of arguments that passed check_matmul."""
-    dtype, accumulate = a.dtype, accumulator(a.dtype)
+    return apply_activation(_wide_matmul(a, b, bias), activation).astype(a.dtype, copy=False)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _wide_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """a @ b + bias, not yet rounded to a 16-bit type."""
+    accumulate = accumulator(a.dtype)
     k, n = b.shape[-2:]
     a, b = a.astype(accumulate, copy=False), b.astype(accumulate, copy=False)
     if b.ndim == 2:  # one product of (batch * M) rows is faster than a product for each matrix of the batch
@@ -99,8 +123,7 @@ def unchecked_matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, acti
         y = np.matmul(a, b)
     if bias is not None:
         y += bias
-    apply_activation(y, activation)
-    return y.astype(dtype, copy=False)
+    return y
 
 
 def check_matmul(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str) -> np.dtype:

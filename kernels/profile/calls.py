@@ -67,6 +67,12 @@ def _matmul(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.matmul(a, b)
 
 
+def _matmul_kept(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+    m, n, k = shape
+    a, b, bias = array(m, k), array(k, n), array(n)
+    return lambda: backend.matmul_kept(a, b, bias, "gelu")
+
+
 def _linear_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     rows, into, out = shape
     dy, x, w = array(rows, out), array(rows, into), array(out, into)
@@ -216,10 +222,11 @@ def _sgd_step(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
 _HEADS = "N x HEADS x LENGTH x WIDTH", (4, 4, 64, 32)
 _TABLE = "ROWS x COLUMNS x TAKEN", (1000, 512, 64)
 _LOGITS = "ROWS x CLASSES", (256, 1024)
-_ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
+_ACTIVATIONS = ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "erf")
 
 CALLS: dict[str, Call] = {
     "matmul": Call("M x N x K", (256, 256, 256), _matmul),
+    "matmul_kept": Call("M x N x K", (256, 256, 256), _matmul_kept),
     "linear_grad": Call("ROWS x IN x OUT", (128, 784, 128), _linear_grad),
     **{name: _elementwise(name, 0) for name in _ACTIVATIONS},
     **{f"{name}_grad": _elementwise(f"{name}_grad", 1) for name in _ACTIVATIONS},

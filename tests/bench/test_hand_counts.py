@@ -16,6 +16,8 @@ COUNTS = {
     ("matmul", "matmul", "both", (2, 3, 4)): (312, 144),
     # also a bias of 3;  also for 6 outputs the bias' sum and gelu's 5
     ("matmul", "matmul + bias + gelu", "forward", (2, 3, 4)): (116, 84),
+    # and z of 6
+    ("matmul", "matmul + bias + gelu, both kept", "forward", (2, 3, 4)): (140, 84),
     # x 3 x 5, z 3 x 5, y 3 x 5;  a row of 5, a mask of 15 bytes, results of 3 numbers
     ("arithmetic", "add", "forward", (3, 5)): (180, 15),
     ("arithmetic", "mul by a row", "forward", (3, 5)): (140, 15),
@@ -36,6 +38,8 @@ COUNTS = {
     ("activations", "tanh", "backward", (10,)): (120, 30),  # * - *
     ("activations", "sigmoid", "forward", (10,)): (80, 40),  # - exp + /
     ("activations", "sigmoid", "backward", (10,)): (120, 30),  # - * *
+    ("activations", "erf", "forward", (10,)): (80, 10),
+    ("activations", "erf", "backward", (10,)): (120, 50),  # * - exp * *
     # 15 numbers in, 15 out;  max - exp + /
     ("softmax", "softmax", "forward", (3, 5)): (120, 75),
     ("softmax", "softmax", "backward", (3, 5)): (180, 60),

@@ -23,6 +23,7 @@ CAPTURED = """
     x + w;  x - w;  x * w;  x / w;  w - x;  w * w;  w + 1;  2 / w;  x ** 2;  w ** 2;  (x.abs() + 1) ** w;
     x.abs();  x.neg();  x.exp();  x.log1p();  (x * x + 1).log();  (x * x + 1).sqrt();  (x * x + 1).rsqrt();
     x.sin();  x.cos();  x.tanh();  x.sigmoid();  x.relu();  F.gelu(x);  F.silu(w);  F.softplus(x);  F.elu(x);
+    x.erf();  w.erf();
     F.leaky_relu(w);  F.hardtanh(x);  x.clamp(-1, 1);  x.clamp(min=w);  tg.maximum(x, w);  tg.minimum(w, x);
     tg.where(x > 0, x, w);  tg.where(w > 0, x, 0.0);  x.masked_fill(x > 0, 1.0);  x.sum();  x.sum(0);  w.sum(1);
     x.mean();  x.mean(1);  w.mean(0);  x.var(0);  w.std(1);  x.prod(0);  x.amax(1);  x.amin(0);  x.max(1)[0];
@@ -73,6 +74,7 @@ CAPTURED = """
     tg.rand(3, dtype=tg.float64).sum().float() * x;  tg.rand(3, dtype=tg.float16).float().sum() * w;
     tg.empty(4, 6).uniform_(-1, 2) * x;  tg.empty(4, 6).normal_(1, 2) * w;  F.dropout(w, 0.3) * tg.rand(6);
     written(x, (slice(None), 1), 5.0) * w;  written(x, ([0, 2],), w[:2]);  written(x, x > 0, 0.0) * w;
+    w.index_select(0, x[0].argmax() % 4);  x[w[0].argmax()[None] % 4][0];  x[:, w[:, 0].argmax()[None]] * w;
     written(w, tg.arange(2), x[:2]);  written(w, w > 0, 1.5) * x;
 """
 

@@ -18,7 +18,7 @@ OPS = """
     T __getitem__ __radd__ __rand__ __rmatmul__ __rmod__ __rmul__ __ror__ __rpow__ __rsub__ __rxor__ abs acos add
     all allclose amax amin any arange argmax argmin argsort asin atan bfloat16 bitwise_and bitwise_not
     bitwise_or bitwise_xor bmm bool broadcast_tensors broadcast_to cat ceil chunk clamp clone contiguous cos
-    cosh cumprod cumsum diagonal div dot double einsum empty empty_like eq equal exp expand expand_as expm1 eye
+    cosh cumprod cumsum diagonal div dot double einsum empty empty_like eq equal erf exp expand expand_as expm1 eye
     flatten flip float floor floor_divide full full_like gather ge gt half index_select int isfinite isinf isnan
     item le linspace log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp
     long lt mT masked_fill masked_select matmul max maximum mean min minimum mm movedim mul narrow ne neg

@@ -214,6 +214,11 @@ def test_math():
     want = [np.sum(row > row[t]) < 2 if t < 7 else False for row, t in zip(x, targets)]
     np.testing.assert_array_equal(ops.in_top_k(targets, x, 2), want)
     check(ops.logsumexp(x * 100, axis=1), torch.logsumexp(double(x * 100), 1))
+    check(ops.erf(x), torch.erf(double(x)))
+    check(ops.erf(np.array([0, 1, -2])), torch.erf(torch.tensor([0.0, 1, -2]).double()))
+    unit = np.tanh(x)
+    check(ops.erfinv(unit), torch.erfinv(double(unit)))
+    np.testing.assert_array_equal(ops.erfinv(np.float32(-1)), -np.inf)
     np.testing.assert_array_equal(ops.segment_sum(x, np.array([1, -1, 1]), num_segments=2), [x[0] * 0, x[0] + x[2]])
     q, r = ops.qr(normal(5, 3))
     np.testing.assert_allclose(ops.matmul(q, r), normal(5, 3), atol=1e-5)

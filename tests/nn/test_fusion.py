@@ -95,6 +95,11 @@ def test_it_is_one_primitive(layer, primitive, activation, calls, rng):
         y.backward(y)
         of_layer = "linear_grad" if primitive == "matmul" else "conv2d_grad"
         assert calls.names() == [of_layer] if activation == "relu" else [f"{activation}_grad", of_layer]
+    elif primitive == "matmul":  # keeps what the gradient needs beside the result
+        assert calls == [("matmul_kept", activation)]
+        calls.clear()
+        y.backward(y)
+        assert calls.names() == [f"{activation.removesuffix('_tanh')}_grad", "linear_grad"]
     else:
         assert calls.names() == [primitive, activation.removesuffix("_tanh")]
 

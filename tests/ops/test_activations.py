@@ -11,6 +11,8 @@ import tilegrad as tg
 from tests.compare import assert_close
 from tests.ops.same import assert_same_op, random
 from tilegrad import ops
+from tilegrad.kernels.activations.reference import ACTIVATIONS as PRIMITIVES
+from tilegrad.ops import activations
 
 SHAPES = [(1, 1), (5, 10), (0, 10), (), (2, 3, 4)]  # degenerate, ragged, empty, no dimensions, three
 
@@ -23,6 +25,7 @@ ACTIVATIONS = {
     "silu": (ops.silu, F.silu),
     "tanh": (ops.tanh, torch.tanh),
     "sigmoid": (ops.sigmoid, torch.sigmoid),
+    "erf": (ops.erf, torch.erf),
 }
 
 
@@ -51,6 +54,11 @@ def twice(library, f, x, u, v):
     (first,) = library.grad(f(x), [x], [u], create_graph=True)
     seconds = library.grad(first, [x, u], [v], allow_unused=True)
     return tuple(v * 0.0 if g is None else g for g in seconds)
+
+
+def test_every_activation_of_an_epilogue_has_one_way_to_its_gradient():
+    assert {*activations.from_output, *activations.kept} == {*activations.ACTIVATIONS} == {*PRIMITIVES}
+    assert not activations.from_output.keys() & activations.kept.keys()
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])

@@ -54,6 +54,7 @@ UNARY = {
     "sinh": None,
     "cosh": None,
     "tanh": None,
+    "erf": None,
     "sigmoid": None,
     "relu": None,
     "sign": None,

@@ -26,6 +26,7 @@ OPS = {
     "sigmoid": (lambda a: a.sigmoid(), None, (5, 10)),
     "gelu": (ops.gelu, F.gelu, (5, 10)),
     "silu": (ops.silu, F.silu, (5, 10)),
+    "erf": (ops.erf, torch.erf, (5, 10)),
     "relu": (ops.relu, F.relu, (5, 10)),
     "sum": (lambda a: a.sum(1), None, (5, 300)),
     "sum of all": (lambda a: a.sum(), None, (5, 300)),

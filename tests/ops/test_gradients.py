@@ -111,6 +111,13 @@ OPS = {
     "linear": (lambda x, w, b: ops.linear(x, w, b), (normal, (2, 3, 4)), (normal, (2, 4)), (normal, (2,))),
     "linear and sigmoid": (lambda x, w, b: ops.linear(x, w, b, "sigmoid"), X, (normal, (2, 4)), (normal, (2,))),
     "linear and gelu": (lambda x, w, b: ops.linear(x, w, b, "gelu"), X, (normal, (2, 4)), (normal, (2,))),
+    "linear and gelu by tanh": (lambda x, w: ops.linear(x, w, None, "gelu_tanh"), X, (normal, (2, 4))),
+    "linear and silu": (
+        lambda x, w, b: ops.linear(x, w, b, "silu"),
+        (normal, (2, 3, 4)),
+        (normal, (2, 4)),
+        (normal, (2,)),
+    ),
     "log": (ops.log, P),
     "log10": (ops.log10, P),
     "log1p": (ops.log1p, P),
@@ -157,6 +164,7 @@ OPS = {
     "sigmoid": (ops.sigmoid, X),
     "sign": (ops.sign, X),
     "silu": (ops.silu, X),
+    "erf": (ops.erf, X),
     "sin": (ops.sin, X),
     "sinh": (ops.sinh, X),
     "softmax": (lambda x: ops.softmax(x, 0), X),
@@ -257,7 +265,7 @@ def test_second_order(name, variant):
 
 
 SCALARS = """
-    abs acos add arccos arcsin arctan asin atan cos cosh clamp clip div exp expm1 flatten gelu leaky_relu log log10
+    abs acos add arccos arcsin arctan asin atan cos cosh clamp clip div erf exp expm1 flatten gelu leaky_relu log log10
     log1p log2 maximum mul neg pow reciprocal relu remainder rsqrt sigmoid silu sin sinh sqrt square sub tan tanh where
     unsqueeze sum mean prod softmax log_softmax logsumexp amax max norm std cumsum cumprod sort reshape repeat
 """.split()
@@ -298,6 +306,7 @@ def test_without_dimensions(name):
         "tanh",
         "sigmoid",
         "silu",
+        "erf",
         "gelu",
         "gelu by tanh",
         "pow",
@@ -305,6 +314,7 @@ def test_without_dimensions(name):
         "matmul",
         "softmax",
         "conv2d and tanh",
+        "linear and silu",
         "prod",
     ],
 )

@@ -65,6 +65,7 @@ CASES = [
     Case("silu", lambda k, x: k.silu(x), lambda k, dy, x, y: k.silu_grad(dy, x), F.silu),
     Case("tanh", lambda k, x: k.tanh(x), lambda k, dy, x, y: k.tanh_grad(dy, y), torch.tanh),
     Case("sigmoid", lambda k, x: k.sigmoid(x), lambda k, dy, x, y: k.sigmoid_grad(dy, y), torch.sigmoid),
+    Case("erf", lambda k, x: k.erf(x), lambda k, dy, x, y: k.erf_grad(dy, x), torch.erf),
 ]
 CANCELS = {"gelu", "gelu_tanh"}  # torch: 1 + erf and 1 + tanh lose their last digits far below zero
 
@@ -259,7 +260,7 @@ def test_the_triton_epilogue_is_the_activation(name, rng):
 # --- errors
 
 
-FORWARDS = ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
+FORWARDS = ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "erf"]
 
 
 @pytest.mark.parametrize("name", FORWARDS)

@@ -11,8 +11,8 @@ from tilegrad.kernels.backends import cpu
 from tilegrad.kernels.backends import reference as specification
 from tilegrad.kernels.cpu import threads
 
-ULP = {"sigmoid": 3, "silu": 3, "tanh": 3, "gelu": 5, "gelu_tanh": 3, "leaky_relu": 1, "relu": 0}
-ULP_GRAD = {"sigmoid": 3, "silu": 5, "tanh": 3, "gelu": 5, "gelu_tanh": 5, "leaky_relu": 0, "relu": 0}
+ULP = {"sigmoid": 3, "silu": 3, "tanh": 3, "gelu": 5, "gelu_tanh": 3, "leaky_relu": 1, "relu": 0, "erf": 1.25}
+ULP_GRAD = {"sigmoid": 3, "silu": 5, "tanh": 3, "gelu": 5, "gelu_tanh": 5, "leaky_relu": 0, "relu": 0, "erf": 2.5}
 FROM_RESULT = ("sigmoid", "tanh")
 
 
@@ -50,6 +50,7 @@ VALUES = {
     "tanh": np.tanh,
     "gelu": lambda x: x * _erfc(-x * math.sqrt(0.5)) / 2,
     "gelu_tanh": lambda x: x * _sigmoid(_gate(x)),
+    "erf": lambda x: np.array([math.erf(v) for v in x.tolist()]),
 }
 SLOPES = {
     "relu": lambda x: np.where(x > 0, 1.0, 0.0),
@@ -59,6 +60,7 @@ SLOPES = {
     "tanh": lambda y: (1 - y) * (1 + y),
     "gelu": lambda x: _erfc(-x * math.sqrt(0.5)) / 2 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     "gelu_tanh": lambda x: _sigmoid(_gate(x)) + x * _slope(_gate(x)) * _gate_slope(x),
+    "erf": lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x),
 }
 
 

@@ -94,6 +94,7 @@ IMAGES = [((2, 3, 5, 4), False), ((2, 3, 5, 4), True), ((3, 17, 7, 7), True), ((
 CALLS = {
     "matmul": [(normal(m, k), normal(k, n)) for m, k, n in [(16, 33, 16), (8, 64, 32), (33, 20, 48)]]
     + [(normal(m, k), normal(n, k).T, normal(n), "relu") for m, k, n in [(8, 64, 10), (5, 100, 13), (40, 33, 7)]],
+    "matmul_kept": [(normal(m, k), normal(n, k).T, normal(n), "gelu") for m, k, n in [(8, 64, 10), (40, 33, 16)]],
     "softmax_xent": [(normal(n, c), labels(n, c)) for n, c in BATCHES],
     "softmax_xent_grad": [xent(n, c) for n, c in BATCHES],
     "attention": [heads(lengths, width) for lengths, width in [((3, 5), 16), ((70, 150), 32), ((9, 33), 24)]],

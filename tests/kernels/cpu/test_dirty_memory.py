@@ -36,15 +36,15 @@ def rows():
 def elementwise():
     gelu = ("none", "tanh")
     for x in (*rows(), images(2, 5, 3, 3), floats(9, 4).astype(np.float16)):
-        for name in ("relu", "leaky_relu", "silu", "sigmoid", "tanh"):
+        for name in ("relu", "leaky_relu", "silu", "sigmoid", "tanh", "erf"):
             yield name, (x,)
-        for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad"):
+        for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad", "erf_grad"):
             yield name, (x[::-1].copy(order="K"), x)
         for approximate in gelu:
             yield "gelu", (x, approximate)
             yield "gelu_grad", (x, x, approximate)
     dy, x = floats(2, 5, 3, 3), images(2, 5, 3, 3)  # of two memory orders: one is copied first
-    for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad", "gelu_grad"):
+    for name in ("relu_grad", "leaky_relu_grad", "silu_grad", "sigmoid_grad", "tanh_grad", "gelu_grad", "erf_grad"):
         yield name, (dy, x)
 
 
@@ -164,6 +164,7 @@ def matmul():
         for activation in (None, "relu", "gelu"):
             yield "matmul", (a, b, bias, activation)
         yield "matmul", (a, b)
+        yield "matmul_kept", (a, b, bias, "silu")
         dy = floats(len(a), b.shape[1])
         yield "linear_grad", (dy, None, a, b.T, True)
         yield "linear_grad", (dy, REFERENCE.relu(a @ b), a, b.T, True)

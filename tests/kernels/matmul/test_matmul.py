@@ -74,6 +74,26 @@ def test_activation_in_the_epilogue(backend, dtype, rng, activation):
     assert_close(y, *oracle.value(lambda a, b, bias: EPILOGUES[activation](a @ b + bias), a, b, bias))
 
 
+@pytest.mark.parametrize("activation", [*EPILOGUES, None])
+def test_the_activation_s_argument_is_kept_beside_it(backend, dtype, rng, activation):
+    """With the bits of the products that give either alone; results do not share memory."""
+    a, b, bias = operands(rng, dtype, 33, 8, 10)
+    with untouched(a, b, bias):
+        z, y = backend.matmul_kept(a, b, bias, activation)
+    assert_same(z, backend.matmul(a, b, bias))
+    assert_same(y, backend.matmul(a, b, bias, activation))
+    assert not np.may_share_memory(z, y)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_of_all_sizes_keep_the_activation_s_argument(backend, layout, dtype, rng, shape):
+    a, b, bias = operands(rng, dtype, *shape, (2,), ())
+    for given in ((layout(a), layout(b), layout(bias)), (a[0], b, None)):
+        z, y = backend.matmul_kept(*given, "gelu")
+        assert_same(z, backend.matmul(*given))
+        assert_same(y, backend.matmul(*given, "gelu"))
+
+
 def test_an_empty_sum_still_has_its_epilogue(backend, dtype):
     bias = np.array([-1, 2, 0.5], dtype)
     y = backend.matmul(np.ones((4, 0), dtype), np.ones((0, 3), dtype), bias, "relu")
@@ -219,6 +239,9 @@ ERRORS = {
 def test_errors(backend, arguments, kind, message):
     with pytest.raises(kind) as error:
         backend.matmul(**arguments)
+    assert str(error.value).startswith(message)
+    with pytest.raises(kind) as error:
+        backend.matmul_kept(**{"bias": None, "activation": "gelu"} | arguments)
     assert str(error.value).startswith(message)
 
 

@@ -95,6 +95,30 @@ def test_a_sum_in_parts_is_the_sum(matmul, parts, rng, kind, n):
     assert_same(whole, product(a, b, bias, dtype))
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_activation_s_argument_of_a_sum_in_parts(parts, rng, n):
+    kept, matmul = (getattr(OnDevice(kernels.load("triton")), name) for name in ("matmul_kept", "matmul"))
+    a, b, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 17, 300), (300, 9), (9,)))
+    parts(n)
+    z, y = kept(a, b, bias, "silu")
+    assert_same(z, matmul(a, b, bias))
+    assert_same(y, matmul(a, b, bias, "silu"))
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_the_activation_s_argument_of_a_tile_in_halves(rng, halved):
+    """A batch of two products, each a tile and a bit; by configurations that take the epilogue in halves, and not."""
+    kept, matmul = (getattr(OnDevice(kernels.load("triton")), name) for name in ("matmul_kept", "matmul"))
+    configs = triton_matmul._TUNED["ieee"].of(launch.architecture())
+    index = next(i for i, c in enumerate(configs) if (triton_matmul.sums_of(c) >= triton_matmul._HALVED) == halved)
+    m, n = configs[index]["BLOCK_M"] + 1, configs[index]["BLOCK_N"] + 1
+    a, b, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, m, 8), (2, 8, n), (n,)))
+    with tuning.forced(index):
+        z, y = kept(a, b, bias, "gelu")
+        assert_same(z, matmul(a, b, bias))
+        assert_same(y, matmul(a, b, bias, "gelu"))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, bfloat16, np.float32])
 def test_parts_are_added_in_float32_in_one_order(matmul, parts, rng, dtype):
     a = rng.standard_normal((33, 520)).astype(dtype)

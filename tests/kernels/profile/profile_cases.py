@@ -39,6 +39,14 @@ def test_a_product_does_what_its_shape_says(dtype, pipe):
     assert c.loads.coalescing == c.stores.coalescing == 1
 
 
+@pytest.mark.parametrize("dtype", [FLOAT, bfloat16])
+def test_what_a_product_keeps_is_written_beside_its_result_and_not_read(dtype):
+    (found,) = launched("matmul_kept", (64, 128, 128), dtype)
+    c = found.counters
+    assert (32 * c.read, 32 * c.written) == ((64 * 128 + 129 * 128) * dtype.itemsize, 2 * 64 * 128 * dtype.itemsize)
+    assert c.stores.coalescing == 1
+
+
 @pytest.mark.parametrize("with_relu", [False, True])
 def test_gradients_of_ten_columns_meet_no_conflict_of_banks(with_relu):
     """The last layer of the seed nets: dy.T is read along its 10 rows, and dy along its 10 columns."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import tilegrad as tg
+from tilegrad import kernels
 from tilegrad.keras.backend.hosted import differentiable, host, like
 from tilegrad.keras.backend.operands import floating
 from tilegrad.tensor import Tensor
@@ -17,8 +18,7 @@ _SLOPE = 2 / math.sqrt(math.pi)
 
 def erf(x: Any) -> Tensor:
     """2 / sqrt(pi) times the integral of exp(-u^2) from 0 to x."""
-    x = floating(x)
-    return differentiable("erf", like(_erf(host(x)), x), [x], lambda dy: (tg.mul(dy, _slope(x)),))
+    return tg.erf(floating(x))
 
 
 def erfc(x: Any) -> Tensor:
@@ -41,24 +41,16 @@ def _slope(x: Tensor) -> Tensor:
     return tg.mul(tg.exp(tg.neg(tg.square(x))), _SLOPE)
 
 
-_each = np.frompyfunc(math.erf, 1, 1)  # of the C library; NumPy has none
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    return np.asarray(_each(x.astype(np.float64)), np.float64).astype(x.dtype)
-
-
 def _erfinv(x: np.ndarray) -> np.ndarray:
     """Winitzki's approximation ("A handy approximation for the error function", 2008), then Newton's steps."""
     p = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
         log = np.log1p(-p * p)
         half = 2 / (math.pi * 0.147) + log / 2
-        y = np.copysign(np.sqrt(np.sqrt(half * half - log / 0.147) - half), p)
+        y = np.asarray(np.copysign(np.sqrt(np.sqrt(half * half - log / 0.147) - half), p))
         for _ in range(4):
-            step = (_erf(y) - p) / (_SLOPE * np.exp(-y * y))
-            y = y - np.where(
-                np.isfinite(step), step / (1 + y * step), 0
-            )  # Halley's: the second derivative is -2 y erf'
+            step = (kernels.of(y).erf(y) - p) / (_SLOPE * np.exp(-y * y))
+            # Halley's: the second derivative is -2 y erf'
+            y = np.asarray(y - np.where(np.isfinite(step), step / (1 + y * step), 0))
         y = np.where(np.abs(p) < 1, y, np.where(np.abs(p) == 1, np.copysign(np.inf, p), np.nan))
     return y.astype(x.dtype)

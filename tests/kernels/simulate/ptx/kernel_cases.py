@@ -69,7 +69,7 @@ def is_float(a: Any) -> bool:
 
 
 @each_served
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "erf"])
 def test_activations(backend, dtype, name):
     """33 x 67: two blocks, the last not full; a transposed array; infinities and NaN."""
     x = normal(dtype, 33, 67)
@@ -278,6 +278,7 @@ def test_optimizers(backend, dtype, name, states):
 def test_matrix_product_of_floats(backend):
     """Triton's goes through asynchronous copies, a stage behind the other."""
     check(backend, "matmul", normal(np.float32, 33, 70), normal(np.float32, 70, 20))
+    check(backend, "matmul_kept", normal(np.float32, 33, 70), normal(np.float32, 70, 20), None, "silu")
 
 
 def test_sums_of_rows():
@@ -384,6 +385,7 @@ def test_matmul(dtype, precision):
         a = normal(dtype, k, m).T if turned == 1 else normal(dtype, m, k)
         b = normal(dtype, n, k).T if turned == 2 else normal(dtype, k, n)
         check("triton", "matmul", a, b, normal(dtype, n), "relu", precision)
+        check("triton", "matmul_kept", a, b, normal(dtype, n), "gelu", precision)
     if (dtype, precision) != (np.float32, "ieee"):
         assert_on_tensor_cores("_matmul_kernel")
 
