@@ -29,7 +29,8 @@ import numpy.ma  # noqa: F401 - Numba would at the first call, under no lock tha
 from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
@@ -48,7 +49,12 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     """numba.njit(**options), with this module's cache, and compiled once for each type of its arguments.
 
     Numba would compile it again for every constant that another kernel calls it with: attention's product four times.
+
+    What has no cache is a part of other kernels: only compiled code can call it. So it has no doors for Python and for
+    C, and no machine code of its own, which were a fifth of what the first training compiled.
     """
+    doors = {"no_cfunc_wrapper": True} if cache else {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
+    options = {**doors, **options} if cache else {**doors, "pipeline_class": _PartCompiler, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled: Any = numba.njit(**options)(function)
@@ -60,6 +66,8 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
         compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
         if cache:
             compiled._cache = _Cache(function)
+        else:
+            compiled.__class__ = _part_of(type(compiled))
         return compiled
 
     return decorate
@@ -71,6 +79,39 @@ def cfunc(signature: Any, function: Callable[..., Any]) -> CFunc:
     compiled._cache = _Cache(function)
     unreached(compiled.compile)()
     return compiled
+
+
+class _PartCompiler(Compiler):
+    """Numba's compiler, for what becomes a part of other kernels."""
+
+    def compile_extra(self, func: Callable[..., Any]) -> CompileResult:
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        return super().compile_extra(func)
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Optimised code for others to take in, of which no machine code is made."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    @property
+    def codegen(self) -> _PartLibrary:
+        """What the caller sets the environment of machine code with: there is none."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        pass
+
+
+@cache
+def _part_of(dispatcher: type) -> type:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{self.py_func.__qualname__} is a part of compiled kernels: only compiled code can call it")
+
+    return type("Part", (dispatcher,), {"__call__": call})
 
 
 class _Cache:
