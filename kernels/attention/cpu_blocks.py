@@ -111,7 +111,7 @@ def _product(walks, at, fixed, y, y_row, x, x_row, x_step, w, w_row, rows, colum
 
     columns  of y and w, whole vectors
     walks    records of memory that is this piece's own, as is `at`
-    fixed    tiles_address(), NO_SHIFT, ONE_RUN and NO_BIAS of tile.py
+    fixed    tiles_address() and ONE_RUN of tile.py
     """
     table = rows + MOST_ROWS
     y_at, x_at = borrowed(at, 0, table), borrowed(at, table, table)
@@ -129,7 +129,7 @@ def _product(walks, at, fixed, y, y_row, x, x_row, x_step, w, w_row, rows, colum
         walk.run, walk.w_step, walk.x_step, walk.start = terms, w_row, x_step, start
         walk.y_panel, walk.w_panel, walk.y_base, walk.w_base = panel, panel, column, column
         column += panels * panel
-    call_tiles(fixed[0], walks, y, y_at, fixed[1], x, x_at, fixed[2], w, fixed[3], 0, 1, 0)
+    call_tiles(fixed[0], walks, y, y_at, fixed[1], x, x_at, fixed[1], w, w, 0, 1, 0)  # without shifts, runs or a bias
 
 
 @njit(nogil=True)
@@ -258,7 +258,7 @@ def _raw(call, row, mask, b, h, i, start, scale):
 @njit(nogil=True, cache=True, error_model="numpy")
 def forward(
     q, k, v, mask, y, lse, calls, offset, scale, kept_scale, scratch, walks, at,
-    tiles_at, no_shift, one_run, no_bias, begin, stop, part, team,
+    tiles_at, one_run, begin, stop, part, team,
 ):  # fmt: skip
     """Items begin to stop: blocks of queries, of every head of every batch.
 
@@ -266,12 +266,12 @@ def forward(
     lse               float32, (B H L,)
     offset            uint64 (1,), of the random stream
     scratch, walks, at  memory, of which piece `part` takes row `part`
-    tiles_at, no_shift, one_run, no_bias  those of tile.py
+    tiles_at, one_run  those of tile.py
     """
     if team:
         share(begin, stop, part, team)
         return
-    call, fixed = calls[0], (tiles_at, no_shift, one_run, no_bias)
+    call, fixed = calls[0], (tiles_at, one_run)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
     keys_t, s = borrowed(work, 0, KEYS * E), borrowed(work, KEYS * E, KEYS * QUERIES)
@@ -331,7 +331,7 @@ def forward(
 @njit(nogil=True, cache=True, error_model="numpy")
 def backward(
     dy, q, k, v, y, lse, mask, dq, dk, dv, inner, calls, offset, scale, kept_scale, scratch, walks, at,
-    tiles_at, no_shift, one_run, no_bias, begin, stop, part, team,
+    tiles_at, one_run, begin, stop, part, team,
 ):  # fmt: skip
     """Items begin to stop: parts of the queries, of every head of k and v of every batch.
 
@@ -345,7 +345,7 @@ def backward(
     if team:
         share(begin, stop, part, team)
         return
-    call, fixed = calls[0], (tiles_at, no_shift, one_run, no_bias)
+    call, fixed = calls[0], (tiles_at, one_run)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
     keys_t, values_t = borrowed(work, 0, KEYS_GRAD * E), borrowed(work, KEYS_GRAD * E, KEYS_GRAD * V)

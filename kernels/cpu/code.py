@@ -31,6 +31,7 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
@@ -50,8 +51,8 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
 
     Numba would compile it again for every constant that another kernel calls it with: attention's product four times.
 
-    What has no cache is a part of other kernels: only compiled code can call it. So it has no doors for Python and for
-    C, and no machine code of its own, which were a fifth of what the first training compiled.
+    What has no cache is a part of other kernels: only compiled code can call it. So it has no doors for Python and C,
+    it is optimised where it is called and not before that, and there is no machine code of it alone.
     """
     doors = {"no_cfunc_wrapper": True} if cache else {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
     options = {**doors, **options} if cache else {**doors, "pipeline_class": _PartCompiler, **options}
@@ -62,8 +63,9 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
         compiled.get_call_template = lambda args, kws: template(
             tuple(unliteral(a) for a in args), {name: unliteral(a) for name, a in kws.items()}
         )
-        compiled.compile = unreached(compiled.compile)
-        compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
+        compiled.compile = _uninterrupted(compiled.compile)
+        # What a call with new types begins with:
+        compiled._compile_for_args = _uninterrupted(compiled._compile_for_args)
         if cache:
             compiled._cache = _Cache(function)
         else:
@@ -77,8 +79,20 @@ def cfunc(signature: Any, function: Callable[..., Any]) -> CFunc:
     """numba.cfunc(signature)(function), with this module's cache."""
     compiled: Any = CFunc(function, normalize_signature(signature), locals={}, options={})
     compiled._cache = _Cache(function)
-    unreached(compiled.compile)()
+    _uninterrupted(compiled.compile)()
     return compiled
+
+
+def _uninterrupted(compiling: Callable[..., Any]) -> Callable[..., Any]:
+    """The function in a thread that Ctrl-C does not reach, unless this thread is compiling what calls it: then that
+    has Numba's lock, which another one would wait for.
+    """
+    elsewhere = unreached(compiling)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (compiling if global_compiler_lock.is_locked() else elsewhere)(*args, **kwargs)
+
+    return call
 
 
 class _PartCompiler(Compiler):
@@ -90,7 +104,10 @@ class _PartCompiler(Compiler):
 
 
 class _PartLibrary(JITCodeLibrary):
-    """Optimised code for others to take in, of which no machine code is made."""
+    """Code for others to take in: it is optimised there, and no machine code is made of it here."""
+
+    def _optimize_final_module(self) -> None:
+        pass
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
