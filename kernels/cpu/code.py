@@ -54,8 +54,9 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     What has no cache is a part of other kernels: only compiled code can call it. So it has no doors for Python and C,
     it is optimised where it is called and not before that, and there is no machine code of it alone.
     """
-    doors = {"no_cfunc_wrapper": True} if cache else {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
-    options = {**doors, **options} if cache else {**doors, "pipeline_class": _PartCompiler, **options}
+    options = {"no_cfunc_wrapper": True, **options}
+    if not cache:
+        options = {"no_cpython_wrapper": True, "pipeline_class": _PartCompiler, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled: Any = numba.njit(**options)(function)
