@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -33,7 +34,6 @@ from tilegrad.bench.clock import wall
 from tilegrad.bench.inputs import Traffic
 from tilegrad.kernels.cpu import team as teams
 from tilegrad.kernels.cpu import threads
-from tilegrad.kernels.cpu.code import njit
 
 share: Any = teams.share  # to a type checker its first argument is what Numba gives it
 LINE = 64  # bytes of a line of the caches, and of the vectors

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tilegrad.bench.clock import wall
 from tilegrad.kernels.cpu import team as teams
 from tilegrad.kernels.cpu import threads
-from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.vectors import vector_unit
 
 share: Any = teams.share  # to a type checker its first argument is what Numba gives it

@@ -38,7 +38,7 @@ from tilegrad.kernels.attention.reference import Sizes
 from tilegrad.kernels.capture.extents import address, owner
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import contiguous, dense, do, whole
-from tilegrad.kernels.cpu.tile import LANES, NO_BIAS, NO_SHIFT, ONE_RUN, Walk, walk_array
+from tilegrad.kernels.cpu.tile import LANES, ONE_RUN, Walk, tiles_address, walk_array
 from tilegrad.kernels.dropout.reference import threshold
 from tilegrad.kernels.sizes import cdiv
 
@@ -226,7 +226,7 @@ def _attention(
         forward, most, items,
         of_q.flat, of_k.flat, of_v.flat, added, of_y.flat, lse.reshape(-1),
         _array(call), *_numbers(scale, dropout, offset),
-        *_scratch(min(most, items), floats(width, out)), NO_SHIFT, ONE_RUN, NO_BIAS,
+        *_scratch(min(most, items), floats(width, out)), tiles_address(), ONE_RUN,
     )  # fmt: skip
     return of_y.result(y, sizes.out), lse
 
@@ -263,7 +263,7 @@ def _attention_grad(
         backward, most, items,
         of_dy.flat, of_q.flat, of_k.flat, of_v.flat, of_y.flat, contiguous(lse).reshape(-1), added,
         dq.reshape(-1), dk.reshape(-1), dv.reshape(-1), inner, _array(call), *_numbers(scale, dropout, offset),
-        *_scratch(min(most, items), floats_grad(width, out)), NO_SHIFT, ONE_RUN, NO_BIAS,
+        *_scratch(min(most, items), floats_grad(width, out)), tiles_address(), ONE_RUN,
     )  # fmt: skip
     return (
         of_q.result(dq, sizes.width),

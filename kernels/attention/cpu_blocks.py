@@ -21,9 +21,9 @@ import numpy as np
 
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.rows import row as borrowed
-from tilegrad.kernels.cpu.scalar_math import CONTRACT, exp
+from tilegrad.kernels.cpu.scalar_math import CONTRACT, exp, larger, smaller
 from tilegrad.kernels.cpu.team import share
-from tilegrad.kernels.cpu.tile import HELD, LANES, ROWS, WIDEST, ZERO, tiles
+from tilegrad.kernels.cpu.tile import HELD, LANES, ROWS, WIDEST, ZERO, call_tiles
 from tilegrad.kernels.matmul.cpu_panels import transpose_block
 from tilegrad.kernels.softmax.cpu import maximum
 
@@ -110,7 +110,8 @@ def _product(walks, at, fixed, y, y_row, x, x_row, x_step, w, w_row, rows, colum
     """y[p, :] = start + the sum over k < terms of x[p x_row + k x_step] w[k w_row, :], for p < rows.
 
     columns  of y and w, whole vectors
-    walks    records of memory that is this piece's own, as is `at`; fixed: NO_SHIFT, ONE_RUN and NO_BIAS of tile.py
+    walks    records of memory that is this piece's own, as is `at`
+    fixed    tiles_address() and ONE_RUN of tile.py
     """
     table = rows + MOST_ROWS
     y_at, x_at = borrowed(at, 0, table), borrowed(at, table, table)
@@ -128,7 +129,7 @@ def _product(walks, at, fixed, y, y_row, x, x_row, x_step, w, w_row, rows, colum
         walk.run, walk.w_step, walk.x_step, walk.start = terms, w_row, x_step, start
         walk.y_panel, walk.w_panel, walk.y_base, walk.w_base = panel, panel, column, column
         column += panels * panel
-    tiles(walks, y, y_at, fixed[0], x, x_at, fixed[1], w, fixed[2], 0, 1, 0, 0)
+    call_tiles(fixed[0], walks, y, y_at, fixed[1], x, x_at, fixed[1], w, w, 0, 1, 0)  # without shifts, runs or a bias
 
 
 @njit(nogil=True)
@@ -234,7 +235,7 @@ def _factors(call, word, kept_scale, factors, count):
 @njit(nogil=True)
 def _there(call, i, start, keys):
     """How many of the keys from `start` on causality leaves to query i."""
-    return max(0, min(keys, i + 1 - start)) if call.causal else keys
+    return larger(0, smaller(keys, i + 1 - start)) if call.causal else keys
 
 
 @njit(nogil=True)
@@ -257,7 +258,7 @@ def _raw(call, row, mask, b, h, i, start, scale):
 @njit(nogil=True, cache=True, error_model="numpy")
 def forward(
     q, k, v, mask, y, lse, calls, offset, scale, kept_scale, scratch, walks, at,
-    no_shift, one_run, no_bias, begin, stop, part, team,
+    tiles_at, one_run, begin, stop, part, team,
 ):  # fmt: skip
     """Items begin to stop: blocks of queries, of every head of every batch.
 
@@ -265,12 +266,12 @@ def forward(
     lse               float32, (B H L,)
     offset            uint64 (1,), of the random stream
     scratch, walks, at  memory, of which piece `part` takes row `part`
-    no_shift, one_run, no_bias  those of tile.py
+    tiles_at, one_run  those of tile.py
     """
     if team:
         share(begin, stop, part, team)
         return
-    call, fixed = calls[0], (no_shift, one_run, no_bias)
+    call, fixed = calls[0], (tiles_at, one_run)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
     keys_t, s = borrowed(work, 0, KEYS * E), borrowed(work, KEYS * E, KEYS * QUERIES)
@@ -288,7 +289,7 @@ def forward(
         y_at = b * call.y_b + h * call.y_h + first * call.y_l
         for r in range(rows):
             m[r], total[r] = _MINUS_INF, _ZERO
-        end = min(S, last) if call.causal else S
+        end = smaller(S, last) if call.causal else S
         steps = -(-end // KEYS)
         for step in range(steps):
             start = end * step // steps
@@ -330,7 +331,7 @@ def forward(
 @njit(nogil=True, cache=True, error_model="numpy")
 def backward(
     dy, q, k, v, y, lse, mask, dq, dk, dv, inner, calls, offset, scale, kept_scale, scratch, walks, at,
-    no_shift, one_run, no_bias, begin, stop, part, team,
+    tiles_at, one_run, begin, stop, part, team,
 ):  # fmt: skip
     """Items begin to stop: parts of the queries, of every head of k and v of every batch.
 
@@ -344,7 +345,7 @@ def backward(
     if team:
         share(begin, stop, part, team)
         return
-    call, fixed = calls[0], (no_shift, one_run, no_bias)
+    call, fixed = calls[0], (tiles_at, one_run)
     L, S, E, V = call.queries, call.keys, call.width, call.out
     work, walk, table = scratch[part], walks[part], at[part]
     keys_t, values_t = borrowed(work, 0, KEYS_GRAD * E), borrowed(work, KEYS_GRAD * E, KEYS_GRAD * V)

@@ -40,6 +40,8 @@ from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
 from tilegrad.kernels.cpu.halves import HALVES, in_float32
 from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC
+from tilegrad.kernels.cpu.rows import row as borrowed
+from tilegrad.kernels.cpu.scalar_math import larger, smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sizes import cdiv
 
@@ -283,7 +285,7 @@ def _join(
             total[c] = 0
             square[c] = 0
         for k in range(parts):
-            count, at = float(min(pixels, size - k * pixels)), (i * parts + k) * channels
+            count, at = float(smaller(pixels, size - k * pixels)), (i * parts + k) * channels
             for c in range(channels):
                 total[c] += count * means[at + c]
         for g in range(groups):
@@ -295,7 +297,7 @@ def _join(
                 total[c] = middle
             mean[i * groups + g] = middle
         for k in range(parts):
-            count, at = float(min(pixels, size - k * pixels)), (i * parts + k) * channels
+            count, at = float(smaller(pixels, size - k * pixels)), (i * parts + k) * channels
             for c in range(channels):
                 apart = means[at + c] - total[c]
                 square[c] += squares[at + c] + count * apart * apart
@@ -589,7 +591,7 @@ _write_norm_residual, _write_mask = over_rows(_norm_residual_of, 4), over_rows(_
 def _repeated(row, held):
     """A channel's number for each of its columns."""
     for first in range(0, held.size, row.size):
-        columns = held[first : first + row.size]
+        columns = borrowed(held, first, row.size)
         for c in range(columns.size):
             columns[c] = row[c]
 
@@ -602,15 +604,26 @@ def _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, he
         held[0, c], held[1, c], held[2, c] = _factors(mean, var, weight, bias, eps, at, c)
     for k in range(3):
         _repeated(held[k, :channels], held[k, channels:])
-    held[3] = _ZERO if relu else _NEVER
+    least = _ZERO if relu else _NEVER
+    for c in range(held.shape[1]):
+        held[3, c] = least
+
+
+@njit(nogil=True)
+def _clear(rows):
+    """rows = 0: a slice takes long to compile."""
+    for k in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            rows[k, c] = 0
 
 
 @njit(nogil=True)
 def _folded(sums, row):
     """The sums of a channel's columns."""
-    row[:] = 0
+    for c in range(row.size):
+        row[c] = 0
     for first in range(0, sums.size, row.size):
-        columns = sums[first : first + row.size]
+        columns = borrowed(sums, first, row.size)
         for c in range(columns.size):
             row[c] += columns[c]
 
@@ -619,7 +632,7 @@ def _folded(sums, row):
 def _place(i, parts, channels, pixels, size):
     """Of part i: its image, its first number and how many there are."""
     image, first = i // parts, i % parts * pixels
-    return image, (image * size + first) * channels, min(pixels, size - first) * channels
+    return image, (image * size + first) * channels, smaller(pixels, size - first) * channels
 
 
 @njit(nogil=True, error_model="numpy")
@@ -628,11 +641,11 @@ def _sampled_means(x, at, n, channels, wide, held, sums):
     variance loses no digits that count.
     """
     rows = n // wide
-    taken, width = min(max(rows, 1), _SAMPLES), wide if rows else n
-    sums[:] = 0
-    held[:] = 0
+    taken, width = smaller(larger(rows, 1), _SAMPLES), wide if rows else n
+    _clear(sums)
+    _clear(held)
     for k in range(taken):
-        row = int(k * _GOLDEN % 1.0 * rows) if taken < rows else k
+        row = np.int64(k * _GOLDEN % 1.0 * rows) if taken < rows else k
         _add_moments((x,), (), at + row * wide, width, wide, held, sums)
     _folded(sums[0, :width], held[0, :channels])
     for c in range(channels):
@@ -651,7 +664,7 @@ def _moments_last(x, means, squares, scratch, parts, channels, pixels, size, wid
         if image != before:
             _sampled_means(x, image * size * channels, size * channels, channels, wide, held, sums)
             before = image
-        sums[:] = 0
+        _clear(sums)
         _add_moments((x,), (), at, n, wide, held, sums)
         mean, square = means[i * channels : (i + 1) * channels], squares[i * channels : (i + 1) * channels]
         _folded(sums[0], mean)
@@ -711,7 +724,7 @@ def _sums_last(
         if image != before:
             _set_factors(mean, var, weight, bias, eps, relu, image, groups, channels, held)
             before = image
-        sums[:] = 0
+        _clear(sums)
         _add_sums((dy, x), (), at, n, wide, held, sums)
         _folded(sums[0], totals[i * channels : (i + 1) * channels])
         _folded(sums[1], products[i * channels : (i + 1) * channels])

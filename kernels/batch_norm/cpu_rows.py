@@ -28,6 +28,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.scalar_math import larger, smaller
 from tilegrad.kernels.cpu.tile import LANES, WIDEST
 
 BLOCK = LANES * WIDEST  # columns
@@ -156,11 +157,11 @@ def over_rows(body: Body, constants: int, terms: int = 0) -> Any:
 
     @njit(nogil=True, inline="always")  # its few callers have its code anyway: it need not be compiled by itself too
     def walk(sources, targets, at, n, wide, held, sums):
-        panel = max(1, _PANEL // (wide * _AT_ONCE)) * _AT_ONCE
+        panel = larger(1, _PANEL // (wide * _AT_ONCE)) * _AT_ONCE
         ahead = _AHEAD if wide <= _AHEAD_WIDE else 0
         end = at + n
         while at < end:
-            rows, width, column = min(panel, (end - at) // wide), wide, 0
+            rows, width, column = smaller(panel, (end - at) // wide), wide, 0
             if not rows:  # the part of one that is left
                 rows, width = 1, end - at
             while column + BLOCK <= width:

@@ -20,7 +20,7 @@ from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous
 from tilegrad.kernels.cpu.team import share
-from tilegrad.kernels.cpu.tile import NO_BIAS, NO_SHIFT, tiles, walk_array
+from tilegrad.kernels.cpu.tile import NO_BIAS, NO_SHIFT, call_tiles, tiles, tiles_address, walk_array
 from tilegrad.kernels.windows import Pair
 
 _ZERO = np.float32(0)
@@ -63,13 +63,13 @@ def over_images(x: np.ndarray, frame: Pair, first: Tiles, second: Tiles = NO_TIL
     threads.share(
         _framed_tiles, images, images,
         x.reshape(-1), buffers.empty(framed, np.float32), height, width * channels, above, left * channels, NO_SHIFT,
-        *first, *second,
+        tiles_address(), *first, *second,
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
 def _framed_tiles(
-    x, frames, height, row, above, left, no_shift,
+    x, frames, height, row, above, left, no_shift, tiles_at,
     walks, y, y_at, x_at, run_at, w, bias,
     walks_2, y_2, y_2_at, x_2_at, run_2_at, w_2, bias_2,
     begin, stop, part, team,
@@ -79,11 +79,12 @@ def _framed_tiles(
         share(begin, stop, part, team)
         return
     frame, wide = frames[part], row + 2 * left
-    frame[:] = _ZERO
+    for j in range(frame.size):
+        frame[j] = _ZERO
     for n in range(begin, stop):
         for i in range(height):
             at, source = (above + i) * wide + left, (n * height + i) * row
             for j in range(row):
                 store(frame, at + j, load(x, source + j))
-        tiles(walks, y, y_at, no_shift, frame, x_at, run_at, w, bias, n, n + 1, part, 0)
-        tiles(walks_2, y_2, y_2_at, no_shift, frame, x_2_at, run_2_at, w_2, bias_2, n, n + 1, part, 0)
+        call_tiles(tiles_at, walks, y, y_at, no_shift, frame, x_at, run_at, w, bias, n, n + 1, part)
+        call_tiles(tiles_at, walks_2, y_2, y_2_at, no_shift, frame, x_2_at, run_2_at, w_2, bias_2, n, n + 1, part)

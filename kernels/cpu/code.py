@@ -29,7 +29,9 @@ import numpy.ma  # noqa: F401 - Numba would at the first call, under no lock tha
 from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompileResult
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
@@ -48,7 +50,13 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
     """numba.njit(**options), with this module's cache, and compiled once for each type of its arguments.
 
     Numba would compile it again for every constant that another kernel calls it with: attention's product four times.
+
+    What has no cache is a part of other kernels: only compiled code can call it. So it has no doors for Python and C,
+    it is optimised where it is called and not before that, and there is no machine code of it alone.
     """
+    options = {"no_cfunc_wrapper": True, **options}
+    if not cache:
+        options = {"no_cpython_wrapper": True, "pipeline_class": _PartCompiler, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled: Any = numba.njit(**options)(function)
@@ -56,10 +64,13 @@ def njit(*, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]
         compiled.get_call_template = lambda args, kws: template(
             tuple(unliteral(a) for a in args), {name: unliteral(a) for name, a in kws.items()}
         )
-        compiled.compile = unreached(compiled.compile)
-        compiled._compile_for_args = unreached(compiled._compile_for_args)  # what a call with new types begins with
+        compiled.compile = _uninterrupted(compiled.compile)
+        # What a call with new types begins with:
+        compiled._compile_for_args = _uninterrupted(compiled._compile_for_args)
         if cache:
             compiled._cache = _Cache(function)
+        else:
+            compiled.__class__ = _part_of(type(compiled))
         return compiled
 
     return decorate
@@ -69,8 +80,56 @@ def cfunc(signature: Any, function: Callable[..., Any]) -> CFunc:
     """numba.cfunc(signature)(function), with this module's cache."""
     compiled: Any = CFunc(function, normalize_signature(signature), locals={}, options={})
     compiled._cache = _Cache(function)
-    unreached(compiled.compile)()
+    _uninterrupted(compiled.compile)()
     return compiled
+
+
+def _uninterrupted(compiling: Callable[..., Any]) -> Callable[..., Any]:
+    """The function in a thread that Ctrl-C does not reach, unless this thread is compiling what calls it: then that
+    has Numba's lock, which another one would wait for.
+    """
+    elsewhere = unreached(compiling)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (compiling if global_compiler_lock.is_locked() else elsewhere)(*args, **kwargs)
+
+    return call
+
+
+class _PartCompiler(Compiler):
+    """Numba's compiler, for what becomes a part of other kernels."""
+
+    def compile_extra(self, func: Callable[..., Any]) -> CompileResult:
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        return super().compile_extra(func)
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Code for others to take in: it is optimised there, and no machine code is made of it here."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    @property
+    def codegen(self) -> _PartLibrary:
+        """What the caller sets the environment of machine code with: there is none."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        pass
+
+
+@cache
+def _part_of(dispatcher: type) -> type:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{self.py_func.__qualname__} is a part of compiled kernels: only compiled code can call it")
+
+    return type("Part", (dispatcher,), {"__call__": call})
 
 
 class _Cache:

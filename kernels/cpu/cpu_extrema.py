@@ -11,7 +11,8 @@ import numpy as np
 
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.reductions import Kernels
-from tilegrad.kernels.cpu.scalar_math import of_ordered, ordered
+from tilegrad.kernels.cpu.rows import row as borrowed
+from tilegrad.kernels.cpu.scalar_math import of_ordered, ordered, smaller
 from tilegrad.kernels.cpu.team import share
 
 _LEAST, _NAN = np.int32(-(2**31)), np.int32(2**31 - 1)  # below all numbers; above them, and NaN as a float
@@ -26,7 +27,7 @@ def _rows(sign, x, y, n, length, parts, begin, stop, part, team):
     sign = np.float32(sign)
     for item in range(begin, stop):
         row, first = item // parts, item % parts * length
-        numbers = x[row * n + first : row * n + min(first + length, n)]
+        numbers = borrowed(x, row * n + first, smaller(length, n - first))
         best = _LEAST
         for i in range(numbers.size):
             key = ordered(sign * numbers[i])
@@ -50,20 +51,22 @@ def _columns(sign, x, y, n, inner, length, parts, width, begin, stop, part, team
     widths = -(-inner // width)
     for item in range(begin, stop):
         of, column = item // widths, item % widths * width
-        columns = min(width, inner - column)
+        columns = smaller(width, inner - column)
         row, first = of // parts, of % parts * length
-        r, last = row * n + first, row * n + min(first + length, n)
-        best = y[of * inner + column :][:columns]
-        best[:] = x[r * inner + column :][:columns]
+        r, last = row * n + first, row * n + smaller(first + length, n)
+        best = borrowed(y, of * inner + column, columns)
+        a = borrowed(x, r * inner + column, columns)
+        for i in range(best.size):
+            best[i] = a[i]
         r += 1
         while r + 2 <= last:
             at = r * inner + column
-            a, b = x[at:][:columns], x[at + inner :][:columns]
+            a, b = borrowed(x, at, columns), borrowed(x, at + inner, columns)
             for i in range(best.size):
                 best[i] = _better(_better(best[i], a[i], sign), b[i], sign)
             r += 2
         if r < last:
-            a = x[r * inner + column :][:columns]
+            a = borrowed(x, r * inner + column, columns)
             for i in range(best.size):
                 best[i] = _better(best[i], a[i], sign)
 

@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.broadcast import LONG, MOST_OPERANDS, MOST_OUTER
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.scalar_math import smaller
 from tilegrad.kernels.cpu.team import read, share
 
 _void, _i8, _i64 = ir.VoidType(), ir.IntType(8), ir.IntType(64)
@@ -60,7 +61,7 @@ def elementwise(loop, data, plan, p, q, r, s, begin, stop, part, team):
         share(begin, stop, part, team)
         return
     run, rows = plan[RUN], plan[OUTER + MOST_OUTER - 1]
-    at, end = begin * LONG, min(stop * LONG, plan[SIZE])
+    at, end = begin * LONG, smaller(stop * LONG, plan[SIZE])
     a, b, c, d = OPERANDS, OPERANDS + STRIDE, OPERANDS + 2 * STRIDE, OPERANDS + 3 * STRIDE
     steps = plan[a], plan[b], plan[c], plan[d]
     while at < end:
@@ -74,7 +75,7 @@ def elementwise(loop, data, plan, p, q, r, s, begin, stop, part, team):
             row //= n
             p0, q0, r0, s0 = p0 + i * plan[a + k], q0 + i * plan[b + k], r0 + i * plan[c + k], s0 + i * plan[d + k]
         for _ in range(left):
-            n = min(run - first, end - at)
+            n = smaller(run - first, end - at)
             _call(loop, data, n, (p0, q0, r0, s0), steps)
             at += n
             if at == end:

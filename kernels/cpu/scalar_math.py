@@ -53,6 +53,22 @@ _E4, _E5, _E6 = map(_f, (0.00518832775, -0.000801019254, 7.8538571e-5))
 _D1, _D2, _D3, _D4, _D5 = map(_f, (1.6734769, 1.2009132, 0.46841463, 0.10150302, 0.010259102))
 
 
+def _chosen(comparison: str) -> Any:
+    @intrinsic
+    def chosen(context: Any, a: Any, b: Any) -> Any:
+        """That one of two integers. Numba's min and max are compiled anew for all options that a kernel may have."""
+
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            return builder.select(builder.icmp_signed(comparison, *args), *args)
+
+        return types.intp(types.intp, types.intp), codegen
+
+    return chosen
+
+
+smaller, larger = _chosen("<"), _chosen(">")
+
+
 @intrinsic
 def _power_of_two(context: Any, k: Any) -> Any:
     """2^k as float32, -126 <= k <= 127: the exponent's bits. 0 for k = -127."""

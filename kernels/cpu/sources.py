@@ -42,10 +42,10 @@ _at_first = _facts()  # before any kernel is loaded: they import kernels/cpu/cod
 
 def stamp() -> str | None:
     """Of what all the sources say; None if they are not, or may not be, those that this process has loaded."""
-    if _at_first is None or _facts() != _at_first:
+    if _at_first is None:
         return None
     found = _hash()
-    return found if _facts() == _at_first else None
+    return found if _facts() == _at_first else None  # a time of change never comes back, so one look is enough
 
 
 @cache

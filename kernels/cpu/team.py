@@ -26,6 +26,8 @@ is captured has its calls noted (kernels/capture/calls.py).
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -88,7 +90,7 @@ def share(context: Any, begin: Any, stop: Any, pieces: Any, team: Any) -> Any:
     return sig, codegen
 
 
-def _borrowed(i: int, arguments: list[ir.Argument]) -> ir.Value:
+def _borrowed(i: int, arguments: list[ir.Value]) -> ir.Value:
     """Argument i, unless it says to whom an array belongs: two pointers, to Numba's count of references and to Python's
     object, come first of what an array is passed as (numba.core.datamodel). The count lives as long as the call only.
     """
@@ -109,6 +111,31 @@ def _thunk(module: ir.Module, function: ir.Function, arguments: ir.Type) -> ir.F
     b.call(function, [*results, *values, *thunk.args[1:], _i64(0)])
     b.ret_void()
     return thunk
+
+
+def piece_of(kernel: Callable[..., None], *arguments: Any) -> int:
+    """The address of what does a piece of a shared kernel, for arguments of these types; it stays there.
+
+    `call_by_address` calls it from other kernels, which need no copy of the kernel's code then. It is asked for with a
+    team that only reads it off: the kernel does nothing.
+    """
+    found: list[int] = []
+    read_off = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(lambda team, thunk, *call: found.append(thunk))
+    memory = np.zeros(WORDS, np.int64)
+    memory[RUN] = ctypes.cast(read_off, ctypes.c_void_p).value
+    kernel(*arguments, 0, 0, 0, memory.ctypes.data)
+    return found[0]
+
+
+def call_by_address(
+    context: Any, b: ir.IRBuilder, piece: ir.Value, kinds: Any, values: Any, span: list[ir.Value]
+) -> None:
+    """Have a piece done: `piece` is what `piece_of` gave for arguments of these kinds, `span` begin, stop and part."""
+    packed = context.get_arg_packer(kinds).as_arguments(b, values)
+    place = cgutils.alloca_once(b, ir.LiteralStructType([a.type for a in packed]))
+    for i in range(len(packed)):
+        b.store(_borrowed(i, packed), cgutils.gep_inbounds(b, place, 0, i))
+    b.call(b.inttoptr(piece, _THUNK_TYPE.as_pointer()), [b.bitcast(place, _pointer), *span])
 
 
 def _word(b: ir.IRBuilder, address: ir.Value, word: int) -> ir.Value:

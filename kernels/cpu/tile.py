@@ -28,15 +28,18 @@ Another such core, whose peak is 268 GFLOP/s; products and convolutions whose da
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
+from numba import typeof
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.code import njit
-from tilegrad.kernels.cpu.team import share
+from tilegrad.kernels.cpu.scalar_math import smaller
+from tilegrad.kernels.cpu.team import call_by_address, piece_of, share
 from tilegrad.kernels.cpu.vectors import vector_unit
 
 _UNIT = vector_unit()
@@ -272,9 +275,9 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
         for k in range(len(walks)):
             walk = walks[k]
             first = n * walk.item_rows
-            last = min(first + walk.rows, walk.total_rows)
+            last = smaller(first + walk.rows, walk.total_rows)
             first_panel = n * walk.item_panels
-            last_panel = min(first_panel + walk.panels, walk.total_panels)
+            last_panel = smaller(first_panel + walk.panels, walk.total_panels)
             x_begin = n * walk.x_item + walk.x_base
             y_begin = n * walk.y_item + part * walk.y_part + walk.y_base
             for j in range(y_begin, y_begin + walk.clear):
@@ -306,3 +309,42 @@ def tiles(walks, y, y_at, shift_at, x, x_at, run_at, w, bias, begin, stop, part,
                                 _ROWS_1, 1, y, y_at, y_panel, p, last, x, x_at, x_begin, run_at, walk.run, walk.x_step,
                                 w, panel, walk.w_step, 0, bias, above, walk.start, walk.relu,
                             )  # fmt: skip
+
+
+# Arrays of the types that `tiles` takes, in their order.
+_ARRAYS = walk_array(), NO_BIAS, ONE_RUN, NO_SHIFT, NO_BIAS, ONE_RUN, ONE_RUN, NO_BIAS, NO_BIAS
+
+
+@cache
+def tiles_address() -> int:
+    """Where `tiles` is, for kernels that call it by `call_tiles`."""
+    return piece_of(tiles, *_ARRAYS)
+
+
+@intrinsic
+def call_tiles(
+    context: Any,
+    address: Any,
+    walks: Any,
+    y: Any,
+    y_at: Any,
+    shift_at: Any,
+    x: Any,
+    x_at: Any,
+    run_at: Any,
+    w: Any,
+    bias: Any,
+    begin: Any,
+    stop: Any,
+    part: Any,
+) -> Any:
+    """tiles(walks, ..., part, 0) with tiles_address(): a copy of it in each kernel would take long to compile."""
+    arrays, span = (walks, y, y_at, shift_at, x, x_at, run_at, w, bias), [types.int64] * 3
+    if arrays != tuple(map(typeof, _ARRAYS)):
+        return None
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        call_by_address(context, b, args[0], sig.args[1:-3], args[1:-3], args[-3:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *arrays, *span), codegen

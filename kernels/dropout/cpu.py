@@ -20,6 +20,8 @@ from tilegrad.kernels.checks import float_dtype
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, do, pooled, whole
+from tilegrad.kernels.cpu.rows import row
+from tilegrad.kernels.cpu.scalar_math import smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.dropout import reference
 
@@ -105,12 +107,12 @@ def _bits(key0, key1, offset, words, blocks, begin, stop, part, team):
         whole_blocks = (stop - at) >> 2 << 2
         if lead or not whole_blocks:
             _draw(block, np.uint64(key0), np.uint64(key1), one)
-            count = min(stop - at, 4 - lead)
+            count = smaller(stop - at, 4 - lead)
             for i in range(count):  # a slice for a slice is compiled with the texts of its errors: two seconds
                 words[at + i] = one[lead + i]
         else:
             count = whole_blocks
-            _draw(block, np.uint64(key0), np.uint64(key1), words[at : at + count])
+            _draw(block, np.uint64(key0), np.uint64(key1), row(words, at, count))
         at += count
 
 
@@ -125,10 +127,10 @@ def _dropout(key0, key1, least, scale, offset, x, y, words, begin, stop, part, t
     at = begin
     while at < stop:
         lead = (skipped + at) & 3  # words of the block before this element's
-        count = min(stop - at, words.size - lead)
+        count = smaller(stop - at, words.size - lead)
         block = first + np.uint64((skipped + at) >> 2)
-        _draw(block, np.uint64(key0), np.uint64(key1), words[: (lead + count + 3) >> 2 << 2])
-        drawn, some, result = words[lead : lead + count], x[at : at + count], y[at : at + count]
+        _draw(block, np.uint64(key0), np.uint64(key1), row(words, 0, (lead + count + 3) >> 2 << 2))
+        drawn, some, result = row(words, lead, count), row(x, at, count), row(y, at, count)
         for i in range(result.size):
             result[i] = some[i] * (factor if drawn[i] >= least else _ZERO)
         at += count

@@ -25,6 +25,7 @@ from tilegrad.kernels.cpu.effects import contiguous, whole
 from tilegrad.kernels.cpu.halves import HALVES, in_float32
 from tilegrad.kernels.cpu.long_sums import BLOCK, REASSOC, moments, total
 from tilegrad.kernels.cpu.rows import row
+from tilegrad.kernels.cpu.scalar_math import smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.layer_norm import reference
 from tilegrad.kernels.layer_norm.reference import Array, Rows, check_norm, check_norm_grad
@@ -236,7 +237,7 @@ def _layer_norm_grad(
             for j in range(n):
                 dw[j] = 0
                 db[j] = 0
-        for i in range(block * of_a_block, min(block * of_a_block + of_a_block, rows)):
+        for i in range(block * of_a_block, smaller(block * of_a_block + of_a_block, rows)):
             dy_row, x_row, dx_row = row(dy, i * n, n), row(x, i * n, n), row(dx, i * n, n)
             m, r = mean[i] if centred else _ZERO, rstd[i]
             sum_g, sum_gd = _sums_of_grad(dy_row, x_row, weight, m)
@@ -264,7 +265,7 @@ def _sums_of_grad(dy, x, weight, m):
     summed, product = 0.0, 0.0
     for first in range(0, x.size, BLOCK):
         part, other = _ZERO, _ZERO
-        for j in range(first, min(first + BLOCK, x.size)):
+        for j in range(first, smaller(first + BLOCK, x.size)):
             g = load(dy, j) * load(weight, j)
             part += g
             other += g * (load(x, j) - m)

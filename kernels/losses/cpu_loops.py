@@ -13,7 +13,7 @@ import numpy as np
 
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.long_sums import total
-from tilegrad.kernels.cpu.scalar_math import CONTRACT, exp
+from tilegrad.kernels.cpu.scalar_math import CONTRACT, exp, smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.losses.cpu_log import cut_log, cut_log_of_rest, log1p_of_fraction
 from tilegrad.kernels.losses.reference import LEAST_DENOMINATOR
@@ -34,7 +34,7 @@ def _reduced(loop, x, t, weight, p, beta, kept, memory, sums, count, result, beg
     sums    of the blocks, if they are not kept; result: the sum over count, if there is one block
     """
     for block in range(begin, stop):
-        first, last = block * BLOCK, min(block * BLOCK + BLOCK, x.size)
+        first, last = block * BLOCK, smaller(block * BLOCK + BLOCK, x.size)
         at = first if kept else part * BLOCK
         y = memory[at : at + last - first]
         loop(x[first:last], t[first:last], p[first:last], beta, y)
@@ -62,7 +62,7 @@ def join(sums, count, result, begin, stop, part, team):
 def _gradients(by_x, by_t, sign, dy, x, t, weight, p, beta, count, dx, dt, begin, stop):
     """dx and dt of blocks begin to stop, if they are not empty. by_t has this sign. dy: one for all, or for each."""
     for block in range(begin, stop):
-        first, last = block * BLOCK, min(block * BLOCK + BLOCK, x.size)
+        first, last = block * BLOCK, smaller(block * BLOCK + BLOCK, x.size)
         if dx.size:
             by_x(x[first:last], t[first:last], p[first:last], beta, dx[first:last])
             _times(dx, dy, weight, count, first, last)

@@ -37,6 +37,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.scalar_math import smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.cpu.tile import BIAS, LANES
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
@@ -292,10 +293,10 @@ def dots(a, b, bias, y, m, n, k, start, relu, begin, stop, part, team):
             b_at, b_step, b_rows = _address(b) + 4 * (column * k + term), k, n - column
             if copied:
                 for q in range(COLUMNS):
-                    at = b_at + 4 * min(q, n - column - 1) * k
+                    at = b_at + 4 * smaller(q, n - column - 1) * k
                     _copy_floats(copy_at + 4 * q * _STEP, at, end - term)
                 b_at, b_step, b_rows = copy_at, _STEP, COLUMNS
-            for row in range(first, min(first + _ITEM_ROWS, m), ROWS):
+            for row in range(first, smaller(first + _ITEM_ROWS, m), ROWS):
                 _dot_tile(
                     y, a, b_at, b_step, b_rows, bias, m, n, k, row, column, term, end, start, relu if end == k else 0
                 )

@@ -27,6 +27,8 @@ from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, whole
+from tilegrad.kernels.cpu.rows import row as borrowed
+from tilegrad.kernels.cpu.scalar_math import larger, smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.pool import reference
 from tilegrad.kernels.windows import Pair
@@ -52,24 +54,29 @@ def max_pool2d(
         return whole(reference.max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, activation)
     shape = (len(x), *w.count, x.shape[1])
     y, tap = buffers.empty(shape, np.float32), buffers.empty(shape, np.uint8)
-    arrays = (contiguous(x.transpose(0, 2, 3, 1)), y, tap)
+    arrays = _flat(x.transpose(0, 2, 3, 1)), y.reshape(-1), tap.reshape(-1)
+    sizes = *x.shape[2:], *w.count, x.shape[1]
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
     if w.kernel == (2, 2) and w.side_by_side:
-        threads.share(_max_2x2, most, len(x), *arrays, activation == "relu")
+        threads.share(_max_2x2, most, len(x), *arrays, *sizes, int(activation == "relu"))
     else:
         geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
-        threads.share(_max, most, len(x), *arrays, activation == "relu", *geometry)
+        threads.share(_max, most, len(x), *arrays, *sizes, int(activation == "relu"), *geometry)
     return y.transpose(0, 3, 1, 2), tap.transpose(0, 3, 1, 2)
 
 
+def _flat(x: np.ndarray) -> np.ndarray:
+    """Its elements in C order, copied if they do not lie so: shapes and slices take long to compile."""
+    return contiguous(x).reshape(-1)
+
+
 @njit(nogil=True, cache=True)
-def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, team):
+def _max(
+    x, y, tap, height, width, rows, columns, channels, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, team,
+):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = x.shape[1:]
-    rows, columns = y.shape[1:3]
-    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
     least = np.float32(0) if relu else np.float32(-np.inf)
     for n in range(begin, stop):
         for i in range(rows):
@@ -97,14 +104,11 @@ def _max(x, y, tap, relu, kh, kw, sh, sw, ph, pw, dh, dw, begin, stop, part, tea
 
 
 @njit(nogil=True, cache=True)
-def _max_2x2(x, y, tap, relu, begin, stop, part, team):
+def _max_2x2(x, y, tap, height, width, rows, columns, channels, relu, begin, stop, part, team):
     """Windows of 2 x 2 pixels that tile the image."""
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = x.shape[1:]
-    rows, columns = y.shape[1:3]
-    x, y, tap = x.reshape(-1), y.reshape(-1), tap.reshape(-1)
     least = np.float32(0) if relu else np.float32(-np.inf)
     nobody = np.int32(4) if relu else np.int32(0)  # if no pixel is larger than -inf, the first tap wins
     for n in range(begin, stop):
@@ -122,7 +126,7 @@ def _max_2x2(x, y, tap, relu, begin, stop, part, team):
                     y[out + c], tap[out + c] = best, which
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _larger(best, which, value, index):
     """The larger value and its index: the first of equals, and the first NaN."""
     wins = (value > best) | ((value != value) & (best == best))
@@ -148,26 +152,24 @@ def max_pool2d_grad(
         return whole(reference.max_pool2d_grad, dy, tap, x_shape, kernel_size, stride, padding, dilation, ceil_mode)
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
-    arrays = contiguous(dy.transpose(0, 2, 3, 1)), contiguous(tap.transpose(0, 2, 3, 1)), dx
+    arrays = _flat(dy.transpose(0, 2, 3, 1)), _flat(tap.transpose(0, 2, 3, 1)), dx.reshape(-1)
+    sizes = height, width, *w.count, c
     most = n if dx.nbytes > threads.WORTH_SHARING else 1
     if w.kernel == (2, 2) and w.side_by_side:
-        threads.share(_max_grad_2x2, most, n, *arrays)
+        threads.share(_max_grad_2x2, most, n, *arrays, *sizes)
     else:
-        geometry = *w.kernel, *w.stride, *w.padding, *w.dilation
-        threads.share(_max_grad, most, n, *arrays, *geometry, w.disjoint, w.side_by_side)
+        geometry = *w.kernel, *w.stride, *w.padding, *w.dilation, int(w.disjoint), int(w.side_by_side)
+        threads.share(_max_grad, most, n, *arrays, *sizes, *geometry)
     return dx.transpose(0, 3, 1, 2)
 
 
 @njit(nogil=True, cache=True)
-def _max_grad_2x2(dy, tap, dx, begin, stop, part, team):
+def _max_grad_2x2(dy, tap, dx, height, width, rows, columns, channels, begin, stop, part, team):
     """Windows of 2 x 2 pixels that tile the image."""
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = dx.shape[1:]
-    rows, columns = dy.shape[1:3]
-    _clear(dx[begin:stop], 2 * rows, 2 * columns, True)
-    dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
+    _clear(dx, begin, stop, height, width, channels, 2 * rows, 2 * columns)
     for n in range(begin, stop):
         for i in range(rows):
             for j in range(columns):
@@ -184,14 +186,15 @@ def _max_grad_2x2(dy, tap, dx, begin, stop, part, team):
 
 
 @njit(nogil=True, cache=True)
-def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_side, begin, stop, part, team):
+def _max_grad(
+    dy, tap, dx, height, width, rows, columns, channels, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_side,
+    begin, stop, part, team,
+):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = dx.shape[1:]
-    rows, columns = dy.shape[1:3]
-    _clear(dx[begin:stop], rows * sh, columns * sw, side_by_side)
-    dy, tap, dx = dy.reshape(-1), tap.reshape(-1), dx.reshape(-1)
+    covered = (rows * sh, columns * sw) if side_by_side else (0, 0)
+    _clear(dx, begin, stop, height, width, channels, covered[0], covered[1])
     for n in range(begin, stop):
         for i in range(rows):
             for j in range(columns):
@@ -215,14 +218,14 @@ def _max_grad(dy, tap, dx, kh, kw, sh, sw, ph, pw, dh, dw, disjoint, side_by_sid
 
 
 @njit(nogil=True)
-def _clear(dx, height, width, side_by_side):
-    """dx = 0; where windows are side by side only what they leave over, below that height and right of that width."""
-    for n in range(len(dx)):
-        if side_by_side:
-            dx[n, height:] = 0
-            dx[n, :, width:] = 0
-        else:
-            dx[n] = 0
+def _clear(dx, begin, stop, height, width, channels, below, right):
+    """dx = 0 from row `below` and from column `right` on: what windows that lie side by side leave over."""
+    for n in range(begin, stop):
+        for i in range(height):
+            first = right if i < below else 0
+            line = (n * height + i) * width * channels
+            for j in range(line + first * channels, line + width * channels):
+                store(dx, j, _ZERO)
 
 
 def avg_pool2d(
@@ -243,30 +246,31 @@ def avg_pool2d(
         options = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         return whole(reference.avg_pool2d, x, *options)
     y = buffers.empty((len(x), *w.count, x.shape[1]), np.float32)
-    arrays = contiguous(x.transpose(0, 2, 3, 1)), y
+    arrays = _flat(x.transpose(0, 2, 3, 1)), y.reshape(-1)
+    sizes = *x.shape[2:], *w.count, x.shape[1]
     most = len(x) if x.nbytes > threads.WORTH_SHARING else 1
     include_pad, override = _divisor(count_include_pad, divisor_override)
     if w.kernel == (2, 2) and w.side_by_side:
-        threads.share(_avg_2x2, most, len(x), *arrays, override or 4.0)
+        threads.share(_avg_2x2, most, len(x), *arrays, *sizes, override or 4.0)
     else:
         geometry = *w.kernel, *w.stride, *w.padding
-        threads.share(_avg, most, len(x), *arrays, *geometry, include_pad, override)
+        threads.share(_avg, most, len(x), *arrays, *sizes, *geometry, include_pad, override)
     return y.transpose(0, 3, 1, 2)
 
 
-def _divisor(count_include_pad: bool, override: int | None) -> tuple[bool, float]:
+def _divisor(count_include_pad: bool, override: int | None) -> tuple[int, float]:
     """Whether taps in the padding count, and what divides instead of a count; 0 for nothing."""
-    return bool(count_include_pad), 0.0 if override is None else float(np.float32(override))
+    return int(bool(count_include_pad)), 0.0 if override is None else float(np.float32(override))
 
 
 @njit(nogil=True, cache=True)
-def _avg(x, y, kh, kw, sh, sw, ph, pw, include_pad, override, begin, stop, part, team):
+def _avg(
+    x, y, height, width, rows, columns, channels, kh, kw, sh, sw, ph, pw, include_pad, override,
+    begin, stop, part, team,
+):  # fmt: skip
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = x.shape[1:]
-    rows, columns = y.shape[1:3]
-    x, y = x.reshape(-1), y.reshape(-1)
     for n in range(begin, stop):
         for i in range(rows):
             top, bottom, tall = _within(i * sh - ph, kh, height, ph, include_pad)
@@ -286,14 +290,12 @@ def _avg(x, y, kh, kw, sh, sw, ph, pw, include_pad, override, begin, stop, part,
 
 
 @njit(nogil=True, cache=True)
-def _avg_2x2(x, y, divisor, begin, stop, part, team):
+def _avg_2x2(x, y, height, width, rows, columns, channels, divisor, begin, stop, part, team):
     """Windows of 2 x 2 pixels that tile the image."""
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = x.shape[1:]
-    rows, columns = y.shape[1:3]
-    x, y, divisor = x.reshape(-1), y.reshape(-1), np.float32(divisor)
+    divisor = np.float32(divisor)
     for n in range(begin, stop):
         for i in range(rows):
             for j in range(columns):
@@ -310,8 +312,8 @@ def _avg_2x2(x, y, divisor, begin, stop, part, team):
 @njit(nogil=True)
 def _within(first, kernel, size, padding, include_pad):
     """(begin, stop, how many taps count) of a window that begins at `first`, along one axis of the image."""
-    begin, stop = max(first, 0), min(first + kernel, size)
-    return begin, stop, (min(first + kernel, size + padding) - first) if include_pad else stop - begin
+    begin, stop = larger(first, 0), smaller(first + kernel, size)
+    return begin, stop, (smaller(first + kernel, size + padding) - first) if include_pad else stop - begin
 
 
 def avg_pool2d_grad(
@@ -335,24 +337,25 @@ def avg_pool2d_grad(
     n, c, height, width = x_shape
     dx = buffers.empty((n, height, width, c), np.float32)
     most = min(n, threads.num_threads()) if dx.nbytes > threads.WORTH_SHARING else 1
-    arrays = contiguous(dy.transpose(0, 2, 3, 1)), dx, np.empty((most, c), np.float32)
-    geometry = *w.kernel, *w.stride, *w.padding, w.disjoint, w.side_by_side
-    threads.share(_avg_grad, most, n, *arrays, *geometry, *_divisor(count_include_pad, divisor_override))
+    arrays = _flat(dy.transpose(0, 2, 3, 1)), dx.reshape(-1), np.empty(most * c, np.float32)
+    sizes = height, width, *w.count, c
+    geometry = *w.kernel, *w.stride, *w.padding, int(w.disjoint), int(w.side_by_side)
+    threads.share(_avg_grad, most, n, *arrays, *sizes, *geometry, *_divisor(count_include_pad, divisor_override))
     return dx.transpose(0, 3, 1, 2)
 
 
 @njit(nogil=True, cache=True)
 def _avg_grad(
-    dy, dx, shares, kh, kw, sh, sw, ph, pw, disjoint, side_by_side, include_pad, override, begin, stop, part, team
-):
+    dy, dx, shares, height, width, rows, columns, channels, kh, kw, sh, sw, ph, pw, disjoint, side_by_side,
+    include_pad, override, begin, stop, part, team,
+):  # fmt: skip
     """shares: memory for what each pixel of a window gets, a row for each piece."""
     if team:
         share(begin, stop, part, team)
         return
-    height, width, channels = dx.shape[1:]
-    rows, columns = dy.shape[1:3]
-    _clear(dx[begin:stop], rows * sh, columns * sw, side_by_side)
-    dy, dx, each = dy.reshape(-1), dx.reshape(-1), shares[part]
+    covered = (rows * sh, columns * sw) if side_by_side else (0, 0)
+    _clear(dx, begin, stop, height, width, channels, covered[0], covered[1])
+    each = borrowed(shares, part * channels, channels)
     for n in range(begin, stop):
         for i in range(rows):
             top, bottom, tall = _within(i * sh - ph, kh, height, ph, include_pad)

@@ -28,7 +28,7 @@ from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import dense, guard, whole
 from tilegrad.kernels.cpu.long_sums import REASSOC
 from tilegrad.kernels.cpu.rows import row
-from tilegrad.kernels.cpu.scalar_math import exp, exp_in_place
+from tilegrad.kernels.cpu.scalar_math import exp, exp_in_place, smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.softmax.cpu import maximum, sum_of_exp
 from tilegrad.kernels.softmax_xent import reference
@@ -100,7 +100,7 @@ def _losses(
         return
     own = row(shifted, part * chunk * classes, chunk * classes)
     for first in range(begin, stop, chunk):
-        last = min(first + chunk, stop)
+        last = smaller(first + chunk, stop)
         for i in range(first, last):
             x, room = row(z, i * classes, classes), row(own, (i - first) * classes, classes)
             m[i] = most = maximum(x)
@@ -228,7 +228,7 @@ def _gradient(dloss, z, t, classes, m, s, total, ignore_index, dz, wrong, chunk,
         return
     step = 1 if dloss.size == t.size else 0
     for first in range(begin, stop, chunk):
-        last = min(first + chunk, stop)
+        last = smaller(first + chunk, stop)
         for i in range(first, last):
             x, dx, most, log = row(z, i * classes, classes), row(dz, i * classes, classes), m[i], s[i]
             for j in range(classes):

@@ -15,10 +15,13 @@ from tilegrad.kernels.cpu import reductions, threads, ufuncs
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import capturing, whole
 from tilegrad.kernels.cpu.long_sums import REASSOC, total
+from tilegrad.kernels.cpu.rows import row as borrowed
+from tilegrad.kernels.cpu.scalar_math import smaller
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.sum import reference
 
 _float32 = np.dtype(np.float32)
+_ZERO = np.float32(0)
 
 
 def sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool = False) -> np.ndarray:
@@ -49,7 +52,8 @@ def sum_rows(x, y, begin, stop, part, team):
         return
     for n in range(begin, stop):
         total, rows = y[n], x[n]
-        total[:] = 0
+        for c in range(total.size):
+            total[c] = _ZERO
         for r in range(rows.shape[0]):
             row = rows[r]
             for c in range(total.size):
@@ -64,7 +68,7 @@ def _rows(x, y, n, length, parts, begin, stop, part, team):
         return
     for item in range(begin, stop):
         row, first = item // parts, item % parts * length
-        y[item] = total(x[row * n + first : row * n + min(first + length, n)])
+        y[item] = total(borrowed(x, row * n + first, smaller(length, n - first)))
 
 
 @njit(nogil=True, cache=True)
@@ -76,21 +80,22 @@ def _columns(x, y, n, inner, length, parts, width, begin, stop, part, team):
     widths = -(-inner // width)
     for item in range(begin, stop):
         of, column = item // widths, item % widths * width
-        columns = min(width, inner - column)
+        columns = smaller(width, inner - column)
         row, first = of // parts, of % parts * length
-        sums = y[of * inner + column :][:columns]
-        sums[:] = 0
+        sums = borrowed(y, of * inner + column, columns)
+        for i in range(sums.size):
+            sums[i] = _ZERO
         r = row * n + first
-        last = row * n + min(first + length, n)
+        last = row * n + smaller(first + length, n)
         while r + 4 <= last:
             at = r * inner + column
-            a, b = x[at:][:columns], x[at + inner :][:columns]
-            c, d = x[at + 2 * inner :][:columns], x[at + 3 * inner :][:columns]
+            a, b = borrowed(x, at, columns), borrowed(x, at + inner, columns)
+            c, d = borrowed(x, at + 2 * inner, columns), borrowed(x, at + 3 * inner, columns)
             for i in range(sums.size):
                 sums[i] = (((sums[i] + a[i]) + b[i]) + c[i]) + d[i]
             r += 4
         while r < last:
-            a = x[r * inner + column :][:columns]
+            a = borrowed(x, r * inner + column, columns)
             for i in range(sums.size):
                 sums[i] += a[i]
             r += 1

@@ -27,6 +27,7 @@ from tilegrad.kernels.cpu.apart import load, store
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.effects import contiguous, do, guard, whole
 from tilegrad.kernels.cpu.halves import HALVES, in_float32
+from tilegrad.kernels.cpu.rows import row as borrowed
 from tilegrad.kernels.cpu.team import share
 from tilegrad.kernels.take_rows import reference
 from tilegrad.kernels.take_rows.reference import check_take_rows, check_take_rows_grad, row_error
@@ -127,7 +128,7 @@ def _copy_rows(x, index, y, rows, wrap, wrong, begin, stop, part, team):
         return
     size = x.size // rows
     if size == 1:
-        _copy_numbers(x, index[begin:stop], y[begin:stop], rows, wrap, wrong)
+        _copy_numbers(x, index, y, rows, wrap, wrong, begin, stop)
         return
     for i in range(begin, stop):
         row = _row_of(index[i], rows, wrap)
@@ -138,8 +139,8 @@ def _copy_rows(x, index, y, rows, wrap, wrong, begin, stop, part, team):
 
 
 @njit(nogil=True)
-def _copy_numbers(x, index, y, rows, wrap, wrong):
-    for i in range(index.size):
+def _copy_numbers(x, index, y, rows, wrap, wrong, begin, stop):
+    for i in range(begin, stop):
         row = _row_of(index[i], rows, wrap)
         if row < 0:
             wrong[0] = i
@@ -170,11 +171,10 @@ def _add_rows(dy, index, dx, rows, width, padding, wrap, wrong, begin, stop, par
     if team:
         share(begin, stop, part, team)
         return
-    if stop - begin == width:
-        dx[:] = _ZERO
-    else:
-        for row in range(rows):
-            dx[row * width + begin : row * width + stop] = _ZERO
+    lines, wide = (1, rows * width) if stop - begin == width else (rows, stop - begin)
+    for row in range(lines):
+        for j in range(row * width + begin, row * width + begin + wide):
+            store(dx, j, _ZERO)
     if width == 1:
         _add_numbers(dy, index, dx, rows, padding, wrap, wrong)
         return
@@ -185,7 +185,7 @@ def _add_rows(dy, index, dx, rows, width, padding, wrap, wrong, begin, stop, par
             continue
         if row == padding:
             continue
-        sums, of = dx[row * width + begin : row * width + stop], i * width + begin
+        sums, of = borrowed(dx, row * width + begin, stop - begin), i * width + begin
         for j in range(sums.size):
             store(sums, j, sums[j] + load(dy, of + j))
 

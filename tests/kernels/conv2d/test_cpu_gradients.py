@@ -10,7 +10,7 @@ import pytest
 from tilegrad.kernels.conv2d import cpu, reference
 from tilegrad.kernels.conv2d.cpu_frame import NO_TILES, _framed_tiles, over_images
 from tilegrad.kernels.cpu import threads
-from tilegrad.kernels.cpu.tile import LANES, NO_SHIFT, ROWS
+from tilegrad.kernels.cpu.tile import LANES, NO_SHIFT, ROWS, tiles_address
 
 C = LANES
 GATHERED = {  # x, w, padding, dilation
@@ -125,6 +125,6 @@ def test_a_frame_is_what_zeros_around_the_images_are(channels, padding, pieces, 
 def test_each_thread_frames_images_of_its_own():
     x = np.random.default_rng(0).standard_normal((3, 4, 5), dtype=np.float32)
     frames = np.full((2, 6 * 9), np.nan, np.float32)
-    _framed_tiles(x.reshape(-1), frames, 4, 5, 1, 2, NO_SHIFT, *NO_TILES, *NO_TILES, 1, 3, 1, 0)
+    _framed_tiles(x.reshape(-1), frames, 4, 5, 1, 2, NO_SHIFT, tiles_address(), *NO_TILES, *NO_TILES, 1, 3, 1, 0)
     assert np.isnan(frames[0]).all()
     assert frames[1].tobytes() == np.pad(x[2], [(1, 1), (2, 2)]).tobytes()

@@ -212,3 +212,26 @@ def test_every_kernel_of_the_cpu_is_compiled_with_this_cache():
     for path in (*Path(kernels.__path__[0]).glob("*/cpu*.py"), *Path(kernels.__path__[0], "cpu").glob("*.py")):
         if path.name != "code.py":
             assert "import njit" not in path.read_text().replace(ours, ""), path
+
+
+def test_a_part_of_kernels_has_no_door_for_python(package, tmp_path):
+    """It has no machine code either: a call by Python would jump to nowhere."""
+    code = """
+import numpy as np
+from numba import njit
+from tilegrad.kernels.cpu.scalar_math import exp
+
+@njit
+def one(x):
+    return exp(x)
+
+print(one(np.float32(0)))  # by code that Numba compiles in the thread that Ctrl-C reaches
+try:
+    exp(np.float32(0))
+except TypeError as error:
+    print(error)
+"""
+    assert run(tmp_path, code).splitlines() == [
+        "1.0",
+        "exp is a part of compiled kernels: only compiled code can call it",
+    ]

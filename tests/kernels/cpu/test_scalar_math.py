@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from numba import njit
 
 from tests.compare import assert_same
-from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.scalar_math import exp_in_parts, normal_in_parts, normal_tail, wide_exp_in_parts
 
 FURTHEST = 14.6  # where x erfc(-x / sqrt 2) rounds to 0

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from numba import njit
+from numba.core.errors import TypingError
 
 from tests.compare import assert_close
 from tilegrad.kernels.cpu.tile import (
@@ -15,9 +17,11 @@ from tilegrad.kernels.cpu.tile import (
     WIDEST,
     ZERO,
     Walk,
+    call_tiles,
     row_table,
     tile_shape,
     tiles,
+    tiles_address,
     walk_array,
 )
 from tilegrad.kernels.matmul.cpu_panels import lay_out
@@ -127,3 +131,23 @@ def test_tile_shape_divides_the_columns():
         assert columns % (vectors * LANES) == 0
         assert 1 <= vectors <= WIDEST
         assert rows == ROWS[vectors]
+
+
+@njit
+def call_by_address(address, walks, y, y_at, x, x_at, zero, w, begin, stop):
+    call_tiles(address, walks, y, y_at, zero, x, x_at, zero, w, w, begin, stop, 0)
+
+
+def test_tiles_are_called_by_their_address():
+    """With the same bits, and only for the items that are asked for."""
+    draw = np.random.default_rng(0).standard_normal
+    x, w, most = draw((40, 7), dtype=np.float32), draw((7, LANES), dtype=np.float32), 20
+    walks = walk_array(Walk(1, panels=1, rows=most, run=7, w_step=LANES, item_rows=most, total_rows=40))
+    tables = row_table(np.arange(40) * LANES), row_table(np.arange(40) * 7)
+    want, y = (np.full(40 * LANES, np.nan, np.float32) for _ in range(2))
+    tiles(walks, want, tables[0], NO_SHIFT, x.reshape(-1), tables[1], ONE_RUN, w.reshape(-1), NO_BIAS, 1, 2, 0, 0)
+    call_by_address(tiles_address(), walks, y, tables[0], x.reshape(-1), tables[1], ONE_RUN, w.reshape(-1), 1, 2)
+    assert y.tobytes() == want.tobytes()
+    assert np.isnan(y[: most * LANES]).all() and not np.isnan(y[most * LANES :]).any()
+    with pytest.raises(TypingError):  # its machine code would take them for float32
+        call_by_address(tiles_address(), walks, y, tables[0], draw(280), tables[1], ONE_RUN, w.reshape(-1), 1, 2)
