@@ -184,7 +184,7 @@ def adam_step(
         (params, grads, exp_avgs, exp_avg_sqs),
         lr if lr_array is None else lr_array,
         0.0 if factors is None else factors,
-        *adam_factors(step, beta1, beta2),
+        *adam_factors(step, beta1, beta2, bool(eps_hat)),
         beta2,
         1 - beta2,
         eps,

@@ -221,7 +221,7 @@ def adam_step(
         _adam_kernel,
         (params, grads, exp_avgs, exp_avg_sqs),
         (lr_array, factors),
-        (lr, *adam_factors(step, beta1, beta2), beta2, 1 - beta2, eps, weight_decay),
+        (lr, *adam_factors(step, beta1, beta2, bool(eps_hat)), beta2, 1 - beta2, eps, weight_decay),
         DECAY=("decoupled" if decoupled else "l2") if weight_decay else None,
         MAXIMIZE=bool(maximize),
         EPS_HAT=bool(eps_hat),
