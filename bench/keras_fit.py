@@ -139,6 +139,7 @@ def section(folder: Path) -> str:
         found = json.loads(path.read_text())
         p = found["provenance"]
         versions = ", ".join(f"{name} {version}" for name, version in p["packages"].items() if name != "numba")
+        parts.append("`fit` with Adam, cross-entropy and accuracy on random images, the median of three epochs:")
         parts.append(f"{p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}")
         parts.append(f"([all epochs](bench/results/{path.name})).\n")
         parts.append("\n".join(table(found)))

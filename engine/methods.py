@@ -109,8 +109,8 @@ REDUCTIONS = {np.sum, np.prod, np.mean, np.std, np.var, np.max, np.min, np.amax,
 def _array_function(self: Tensor, function: Any, types: Any, args: Any, options: Any) -> Any:
     """What NumPy calls when one of its other functions is given a tensor (NEP 18).
 
-    np.mean(tensor) is what np.mean(tensor.numpy()) is, and so with every reduction. Other functions do what they do with
-    any object that has `__array__`.
+    np.mean(tensor) is what np.mean(tensor.numpy()) is, and so with every reduction. Other functions do what they do
+    with any object that has `__array__`.
     """
     if not all(issubclass(each, (Tensor, np.ndarray)) for each in types):
         return NotImplemented
