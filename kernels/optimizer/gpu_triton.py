@@ -205,7 +205,7 @@ def adam_step(
 ) -> None:
     """optimizer.reference.adam_step.
 
-    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 is in
+    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 and eps_hat are in
     lr     a number, or a 0-d device array (float32, float64, int32 or int64)
 
     Values in device memory are not checked.
