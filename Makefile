@@ -2,6 +2,7 @@
 # make test    the whole suite, in the same kind of environment
 # make test-ptx   the tests of the kernels on their compiled code, executed on the CPU: a quarter of an hour on two cores,
 #                 most of it compiling
+# make test-keras   the tests of Keras' backend with the oldest Keras that it supports (KERAS=3.14.0: with that one)
 # make lint    formatting and rules
 # make links   the package as a folder of links, .links, for editors and PYTHON=...; the targets above make it too
 # make bench   every kernel, training steps and overheads, on the GPU if there is one (ARGS="matmul --quick", "--list")
@@ -29,6 +30,7 @@ else
 endif
 
 ARGS ?=
+KERAS ?= 3.13.0
 
 OUT ?= .gpu
 TRITON ?= 3.6.0
@@ -38,7 +40,7 @@ CUDA = $(eval CUDA := $(shell $(BASE) kernels/device/cuda_extra.py))$(CUDA)
 WITH_CUDA = $(if $(CUDA),$(comma)$(CUDA))
 comma := ,
 
-.PHONY: train train-mlp test test-ptx lint bench gpu gpu-report gpu-cache links clean
+.PHONY: train train-mlp test test-ptx test-keras lint bench gpu gpu-report gpu-cache links clean
 
 train: $(TRAIN_READY)
 	$(RUN) examples/mnist_cnn.py $(ARGS)
@@ -56,6 +58,13 @@ test-ptx: export TILEGRAD_SIMULATE := ptx
 test-ptx: $(TEST_READY)
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal tests/kernels \
 		$(APART:%=--ignore=tests/kernels/%) $(ARGS)
+
+# That Keras is a folder before the environment's own. Keras 3.13 asks NumPy for a name that NumPy warns about.
+OLDER := $(CURDIR)/.cache/keras-$(KERAS)
+test-keras: $(TEST_READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLDER) "keras==$(KERAS)"
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONPATH=$(OLDER):$(CURDIR)/.links \
+		$(lastword $(RUN)) -m pytest -n auto --dist worksteal -W "ignore:In the future:FutureWarning" tests/keras $(ARGS)
 
 lint: $(TEST_READY)
 	$(RUN) -m ruff check .
@@ -97,5 +106,5 @@ links:
 	@ln -sfn $(CURDIR)/engine/* $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/
 
 clean:
-	rm -rf $(VENV) .venv-triton .links *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-triton .cache .links *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

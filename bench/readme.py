@@ -35,14 +35,15 @@ def main(root: Path = ROOT) -> int:
     return 0
 
 
-def rewritten(readme: str, text: str) -> str:
+def rewritten(readme: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """The README with the text between its markers. Raises ValueError unless it has both markers once."""
-    for marker in (BEGIN, END):
+    for marker in markers:
         if readme.count(marker) != 1:
             raise ValueError(f"README: {marker!r} stands there {readme.count(marker)} times; expected once")
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{text}{END}{tail}"
+    begin, end = markers
+    head, _, rest = readme.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{text}{end}{tail}"
 
 
 def steps(folder: Path) -> str:

@@ -102,6 +102,23 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, out: Any =
     return getattr(ufunc, method)(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
 
 
+# NumPy calls the method of that name with keywords of its own, axis and out, which ours do not have.
+REDUCTIONS = {np.sum, np.prod, np.mean, np.std, np.var, np.max, np.min, np.amax, np.amin, np.any, np.all}
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: Any, options: Any) -> Any:
+    """What NumPy calls when one of its other functions is given a tensor (NEP 18).
+
+    np.mean(tensor) is what np.mean(tensor.numpy()) is, and so with every reduction. Other functions do what they do
+    with any object that has `__array__`.
+    """
+    if not all(issubclass(each, (Tensor, np.ndarray)) for each in types):
+        return NotImplemented
+    if function in REDUCTIONS and args and isinstance(args[0], Tensor):
+        args = args[0].numpy(), *args[1:]
+    return function._implementation(*args, **options)
+
+
 class Methods:
     """The methods of Tensor that are functions of the engine."""
 
@@ -311,6 +328,7 @@ class Methods:
     __ror__ = _reflected("__ror__", ops.bitwise_or)
     __rxor__ = _reflected("__rxor__", ops.bitwise_xor)
 
+    __array_function__ = _array_function
     __array_ufunc__ = _array_ufunc
 
     # Last: below these lines `float`, `int` and `bool` are methods.

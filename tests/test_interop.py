@@ -29,6 +29,31 @@ OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("name", "sum prod mean std var max min amax amin any all median argmax cumsum ptp".split())
+@pytest.mark.parametrize("options", [{}, {"axis": 0}, {"axis": 1, "keepdims": True}], ids=str)
+def test_numpys_reductions_of_a_tensor_are_those_of_its_array(name, options):
+    """NumPy calls the method of some, with keywords that ours do not have."""
+    if name == "cumsum":
+        options = {k: v for k, v in options.items() if k != "keepdims"}
+    x = tg.tensor([[1.0, -2.5, 3.0], [0.0, 4.0, 4.5]])
+    assert_same(np.asarray(getattr(np, name)(x, **options)), np.asarray(getattr(np, name)(x.numpy(), **options)))
+
+
+def test_numpys_reductions_of_what_has_no_array_to_give_say_so():
+    with pytest.raises(RuntimeError, match="numpy: the tensor requires grad; expected"):
+        np.mean(tg.ones(2, requires_grad=True))
+    with pytest.raises(TypeError, match="NotImplemented"):
+        np.mean(np.ones((2, 2)), axis=0, out=tg.ones(2))  # autograd would not notice the write
+
+
+def test_other_functions_of_numpys_take_a_tensor_as_an_array():
+    x = tg.tensor([1.0, 2.0])
+    for got in (np.concatenate([x, np.ones(1)]), np.where(x > 1, x, 0), np.stack([x, x])):
+        assert type(got) is np.ndarray
+    with pytest.raises(TypeError, match="no implementation found"):
+        np.mean(x, where=type("Foreign", (), {"__array_function__": lambda *a: NotImplemented})())
+
+
 def test_numpy_shares_memory():
     x = tg.ones(2, 3)
     x.numpy()[0, 0] = 5.0

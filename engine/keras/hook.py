@@ -26,17 +26,14 @@ OLDEST, BEFORE = (3, 13), (3, 16)  # supported versions of Keras
 SERVED = f"keras.src.backend.{NAME}"
 OURS = "tilegrad.keras.backend"
 
-# Modules that choose a backend in a chain of `if backend() == ...`, and what the case for this one does.
+# Modules that choose a backend in a chain of `if backend() == ...`, and what the case for this one does. What it
+# imports last gets the name that Keras' own cases give theirs: versions do not agree on it.
 CASES = {
-    "keras.src.backend": f"from {SERVED} import *\n"
-    f"from {SERVED}.core import Variable as BackendVariable\n"
-    "distribution_lib = None",
-    "keras.src.layers.layer": f"from {SERVED}.layer import TilegradLayer as BackendLayer",
-    "keras.src.models.model": f"from {SERVED}.trainer import TilegradTrainer as Trainer",
-    "keras.src.export.saved_model": (
-        f"from {SERVED}.export import TilegradExportArchive as BackendSavedModelExportArchive"
-    ),
-    "keras.src.optimizers.optimizer": f"from {SERVED}.optimizer import TilegradOptimizer as BackendOptimizer",
+    "keras.src.backend": f"from {SERVED} import *\ndistribution_lib = None\nfrom {SERVED}.core import Variable",
+    "keras.src.layers.layer": f"from {SERVED}.layer import TilegradLayer",
+    "keras.src.models.model": f"from {SERVED}.trainer import TilegradTrainer",
+    "keras.src.export.saved_model": f"from {SERVED}.export import TilegradExportArchive",
+    "keras.src.optimizers.optimizer": f"from {SERVED}.optimizer import TilegradOptimizer",
 }
 DYNAMIC = "keras.src.utils.backend_utils"  # its class DynamicBackend chooses at each look-up
 
@@ -135,7 +132,12 @@ def _add_case(name: str, body: list[ast.stmt], case: str) -> None:
     if len(chains) != 1:
         raise _unlike(name, f"chooses its backend in {len(chains)} places, not in one")
     chain: Any = body[chains[0]]
-    first = _placed(f"if {ast.unparse(chain.test.left)} == {NAME!r}:\n" + textwrap.indent(case, "    "), chain)
+    imports = [alias for node in chain.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    given = [alias.asname for alias in imports if alias.asname]
+    if len(given) != 1:
+        raise _unlike(name, f"imports {len(given)} names of its backend, not one")
+    case = textwrap.indent(f"{case} as {given[0]}", "    ")
+    first = _placed(f"if {ast.unparse(chain.test.left)} == {NAME!r}:\n{case}", chain)
     first.orelse = [chain]
     body[chains[0]] = first
 

@@ -75,9 +75,13 @@ def _set_scalars(step, lr, beta1, options, scalars, begin, stop, part, team):
     scalars[3] = 1 - beta1[0]
     scalars[4] = beta2
     scalars[5] = 1 - beta2
-    scalars[6] = 1 / math.sqrt(1 - beta2 ** step[0])
-    scalars[7] = eps / math.sqrt(1 - beta2 ** step[0]) if eps_hat else eps
-    scalars[8] = lr[0] / (1 - beta1[0] ** step[0])
+    power1, power2 = beta1[0] ** step[0], beta2 ** step[0]
+    if eps_hat:  # as in adam_factors
+        power1 = np.float64(np.float32(np.float64(np.float32(beta1[0])) ** step[0]))
+        power2 = np.float64(np.float32(np.float64(np.float32(beta2)) ** step[0]))
+    scalars[6] = 1 / math.sqrt(1 - power2)
+    scalars[7] = eps / math.sqrt(1 - power2) if eps_hat else eps
+    scalars[8] = lr[0] / (1 - power1)
 
 
 def _is_served(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> bool:

@@ -162,7 +162,7 @@ def adam_step(
 ) -> None:
     """optimizer.reference.adam_step.
 
-    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 is in
+    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 and eps_hat are in
     lr     a number, or a 0-d device array (float32, float64, int32 or int64)
 
     Values in device memory are not checked.
@@ -184,7 +184,7 @@ def adam_step(
         (params, grads, exp_avgs, exp_avg_sqs),
         lr if lr_array is None else lr_array,
         0.0 if factors is None else factors,
-        *adam_factors(step, beta1, beta2),
+        *adam_factors(step, beta1, beta2, bool(eps_hat)),
         beta2,
         1 - beta2,
         eps,

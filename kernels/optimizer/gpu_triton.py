@@ -205,7 +205,7 @@ def adam_step(
 ) -> None:
     """optimizer.reference.adam_step.
 
-    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 is in
+    step   a number; or, in device memory, its `adam_factors` as float32 (3,), which beta1 and eps_hat are in
     lr     a number, or a 0-d device array (float32, float64, int32 or int64)
 
     Values in device memory are not checked.
@@ -221,7 +221,7 @@ def adam_step(
         _adam_kernel,
         (params, grads, exp_avgs, exp_avg_sqs),
         (lr_array, factors),
-        (lr, *adam_factors(step, beta1, beta2), beta2, 1 - beta2, eps, weight_decay),
+        (lr, *adam_factors(step, beta1, beta2, bool(eps_hat)), beta2, 1 - beta2, eps, weight_decay),
         DECAY=("decoupled" if decoupled else "l2") if weight_decay else None,
         MAXIMIZE=bool(maximize),
         EPS_HAT=bool(eps_hat),

@@ -49,7 +49,8 @@ def adam_step(
     params, grads           arrays of one dtype and shape at each place
     exp_avgs, exp_avg_sqs   m and v, of the parameter's shape, at least float32
     step, lr                numbers or 0-d arrays
-    eps_hat                 e = eps / sqrt(1 - beta2^step), as Keras has it; otherwise e = eps
+    eps_hat                 e = eps / sqrt(1 - beta2^step), and beta^step is rounded to float32 where m is float32, as
+                            Keras has it; otherwise e = eps
 
     Traffic: reads p, g, m, v and writes p, m, v once: 28 bytes a float32 parameter.
     Raises ValueError for lengths, shapes and ranges, TypeError for dtypes.
@@ -58,11 +59,10 @@ def adam_step(
     check_arrays("adam_step", np.ndarray, params, grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
     number, lr, beta1, beta2, eps, weight_decay = check_adam_numbers(step, lr, beta1, beta2, eps, weight_decay)
 
-    correction1, correction2, _ = adam_factors(number, beta1, beta2)
-    step_size, correction2_sqrt = lr / correction1, math.sqrt(correction2)
-    if eps_hat:
-        eps /= correction2_sqrt
     for param, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        correction1, correction2, _ = adam_factors(number, beta1, beta2, eps_hat and m.dtype == np.float32)
+        step_size, correction2_sqrt = lr / correction1, math.sqrt(correction2)
+        least = eps / correction2_sqrt if eps_hat else eps
         p, g = param.astype(m.dtype, copy=False), grad.astype(m.dtype, copy=False)
         if maximize:
             g = -g
@@ -82,7 +82,7 @@ def adam_step(
 
         np.sqrt(v, out=work)
         work /= correction2_sqrt
-        work += eps
+        work += least
         np.divide(m, work, out=work)
         work *= step_size
         np.subtract(p, work, out=param, casting="same_kind")
@@ -152,11 +152,15 @@ def sgd_step(
         np.subtract(p, -g if velocity else lr * g, out=param, casting="same_kind")
 
 
-def adam_factors(step: float, beta1: float, beta2: float) -> tuple[float, float, float]:
+def adam_factors(step: float, beta1: float, beta2: float, eps_hat: bool = False) -> tuple[float, float, float]:
     """What changes from step to step, in float64: the bias corrections 1 - beta1^step and 1 - beta2^step, 1 - beta1.
 
-    The last because schedules that cycle the momentum (Smith 2018) change beta1.
+    The last because schedules that cycle the momentum (Smith 2018) change beta1. With eps_hat the powers are those of
+    Keras, float32 of float32: 1 - 0.999 is 1.3e-5 of its value off then, and trainings would part by that.
     """
+    if eps_hat:
+        power1, power2 = (float(np.float32(float(np.float32(beta)) ** step)) for beta in (beta1, beta2))
+        return 1 - power1, 1 - power2, 1 - beta1
     return 1 - beta1**step, 1 - beta2**step, 1 - beta1
 
 

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import tilegrad.keras
 from tilegrad.keras import hook
 
+ROOT = Path(__file__).parents[2]
 MODULES = [*hook.CASES, hook.DYNAMIC]
 
 
@@ -60,6 +62,18 @@ def test_a_second_choice_in_a_module_is_not_overlooked(name):
 
 
 @pytest.mark.parametrize("name", hook.CASES)
+def test_the_backend_gets_the_name_that_this_version_gives_it(name):
+    """Keras 3.13 and 3.14 differ in one of them."""
+    text = re.sub(r"( as )(Backend\w+|Trainer)\b", r"\1Renamed", source(name))
+    tree = ast.parse(text)
+    hook.extend(name, tree)
+    chain = next(node for node in tree.body if isinstance(node, ast.If) and hook.NAME in ast.unparse(node.test))
+    assert " as Renamed" in ast.unparse(chain.body[-1])
+    with pytest.raises(ImportError, match="imports 0 names of its backend, not one; this version cannot be extended"):
+        hook.extend(name, ast.parse(re.sub(" as Renamed", "", text)))
+
+
+@pytest.mark.parametrize("name", hook.CASES)
 def test_the_other_cases_and_all_lines_stay_as_they_are(name):
     before, after = ast.parse(source(name)), ast.parse(source(name))
     hook.extend(name, after)
@@ -92,6 +106,15 @@ def test_unsupported_versions_are_errors(version, monkeypatch):
 def test_supported_versions(version, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     assert hook.require_supported() == version
+
+
+def test_the_supported_versions_are_said_alike_everywhere():
+    oldest, before = (".".join(map(str, version)) for version in (hook.OLDEST, hook.BEFORE))
+    newest = f"{hook.BEFORE[0]}.{hook.BEFORE[1] - 1}"
+    assert f'"keras>={oldest},<{before}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'"keras=={newest}.' in (ROOT / "pyproject.toml").read_text()  # which the tests run with
+    assert f"\nKERAS ?= {oldest}.0\n" in (ROOT / "Makefile").read_text()  # and which `make test-keras` runs them with
+    assert f"Keras {oldest} to {newest} runs" in (ROOT / "README.md").read_text()
 
 
 def test_no_keras_is_an_error_with_what_to_install(monkeypatch):

@@ -127,7 +127,7 @@ def test_a_fused_step_is_kerass_own(name, weight_decay, monkeypatch):
         if name in MOMENTA:
             np.testing.assert_array_equal(fused, plain)
         else:
-            np.testing.assert_allclose(fused, plain, rtol=2e-3, atol=2e-5)
+            np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=2e-6)
 
 
 def test_the_fused_step_is_what_runs():

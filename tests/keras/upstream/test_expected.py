@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.keras.upstream import expected
+from tests.keras.upstream import counts, expected
 from tests.keras.upstream.expected import Expected, differences
 from tests.keras.upstream.families import FAMILIES
 
@@ -45,6 +45,30 @@ def test_a_list_with_a_test_twice_or_without_a_reason_is_refused(text, tmp_path)
     path.write_text(text)
     with pytest.raises(ValueError, match="expected reasons with tests"):
         expected.read(path)
+
+
+def test_the_table_is_what_is_counted():
+    text = (counts.ROOT / "README.md").read_text()
+    assert text == counts.rewritten(text, counts.section(), counts.MARKERS), "stale: python -m tests.keras.upstream"
+
+
+def test_counts_of_a_family_replace_its_own_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(counts, "PATH", tmp_path / "counts.json")
+    found = counts.counted({"a": "passed", "b": "failed", "c": "xfailed", "d": "skipped", "e": "passed"})
+    assert found == {"passed": 2, "failed": 1, "skipped": 2} and round(counts.share(found), 2) == 66.67
+    for family in ("ops", "layers"):
+        counts.keep("3.15.1", {family: found | {"commit": "old"}})
+    counts.keep("3.15.1", {"ops": {"passed": 4, "failed": 0, "skipped": 0, "commit": "new"}})
+    (tmp_path / "README.md").write_text("\n".join(counts.MARKERS))
+    counts.write_table(tmp_path)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "new, old), with [every failure listed]" in lines[2]
+    assert lines[-5:-1] == [
+        "| --- | --- | --- | --- | --- |",
+        "| ops | 4 | 0 | 0 | 100.00 % |",
+        "| layers | 2 | 1 | 2 | 66.67 % |",
+        "| all | 6 | 1 | 2 | 85.71 % |",
+    ]
 
 
 def test_families_share_no_folder():

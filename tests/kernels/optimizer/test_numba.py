@@ -64,7 +64,7 @@ def check_adam(device, host, *numbers, **options):
 def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(numba, step, rng):
     xp, host = gpu.xp(), lists(rng, [(57,), (5, 10)])
     lr = xp.asarray(np.array(0.05, np.float32))
-    factors = xp.asarray(np.array(adam_factors(step, 0.9, 0.999), np.float32))
+    factors = xp.asarray(np.array(adam_factors(step, 0.9, 0.999, eps_hat=True), np.float32))
     runs = []
     for numbers in ((step, 0.05), (factors, lr)):
         device = to_device(host)

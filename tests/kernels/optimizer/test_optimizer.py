@@ -171,6 +171,17 @@ def test_eps_hat_is_the_eps_of_the_papers_reordered_step(backend, step, dtype, r
         assert_close(got, w, w.astype(dtype), scale=1.0)
 
 
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_with_eps_hat_powers_are_rounded_to_float32_as_kerass_are(backend, step):
+    """In a step from 0 it shows: the first is 6e-6 of its size smaller."""
+    (p,), (g,), (m,), (v,) = ([np.full(5, value, np.float32)] for value in (0, 2, 0, 0))
+    backend.adam_step([p], [g], [m], [v], step, 0.5, eps=0, eps_hat=True)
+    first, second = (np.float64(np.float32(np.float64(np.float32(beta)) ** step)) for beta in (0.9, 0.999))
+    want = -0.5 * np.sqrt(1 - second) / (1 - first) * 0.1 / np.sqrt(0.001)
+    np.testing.assert_allclose(p, np.full(5, want), rtol=5e-7)
+    assert abs(want / (-0.5 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) * 0.1 / np.sqrt(0.001)) - 1) > 2e-6
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_one_sgd_step_from_a_given_buffer(backend, nesterov, dtype, rng):
     params, grads = sample(rng, dtype, 2)

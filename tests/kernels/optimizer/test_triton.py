@@ -76,9 +76,9 @@ def check_adam(device, host, *numbers, **options):
 # --- lr and step in device memory
 
 
-def factors(step, beta1=0.9, beta2=0.999):
+def factors(step, beta1=0.9, beta2=0.999, eps_hat=False):
     """The two numbers of device memory that a step count gives."""
-    return gpu.xp().asarray(np.array(adam_factors(step, beta1, beta2), np.float32))
+    return gpu.xp().asarray(np.array(adam_factors(step, beta1, beta2, eps_hat), np.float32))
 
 
 @pytest.mark.parametrize("step", [1, 2, 300])
@@ -86,7 +86,7 @@ def test_lr_and_factors_in_device_memory_give_the_bits_that_numbers_give(triton,
     xp, host = gpu.xp(), lists(rng, [(257,), (5, 10)])
     lr = xp.asarray(np.array(0.05, np.float32))
     runs = []
-    for numbers in ((step, 0.05), (factors(step, 0.5, 0.75), lr)):
+    for numbers in ((step, 0.05), (factors(step, 0.5, 0.75, eps_hat=True), lr)):
         device = to_device(host)
         triton.adam_step(*device, *numbers, beta1=0.5, beta2=0.75, weight_decay=0.1, decoupled=True, eps_hat=True)
         runs.append(on_host(device))
