@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from keras.src.backend.config import standardize_data_format
-from keras.src.random.seed_generator import draw_seed
 
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_numpy, convert_to_tensor
 from tilegrad.keras.backend.image.filters import gaussian_blur
 from tilegrad.keras.backend.operands import floating
-from tilegrad.keras.backend.random.stream import Stream
+from tilegrad.keras.backend.random.stream import stream_of
 from tilegrad.tensor import Tensor
 
 INTERPOLATIONS = "nearest", "bilinear"
@@ -236,7 +235,7 @@ def elastic_transform(
         raise ValueError(f"Invalid `fill_mode` argument. Expected of one {set(FILLS)}. Received: fill_mode={fill_mode}")
     given = convert_to_tensor(images)
     images, alone, first = _batched(images, data_format)
-    stream = Stream(draw_seed(seed))  # type: ignore[arg-type]
+    stream = stream_of(seed)
     dtype = floating(given).dtype
     n, h, w = images.shape[:3]
     size = max(int(6 * sigma) | 1, 1)
