@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import tilegrad as tg
+from tilegrad.keras import GradientTape
 from tilegrad.kernels.device import gpu
 
 pytestmark = [pytest.mark.gpu] if gpu.is_available() else []
@@ -111,6 +113,39 @@ def test_fit_is_captured_and_the_cpus(case):
 def test_a_changed_learning_rate_and_other_metrics():
     metrics = keras.metrics.SparseTopKCategoricalAccuracy, keras.metrics.SparseCategoricalCrossentropy
     captured_and_plain(*CASES["mlp"], callbacks=[Slower()], weighted_metrics=metrics)
+
+
+def looped(device, capture):
+    """The losses and weights of a loop of one's own."""
+    rng = np.random.default_rng(0)
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(1)
+    with keras.device(device):
+        model = keras.Sequential([keras.Input(SHAPE), *CASES["dropout"][0]()])
+        optimizer = keras.optimizers.Adam(0.01)
+
+        def step(x, y):
+            with GradientTape() as tape:
+                loss = ops.mean(keras.losses.sparse_categorical_crossentropy(y, model(x, training=True)))
+            optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+            return loss
+
+        step = capture(step)
+        losses = []
+        for _ in range(5):
+            x, y = rng.standard_normal((4, *SHAPE)).astype(np.float32), rng.integers(0, 3, 4)
+            losses.append(float(step(ops.convert_to_tensor(x), ops.convert_to_tensor(y))))
+        return step, losses, model.get_weights()
+
+
+def test_a_loop_of_ones_own_is_captured():
+    step, *got = looped("gpu", tg.capture)
+    assert step.summary().count(" nodes, ") == 1
+    for device, rtol in {"gpu": 0, "cpu": 1e-4}.items():
+        _, losses, weights = looped(device, lambda step: step)
+        np.testing.assert_allclose(got[0], losses, rtol=rtol)
+        for a, b in zip(got[1], weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 100)
 
 
 def drawn(device):
