@@ -68,7 +68,7 @@ class Slower(keras.callbacks.Callback):
 
 
 def decaying():
-    return keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.02, 2, 0.5))
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.02, 4, warmup_target=0.04, warmup_steps=2))
 
 
 CASES = {
