@@ -173,6 +173,15 @@ def test_random_numbers_are_the_cpus():
         np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+def test_a_constant_is_the_callers_own():
+    for _ in range(2):
+        with keras.device("gpu"):
+            x = ops.convert_to_tensor([1.0, 2.0])
+            x += 1.0
+            x.fill_(5.0)
+            np.testing.assert_array_equal(ops.convert_to_numpy(ops.convert_to_tensor([1.0, 2.0])), [1, 2])
+
+
 @pytest.mark.parametrize("scale", [lambda: [1.0, 2.0, 3.0], lambda: np.random.default_rng().random(3).tolist()])
 def test_constants_are_those_of_the_call_before(scale):
     """Numbers that are others at each call are not frozen."""
