@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import tilegrad as tg
+
 
 def blobs(n=240, seed=0):
     """Three classes of points around three centres."""
@@ -260,6 +262,19 @@ def test_a_branch_is_captured_where_it_gives_a_value():
             assert ("nodes" in model.train_function.step.summary()) is not (run_eagerly or writes)
             found.append((history, [w.tolist() for w in model.get_weights()], writes and int(model.counts)))
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_side_of_a_branch_that_would_raise_is_not_taken(count):
+    """An integer division is checked, so the step of such a branch runs plainly."""
+    n = keras.Variable(count, dtype="int32", trainable=False)
+    x = ops.convert_to_tensor(np.array([4, 8], np.int32))
+    step = tg.capture(lambda x: ops.cond(n > 0, lambda: x // n, lambda: x * 0), warmup=1)
+    with pytest.warns(RuntimeWarning, match="on a side of a branch|reads values"):
+        found = [step(x).tolist() for _ in range(3)]
+    assert found == [[2, 4] if count else [0, 0]] * 3
+    n.assign(2 - count)
+    assert step(x).tolist() == ([0, 0] if count else [2, 4])
 
 
 READING = {

@@ -33,9 +33,14 @@ def cond(pred: Any, true_fn: Function, false_fn: Function) -> Any:
 
 
 def _both(true_fn: Function, false_fn: Function) -> tuple[Any, Any] | None:
-    """What both give; None where one writes to a variable, a gradient passes through, or the results are not alike."""
-    with StatelessScope() as scope:
-        sides = true_fn(), false_fn()
+    """What both give; None where one raises, writes to a variable, a gradient passes through, or they are not alike."""
+    try:
+        with StatelessScope() as scope, capture_hooks.without_checks():
+            sides = true_fn(), false_fn()
+    except capture_hooks.CaptureError:
+        raise
+    except Exception:  # on a side that is not taken, perhaps: the other way raises it again if need be
+        return None
     if scope.state_mapping:
         return None
     flat = [tree.flatten(side) for side in sides]
