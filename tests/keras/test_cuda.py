@@ -51,6 +51,14 @@ def net(*inside):
     ]
 
 
+def moved():
+    return [
+        layers.RandomTranslation(0.2, 0.2, interpolation="nearest"),
+        layers.Flatten(),
+        layers.Dense(3, activation="softmax"),
+    ]
+
+
 def conv():
     return [
         layers.Conv2D(4, 3, activation="relu"),
@@ -80,6 +88,7 @@ CASES = {
     "clipped": (net(), lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.1)),
     "op by op": (net(), lambda: keras.optimizers.RMSprop(0.01)),
     "schedule": (net(), decaying),
+    "moved images": (moved, lambda: keras.optimizers.SGD(0.1)),
     "conv": (conv, lambda: keras.optimizers.Adam(0.01)),
 }
 
