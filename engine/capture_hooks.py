@@ -48,6 +48,7 @@ class Left:
 class _Local(threading.local):
     account: Account | None = None
     constants: list[Any] | None = None  # that were made, in order, while that is asked for
+    may_check: bool = True
 
 
 _local = _Local()
@@ -144,9 +145,16 @@ def check(test: Callable[..., None], tensor: Tensor, *arguments: Any) -> None:
     account = _local.account
     if account is None:
         test(tensor._data, *arguments)
+    elif not _local.may_check:
+        raise CaptureError("checks values on a side of a branch, which may not be taken")
     else:
         account.reads(tensor)
         account.graph.check(test, tensor._data, *arguments)
+
+
+def without_checks() -> Block:
+    """A block in which a captured function must not check values: CaptureError."""
+    return Block((_local, "may_check", False))
 
 
 def assign(tensor: Tensor, index: Any, value: Any, part: Any = None) -> None:

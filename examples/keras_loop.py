@@ -2,17 +2,18 @@
 
     python -m tilegrad.keras examples/keras_loop.py
 
-Keras 3 has no gradient tape; tilegrad.keras.GradientTape has the methods of TensorFlow's. It prints the accuracy on the
-test images after 3 epochs, >= 96.5 %.
+Keras 3 has no gradient tape; tilegrad.keras.GradientTape has the methods of TensorFlow's. tilegrad.capture stands where
+tf.function does: the step is one launch. It prints the accuracy on the test images after 3 epochs, >= 96.5 %.
 """
 
 import time
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 from keras_mnist import load_data
 
+import tilegrad
 from tilegrad.keras import GradientTape
 
 
@@ -34,6 +35,7 @@ def main(epochs: int = 3, batch_size: int = 64) -> float:
     train_accuracy = keras.metrics.SparseCategoricalAccuracy()
     test_accuracy = keras.metrics.SparseCategoricalAccuracy()
 
+    @tilegrad.capture
     def train_step(x, y):  # noqa: ANN001, ANN202
         with GradientTape() as tape:
             logits = model(x, training=True)
@@ -43,6 +45,12 @@ def main(epochs: int = 3, batch_size: int = 64) -> float:
         train_accuracy.update_state(y, logits)
         return loss
 
+    @tilegrad.capture
+    def test_step(x, y):  # noqa: ANN001, ANN202
+        test_accuracy.update_state(y, model(x, training=False))
+        return test_accuracy.result()
+
+    x_train, y_train, x_test, y_test = map(ops.convert_to_tensor, (x_train, y_train, x_test, y_test))
     rng = np.random.default_rng(0)
     for epoch in range(epochs):
         start = time.perf_counter()
@@ -55,7 +63,7 @@ def main(epochs: int = 3, batch_size: int = 64) -> float:
         each = time.perf_counter() - start
 
         for step in range(0, len(x_test), 256):
-            test_accuracy.update_state(y_test[step : step + 256], model(x_test[step : step + 256], training=False))
+            test_step(x_test[step : step + 256], y_test[step : step + 256])
         accuracy = float(test_accuracy.result())
         print(
             f"epoch {epoch}: {each:.2f} s, training accuracy {100 * float(train_accuracy.result()):.2f} %, "

@@ -12,11 +12,13 @@ constant (`options["p"]`). They are looked up, and what they lead to as well:
     objects     the attributes that code names. Where code takes an attribute of something that it alone does not tell,
                 such as an argument or a result, the name is looked up in all objects that were met
     optimizers  their groups' options that code names; what a step reads of them they say themselves
+    objects of a framework
+                all that they have (engine/captured/frameworks.py)
 
 An iterator or a stream of random numbers would go on at each call: PlannedError.
 
-Code of tilegrad, NumPy and Python's own library is not read, and nothing that is computed is followed: a name that is
-put together, `globals()`, the clock, a file. Such values stay as they were.
+Code of tilegrad, NumPy, a framework and Python's own library is not read, and nothing that is computed is followed: a
+name that is put together, `globals()`, the clock, a file. Such values stay as they were.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ import builtins
 import functools
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import BuiltinMethodType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, cast
 
 import numpy as np
 
+from tilegrad.captured.frameworks import KNOWN, Framework, framework_of
 from tilegrad.captured.guards import MISSING, Guard, is_plain
 from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.nn.module import Module
@@ -49,14 +52,15 @@ _STREAMS = ("random", "secrets", "numpy.random")
 _UNKNOWN: Any = object()
 
 
-def _is_of(module: Any, packages: set[str]) -> bool:
+def _is_of(module: Any, packages: Container[str]) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in packages
 
 
 def _is_library(x: Any) -> bool:
     """Whether a module, a class or a function is none of the program's own."""
     name = x.__globals__.get("__name__") if isinstance(x, FunctionType) else getattr(x, "__module__", x)
-    return _is_of(x.__name__ if isinstance(x, ModuleType) else name, _LIBRARIES)
+    name = x.__name__ if isinstance(x, ModuleType) else name
+    return _is_of(name, _LIBRARIES) or _is_of(name, KNOWN)
 
 
 def _in_class(cls: type, name: str) -> tuple[Any, type]:
@@ -129,6 +133,10 @@ class Closure:
             self._module(x, name)
         elif isinstance(x, Optimizer):
             self._optimizers.append(x)
+        elif (framework := framework_of(x)) is not None:
+            self._of_framework(x, framework, name)
+            if _is_library(type(x)):
+                return
         elif isinstance(x, (dict, list, deque, set)):
             self._guard.whole(x, name, self._place)
             for key, value in list(x.items() if isinstance(x, dict) else enumerate(x)):
@@ -167,13 +175,22 @@ class Closure:
             if is_own and _in_class(type(x), key)[1] is not Module:
                 self._reached(self._attribute(x, key, name), f"{name}.{key}")
 
+    def _of_framework(self, x: Any, framework: Framework, name: str) -> None:
+        for key, value in framework.state(x).items():
+            self._guard.item(x.__dict__, key, f"{name}.{key}", self._place)
+            if framework.leads_on(value):
+                self._reached(value, f"{name}.{key}")
+        for key in framework.methods:
+            if not _is_library(_in_class(type(x), key)[1]):
+                self._reached(self._attribute(x, key, name), f"{name}.{key}")
+
     def _attribute(self, x: Any, key: str, name: str) -> Any:
         """What x.key is, or _UNKNOWN; noted."""
         if x is _UNKNOWN or x is MISSING or is_plain(x) or isinstance(x, (Tensor, np.ndarray)):
             return _UNKNOWN
         if isinstance(x, Module) or isinstance(x, (dict, list, deque, set)) and key not in _WRITES:
             self._reached(x, name)
-        if _is_stream(x):
+        if framework_of(x) is not None or _is_stream(x):
             self._reached(x, name)
         name, place, note = f"{name}.{key}", self._place, self._guard
         if isinstance(x, ModuleType):

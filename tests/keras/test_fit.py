@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+
+import tilegrad as tg
 
 
 def blobs(n=240, seed=0):
@@ -231,6 +235,46 @@ def test_a_train_step_of_the_programs_own():
     model.compile(keras.optimizers.SGD(0.5))
     history = model.fit(x, y, epochs=4, verbose=0).history["mean_loss"]
     assert history[-1] < history[0] / 2
+
+
+def test_a_branch_is_captured_where_it_gives_a_value():
+    """The warm-up of a schedule is one; where a branch writes, the step runs plainly."""
+    x, y = blobs(96)
+
+    class Counting(keras.Sequential):
+        def train_step(self, data):
+            logs = super().train_step(data)
+            if self.counts is not None:
+                ops.cond(logs["loss"] > 0.5, lambda: self.counts.assign_add(1), lambda: self.counts.assign_add(10))
+            return logs
+
+    for writes in (False, True):
+        found = []
+        for run_eagerly in (False, True):
+            keras.utils.set_random_seed(3)
+            model = Counting([keras.Input((2,)), layers.Dense(3, activation="softmax")])
+            model.counts = keras.Variable(0, dtype="int32", trainable=False) if writes else None
+            rate = keras.optimizers.schedules.CosineDecay(0.1, 9, warmup_target=0.5, warmup_steps=4)
+            model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
+            told = pytest.warns(RuntimeWarning, match="reads values") if writes and not run_eagerly else nullcontext()
+            with told:
+                history = model.fit(x, y, batch_size=8, shuffle=False, epochs=1, verbose=0).history
+            assert ("nodes" in model.train_function.step.summary()) is not (run_eagerly or writes)
+            found.append((history, [w.tolist() for w in model.get_weights()], writes and int(model.counts)))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_side_of_a_branch_that_would_raise_is_not_taken(count):
+    """An integer division is checked, so the step of such a branch runs plainly."""
+    n = keras.Variable(count, dtype="int32", trainable=False)
+    x = ops.convert_to_tensor(np.array([4, 8], np.int32))
+    step = tg.capture(lambda x: ops.cond(n > 0, lambda: x // n, lambda: x * 0), warmup=1)
+    with pytest.warns(RuntimeWarning, match="on a side of a branch|reads values"):
+        found = [step(x).tolist() for _ in range(3)]
+    assert found == [[2, 4] if count else [0, 0]] * 3
+    n.assign(2 - count)
+    assert step(x).tolist() == ([0, 0] if count else [2, 4])
 
 
 READING = {

@@ -49,6 +49,18 @@ def test_every_function_is_there(family):
     assert module is importlib.import_module(f"tilegrad.keras.backend.{family}")
 
 
+@pytest.mark.parametrize("family", [family for family in SURFACE if family != "random"])
+def test_coming_versions_find_it_in_ops(family):
+    """As keras/src/backend/numpy/ops of Keras' master has it: each family a module there, core's functions beside."""
+    backend = importlib.import_module("keras.src.backend.tilegrad")
+    module = importlib.import_module(f"keras.src.backend.tilegrad.ops.{family}")
+    assert module is getattr(backend.ops, family) is getattr(keras.src.backend, family)
+    assert [name for name in SURFACE[family].split() if not callable(getattr(module, name, None))] == []
+    for name in SURFACE["core"].split():
+        assert getattr(backend.ops, name) is getattr(backend.core, name)
+    assert backend.SUPPORTS_GRADIENT
+
+
 @pytest.mark.parametrize("family", SURFACE)
 def test_one_that_is_missing_says_its_name(family):
     module = getattr(keras.src.backend, family)

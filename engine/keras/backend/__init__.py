@@ -4,10 +4,11 @@ Keras looks for functions in modules (core, numpy, nn, math, linalg, image, rand
 module is a folder, and a file in it is a family of functions. Coming versions look for the modules in `ops`.
 """
 
-from tilegrad.keras.backend import core, image, linalg, math, nn, numpy, random
+from tilegrad.keras.backend import core, image, linalg, math, nn, numpy, ops, random
 from tilegrad.keras.backend.core import (
     IS_THREAD_SAFE,
     SUPPORTS_COMPLEX_DTYPES,
+    SUPPORTS_GRADIENT,
     SUPPORTS_RAGGED_TENSORS,
     SUPPORTS_SPARSE_TENSORS,
     Variable,

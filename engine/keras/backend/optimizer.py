@@ -14,9 +14,9 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from tilegrad import capture_hooks, kernels
+from tilegrad.keras.backend.core.constants import on_gpu
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.core.variable import Variable
-from tilegrad.kernels.capture.program import Program
 from tilegrad.tensor import Tensor
 
 
@@ -30,7 +30,7 @@ class TilegradOptimizer(BaseOptimizer):
         if step is None:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
-        lr = _number(convert_to_tensor(learning_rate), while_captured=0)
+        lr = _number(convert_to_tensor(learning_rate))
         step(self, list(zip(grads, trainable_variables)), lr)
 
     def _apply_weight_decay(self, variables: list[Variable]) -> None:
@@ -59,13 +59,12 @@ def _adam(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any) -> None
 
 def _adam_of_decay(optimizer: Any, batch: list[tuple[Tensor, Variable]], lr: Any, weight_decay: float) -> None:
     moments = [_remembered(optimizer, each, batch) for each in (optimizer._momentums, optimizer._velocities)]
-    iterations = convert_to_tensor(optimizer.iterations)
     arrays = [_written(tensors) for tensors in ([v._value for _, v in batch], *moments)]
     kernels.of(*arrays[0]).adam_step(
         arrays[0],
         [_gradient(g, v) for g, v in batch],
         *arrays[1:],
-        _number(iterations, while_captured=0, plus=1),
+        _adam_number(optimizer),
         lr,
         beta1=optimizer.beta_1,
         beta2=optimizer.beta_2,
@@ -116,17 +115,30 @@ def _written(tensors: list[Tensor]) -> list[Any]:
     return [x.data for x in tensors]
 
 
-def _number(x: Tensor, while_captured: float, plus: float = 0) -> Any:
+def _number(x: Tensor, plus: float = 0) -> Any:
     """A tensor of one element as primitives take a number: at each launch of a captured step the one that it has then.
 
-    while_captured  what stands for it before the first launch, when there may be anything in memory
+    On a GPU that is its array. On the CPU 0 stands for it before the first launch, as its memory may hold anything.
     """
-    account = capture_hooks.on_device(x.data)
+    account = capture_hooks.current()
+    if account is not None:
+        account.reads(x)
+    if x.is_cuda:
+        return x.data.reshape(()) + plus if plus else x.data.reshape(())
     if account is None:
         return x.item() + plus
-    graph = account.graph
-    if not isinstance(graph, Program):
-        raise capture_hooks.CaptureError("takes its step by numbers in the GPU's memory; expected run_eagerly=True")
-    account.reads(x)
+    graph: Any = account.graph
     array = graph.plain(x.data, "optimizer")
-    return graph.number(lambda: (array.item() if graph.is_closed else while_captured) + plus, np.float64)
+    return graph.number(lambda: (array.item() if graph.is_closed else 0) + plus, np.float64)
+
+
+def _adam_number(optimizer: Any) -> Any:
+    """The number of the step that Adam is about to make, or on a GPU what `adam_step` takes in its place."""
+    iterations = convert_to_tensor(optimizer.iterations)
+    number = _number(iterations, plus=1)
+    if not iterations.is_cuda:
+        return number
+    betas = optimizer.beta_1, optimizer.beta_2, optimizer.beta_1
+    powers = np.array(betas), np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])  # step, step, 1
+    betas, times, plus = map(on_gpu, powers)
+    return (1 - betas ** (number.astype(np.float64) * times + plus)).astype(np.float32)  # adam_factors

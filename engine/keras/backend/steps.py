@@ -14,6 +14,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad.capture_hooks import CaptureError
+from tilegrad.keras.backend import captured  # noqa: F401 - which tells capture of Keras' objects
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.core.device import device
 from tilegrad.keras.backend.core.variable import Variable

@@ -24,6 +24,7 @@ IS_THREAD_SAFE = False  # callbacks run in the loop: a thread of their own costs
 SUPPORTS_SPARSE_TENSORS = False
 SUPPORTS_RAGGED_TENSORS = False
 SUPPORTS_COMPLEX_DTYPES = False
+SUPPORTS_GRADIENT = True  # asked by versions to come
 
 
 def random_seed_dtype() -> str:

@@ -1,6 +1,7 @@
 """Control flow: branches, loops, and functions applied along the first dimension. Python runs them, op by op.
 
-A branch or a loop on values reads them, so a training step that has one is not captured.
+A loop on values reads them, so a training step that has one is not captured. Of a branch a captured step computes both
+sides, where neither does more than give a result.
 """
 
 from __future__ import annotations
@@ -8,16 +9,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from keras.src.backend.common.stateless_scope import StatelessScope
+
 import tilegrad as tg
+from tilegrad import capture_hooks
 from tilegrad.keras.backend.core.convert import convert_to_tensor
 from tilegrad.keras.backend.nested import tree
+from tilegrad.tensor import Tensor
 
 Function = Callable[..., Any]
 
 
 def cond(pred: Any, true_fn: Function, false_fn: Function) -> Any:
     """true_fn() if pred holds, else false_fn()."""
-    return true_fn() if bool(pred if isinstance(pred, bool) else convert_to_tensor(pred)) else false_fn()
+    if isinstance(pred, bool):
+        return true_fn() if pred else false_fn()
+    pred = convert_to_tensor(pred)
+    if capture_hooks.current() is not None or capture_hooks.is_watched():  # then what is captured must be seen before
+        sides = _both(true_fn, false_fn)
+        if sides is not None:
+            return tree.map_structure(lambda a, b: tg.where(pred.bool(), a, b), *sides)
+    return true_fn() if bool(pred) else false_fn()
+
+
+def _both(true_fn: Function, false_fn: Function) -> tuple[Any, Any] | None:
+    """What both give; None where one raises, writes to a variable, a gradient passes through, or they are not alike."""
+    try:
+        with StatelessScope() as scope, capture_hooks.without_checks():
+            sides = true_fn(), false_fn()
+    except capture_hooks.CaptureError:
+        raise
+    except Exception:  # on a side that is not taken, perhaps: the other way raises it again if need be
+        return None
+    if scope.state_mapping:
+        return None
+    flat = [tree.flatten(side) for side in sides]
+    if not all(isinstance(x, Tensor) and not x.requires_grad for x in (*flat[0], *flat[1])):
+        return None
+    if [(x.shape, x.dtype) for x in flat[0]] != [(x.shape, x.dtype) for x in flat[1]]:
+        return None
+    return sides
 
 
 def switch(index: Any, branches: list[Function], *operands: Any) -> Any:

@@ -18,9 +18,10 @@ from keras.src.backend.config import floatx
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.device import is_array, on_host
+from tilegrad.keras.backend.core.constants import is_small, on_gpu
 from tilegrad.keras.backend.core.device import device
 from tilegrad.ops.operands import cast as cast_tensor
-from tilegrad.tensor import Tensor
+from tilegrad.tensor import Tensor, wrap
 
 
 def np_dtype(dtype: Any) -> np.dtype:
@@ -59,7 +60,10 @@ def _from_numbers(x: Any, dtype: Any) -> Tensor:
         found = None if array.size and array.dtype.kind == "b" else np_dtype(int if array.dtype.kind == "i" else None)
         if isinstance(x, (list, tuple)) and any(isinstance(item, (np.ndarray, np.generic)) for item in x):
             x, found = array, None
-    return tg.tensor(x, dtype=found, device=None if is_array(x) and not isinstance(x, np.ndarray) else device())
+    where = None if is_array(x) and not isinstance(x, np.ndarray) else device()
+    if where != "cuda" or not is_small(x):
+        return tg.tensor(x, dtype=found, device=where)
+    return wrap(on_gpu(tg.tensor(x, dtype=found).data))
 
 
 def _has_tensors(x: Any) -> bool:

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import numpy as np
 from keras.src.backend.config import standardize_data_format
-from keras.src.random.seed_generator import draw_seed
 
 import tilegrad as tg
 from tilegrad import dtypes
 from tilegrad.keras.backend.core.convert import convert_to_numpy, convert_to_tensor
+from tilegrad.keras.backend.core.slices import sum_of
+from tilegrad.keras.backend.hosted import constant
 from tilegrad.keras.backend.image.filters import gaussian_blur
 from tilegrad.keras.backend.operands import floating
-from tilegrad.keras.backend.random.stream import Stream
+from tilegrad.keras.backend.random.stream import stream_of
+from tilegrad.nn import functional as F
 from tilegrad.tensor import Tensor
 
 INTERPOLATIONS = "nearest", "bilinear"
 FILLS = "constant", "nearest", "wrap", "mirror", "reflect"
 
 
+def _wrapped(at: Tensor, n: int) -> Tensor:
+    """Modulo n, which is no 0: the engine's op would wait for a GPU to know it."""
+    return constant(at.data % n)
+
+
 def _mirrored(at: Tensor, n: int) -> Tensor:
     """Reflected about the middles of the first and the last pixel."""
-    period = max(2 * (n - 1), 1)
-    return tg.abs(tg.sub(tg.remainder(at + (n - 1), period), n - 1)) if n > 1 else tg.zeros_like(at)
+    return tg.abs(tg.sub(_wrapped(at + (n - 1), 2 * (n - 1)), n - 1)) if n > 1 else tg.zeros_like(at)
 
 
 def _reflected(at: Tensor, n: int) -> Tensor:
     """Reflected about the outer edges."""
-    return tg.floor_divide(_mirrored(2 * at + 1, 2 * n + 1), 2)
+    return constant(_mirrored(2 * at + 1, 2 * n + 1).data // 2)
 
 
 _INSIDE: dict[str, Callable[[Tensor, int], Tensor]] = {  # a place for each integer
     "constant": lambda at, n: tg.clamp(at, 0, n - 1),
     "nearest": lambda at, n: tg.clamp(at, 0, n - 1),
-    "wrap": lambda at, n: tg.remainder(at, n),
+    "wrap": _wrapped,
     "mirror": _mirrored,
     "reflect": _reflected,
 }
@@ -68,8 +75,9 @@ def sampled(x: Tensor, at: list[Tensor], order: int, fill_mode: str, fill_value:
     """x at places: one tensor of coordinates for each of its first dimensions; later ones are kept whole."""
     values = floating(x)
     behind = [1] * (x.ndim - len(at))
+    rows = values.reshape(math.prod(x.shape[: len(at)]), -1)
     choices = []
-    for place, n in zip(at, x.shape):
+    for d, (place, n) in enumerate(zip(at, x.shape)):
         low = tg.floor(place if order else tg.add(place, 0.5))
         ends = (
             [(low, tg.sub(1.0, tg.sub(place, low))), (tg.add(low, 1.0), tg.sub(place, low))] if order else [(low, None)]
@@ -78,11 +86,14 @@ def sampled(x: Tensor, at: list[Tensor], order: int, fill_mode: str, fill_value:
         for whole, weight in ends:
             index = whole.to(dtypes.int64)
             inside = tg.logical_and(index >= 0, index < n)
-            found.append((_INSIDE[fill_mode](index, n), inside, weight))
+            stride = math.prod(x.shape[d + 1 : len(at)])
+            counted = _INSIDE[fill_mode](index, n)
+            found.append((counted if stride == 1 else counted * stride, inside, weight))
         choices.append(found)
     total: Tensor | None = None
     for corner in product(*choices):
-        value = values[tuple(index for index, _, _ in corner)]
+        flat = sum_of([place for place, _, _ in corner])
+        value = F.embedding(flat, rows).reshape(*flat.shape, *x.shape[len(at) :])  # it does not wait for a GPU to check
         if fill_mode == "constant":
             inside = corner[0][1]
             for _, more, _ in corner[1:]:
@@ -236,7 +247,7 @@ def elastic_transform(
         raise ValueError(f"Invalid `fill_mode` argument. Expected of one {set(FILLS)}. Received: fill_mode={fill_mode}")
     given = convert_to_tensor(images)
     images, alone, first = _batched(images, data_format)
-    stream = Stream(draw_seed(seed))  # type: ignore[arg-type]
+    stream = stream_of(seed)
     dtype = floating(given).dtype
     n, h, w = images.shape[:3]
     size = max(int(6 * sigma) | 1, 1)

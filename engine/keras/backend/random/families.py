@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from keras.src.backend.config import floatx
-from keras.src.random.seed_generator import draw_seed
 
 import tilegrad as tg
 from tilegrad.keras.backend.core.convert import convert_to_numpy, np_dtype
 from tilegrad.keras.backend.core.device import device
 from tilegrad.keras.backend.numpy.shapes import sizes
-from tilegrad.keras.backend.random.stream import Stream
+from tilegrad.keras.backend.random.stream import stream_of_host
 from tilegrad.random import Generator
 from tilegrad.tensor import Tensor
 
 _DOUBLE = np.dtype(np.float64)
-
-
-def _stream(seed: Any) -> Stream:
-    return Stream(cast(Tensor, draw_seed(seed)))
 
 
 def _given(values: np.ndarray, dtype: Any) -> Tensor:
@@ -51,19 +46,19 @@ def _gamma(stream: Generator, shape: tuple[int, ...], alpha: np.ndarray) -> np.n
 
 def gamma(shape: Any, alpha: Any, dtype: Any = None, seed: Any = None) -> Tensor:
     """Of shape alpha and scale 1."""
-    return _given(_gamma(_stream(seed), tuple(sizes(shape)), convert_to_numpy(alpha)), dtype)
+    return _given(_gamma(stream_of_host(seed), tuple(sizes(shape)), convert_to_numpy(alpha)), dtype)
 
 
 def beta(shape: Any, alpha: Any, beta: Any, dtype: Any = None, seed: Any = None) -> Tensor:
     """x / (x + y) of gamma numbers x of alpha and y of beta."""
-    stream, shape = _stream(seed), tuple(sizes(shape))
+    stream, shape = stream_of_host(seed), tuple(sizes(shape))
     x, y = _gamma(stream, shape, convert_to_numpy(alpha)), _gamma(stream, shape, convert_to_numpy(beta))
     return _given(x / (x + y), dtype)
 
 
 def binomial(shape: Any, counts: Any, probabilities: Any, dtype: Any = None, seed: Any = None) -> Tensor:
     """How many of `counts` trials succeed: trials are drawn one by one."""
-    stream, shape = _stream(seed), tuple(sizes(shape))
+    stream, shape = stream_of_host(seed), tuple(sizes(shape))
     most = np.broadcast_to(convert_to_numpy(counts), shape).astype(np.float64)
     chance = np.broadcast_to(convert_to_numpy(probabilities), shape)
     values = np.zeros(shape)

@@ -1,22 +1,33 @@
 """The place in the Philox stream where a seed of Keras' begins.
 
-A seed is a tensor of two numbers, which a SeedGenerator changes at each draw. It is read on the host: while a step is
-captured as a recorded number, so that each launch draws others.
+A seed is a tensor of two numbers, which a SeedGenerator changes at each draw. On a GPU the place is computed where the
+seed is: nothing waits for it. On the CPU it is a number, while a step is captured a recorded one. So each launch draws
+others.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from keras.src.random.seed_generator import draw_seed
 
-from tilegrad import capture_hooks
-from tilegrad.device import on_host
-from tilegrad.kernels.capture.program import Program
+from tilegrad import capture_hooks, kernels
 from tilegrad.random import Generator
 from tilegrad.tensor import Tensor
 
 _WORDS = 2**64
+_STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
+
+
+def stream_of(seed: Any) -> Stream:
+    """The words of a seed of Keras', an int or a SeedGenerator, where the seed is."""
+    return Stream(cast(Tensor, draw_seed(seed)))
+
+
+def stream_of_host(seed: Any) -> Stream:
+    """The same words on the host, for what is computed there."""
+    return Stream(cast(Tensor, draw_seed(seed)).cpu())
 
 
 class Stream(Generator):
@@ -29,14 +40,20 @@ class Stream(Generator):
     def take_for(self, array: Any, n: int) -> tuple[int, Any]:
         """(0, the place of the next n words); all seeds are places in the stream of one."""
         before, self._taken = self._taken, self._taken + n
-        account = capture_hooks.current()
+        seed, account = self._seed.data, capture_hooks.current()
+        if account is not None:
+            account.reads(self._seed)
+        if not isinstance(seed, np.ndarray):
+            return 0, place_on_gpu(seed, before)
         if account is None:
-            return 0, place(on_host(self._seed.data), before)
-        if not isinstance(account.graph, Program):
-            raise capture_hooks.CaptureError("draws by a seed in the GPU's memory; expected run_eagerly=True")
-        account.reads(self._seed)
-        seed = account.graph.plain(self._seed.data, "seed")
-        return 0, account.number(lambda: place(seed, before), np.uint64)
+            return 0, place(seed, before)
+        held = account.graph.plain(seed, "seed")  # type: ignore[attr-defined]  # of a program
+        return 0, account.number(lambda: place(held, before), np.uint64)
+
+    def bits(self, n: int) -> Any:
+        """The next n words, uint32, where the seed is: what is computed from them is as well."""
+        beside = self._seed.data
+        return kernels.of(beside).random_bits(*self.take_for(beside, n), n)
 
 
 def place(seed: Any, behind: int = 0) -> int:
@@ -51,7 +68,20 @@ def place(seed: Any, behind: int = 0) -> int:
 
 
 def _mixed(x: int) -> int:
-    x = (x + 0x9E3779B97F4A7C15) % _WORDS
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % _WORDS
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % _WORDS
+    x = (x + _STEP) % _WORDS
+    x = (x ^ (x >> 30)) * _FIRST % _WORDS
+    x = (x ^ (x >> 27)) * _SECOND % _WORDS
     return x ^ (x >> 31)
+
+
+def place_on_gpu(seed: Any, behind: int = 0) -> Any:
+    """As `place`, for an array of the GPU's: a 0-d one of uint64, whose arithmetic is modulo 2^64."""
+    first, second = seed.astype(np.uint64)
+    return _mixed_on_gpu(_mixed_on_gpu(first) + second) + np.uint64(behind)
+
+
+def _mixed_on_gpu(x: Any) -> Any:
+    x = x + np.uint64(_STEP)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(_FIRST)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(_SECOND)
+    return x ^ (x >> np.uint64(31))
