@@ -43,6 +43,8 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
     except KeyboardInterrupt:
         print(folder.farewell(), file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        folder.close()
 
 
 def training_images(flags: argparse.Namespace) -> tuple[Images, Images | None]:
@@ -70,8 +72,8 @@ def train(
     counts_right = flags.report is not None or flags.save is not None  # a run that goes on may ask for a report
 
     @tg.capture
-    def step(index: Tensor) -> tuple[Tensor, ...]:
-        images, labels = data.batch(index)
+    def step(*batch: Tensor) -> tuple[Tensor, ...]:
+        images, labels = data.batch(*batch)
         logits = model(images)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
@@ -92,9 +94,9 @@ def train(
         while len(progress.epochs) < flags.epochs and not (flags.patience and best.epochs_ago >= flags.patience):
             title = f"epoch {len(progress.epochs) + 1}/{flags.epochs}"
             model.train()
-            batches = progress.order(len(data), flags.device).split(flags.batch_size)
-            for index in shown(batches[progress.steps_of_epoch :], title, len(data), progress):
-                progress.add(*step(index))
+            batches = progress.drawn(lambda: data.epoch(flags.batch_size))
+            for batch in shown(batches[progress.steps_of_epoch :], title, len(data), progress):
+                progress.add(*step(*batch))
                 if progress.steps_of_epoch < steps:  # after the last one the epoch is not over yet
                     save_if_due(epoch_ended=False)
             figures = progress.end_epoch(len(data))

@@ -1,4 +1,4 @@
-"""More images than there are: each one turned a little and shifted a little, anew whenever it is shown."""
+"""More images than there are: each one shifted a little and turned a little, anew whenever it is shown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PIXELS = 2.0  # that it is shifted at most, along each axis
 
 
 class Augment:
-    """Turns and shifts images (N, 1, H, W) of uint8 at random, on their device; gives float32 from 0 to 255.
+    """Shifts and turns images (N, 1, H, W) of uint8 at random, on their device; gives float32 from 0 to 255.
 
-    Angles and shifts are drawn from the engine's random stream, so the seed and the place in the stream fix them. All
-    of it is ops of tilegrad: in a captured step it is captured with the rest. A pixel of the result lies between four
-    of the image; it is their mean, weighted by nearness (bilinear interpolation). What lies outside of the image is 0.
+    The amounts are drawn once an epoch, by `draw`. The rest is ops of tilegrad: in a captured step it is captured with
+    the others. A pixel of the result lies between four of the image; it is their mean, weighted by nearness (bilinear
+    interpolation). What lies outside of the image is 0.
     """
 
     def __init__(self, height: int, width: int, device: str) -> None:
@@ -26,21 +26,24 @@ class Augment:
         # (3, H * W): every pixel's place, seen from the centre, and 1 to add a shift
         self.places = tg.stack([x, y, tg.ones(height, width)]).reshape(3, -1).to(device)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        amounts = 2 * tg.rand(3, len(images), device=images.device) - 1
-        return self.moved(images, amounts[0] * math.radians(DEGREES), amounts[1] * PIXELS, amounts[2] * PIXELS)
+    def draw(self, n: int) -> Tensor:
+        """(n, 3): angles in radians, anticlockwise, shifts to the right and down, from the engine's random stream."""
+        limits = tg.tensor([math.radians(DEGREES), PIXELS, PIXELS])
+        return ((2 * tg.rand(n, 3) - 1) * limits).to(self.places.device)
 
-    def moved(self, images: Tensor, angle: Tensor, right: Tensor, down: Tensor) -> Tensor:
-        """Each image turned by its angle (radians, anticlockwise) about the centre, after a shift by (right, down)."""
-        n, height, width = len(images), self.height + 2, self.width + 2
-        pixels = tg.zeros(n, height, width, dtype=tg.uint8, device=images.device)  # a black border around each
-        pixels[:, 1:-1, 1:-1] = images[:, 0]
+    def __call__(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Each image shifted, and then turned about its centre."""
+        angle, right, down = amounts[:, 0], amounts[:, 1], amounts[:, 2]
+        # a black border around each: one pixel before, and two after, as a place may lie just at the edge
+        n, height, width = len(images), self.height + 3, self.width + 3
+        pixels = tg.zeros(n, height, width, dtype=tg.uint8, device=images.device)
+        pixels[:, 1:-2, 1:-2] = images[:, 0]
         pixels = pixels.reshape(-1)
 
         # where each pixel of the result comes from: the inverse movement
         cos, sin = angle.cos(), angle.sin()
-        x = (tg.stack([cos, -sin, (width - 1) / 2 - right], 1) @ self.places).clamp(0, width - 1.001)
-        y = (tg.stack([sin, cos, (height - 1) / 2 - down], 1) @ self.places).clamp(0, height - 1.001)
+        x = (tg.stack([cos, -sin, (self.width + 1) / 2 - right], 1) @ self.places).clamp(0, self.width + 1)
+        y = (tg.stack([sin, cos, (self.height + 1) / 2 - down], 1) @ self.places).clamp(0, self.height + 1)
         column, row = x.int(), y.int()
         x, y = x - column, y - row
 

@@ -32,10 +32,7 @@ DATASETS = {
 
 
 class Images:
-    """Images (N, 1, 28, 28) as uint8 and labels (N,) as int64 on a device.
-
-    augment   what moves the images of a batch about; None: they are shown as they are
-    """
+    """Images (N, 1, 28, 28) as uint8 and labels (N,) as int64 on a device, and what turns and shifts them."""
 
     def __init__(self, images: Tensor, labels: Tensor, dataset: Dataset, augment: Augment | None = None) -> None:
         self.images, self.labels, self.dataset, self.augment = images, labels, dataset, augment
@@ -68,9 +65,19 @@ class Images:
     def _part(self, index: Tensor) -> Images:
         return Images(self.images[index], self.labels[index], self.dataset, self.augment)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of these numbers as float32 of mean 0 and standard deviation 1, and their labels."""
+    def epoch(self, batch_size: int) -> list[tuple[Tensor, ...]]:
+        """All images in random order: arguments of `batch`, for each batch."""
+        drawn = [tg.randperm(len(self), device=self.labels.device)]
+        if self.augment is not None:
+            drawn.append(self.augment.draw(len(self)))
+        return list(zip(*(x.split(batch_size) for x in drawn)))
+
+    def batch(self, index: Tensor, amounts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The images of these numbers as float32 of mean 0 and standard deviation 1, and their labels.
+
+        amounts   how far each one is turned and shifted (Augment.draw); None: they are shown as they are
+        """
         labels, (_, mean, std, _) = self.labels[index], self.dataset
-        if self.augment is None:
+        if self.augment is None or amounts is None:
             return image_batch(self.images, index, mean, std), labels
-        return (self.augment(self.images[index]) / 255 - mean) / std, labels
+        return (self.augment(self.images[index], amounts) / 255 - mean) / std, labels

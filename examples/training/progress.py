@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 import tilegrad as tg
 from tilegrad import Tensor
 from tilegrad.random import default_generator
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -29,7 +32,7 @@ class Progress:
         self.right: list[float] = []
         self.epochs: list[dict[str, float]] = []
         self._steps_before = 0  # of the epochs that have ended
-        self._order_from: tuple[int, int] | None = None  # the random stream where the epoch's order was drawn
+        self._drawn_from: tuple[int, int] | None = None  # the random stream where the epoch began
         self._pending: list[tuple[Tensor, ...]] = []  # not their numbers: a GPU would have to be waited for
         self._seconds, self._start = 0.0, time.perf_counter()
 
@@ -38,17 +41,17 @@ class Progress:
         """Steps done, in all epochs."""
         return len(self.losses) + len(self._pending)
 
-    def order(self, n: int, device: str) -> Tensor:
-        """The order of the epoch's n images: a new one, or the one of the epoch that was broken off."""
+    def drawn(self, draw: Callable[[], T]) -> T:
+        """What draw() draws for an epoch that begins now, or drew when the epoch that was broken off began."""
         self._start = time.perf_counter()
         now = default_generator.get_state()
-        if self._order_from is None:
-            self._order_from = now
-            return tg.randperm(n, device=device)
-        default_generator.set_state(self._order_from)
-        order = tg.randperm(n, device=device)
+        if self._drawn_from is None:
+            self._drawn_from = now
+            return draw()
+        default_generator.set_state(self._drawn_from)
+        again = draw()
         default_generator.set_state(now)
-        return order
+        return again
 
     @property
     def steps_of_epoch(self) -> int:
@@ -70,7 +73,7 @@ class Progress:
     def end_epoch(self, images: int) -> dict[str, float]:
         """The epoch's figures, to which more may be added."""
         self._read()
-        begin, self._steps_before, self._order_from = self._steps_before, len(self.losses), None
+        begin, self._steps_before, self._drawn_from = self._steps_before, len(self.losses), None
         figures = {"loss": statistics.fmean(self.losses[begin:]), "seconds": self._elapsed()}
         if self.right:
             figures["accuracy"] = sum(self.right[begin:]) / images
@@ -94,12 +97,12 @@ class Progress:
             "right": np.array(self.right, np.int64),
             "epochs": self.epochs,
             "steps_before": self._steps_before,
-            "order_from": self._order_from,
-            "seconds": self._elapsed() if self._order_from else 0.0,
+            "drawn_from": self._drawn_from,
+            "seconds": self._elapsed() if self._drawn_from else 0.0,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint kept."""
         self.losses, self.right, self.epochs = state["losses"].tolist(), state["right"].tolist(), state["epochs"]
-        self._steps_before, self._order_from = state["steps_before"], state["order_from"]
+        self._steps_before, self._drawn_from = state["steps_before"], state["drawn_from"]
         self._seconds, self._pending = state["seconds"], []

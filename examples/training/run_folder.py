@@ -36,6 +36,7 @@ class RunFolder:
         self.flags = {name: getattr(flags, name) for name in DECISIVE}
         self.before: dict[str, Any] | None = None  # the run that the folder has
         self.saved_step: int | None = None
+        self.checkpoint: Checkpoint | None = None
         if self.path is None:
             return
         file = self.path / "run.json"
@@ -76,7 +77,7 @@ class RunFolder:
 
     def save(self) -> None:
         """Write a checkpoint, if there is something new."""
-        if self.path is not None and self.saved_step != self.progress.steps:
+        if self.path and self.checkpoint and self.saved_step != self.progress.steps:
             self.checkpoint.save(self.path, self.progress.steps)
             self.saved_step = self.progress.steps
 
@@ -90,6 +91,11 @@ class RunFolder:
         if self.path is not None:
             tg.save(model.state_dict(), self.path / "model.safetensors")
             print(f"saved {self.path / 'model.safetensors'}")
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        if self.checkpoint is not None:
+            self.checkpoint.close()
 
     def farewell(self) -> str:
         """What to say after Ctrl-C."""
