@@ -53,7 +53,8 @@ def training_images(flags: argparse.Namespace) -> tuple[Images, Images | None]:
     if flags.validation:
         data, held_out = data.split(flags.validation, flags.seed)
     if flags.augment:
-        data.augment = Augment(*data.images.shape[2:], flags.device)
+        height, width = data.images.shape[2:]
+        data.augment = Augment(height, width, flags.device)
     return data, held_out
 
 

@@ -39,7 +39,8 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, .
     mistakes           the most confident ones first: the image's number, what it is, what was predicted, how surely
     """
     predicted, numbers = probabilities.argmax(1), range(len(classes))
-    columns = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0)
+    of_none: dict[str, Any] = {"zero_division": 0}  # to a type checker it is a str: its default is "warn"
+    columns = np.array(precision_recall_fscore_support(labels, predicted, labels=numbers, **of_none))
     confidence = probabilities.max(1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -48,7 +49,7 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, .
         "confusion_matrix": confusion_matrix(labels, predicted, labels=numbers).tolist(),
         "classes": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f1), "images": int(n)}
-            for name, p, r, f1, n in zip(classes, *columns)
+            for name, (p, r, f1, n) in zip(classes, columns.T)
         },
         "mistakes": [
             {
