@@ -14,7 +14,9 @@ class Interrupt:
     asked = False
 
     def __enter__(self) -> Interrupt:
-        self.before: Any = signal.signal(signal.SIGINT, self._ask)
+        self.before: Any = signal.getsignal(signal.SIGINT)
+        if self.before is not signal.SIG_IGN:  # as it is in what a script has put in the background
+            signal.signal(signal.SIGINT, self._ask)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

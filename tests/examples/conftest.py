@@ -1,4 +1,6 @@
-"""A small data set for the examples."""
+"""A small data set for the examples, and Ctrl-C as in a terminal."""
+
+import signal
 
 import numpy as np
 import pytest
@@ -19,3 +21,11 @@ def digits(tmp_path_factory):
         write_idx(folder / f"{part}-images-idx3-ubyte", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Also where the tests themselves run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

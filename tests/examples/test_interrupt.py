@@ -35,3 +35,13 @@ def test_an_error_stays_what_it_is():
     with pytest.raises(ValueError, match="mine"), Interrupt():
         signal.raise_signal(signal.SIGINT)
         raise ValueError("mine")
+
+
+def test_a_program_that_ignores_it_still_does():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGINT)
+        assert not interrupt.asked and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
