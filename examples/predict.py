@@ -1,7 +1,7 @@
 """Reads handwritten digits: python examples/predict.py MODEL IMAGE...
 
-MODEL is what mnist_cnn.py or mnist_mlp.py wrote: model.safetensors in the folder of --save. An IMAGE is a PNG file (or
-another that Pillow reads) of one digit, of any size, white on black or black on white.
+MODEL is what mnist_cnn.py or mnist_mlp.py has learned of digits: model.safetensors in the folder of --save. An IMAGE is
+a PNG file, or another that Pillow reads, of one digit, of any size, white on black or black on white.
 """
 
 from __future__ import annotations

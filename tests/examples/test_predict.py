@@ -45,14 +45,14 @@ def trained(pictures, tmp_path_factory):
 
 
 def with_margin(picture):
-    wide = Image.new("L", (400, 520), 0)
-    wide.paste(picture, (30, 310))
+    wide = Image.new("L", (260, 330), 0)
+    wide.paste(picture, (30, 150))
     return wide
 
 
 def in_frame(picture):
     framed = ImageOps.invert(with_margin(picture))
-    ImageDraw.Draw(framed).rectangle((8, 10, 390, 505), outline=0, width=5)
+    ImageDraw.Draw(framed).rectangle((8, 10, 250, 320), outline=0, width=5)
     return framed
 
 
@@ -63,15 +63,10 @@ def on_paper(picture):
 
 
 def transparent(picture, ink):
-    drawn = Image.new("RGBA", picture.size, (ink, ink, ink, 0))
-    drawn.putalpha(picture)
-    return with_wide_alpha(drawn)
-
-
-def with_wide_alpha(picture):
-    wide = Image.new("RGBA", (400, 300), (0, 0, 0, 0))
-    wide.paste(picture, (100, 40))
-    return wide
+    """The digit in black or white, and nothing around it."""
+    drawn = Image.new("RGBA", (260, 330), (ink, ink, ink, 0))
+    drawn.putalpha(with_margin(picture))
+    return drawn
 
 
 def of_16_bits(picture):
@@ -93,11 +88,12 @@ DRAWN = {
     "16 bits": of_16_bits,
     "small": lambda x: x.resize((40, 40)),
 }
+LOSSY = ("on paper", "one bit", "small")
 
 
 @pytest.mark.parametrize("drawn", DRAWN)
 def test_a_digit_is_the_same_however_it_is_drawn(drawn, pictures, trained, tmp_path):
-    """Through PNG files; at most one in twenty differs from what the net says of the digit as it learned it."""
+    """Through PNG files: the net says what it says of the digit as it learned it, unless drawing it has changed it."""
     some = range(LEARNED, LEARNED + 60)
     model = predict.load(trained)
     images = []
@@ -106,8 +102,8 @@ def test_a_digit_is_the_same_however_it_is_drawn(drawn, pictures, trained, tmp_p
         images.append(predict.read(tmp_path / f"{i}.png"))
     plain = predict.probabilities(model, np.stack([as_mnist(pictures[0][i]) for i in some])).argmax(1)
     found = predict.probabilities(model, np.stack(images)).argmax(1)
-    assert (found == plain).mean() >= 0.95
-    assert (found == pictures[1][LEARNED : LEARNED + 60]).mean() > 0.88
+    assert (found == plain).mean() >= (0.9 if drawn in LOSSY else 1)
+    assert (found == pictures[1][LEARNED : LEARNED + 60]).mean() > 0.9
 
 
 def test_the_program(pictures, trained, tmp_path):

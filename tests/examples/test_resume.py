@@ -111,6 +111,14 @@ def test_a_finished_run_gives_its_result_again(digits, tmp_path):
     assert_same_weights(weights(tmp_path), before)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(digits, tmp_path):
+    flags = ("--data", digits, *SMALL, "--save", tmp_path)
+    first = train(*flags)
+    for path in (*tmp_path.glob("step-*"), tmp_path / "model.safetensors"):
+        path.unlink()
+    assert without_times(train(*flags, "--resume")) == without_times(first)
+
+
 @pytest.mark.parametrize("every", [(), (3,)])
 def test_how_often_a_checkpoint_is_written(every, digits, tmp_path, monkeypatch):
     written = []
