@@ -146,5 +146,5 @@ def tell(model: nn.Module, test_set: Images, progress: Progress, images: int, fl
     if flags.report:
         from training.report import write_report  # matplotlib and scikit-learn
 
-        write_report(flags.report, progress, logits.softmax(1).numpy(), test_set)
+        write_report(flags.report, progress, logits.softmax(1).cpu().numpy(), test_set)
         print(f"wrote {flags.report}")

@@ -22,13 +22,13 @@ def write_report(folder: Path, progress: Progress, probabilities: np.ndarray, te
 
     probabilities   (N, 10) of the test images, by the net
     """
-    labels, classes = test_set.labels.numpy(), test_set.dataset.classes
+    labels, classes = test_set.labels.cpu().numpy(), test_set.dataset.classes
     found = figures(probabilities, labels, classes)
     training = {"losses": progress.losses, "epochs": progress.epochs}
     write_whole(folder / "report.json", json.dumps({"training": training, "test": found}, indent=1))
     pictures.curves(folder / "curves.png", progress.losses, progress.epochs, found["accuracy"])
     pictures.confusion(folder / "confusion.png", np.array(found["confusion_matrix"]), classes)
-    pictures.mistakes(folder / "mistakes.png", found["mistakes"], test_set.images.numpy()[:, 0])
+    pictures.mistakes(folder / "mistakes.png", found["mistakes"], test_set.images.cpu().numpy()[:, 0])
 
 
 def figures(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

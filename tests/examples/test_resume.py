@@ -76,22 +76,25 @@ def test_a_broken_off_training_ends_as_an_unbroken_one(kind, steps, digits, tmp_
     assert_same_weights(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
 
 
-def test_device_cuda_goes_on_too(tmp_path, monkeypatch):
+def test_device_cuda_goes_on_too(tmp_path, monkeypatch, capsys):
     """On a GPU, or a simulated one, with images of 6 x 6."""
-    for part, n in (("train", 10), ("t10k", 3)):
+    for part, n in (("train", 14), ("t10k", 3)):
         images = np.random.default_rng(n).integers(0, 256, (n, 6, 6)).astype(np.uint8)
         tg.data.write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
-        tg.data.write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8))
+        tg.data.write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
 
     def net():
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(36, 10))
 
-    flags = ("--data", tmp_path, "--epochs", 1, "--batch-size", 2, "--augment", "--device", "cuda")
+    flags = ("--data", tmp_path, "--epochs", 1, "--batch-size", 2, "--augment", "--validation", 0.1, "--patience", 1)
+    flags = (*flags, "--device", "cuda")
     whole = train(*flags, "--save", tmp_path / "whole", net=net)
     with monkeypatch.context() as patch:
         ctrl_c_in(2, patch)
         break_off(*flags, "--save", tmp_path / "parts", net=net)
-    parts = train(*flags, "--save", tmp_path / "parts", "--resume", net=net)
+    parts = train(*flags, "--save", tmp_path / "parts", "--resume", "--report", tmp_path / "report", net=net)
+    assert (tmp_path / "report" / "report.json").is_file()
+    assert re.search(r"step\(int64\[2\], float32\[2, 3\]\): \d+ nodes, ", capsys.readouterr().out)  # captured
     assert parts["losses"] == whole["losses"]
     assert_same_weights(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
 
