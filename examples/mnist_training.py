@@ -1,207 +1,150 @@
-"""The training program that the MNIST examples share: flags, the loop, the evaluation, the report."""
+"""The training program that the MNIST examples share: what is done in which order. Its parts are in training/."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+
+from training import flags as command_line
+from training.augment import Augment
+from training.best import Best
+from training.evaluation import Evaluation
+from training.images import Images
+from training.interrupt import Interrupt
+from training.progress import Progress
+from training.progress_bar import shown
+from training.run_folder import RunFolder
 
 import tilegrad as tg
 from tilegrad import Tensor, kernels, nn, optim
-from tilegrad.data import image_batch, mnist
 from tilegrad.kernels.system.files import write_whole
-from tilegrad.kernels.system.paths import user_path
 from tilegrad.nn import functional as F
-
-MEAN, STD = 0.13066, 0.30811  # of the training images, pixels / 255
-SECONDS_SHOWN = 0.5  # that a loss stays on the progress bar
 
 
 def main(net: Callable[[], nn.Module], description: str | None) -> None:
-    """Read the flags, train net(), print the accuracy on the test images."""
+    """Read the flags, train net(), print the accuracy on the test images. After Ctrl-C the exit status is 130."""
     begin = time.perf_counter()
-    flags = parse(description)
-    report = Report(flags.json)
-    tg.manual_seed(flags.seed)
-    train_set = Images("train", flags.data, flags.device, flags.limit)
-    test_set = Images("test", flags.data, flags.device)
-    model = net().to(flags.device)
+    flags = command_line.parse(description)
+    folder = RunFolder(flags)
+    try:
+        tg.manual_seed(flags.seed)
+        data, held_out = training_images(flags)
+        test_set = Images.read(flags.dataset, "test", flags.data, flags.device)
+        model = net().to(flags.device)
+        folder.require_same_run(model, len(data))
 
-    run = train(model, train_set, flags, begin)
-    accuracy = evaluate(model, test_set)
-
-    train_seconds = sum(run.epoch_seconds)
-    images_per_second = flags.epochs * len(train_set) / train_seconds
-    print(f"trained {flags.epochs} epochs in {train_seconds:.1f} s ({images_per_second:,.0f} images/s)")
-    print(f"test accuracy {100 * accuracy:.2f} %")
-    report.write(
-        device=flags.device,
-        kernels=kernels.name(flags.device),
-        epochs=flags.epochs,
-        batch_size=flags.batch_size,
-        seed=flags.seed,
-        first_step_seconds=run.first_step_seconds,
-        epoch_seconds=run.epoch_seconds,
-        train_seconds=train_seconds,
-        images_per_second=images_per_second,
-        losses=run.losses,
-        test_accuracy=accuracy,
-    )
+        progress = train(model, data, held_out, flags, folder, begin)
+        folder.finish(model)
+        tell(model, test_set, progress, len(data), flags)
+    except KeyboardInterrupt:
+        print(folder.farewell(), file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        folder.close()
 
 
-class Images:
-    """A split of MNIST on the device: images (N, 1, 28, 28) as uint8 and labels (N,) as int64, the first `limit`."""
-
-    def __init__(self, split: str, root: Path | None, device: str, limit: int | None = None) -> None:
-        try:
-            images, labels = mnist(root, split=split)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise SystemExit(f"{error}") from None
-        if limit is not None and limit > len(images):
-            raise SystemExit(f"--limit: {limit} images wanted; the {split} set has {len(images)}")
-        self.images = tg.tensor(images[:limit, None], device=device)
-        self.labels = tg.tensor(labels[:limit], dtype=tg.int64, device=device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of these numbers as float32 of mean 0 and standard deviation 1, and their labels."""
-        return image_batch(self.images, index, MEAN, STD), self.labels[index]
+def training_images(flags: argparse.Namespace) -> tuple[Images, Images | None]:
+    """The images to train on, and those held out for --validation."""
+    data, held_out = Images.read(flags.dataset, "train", flags.data, flags.device, flags.limit), None
+    if flags.validation:
+        data, held_out = data.split(flags.validation, flags.seed)
+    if flags.augment:
+        height, width = data.images.shape[2:]
+        data.augment = Augment(height, width, flags.device)
+    return data, held_out
 
 
-class Run(NamedTuple):
-    """What a training took: the loss of every step, seconds to the end of the first one and of every epoch."""
-
-    losses: list[float]
-    first_step_seconds: float
-    epoch_seconds: list[float]
-
-
-def train(model: nn.Module, data: Images, flags: argparse.Namespace, begin: float) -> Run:
-    """Adam under a one-cycle schedule. On a GPU a step is one CUDA graph (tilegrad.capture)."""
-    steps = math.ceil(len(data) / flags.batch_size)
-    optimizer = optim.Adam(model.parameters(), lr=flags.lr)
+def train(
+    model: nn.Module, data: Images, held_out: Images | None, flags: argparse.Namespace, folder: RunFolder, begin: float
+) -> Progress:
+    """Adam or AdamW under a one-cycle schedule. A step is one CUDA graph or CPU program (tilegrad.capture)."""
+    steps = math.ceil(len(data) / flags.batch_size)  # of an epoch
+    if flags.weight_decay:
+        optimizer = optim.AdamW(model.parameters(), lr=flags.lr, weight_decay=flags.weight_decay)
+    else:
+        optimizer = optim.Adam(model.parameters(), lr=flags.lr)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=flags.lr, total_steps=flags.epochs * steps)
+    progress, best = Progress(begin), Best(model)
+    validation = Evaluation(model, held_out) if held_out else None
+    counts_right = flags.report is not None or flags.save is not None  # a run that goes on may ask for a report
 
     @tg.capture
-    def step(index: Tensor) -> Tensor:
-        images, labels = data.batch(index)
-        loss = F.cross_entropy(model(images), labels)
+    def step(*batch: Tensor) -> tuple[Tensor, ...]:
+        images, labels = data.batch(*batch)
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        return loss
+        return (loss, (logits.argmax(1) == labels).sum()) if counts_right else (loss,)
 
-    losses: list[float] = []
-    first_step_seconds, epoch_seconds = 0.0, []
-    model.train()
-    for epoch in range(1, flags.epochs + 1):
-        start = time.perf_counter()
-        order = tg.randperm(len(data), device=flags.device)
-        latest: list[Tensor] = []  # not their numbers: a GPU would have to be waited for
-        for index in progress(order.split(flags.batch_size), f"epoch {epoch}/{flags.epochs}", len(data), latest):
-            latest.append(step(index))
-            if not losses and len(latest) == 1:
-                latest[0].item()
-                first_step_seconds = time.perf_counter() - begin
-                print(f"first step done {first_step_seconds:.1f} s after the start", flush=True)
-        losses += tg.stack(latest).tolist()
-        epoch_seconds.append(time.perf_counter() - start)
-        mean_loss = statistics.fmean(losses[-steps:])
-        print(f"epoch {epoch}/{flags.epochs}  loss {mean_loss:.4f}  {epoch_seconds[-1]:.1f} s", flush=True)
+    folder.begin(progress, model=model, optimizer=optimizer, schedule=schedule, best_epoch=best)
+    with Interrupt() as interrupt:
+
+        def save_if_due(epoch_ended: bool) -> None:
+            folder.save_if_due(epoch_ended)
+            if interrupt.asked:
+                folder.save()
+                raise KeyboardInterrupt
+
+        while len(progress.epochs) < flags.epochs and not (flags.patience and best.epochs_ago >= flags.patience):
+            title = f"epoch {len(progress.epochs) + 1}/{flags.epochs}"
+            model.train()
+            batches = progress.drawn(lambda: data.epoch(flags.batch_size))
+            for batch in shown(batches[progress.steps_of_epoch :], title, len(data), progress):
+                progress.add(*step(*batch))
+                if progress.steps_of_epoch < steps:  # after the last one the epoch is not over yet
+                    save_if_due(epoch_ended=False)
+            figures = progress.end_epoch(len(data))
+            line = f"{title}  loss {figures['loss']:.4f}  {figures['seconds']:.1f} s"
+            if validation:
+                measured = validation.figures(validation.logits())
+                figures |= {f"validation_{name}": value for name, value in measured.items()}
+                line += f"  validation loss {measured['loss']:.4f}, accuracy {100 * measured['accuracy']:.2f} %"
+                if flags.patience:
+                    best.see(measured["accuracy"])
+            print(line, flush=True)
+            save_if_due(epoch_ended=True)
+    folder.save()
+    if flags.patience:
+        best.bring_back()
     if flags.device == "cuda":
         print("\n".join(line for line in step.summary().splitlines() if not line.startswith(" ")))
-    return Run(losses, first_step_seconds, epoch_seconds)
+    return progress
 
 
-@tg.no_grad()
-def evaluate(model: nn.Module, data: Images) -> float:
-    """The share of images whose largest logit is the label's."""
-    model.eval()
+def tell(model: nn.Module, test_set: Images, progress: Progress, images: int, flags: argparse.Namespace) -> None:
+    """Measure on the test images; print and write the figures."""
+    evaluation = Evaluation(model, test_set)
+    logits = evaluation.logits()
+    accuracy = evaluation.figures(logits)["accuracy"]
+    epoch_seconds = [figures["seconds"] for figures in progress.epochs]
+    train_seconds = sum(epoch_seconds)
+    images_per_second = len(epoch_seconds) * images / train_seconds
+    print(f"trained {len(epoch_seconds)} epochs in {train_seconds:.1f} s ({images_per_second:,.0f} images/s)")
+    print(f"test accuracy {100 * accuracy:.2f} %")
+    if flags.json:
+        report = {
+            "device": flags.device,
+            "kernels": kernels.name(flags.device),
+            "epochs": len(epoch_seconds),
+            "batch_size": flags.batch_size,
+            "seed": flags.seed,
+            "first_step_seconds": progress.first_step_seconds,
+            "epoch_seconds": epoch_seconds,
+            "train_seconds": train_seconds,
+            "images_per_second": images_per_second,
+            "losses": progress.losses,
+            "test_accuracy": accuracy,
+        }
+        write_whole(flags.json, json.dumps(report, indent=1))
+    if flags.report:
+        from training.report import write_report  # matplotlib and scikit-learn
 
-    def right(index: Tensor) -> Tensor:
-        images, labels = data.batch(index)
-        return (model(images).argmax(1) == labels).sum()
-
-    if data.labels.is_cuda:  # on the CPU NumPy finds the largest, and no program would have that
-        right = tg.capture(right)
-    numbers = tg.arange(len(data), device=data.labels.device)
-    count: int = sum(tg.stack([right(index) for index in numbers.split(500)]).tolist())
-    return count / len(data)
-
-
-def progress(batches: Sequence[Tensor], title: str, images: int, losses: list[Tensor]) -> Iterator[Tensor]:
-    """The batches under a bar with loss and images/s; just the batches where nobody watches."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=images, desc=title, unit=" images", leave=False) as bar:
-        shown = time.perf_counter()
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
-            if time.perf_counter() - shown > SECONDS_SHOWN:  # reading the loss waits for the GPU
-                bar.set_postfix(loss=f"{losses[-1].item():.4f}")
-                shown = time.perf_counter()
-
-
-class Report:
-    """The JSON file of --json: its place is checked before the training, and it appears whole or not at all."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise SystemExit(f"--json: cannot write to the folder {path.parent}")
-
-    def write(self, **fields: Any) -> None:
-        """Write the fields, if there is a path."""
-        if self.path is not None:
-            write_whole(self.path, json.dumps(fields, indent=1))
-
-
-def parse(description: str | None) -> argparse.Namespace:
-    """The flags, checked: an unknown or unbuilt device or backend ends the program with one clear line."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:0")
-    parser.add_argument("--kernels", choices=("auto", "reference", "cpu", "triton", "numba"), default="auto")
-    parser.add_argument("--epochs", type=positive(int), default=5)
-    parser.add_argument("--batch-size", type=positive(int), default=64)
-    parser.add_argument("--lr", type=positive(float), default=1e-3, help="peak of the one-cycle schedule")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=positive(int), metavar="N", help="train on the first N images only")
-    parser.add_argument("--data", type=user_path, metavar="DIR", help="folder with the four IDX files")
-    parser.add_argument("--json", type=user_path, metavar="PATH", help="write the figures there")
-    flags = parser.parse_args()
-    try:
-        flags.device = tg.device.as_device(flags.device)
-        if flags.kernels != "auto":  # otherwise TILEGRAD_KERNELS decides
-            kernels.use(flags.kernels)
-        if kernels.name(flags.device) != flags.kernels != "auto":
-            raise ValueError(f"--kernels: {flags.kernels} does not serve device {flags.device}")
-    except (NotImplementedError, ValueError, ImportError, RuntimeError) as error:
-        parser.error(str(error))
-    return flags
-
-
-def positive(kind: type) -> Callable[[str], Any]:
-    """An argparse type: a number above zero."""
-
-    def convert(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected a number above 0; got {text}")
-        return value
-
-    convert.__name__ = f"positive {kind.__name__}"
-    return convert
+        write_report(flags.report, progress, logits.softmax(1).cpu().numpy(), test_set)
+        print(f"wrote {flags.report}")

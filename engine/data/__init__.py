@@ -1,6 +1,7 @@
-"""Data: bytes in, arrays out. IDX files and MNIST as NumPy arrays; datasets, and loaders that batch them."""
+"""Data: bytes in, arrays out. IDX files, MNIST and Fashion-MNIST as NumPy arrays; datasets, loaders that batch them."""
 
 from tilegrad.data.collate import default_collate
+from tilegrad.data.fashion_mnist import fashion_mnist
 from tilegrad.data.idx import read_idx, write_idx
 from tilegrad.data.images import image_batch
 from tilegrad.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
@@ -12,6 +13,7 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "default_collate",
+    "fashion_mnist",
     "image_batch",
     "mnist",
     "random_split",

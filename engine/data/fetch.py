@@ -86,7 +86,7 @@ def cached(
 
 
 def mirror(url: str) -> Source:
-    """A folder of gzipped IDX files on an HTTPS server, read with pooch."""
+    """A folder of gzipped IDX files on an HTTP or HTTPS server, read with pooch."""
     host = urlsplit(url).hostname or url
 
     def fetch(names: Sequence[str]) -> Iterable[tuple[str, bytes | memoryview]]:

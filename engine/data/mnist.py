@@ -1,18 +1,15 @@
 """MNIST: 70,000 handwritten digits as NumPy arrays, from wherever the machine can get them.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
-Proc. IEEE 86 (1998) 2278-2324. Other data sets in these four files, such as Fashion-MNIST, are read from a
-folder that holds them.
+Proc. IEEE 86 (1998) 2278-2324. Other data sets in these four files are read from a folder that holds them.
 """
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from tilegrad.data.idx import read_idx
-from tilegrad.data.mnist_files import FILES
-from tilegrad.kernels.system.paths import user_path
+from tilegrad.data import four_files
 
 
 def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -33,42 +30,10 @@ def mnist(root: str | os.PathLike[str] | None = None, split: str = "train") -> t
     that is no path; FileNotFoundError for files missing from a given folder; RuntimeError, with every
     source's reason, if MNIST cannot be had from anywhere.
     """
-    if split not in tuple(FILES):
-        raise ValueError(f'mnist: split is {split!r}; expected "train" or "test"')
-    if root is not None and not isinstance(root, str | os.PathLike):
-        raise TypeError(f"mnist: root is {type(root).__name__}; expected a path")
-    root = root if root is not None else os.environ.get("TILEGRAD_DATA") or None
-    return _from_cache(split) if root is None else _from_folder(user_path(root), split)
+    return four_files.load("mnist", root, split, "TILEGRAD_DATA", _cached)
 
 
-def _from_folder(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    images_path, labels_path = (_find(folder, name) for name in FILES[split])
-    images, labels = read_idx(images_path), read_idx(labels_path)
-    for path, array, dimensions in (images_path, images, 3), (labels_path, labels, 1):
-        if array.dtype != np.uint8 or array.ndim != dimensions:
-            raise ValueError(
-                f"mnist: {path} holds {array.dtype} {array.shape}; expected uint8 in {dimensions} dimensions"
-            )
-    if len(images) != len(labels):
-        raise ValueError(
-            f"mnist: {images_path} holds {len(images)} images but {labels_path} holds {len(labels)} labels; "
-            "expected as many"
-        )
-    return images, labels
-
-
-def _find(folder: Path, name: str) -> Path:
-    plain = [name, name.replace("-idx", ".idx")]
-    spellings = [*plain, *(f"{spelling}.gz" for spelling in plain)]
-    for spelling in spellings:
-        if (folder / spelling).is_file():
-            return folder / spelling
-    raise FileNotFoundError(f"mnist: {folder} holds no {name}; looked for {', '.join(spellings)}")
-
-
-def _from_cache(split: str) -> tuple[np.ndarray, np.ndarray]:
+def _cached(wanted: Sequence[str]) -> dict[str, memoryview]:
     from tilegrad.data import mnist_sources  # here: only a download needs it
 
-    files = mnist_sources.cached(FILES[split])
-    images, labels = (read_idx(files[name], name=name) for name in FILES[split])
-    return images, labels
+    return mnist_sources.cached(wanted)

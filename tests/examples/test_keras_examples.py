@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.examples.test_mnist_examples import EXAMPLES, digits  # noqa: F401
+from tests.examples.programs import EXAMPLES
 
 # What each prints last, and the least test accuracy in percent on ten classes of bars, of which there are 640 to learn.
 SAYS = {
@@ -23,7 +23,7 @@ SAYS = {
 
 
 @pytest.mark.parametrize("example", SAYS)
-def test_runs_and_says_its_figures(example, digits, tmp_path):  # noqa: F811
+def test_runs_and_says_its_figures(example, digits, tmp_path):
     environment = os.environ | {"TILEGRAD_DATA": str(digits), "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tilegrad"}
     command = [sys.executable, "-m", "tilegrad.keras", EXAMPLES / example]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

@@ -1,18 +1,14 @@
 """The examples as a user runs them: a process of their own, on a small data set in a folder."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
 
-from tilegrad.data.idx import write_idx
+from tests.examples.programs import run
 from tilegrad.kernels.device import gpu
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FIELDS = {
     "device": str,
     "kernels": str,
@@ -26,26 +22,6 @@ FIELDS = {
     "losses": list,
     "test_accuracy": float,
 }
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    """Ten classes that a net can learn in a few steps: a bright bar at a height that tells the class, in noise."""
-    folder = tmp_path_factory.mktemp("digits")
-    rng = np.random.default_rng(0)
-    for part, n in (("train", 640), ("t10k", 200)):
-        labels = rng.integers(0, 10, n).astype(np.uint8)
-        images = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
-        for image, label in zip(images, labels):
-            image[4 + 2 * label : 6 + 2 * label] += 150
-        write_idx(folder / f"{part}-images-idx3-ubyte", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
-    return folder
-
-
-def run(example, *flags, **variables):
-    command = [sys.executable, EXAMPLES / example, *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | variables)
 
 
 @pytest.mark.parametrize("example", ["mnist_cnn.py", "mnist_mlp.py"])
@@ -110,6 +86,18 @@ def test_device_cuda_without_a_gpu_is_one_clear_line(digits):
         (["--epochs", "0"], "expected a number above 0"),
         (["--limit", "641"], "641 images wanted; the train set has 640"),
         (["--json", "/no/such/folder/report.json"], "cannot write to the folder /no/such/folder"),
+        (["--patience", "2"], "--patience: needs --validation SHARE"),
+        (["--resume"], "--resume: needs --save DIR"),
+        (["--checkpoint-every", "5"], "--checkpoint-every: needs --save DIR"),
+        (["--validation", "0"], "--validation: expected a share between 0 and 1; got 0"),
+        (["--validation", "1"], "--validation: expected a share between 0 and 1; got 1"),
+        (["--validation", "nan"], "--validation: expected a share between 0 and 1; got nan"),
+        (["--patience", "0", "--validation", "0.1"], "--patience: expected a number above 0; got 0"),
+        (["--weight-decay", "-1"], "--weight-decay: expected a number above 0; got -1"),
+        (["--dataset", "letters"], "--dataset: invalid choice"),
+        (["--save", "/no/such/folder", "--resume"], "/no/such/folder/run.json: "),
+        (["--report", "/dev/null/folder"], "/dev/null/folder"),
+        (["--save", "/dev/null/folder"], "/dev/null/folder"),
     ],
 )
 def test_bad_flags_are_one_clear_line(digits, flags, message):
@@ -117,6 +105,33 @@ def test_bad_flags_are_one_clear_line(digits, flags, message):
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "first step" not in done.stdout  # nothing was computed
+
+
+def test_help_names_every_flag():
+    done = run("mnist_cnn.py", "--help", COLUMNS="100")
+    flags = "epochs batch-size lr weight-decay augment validation patience seed dataset data limit save resume"
+    for flag in f"{flags} checkpoint-every report json device kernels".split():
+        assert re.search(rf"^  --{flag} .*\S", done.stdout, re.MULTILINE), flag
+    assert done.stdout.startswith("usage: mnist_cnn.py [flags]\n\nA convolutional net on MNIST: >= 99 %")
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+def test_fashion_mnist_has_its_own_mean_and_names(digits, tmp_path):
+    done = run("mnist_mlp.py", "--dataset", "fashion", "--data", digits, "--epochs", 1, "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads((tmp_path / "report.json").read_text())["test"]["classes"])[:2] == ["top", "trouser"]
+    plain = run("mnist_mlp.py", "--data", digits, "--epochs", 1)
+    loss = r"epoch 1/1  loss (\S+)"
+    assert re.search(loss, done.stdout)[1] != re.search(loss, plain.stdout)[1]
+
+
+def test_fashion_mnist_is_not_looked_for_where_mnist_is(digits, tmp_path):
+    found = run("mnist_mlp.py", "--dataset", "fashion", "--epochs", 1, TILEGRAD_FASHION_DATA=str(digits))
+    assert found.returncode == 0, found.stderr
+    elsewhere = {"TILEGRAD_DATA": str(digits), "TILEGRAD_FASHION_DATA": str(tmp_path)}
+    missing = run("mnist_mlp.py", "--dataset", "fashion", "--epochs", 1, **elsewhere)
+    assert f"fashion_mnist: {tmp_path} holds no train-images-idx3-ubyte" in missing.stderr
 
 
 def test_missing_data_names_the_files(tmp_path):

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from examples import mnist_training
 from tilegrad.bench import results
 from tilegrad.data import idx
 from tilegrad.files import atomic
@@ -52,7 +51,6 @@ WRITERS = {
     "write_idx": ("file", lambda path: idx.write_idx(path, np.zeros(3, np.uint8)), atomic),
     "write_whole": ("file", lambda path: files.write_whole(path, "new"), files),
     "results of the bench": ("file", lambda path: results.write(path, "new"), results),
-    "report of an example": ("file", lambda path: mnist_training.Report(path).write(a=1), mnist_training),
     "the tuning cache": ("autotune.json", store, tuning_cache),
 }
 OLD = json.dumps({"version": tuning_cache.VERSION, "entries": {"old": {"config": {"BLOCK": 1}}}})
