@@ -6,9 +6,9 @@ and the first call after the last block takes them away again.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
-from contextlib import ContextDecorator
 from inspect import isgeneratorfunction
 from threading import get_ident
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from tilegrad.tensor import Tensor
 Function = TypeVar("Function", bound=Callable)
 
 
-class detect_anomaly(ContextDecorator, Block):
+class detect_anomaly(contextlib.ContextDecorator, Block):
     """Within this block (or decorated function) a NaN in a gradient is an error where it comes up.
 
         with tg.autograd.detect_anomaly():
@@ -57,7 +57,8 @@ class detect_anomaly(ContextDecorator, Block):
     def __enter__(self) -> Any:
         capture_hooks.refuse("looks at the values of gradients (detect_anomaly), which are not there yet")
         self.thread = get_ident()
-        if not _originals:
+        if len(_originals) < len(places):
+            _take_away()  # what an interrupt has left half done
             _put()
         try:
             return super().__enter__()
@@ -88,9 +89,10 @@ def _put() -> None:
 
 
 def _take_away() -> None:
-    while _originals:
-        setattr(*_originals[-1])
-        _originals.pop()
+    with contextlib.suppress(IndexError):  # another thread was faster
+        while _originals:
+            setattr(*_originals[-1])
+            _originals.pop()
 
 
 def _within(original: Callable[..., Any], instead: Callable[..., Any]) -> Callable[..., Any]:

@@ -194,7 +194,7 @@ class _Seen:
 
         class Counting(Listening):
             def told(self, what: Any) -> None:
-                if type(what) is Told and within:
+                if isinstance(what, Told) and within:
                     done = work(Call.of(what.op, what.args, what.kwargs, what.results))
                     within[-1].flop += done.flop
                     within[-1].bytes += done.nbytes

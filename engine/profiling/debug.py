@@ -47,7 +47,7 @@ class _Debug(Listening):
     def report(self) -> None:
         self.close()
         self._settle()
-        print(table(self._recorder.by_time(), (now() - self._begin) / 1e9), file=sys.stderr)
+        print(table(self._recorder.by_time(), (now() - self._begin - self.spent) / 1e9), file=sys.stderr)
 
 
 def begin(asked: str) -> None:

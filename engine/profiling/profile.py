@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system.clock import now
@@ -23,8 +24,8 @@ class profile(Listening):  # named as PyTorch's
 
     Eager calls and the nodes of captured steps are timed: on the CPU by the clock, on a GPU by CUDA events. A CUDA
     graph is timed as a whole, for the driver does not tell when each node ran; on the simulated device each node is.
-    "other" is the rest of the block: Python, views, and what NumPy or CuPy compute themselves. Looking at the clock
-    adds some microseconds to each eager call, which are part of it.
+    "other" is the rest of the block: Python, views, and what NumPy or CuPy compute themselves. What profiling itself
+    does between calls is in no figure, apart from a microsecond or two for each eager call.
 
     GB/s and GFLOP/s are those of the least that a call must move and compute (kernels/timing/work.py). "ceiling" is
     the share that a call reaches of what the machine gives to a copy of as many bytes or to a matrix product, whichever
@@ -39,12 +40,15 @@ class profile(Listening):  # named as PyTorch's
         self._began = 0
         self._until: int | None = None
 
-    def __enter__(self) -> profile:
-        self._recorder, self._until = Recorder(kept=True), None
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> profile: ...
+
+    def begun(self) -> None:
+        self._recorder, self._until, self.spent = Recorder(kept=True), None, 0
         if gpu.is_available():
             clocks.of("cuda").settle()
         self._began = now()
-        return super().__enter__()
 
     def told(self, what: Told | Launch) -> None:
         self._recorder.add(what)
@@ -72,11 +76,13 @@ class profile(Listening):  # named as PyTorch's
 
     @property
     def seconds(self) -> float:
-        """Of the block, up to now while it lasts; of one that an exception ended, up to the last call."""
+        """Of the block, without what profiling took between calls. While it lasts up to now; of one that an exception
+        ended up to the last call.
+        """
         end = self._until
         if end is None:
             end = now() if self.is_entered else max([each.end for each in self.calls], default=self._began)
-        return (end - self._began) / 1e9
+        return (end - self._began - self.spent) / 1e9
 
     @property
     def other(self) -> float:

@@ -10,7 +10,7 @@ from tilegrad.profiling.recorder import Group, Timed
 
 _HEAD = ("op", "arrays", "dtype", "backend", "kernels", "calls", "time", "share", "GB/s", "GFLOP/s", "ceiling")
 _LEFT = 5  # columns that are text
-_WIDEST = 36
+_WIDEST = 24
 OTHER = "other"  # Python, views, and what NumPy or CuPy do themselves
 
 

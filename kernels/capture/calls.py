@@ -96,11 +96,12 @@ def play_timed(calls: np.ndarray) -> tuple[int, list[int]]:
 def _play(calls, team):
     at, place = 0, calls.ctypes.data
     while at < len(calls):
-        _make(calls, at, place, team)
+        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
         guard = calls[at + _GUARD]
+        _make(thunk, place + 8 * (at + _HEAD), begin, stop, pieces, team)
         if guard and read(guard) >= 0:
             return at
-        at += _HEAD + calls[at + _SIZE]
+        at += _HEAD + words
     return -1
 
 
@@ -110,21 +111,19 @@ def _play_timed(calls, stamps, team):
     at, place = 0, calls.ctypes.data
     stamps[1] = nanoseconds()
     while at < len(calls):
-        _make(calls, at, place, team)
+        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
+        guard = calls[at + _GUARD]
+        _make(thunk, place + 8 * (at + _HEAD), begin, stop, pieces, team)
         stamps[0] += 1
         stamps[1 + stamps[0]] = nanoseconds()
-        guard = calls[at + _GUARD]
         if guard and read(guard) >= 0:
             return at
-        at += _HEAD + calls[at + _SIZE]
+        at += _HEAD + words
     return -1
 
 
 @njit(nogil=True, cache=True)
-def _make(calls, at, place, team):
-    """The call of the row that begins at `at`."""
-    thunk, begin, stop, pieces = calls[at], calls[at + 1], calls[at + 2], calls[at + 3]
-    arguments = place + 8 * (at + _HEAD)
+def _make(thunk, arguments, begin, stop, pieces, team):
     if team and pieces > 1:
         run_pieces(team, thunk, arguments, begin, stop, pieces)
     else:

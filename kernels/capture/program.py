@@ -20,13 +20,13 @@ array is a view of.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -616,26 +616,27 @@ class Program:
                 function, arguments, placed = step
                 function(*(arguments if placed is None else placed(self._addresses)))
 
-    def launch_timed(self) -> list[Timed]:
-        """As `launch`. Returns of each node, in order, the op that it is part of, its name, and when it was run."""
-        nodes = iter(zip(self._ops, self._names, strict=True))
-        found: list[Timed] = []
+    def launch_timed(self) -> tuple[int, list[Timed], int]:
+        """As `launch`. Returns when it began, in nanoseconds, its nodes in order, and when it ended."""
+        begin, times = now(), list[list[int]]()  # around nodes that follow each other
         with np.errstate(all="ignore"):
             for function, arguments in self._first:
                 function(*arguments)
             for i, step in enumerate(self._steps):
                 if isinstance(step, np.ndarray):
                     stopped, stamps = self._calls.play_timed(step)
-                    found += [Timed(*next(nodes), *when) for when in pairwise(stamps)]
+                    times.append(stamps)
                     if stopped < 0:
                         continue
                     step = self._guards[i, stopped]
                 function, arguments, placed = step
-                begin = now()
+                before = now()
                 function(*(arguments if placed is None else placed(self._addresses)))
                 if function is not _do_all:
-                    found.append(Timed(*next(nodes), begin, now()))
-        return found
+                    times.append([before, now()])
+        end = now()
+        when = itertools.chain.from_iterable(map(itertools.pairwise, times))
+        return begin, [Timed(*node, *each) for node, each in zip(zip(self._ops, self._names), when, strict=True)], end
 
     def _places(self, each: Input) -> list[tuple[memoryview, int, int]]:
         """Where calls have addresses in an input's memory, and how far behind its first element."""

@@ -11,12 +11,15 @@ computes for large arrays are told like primitives. What NumPy itself does, view
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tilegrad import kernels
 from tilegrad.kernels.capture import cuda_graph
@@ -26,6 +29,7 @@ from tilegrad.kernels.contract import DEVICES, PRIMITIVES
 from tilegrad.kernels.cpu import effects, threads
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.simulate import tape
+from tilegrad.kernels.system.clock import now
 from tilegrad.kernels.system.modes import Block
 from tilegrad.kernels.timing import clocks
 
@@ -70,15 +74,21 @@ _thread = 0  # that is watched
 class Listening(Block):
     """A block within which `told` is called for each call of this thread.
 
+    spent   nanoseconds that telling took
+
     Entering it raises RuntimeError while another thread is watched.
     """
 
     def __init__(self) -> None:
         super().__init__(among=_listening, gives=self, then=self.ended)
+        self.spent = 0
 
     @property
     def is_entered(self) -> bool:
         return self in _listening
+
+    def begun(self) -> None:
+        """The block is about to begin; all that it needs is loaded."""
 
     def told(self, what: Told | Launch) -> None:
         """A call was made."""
@@ -93,6 +103,7 @@ class Listening(Block):
             raise RuntimeError("profile: another thread is profiled; expected one thread at a time")
         _thread = get_ident()
         self._settings = () if _listening else _replaced()
+        self.begun()
         try:
             return super().__enter__()
         except BaseException:  # an interrupt, when all was set
@@ -100,15 +111,24 @@ class Listening(Block):
             raise
 
 
-def _tell(what: Told | Launch) -> None:
+def _tell(calls: list[Told | Launch], since: int | None = None) -> None:
+    """Tell all who listen of these; what was done since then, in nanoseconds, was done for them."""
+    begin = now() if since is None else since
     for block in tuple(_listening):
         if isinstance(block, Listening):
-            block.told(what)
+            for call in calls:
+                block.told(call)
+    spent = now() - begin
+    for block in tuple(_listening):
+        if isinstance(block, Listening):
+            block.spent += spent
 
 
 def _replaced() -> tuple[tuple[Any, str, Any], ...]:
     """(owner, name, what is there while somebody listens)."""
     kernels.of()  # loads the backend, whose modules have the doors
+    if kernels.can_compile():
+        importlib.import_module("tilegrad.kernels.capture.calls").play_timed(np.zeros(0, np.int64))  # compiled by now
     if gpu.is_simulated() or gpu.is_available():
         kernels.name("cuda")
     watch = _Watch(kernels.of, threads.share)
@@ -173,7 +193,7 @@ class _Watch:
         finally:
             self._clock = None
         if results is not None or op in PRIMITIVES:
-            _tell(Told(op, backend, args, kwargs, results, clock, begin, end, parts))
+            _tell([Told(op, backend, args, kwargs, results, clock, begin, end, parts)])
         return results
 
     def share(self, kernel: Callable[..., None], most: int, items: int, *arguments: Any) -> None:
@@ -209,11 +229,9 @@ class _Watch:
 
     def program(self, plain: Callable[[Program], None], program: Program) -> None:
         """The launch of a captured step on the CPU: the nodes of one op follow each other, and are told together."""
-        clock = clocks.host
-        begin = clock.mark()
-        nodes = program.launch_timed()
-        end = clock.mark()
-        at = 0
+        begin, nodes, end = program.launch_timed()
+        clock, at = clocks.host, 0
+        calls: list[Told | Launch] = []
         while at < len(nodes):
             op, first = nodes[at].op, at
             while at < len(nodes) and nodes[at].op is op:
@@ -221,8 +239,8 @@ class _Watch:
             own = nodes[first:at]
             parts = [Part(node.node.removesuffix("_kernel"), "", node.begin, node.end) for node in own]
             when = own[0].begin, own[-1].end
-            _tell(Told(op.op, "cpu", op.args, op.kwargs, op.results, clock, *when, parts, captured=True))
-        _tell(Launch(clock, begin, end, len(nodes)))
+            calls.append(Told(op.op, "cpu", op.args, op.kwargs, op.results, clock, *when, parts, captured=True))
+        _tell([*calls, Launch(clock, begin, end, len(nodes))], since=end)
 
     def graph(self, plain: Callable[[CudaGraph], None], graph: CudaGraph) -> None:
         """The launch of a CUDA graph; on the simulated device its nodes are told by `tape`."""
@@ -233,8 +251,8 @@ class _Watch:
         nodes = graph.nodes()
         if clock is not clocks.host:  # the driver does not tell when each node ran
             parts = [Part(name, f"nodes={n}", begin, end) for name, n in nodes.items()]
-            _tell(Told("CUDA graph", kernels.name("cuda"), (), {}, None, clock, begin, end, parts, captured=True))
-        _tell(Launch(clock, begin, end, nodes.total()))
+            _tell([Told("CUDA graph", kernels.name("cuda"), (), {}, None, clock, begin, end, parts, captured=True)])
+        _tell([Launch(clock, begin, end, nodes.total())])
 
     def tape(self, plain: Callable[[tape.Tape], None], tape: tape.Tape) -> None:
         """The nodes of the simulated device's graph."""
@@ -247,7 +265,7 @@ class _Watch:
         end = clock.mark()
         part = Part(name, "", begin, end)
         op = name.removesuffix("_kernel").strip("_")
-        _tell(Told(op, kernels.name("cuda"), (), {}, None, clock, begin, end, [part], captured=True))
+        _tell([Told(op, kernels.name("cuda"), (), {}, None, clock, begin, end, [part], captured=True)], since=end)
 
 
 def _captures() -> bool:

@@ -12,6 +12,7 @@ import pytest
 import tilegrad as tg
 from tilegrad import nn, optim
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.system.clock import now
 from tilegrad.nn import functional as F
 from tilegrad.profiling import chrome
 
@@ -51,23 +52,23 @@ def test_calls_and_other_are_the_step_within_10_percent():
 
 
 def test_the_nodes_of_a_captured_step_are_its_launch_within_10_percent():
-    step, x, t = _step(128)
+    step, x, t = _step(32)
     captured = tg.capture(step)
     for _ in range(4):
         captured(x, t)
+    ((account,),) = (shape.accounts for shape in captured._shapes.values())
     plain, nodes, share = [], [], []
-    for _ in range(40):  # the machine may do something else in between: the fastest count
-        begin = time.perf_counter()
-        captured(x, t)
-        plain.append(time.perf_counter() - begin)
+    for _ in range(150):  # the machine may do something else in between: the fastest count
+        begin = now()
+        account.graph.launch()  # which nobody looks at
+        plain.append((now() - begin) / 1e9)
         with tg.profile() as p:
             captured(x, t)
         (launch,) = (each for each in p.calls if each.of is None)
         nodes.append(sum(group.seconds for group in p.groups))
         share.append(nodes[-1] / ((launch.end - launch.begin) / 1e9))
-    assert max(share) <= 1
-    assert max(share) > 0.9
-    assert min(nodes) / min(plain) == pytest.approx(1, abs=0.1)  # beside launches that nobody looks at
+    assert 0.9 < max(share) <= 1
+    assert min(nodes) / min(plain) == pytest.approx(1, abs=0.1)
     assert all(group.captured for group in p.groups)
     assert sum(sum(group.kernels.values()) for group in p.groups) == launch.nodes
 
@@ -167,7 +168,7 @@ def test_the_trace_has_each_call_its_kernels_and_launches(tmp_path):
         assert launch["args"]["nodes"] > len(inside) >= 11
         assert all(e["ts"] + e["dur"] <= launch["ts"] + launch["dur"] for e in inside)
     last = max(e["ts"] + e["dur"] for e in events)
-    assert last <= 1e6 * p.seconds
+    assert last <= 1e6 * p.seconds + p.spent / 1e3
     product = next(e for e in kinds["call"] if e["name"] == "matmul")
     assert product["args"]["dtype"] == "float32" and product["args"]["FLOP"] > 0
 
