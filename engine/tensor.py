@@ -344,7 +344,7 @@ class Tensor(Methods):
         """For notebooks: shape, dtype and device, and a corner of the values, if they are there."""
         from tilegrad import html  # for notebooks alone
 
-        notes = f"Tensor {self._data.shape}, {self._data.dtype}, {self.device}"
+        notes = f"{type(self).__name__} {self._data.shape}, {self._data.dtype}, {self.device}"
         notes += ", requires grad" * self._requires_grad
         if isinstance(self._data, Planned) or (capture_hooks.capturing and capture_hooks.current() is not None):
             return html.text(f"{notes}; its values are not there while a step is captured")

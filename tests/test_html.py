@@ -46,6 +46,7 @@ def test_a_small_tensor_is_a_table():
     assert read.rows == [["1", "-2.5"], ["nan", "1e-09"]]
     assert _Read(tg.tensor([True, False])._repr_html_()).rows == [["True", "False"]]
     assert _Read(tg.tensor(7)._repr_html_()).rows == [["7"]]
+    assert _Read(nn.Linear(2, 1).weight._repr_html_()).texts == ["Parameter (1, 2), float32, cpu, requires grad"]
     assert _Read(tg.ones(2, dtype=tg.bfloat16)._repr_html_()).rows == [["1", "1"]]
     assert _Read(tg.zeros(0, 3)._repr_html_()).rows == []
 
