@@ -31,6 +31,8 @@ class profile(Listening):  # named as PyTorch's
     the share that a call reaches of what the machine gives to a copy of as many bytes or to a matrix product, whichever
     takes longer; they are measured when a table is first asked for.
 
+    A kernel's configuration (pieces shared by threads; grid, tile sizes, warps) is in `groups` and in the trace.
+
     Entered again it begins anew. Raises RuntimeError while another thread is profiled.
     """
 
