@@ -5,6 +5,10 @@ from tilegrad import nn, optim
 from tilegrad.nn import functional as F
 """
 
+import importlib as _importlib
+import os as _os
+import typing as _typing
+
 # `x as x` is how a type checker is told that a name is there for others to use.
 from tilegrad import cuda as cuda, device as device, random as random
 from tilegrad import methods as _methods  # noqa: F401  (binds Tensor's methods)
@@ -199,5 +203,19 @@ from tilegrad.threads import get_num_threads as get_num_threads, set_num_threads
 
 from tilegrad import checkpoint as checkpoint
 from tilegrad.captured.step import CapturedStep as CapturedStep, capture as capture  # after what it captures
+
+if _typing.TYPE_CHECKING:
+    from tilegrad.profiling.profile import profile as profile
+else:
+
+    def __getattr__(name: str) -> _typing.Any:  # what few programs use is loaded when it is asked for
+        if name != "profile":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = _importlib.import_module("tilegrad.profiling.profile").profile
+        return found
+
+
+if _os.environ.get("TILEGRAD_DEBUG", "0") not in ("", "0"):
+    _importlib.import_module("tilegrad.profiling.debug").begin(_os.environ["TILEGRAD_DEBUG"])
 
 __version__ = "0.1.0"  # pyproject.toml reads it here

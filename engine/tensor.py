@@ -340,6 +340,20 @@ class Tensor(Methods):
             notes += ", requires_grad=True"
         return f"tensor({text}{notes})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: shape, dtype and device, and a corner of the values, if they are there."""
+        from tilegrad import html  # for notebooks alone
+
+        notes = f"{type(self).__name__} {self._data.shape}, {self._data.dtype}, {self.device}"
+        notes += ", requires grad" * self._requires_grad
+        if isinstance(self._data, Planned) or (capture_hooks.capturing and capture_hooks.current() is not None):
+            return html.text(f"{notes}; its values are not there while a step is captured")
+        if not self._data.size:
+            return html.text(notes)
+        part, label = html.corner(self._data)
+        shown = html.numbers(on_host(part), self._data.shape[-2:])
+        return html.text(notes) + (html.text(label) if label else "") + shown
+
     def __copy__(self) -> Tensor:
         if self._node is not None:
             raise RuntimeError("copy: the tensor is the result of an op; expected a leaf, or detach() first")

@@ -19,7 +19,7 @@ FOLDERS = {"tilegrad": "engine", "tilegrad.kernels": "kernels", "tilegrad.bench"
 # From the ground up. A file belongs to the longest name here that its own begins with. It may import files of its room
 # and of rooms on lines above this one; the rooms of one line do not know each other.
 ROOMS = """
-    kernels.system kernels.contract kernels.sizes
+    kernels.system kernels.contract kernels.described kernels.sizes
     kernels.checks
     kernels.windows
     kernels.device kernels.cpu
@@ -34,8 +34,8 @@ ROOMS = """
     kernels.backends
     kernels
     kernels.compile
-    kernels.check kernels.profile
-    copies dtypes threads
+    kernels.check kernels.profile kernels.timing
+    copies dtypes html threads
     capture_hooks
     device
     random
@@ -47,6 +47,7 @@ ROOMS = """
     nn
     optim
     captured
+    profiling
     cuda data
     checkpoint
     .

@@ -2,3 +2,16 @@
 
 The ops' own gradient rules are beside them, in engine/ops/ and engine/nn/functional/.
 """
+
+import typing
+
+if typing.TYPE_CHECKING:
+    from tilegrad.autograd.anomaly import detect_anomaly as detect_anomaly
+else:
+
+    def __getattr__(name: str) -> typing.Any:  # what few programs use is loaded when it is asked for
+        if name != "detect_anomaly":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return importlib.import_module("tilegrad.autograd.anomaly").detect_anomaly

@@ -30,9 +30,11 @@ class Node:
     specs   one a parent: the (shape, dtype) that its gradient will have, None if it needs no gradient
     saved   (storage, version) of every tensor that the rule keeps: they must not have been written to since
     output  the result's (array, storage), for rules that are written in terms of it
+    place   the line of the program; only where `detect_anomaly` asks for it (anomaly.py)
     """
 
-    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers")
+    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers", "place")
+    place: str
 
     def __init__(self, name: str, rule: Rule | None, parents: Sequence[Tensor]) -> None:
         self.name = name

@@ -17,11 +17,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from tilegrad import capture_hooks, kernels
+from tilegrad.autograd import anomaly
 from tilegrad.autograd.grad_mode import is_grad_enabled, set_grad_enabled
 from tilegrad.capture_hooks import CaptureError, NotYet, captured_in, watched
 from tilegrad.captured.account import Account
 from tilegrad.captured.errors import is_of_capture, told
 from tilegrad.captured.nested import mapped, stacked, structure_of, tensors_in
+from tilegrad.kernels import dispatch
 from tilegrad.kernels.capture import graph
 from tilegrad.kernels.capture.planned import PlannedError
 from tilegrad.kernels.cpu import threads
@@ -277,6 +279,21 @@ class CapturedStep(Generic[P, R]):
                 lines += [f"    {n:>4}  {name}" for name, n in nodes.most_common()]
         return "\n".join(lines) if lines else f"{self._name}: no graph was captured"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: `summary` as tables."""
+        from tilegrad import html  # for notebooks alone
+
+        parts = [html.text(f"captured step {self._name}: {sum(len(s.accounts) for s in self._shapes.values())} graphs")]
+        for (_, _, *specs), shape in self._shapes.items():
+            arguments = ", ".join(f"{dtype}{list(dims)}" for dims, dtype, *_ in specs) or "no tensors"
+            if shape.refused is not None:
+                parts.append(html.text(f"({arguments}) runs plainly: {shape.refused}"))
+            for account in shape.accounts:
+                nodes = account.graph.nodes()
+                lines = [(name, str(n)) for name, n in nodes.most_common()]
+                parts.append(html.text(f"({arguments}): {nodes.total()} nodes") + html.table(("node", "times"), lines))
+        return "".join(parts)
+
     # --- inside
 
     def _plain(self, args: Any, kwargs: Any) -> Any:
@@ -300,7 +317,7 @@ class CapturedStep(Generic[P, R]):
         if on_cpu and not kernels.can_compile():
             raise CaptureError(f"{self._name}: a program is played by compiled code, which needs Numba")
         arrays = [t.data for t in tensors]
-        account, modes, backend = None, _modes(on_cpu), kernels.of() if on_cpu else None
+        account, modes, backend = None, _modes(on_cpu), dispatch.of() if on_cpu else None
         try:
             captured = graph.new("cpu" if on_cpu else "cuda")
             inputs = captured.inputs(arrays)
@@ -431,7 +448,7 @@ def _modes(on_cpu: bool) -> tuple[bool, str, int]:
 def _serves(on_cpu: bool, modes: tuple[bool, str, int], backend: Any) -> bool:
     """Whether kernels come from the backend, and on the CPU in the pieces, that they did."""
     if on_cpu:
-        return (chosen_for_cpu() or kernels.of()) is backend and threads.num_threads() == modes[2]
+        return (chosen_for_cpu() or dispatch.of()) is backend and threads.num_threads() == modes[2]
     return kernels.name("cuda") == modes[1]
 
 
@@ -444,6 +461,17 @@ def _set_modes(on_cpu: bool, modes: tuple[bool, str, int]) -> None:
         kernels.use(backend)
     if number_of_threads != now[2]:
         threads.set_num_threads(number_of_threads)
+
+
+def _looked_at(call: Callable[..., Any], step: CapturedStep, *args: Any, **kwargs: Any) -> Any:
+    """A call within detect_anomaly: plain, for a graph looks at no values."""
+    step._warn(
+        "anomaly", f"{step._name}: within detect_anomaly a captured step runs plainly, and its gradients are seen", 4
+    )
+    return step._plain(args, kwargs)
+
+
+anomaly.places.append((CapturedStep, "__call__", _looked_at))
 
 
 class _Unlike(Exception):

@@ -46,6 +46,7 @@ from tilegrad.nn.module import Module
 from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from tilegrad.nn.summary import summary
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -102,5 +103,6 @@ __all__ = [
     "Unflatten",
     "functional",
     "init",
+    "summary",
     "utils",
 ]

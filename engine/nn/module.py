@@ -437,6 +437,22 @@ class Module:
         children = [f"({name}): {value!r}" for name, value in self._repr_children()]
         return _block(type(self).__name__, self.extra_repr(), children)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the modules as a tree that opens and closes."""
+        from tilegrad import html  # for notebooks alone
+
+        def tree(name: str, module: Any) -> str:
+            if not isinstance(module, Module):
+                return html.text(f"{name}{module!r}")
+            children = [tree(f"({each}): ", value) for each, value in module._repr_children()]
+            own = sum(p.data.size for p in module.parameters())
+            extra = module.extra_repr().replace("\n", ", ")
+            return html.tree(
+                f"{name}{type(module).__name__}({extra})" + (f"  {own:,} parameters" if own else ""), children
+            )
+
+        return tree("", self)
+
     def _repr_children(self) -> Iterable[tuple[str, Any]]:
         return ((name, self.__dict__[name]) for name, kind in self._members.items() if kind == MODULE)
 

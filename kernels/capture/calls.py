@@ -14,7 +14,9 @@ import numpy as np
 
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
+from tilegrad.kernels.cpu.nanoseconds import nanoseconds
 from tilegrad.kernels.cpu.team import MOST_WORDS, RUN, WORDS, address_of, call_piece, read, run_pieces, write
+from tilegrad.kernels.system.clock import IS_POSIX, now
 
 _THUNK, _BEGIN, _STOP, _PIECES, _SIZE, _GUARD, _HEAD = range(7)  # the head of a row is the words before the arguments
 
@@ -73,20 +75,58 @@ def play(calls: np.ndarray) -> int:
     return threads.helped(_play, calls)
 
 
+def play_timed(calls: np.ndarray) -> tuple[int, list[int]]:
+    """As `play`. Returns also when the first call began, in nanoseconds, and when each call ended."""
+    stamps = np.zeros(len(calls) // _HEAD + 2, np.int64)
+    if IS_POSIX:
+        stopped = threads.helped(lambda calls, team: _play_timed(calls, stamps, team), calls)
+        return stopped, stamps[1 : 2 + stamps[0]].tolist()
+    found, at = [now()], 0
+    while at < len(calls):  # from Python, which is a part of the times then
+        stop = at + _HEAD + int(calls[at + _SIZE])
+        stopped = play(calls[at:stop])
+        found.append(now())
+        if stopped >= 0:
+            return at, found
+        at = stop
+    return -1, found
+
+
 @njit(nogil=True, cache=True)
 def _play(calls, team):
     at, place = 0, calls.ctypes.data
     while at < len(calls):
         thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
         guard = calls[at + _GUARD]
-        arguments = place + 8 * (at + _HEAD)
-        if team and pieces > 1:
-            run_pieces(team, thunk, arguments, begin, stop, pieces)
-        else:
-            items = stop - begin
-            for i in range(pieces):
-                call_piece(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)
+        _make(thunk, place + 8 * (at + _HEAD), begin, stop, pieces, team)
         if guard and read(guard) >= 0:
             return at
         at += _HEAD + words
     return -1
+
+
+@njit(nogil=True, cache=True)
+def _play_timed(calls, stamps, team):
+    """As `_play`. Behind stamps[0], how many calls were made, are the times around them."""
+    at, place = 0, calls.ctypes.data
+    stamps[1] = nanoseconds()
+    while at < len(calls):
+        thunk, begin, stop, pieces, words = calls[at], calls[at + 1], calls[at + 2], calls[at + 3], calls[at + 4]
+        guard = calls[at + _GUARD]
+        _make(thunk, place + 8 * (at + _HEAD), begin, stop, pieces, team)
+        stamps[0] += 1
+        stamps[1 + stamps[0]] = nanoseconds()
+        if guard and read(guard) >= 0:
+            return at
+        at += _HEAD + words
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _make(thunk, arguments, begin, stop, pieces, team):
+    if team and pieces > 1:
+        run_pieces(team, thunk, arguments, begin, stop, pieces)
+    else:
+        items = stop - begin
+        for i in range(pieces):
+            call_piece(thunk, arguments, begin + items * i // pieces, begin + items * (i + 1) // pieces, i)

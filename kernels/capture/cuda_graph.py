@@ -205,7 +205,7 @@ def _on_tape(graph: CudaGraph) -> Block:
     onto = tape.Tape()
 
     def end() -> None:
-        graph._launch, graph._nodes = onto.launch, onto.nodes
+        graph._launch, graph._nodes = lambda: onto.launch(), onto.nodes  # asked for at each launch
 
     return Block((_local, "graph", graph), tape.collecting_on(onto), gives=graph, quiet=True, then=end)
 

@@ -20,6 +20,7 @@ array is a view of.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import sys
 import weakref
@@ -27,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,19 @@ from tilegrad.kernels.capture.planned import Planned, PlannedError
 from tilegrad.kernels.capture.relative import relative
 from tilegrad.kernels.cpu import buffers
 from tilegrad.kernels.cpu.effects import captured_by, pooled, whole, write_results
+from tilegrad.kernels.described import Call
+from tilegrad.kernels.system.clock import now
 from tilegrad.kernels.system.modes import Block
+
+
+class Timed(NamedTuple):
+    """A node of a launch: what it is part of, its name, and when it began and ended, in nanoseconds."""
+
+    op: Call
+    node: str
+    begin: int
+    end: int
+
 
 _ELSEWHERE = "works on a GPU, in a function whose arguments are on the CPU"
 
@@ -69,6 +82,7 @@ class Program:
         self._copies: list[np.ndarray] = []  # of arguments, for the next launch
         self.written_inputs: list[int] = []  # the numbers of those that a launch writes to
         self._names: list[str] = []
+        self._ops: list[Call] = []  # of each node the op that it is part of: several nodes may have one
         self._kept: list[Any] = []
         self._known: dict[int, np.ndarray] = {}  # by id, the owners of memory that may be used
         self._made: set[int] = set()  # ids of those that the function made itself: constants
@@ -101,7 +115,7 @@ class Program:
             self._host_has_its_turn()
         kernel(*arguments, 0, items, pieces, self._notepad.address)
         self._steps.append(self._notepad.take())
-        self._names.append(kernel.__name__.strip("_") + "_kernel")
+        self._add_node(kernel.__name__.strip("_") + "_kernel", arguments)
         self.holds(*[array for array in arguments if isinstance(array, np.ndarray)])
 
     def holds(self, *arrays: np.ndarray) -> None:
@@ -128,7 +142,20 @@ class Program:
             return
         self._host_has_its_turn()
         self._steps.append((function, self._without_owners(arguments, len(self._steps))))
+        self._add_node(name, arguments)
+
+    def _add_node(self, name: str, arguments: Any) -> None:
         self._names.append(name)
+        self._ops.append(Call.of(name, tuple(arrays_in(arguments)), {}, None))
+
+    def _rename_node(self, name: str, arguments: Any, result: np.ndarray) -> None:
+        """The last node is NumPy's function of that name."""
+        self._names[-1] = f"{name}_kernel"
+        self._ops[-1] = Call.of(name, tuple(arrays_in(arguments)), {}, result)
+
+    def _are_part_of(self, first: int, op: Call) -> None:
+        """The nodes from number `first` on are."""
+        self._ops[first:] = [op] * (len(self._ops) - first)
 
     def numpy(
         self,
@@ -185,14 +212,14 @@ class Program:
         """What function(*arguments) computes, by NumPy's loop without Python; None where it is not served so."""
         result = self._ufuncs.call(function, *arguments, out=out)
         if result is not None:
-            self._names[-1] = f"{name}_kernel"
+            self._rename_node(name, arguments, result)
         return result
 
     def _is_copied(self, name: str, target: np.ndarray, source: Any) -> bool:
         """Whether target[...] = source is a call of a compiled kernel now."""
         if type(source) is not np.ndarray or not self._ufuncs.copy(target, source):
             return False
-        self._names[-1] = f"{name}_kernel"
+        self._rename_node(name, (source,), target)
         return True
 
     def _folded(self, function: Callable[..., Any], arguments: Any) -> Planned | None:
@@ -216,14 +243,18 @@ class Program:
         result = self._ufuncs.cast(source, dtype)
         if result is None:
             return self.copied(source, lambda x: x.astype(dtype))
-        self._names[-1] = "cast_kernel"
+        self._rename_node("cast", (source,), result)
         return self.adopt(result)
 
     def reduced(self, ufunc: np.ufunc, array: np.ndarray, axis: Any, keepdims: bool) -> Planned | None:
         """ufunc.reduce of the array by a compiled kernel; None where there is none for it."""
         axes = axis if type(axis) is tuple else range(array.ndim) if axis is None else (axis,)
+        first = len(self._ops)
         result = self._ufuncs.reduce(ufunc, self.plain(array, ufunc.__name__), tuple(axes), keepdims)
-        return None if result is None else self.adopt(result)
+        if result is None:
+            return None
+        self._are_part_of(first, Call.of(ufunc.__name__, (array,), {}, result))
+        return self.adopt(result)
 
     def check(self, test: Callable[..., None], *arguments: Any) -> None:
         """test(*arguments), which raises or not, at each launch; now, if that has the values that there are now."""
@@ -585,6 +616,28 @@ class Program:
                 function, arguments, placed = step
                 function(*(arguments if placed is None else placed(self._addresses)))
 
+    def launch_timed(self) -> tuple[int, list[Timed], int]:
+        """As `launch`. Returns when it began, in nanoseconds, its nodes in order, and when it ended."""
+        begin, times = now(), list[list[int]]()  # around nodes that follow each other
+        with np.errstate(all="ignore"):
+            for function, arguments in self._first:
+                function(*arguments)
+            for i, step in enumerate(self._steps):
+                if isinstance(step, np.ndarray):
+                    stopped, stamps = self._calls.play_timed(step)
+                    times.append(stamps)
+                    if stopped < 0:
+                        continue
+                    step = self._guards[i, stopped]
+                function, arguments, placed = step
+                before = now()
+                function(*(arguments if placed is None else placed(self._addresses)))
+                if function is not _do_all:
+                    times.append([before, now()])
+        end = now()
+        when = itertools.chain.from_iterable(map(itertools.pairwise, times))
+        return begin, [Timed(*node, *each) for node, each in zip(zip(self._ops, self._names), when, strict=True)], end
+
     def _places(self, each: Input) -> list[tuple[memoryview, int, int]]:
         """Where calls have addresses in an input's memory, and how far behind its first element."""
         start = address(each.own)
@@ -621,7 +674,9 @@ class _Primitives:
             if name.endswith("_step"):
                 for array in arrays_in([x for x in args if type(x) in (list, tuple)]):
                     program._is_written(array)
+            first = len(program._ops)
             results = function(*args, **kwargs) if is_noted else whole(function, *args, **kwargs)
+            program._are_part_of(first, Call.of(name, args, kwargs, results))
             if isinstance(results, tuple):
                 return tuple([program.adopt(result) for result in results])
             return results if results is None else program.adopt(results)

@@ -35,6 +35,12 @@ class Tape:
             for _, action in self._actions:
                 action()
 
+    def launch_by(self, run: Callable[[str, Action], None]) -> None:
+        """Do all of them, each by run(its name, it)."""
+        with np.errstate(all="ignore"):  # as above
+            for name, action in self._actions:
+                run(name, action)
+
     def nodes(self) -> Counter[str]:
         """How many actions there are of each name, in the order of first appearance."""
         return Counter(name for name, _ in self._actions)

@@ -26,6 +26,8 @@ images, labels = tg.zeros(60000, 2), tg.zeros(60000, dtype=tg.int64)
 model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
 optimizer = optim.Adam(model.parameters(), lr=0.01)
 schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1000)
+index = tg.arange(64)
+step = tg.capture(lambda index: F.cross_entropy(model(images[index]), labels[index]))
 """
 
 
