@@ -2,3 +2,7 @@
 
 The ops' own gradient rules are beside them, in engine/ops/ and engine/nn/functional/.
 """
+
+from tilegrad.autograd.function import Function, once_differentiable
+
+__all__ = ["Function", "once_differentiable"]

@@ -7,6 +7,7 @@ is refused, so that nothing can be computed beside the program unnoticed.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from functools import partial
 from typing import Any
@@ -20,8 +21,7 @@ _LOOKS = frozenset(  # these read no element
     diagonal setflags squeeze swapaxes transpose view
     """.split()
 )
-
-
+_PASSED = frozenset(("tilegrad", "numba", "functools"))  # packages whose lines are not the program's
 _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, np.size, np.result_type))
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
 _ELEMENTWISE = frozenset((np.where, np.clip))  # with three arrays, as a ufunc
@@ -56,6 +56,7 @@ class Planned(np.ndarray):
     """
 
     reference: weakref.ref[Any]
+    __numba_array_subtype_dispatch__ = True  # Numba asks kernels/capture/calls.py, which refuses
 
     def __array_finalize__(self, source: Any) -> None:
         if type(source) is Planned:
@@ -138,6 +139,14 @@ class Planned(np.ndarray):
         if not args and kwargs.keys() <= {"copy"}:
             return self.program.cast(source, dtype)
         return self.program.copied(source, lambda x: x.astype(dtype, *args, **kwargs))
+
+
+def line() -> str:
+    """The line of the program that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def is_view(array: np.ndarray) -> bool:
