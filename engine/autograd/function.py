@@ -94,7 +94,9 @@ class Function:
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError(f"{type(self).__name__}: a Function has no instances; expected {type(self).__name__}.apply(...)")
+        raise TypeError(
+            f"{type(self).__name__}: a Function has no instances; expected {type(self).__name__}.apply(...)"
+        )
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]

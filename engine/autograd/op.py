@@ -1,15 +1,15 @@
 """`@op`: an op of the user's own, with its gradient rule under it, as the engine's are written.
 
-    @tg.op
-    def scale(x, factor):
-        y = x.data * factor
+@tg.op
+def scale(x, factor):
+    y = x.data * factor
 
-        def gradient(dy):
-            return dy * factor
+    def gradient(dy):
+        return dy * factor
 
-        return y, gradient
+    return y, gradient
 
-    y = scale(x, 2.0)
+y = scale(x, 2.0)
 """
 
 from __future__ import annotations

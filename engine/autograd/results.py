@@ -196,10 +196,13 @@ def _array(name: str, y: Any) -> Any:
 
 def _owner(array: Any, args: Sequence[Any]) -> Tensor | None:
     """The argument on whose memory a result lies, if it lies on one's."""
-    for x in args if array is not None and array.size else ():
-        if isinstance(x, Tensor) and device_of(x._data) == device_of(array):
-            if array is x._data or array.base is not None and array_module(array).may_share_memory(array, x._data):
-                return x
+    if array is None or not array.size:
+        return None
+    for x in args:
+        if not isinstance(x, Tensor) or device_of(x._data) != device_of(array):
+            continue
+        if array is x._data or array.base is not None and array_module(array).may_share_memory(array, x._data):
+            return x
     return None
 
 

@@ -17,7 +17,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 _LOOKS = frozenset(  # these read no element
     """
-    T base ctypes data device dtype flags itemsize mT nbytes ndim shape size strides
+    T base device dtype flags itemsize mT nbytes ndim shape size strides
     diagonal setflags squeeze swapaxes transpose view
     """.split()
 )
