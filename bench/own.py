@@ -1,16 +1,16 @@
 """An op of your own in the benchmark: inputs, bytes, FLOP, the specification to check against, and rivals.
 
-    bench.op(
-        "scale", axes=("N",), cpu={(1 << 20,): "beyond the caches"}, cuda={(1 << 26,): "beyond L2"}, toy=(100,),
-        inputs=lambda rng, shape: {"x": rng.standard_normal(shape)},
-        reference=lambda x: 2 * x, torch=lambda torch, x: 2 * x,
-        bytes=lambda shape, size: 2 * size * shape[0], flops=lambda shape: shape[0],
-    )
+bench.op(
+    "scale", axes=("N",), cpu={(1 << 20,): "beyond the caches"}, cuda={(1 << 26,): "beyond L2"}, toy=(100,),
+    inputs=lambda rng, shape: {"x": rng.standard_normal(shape)},
+    reference=lambda x: 2 * x, torch=lambda torch, x: 2 * x,
+    bytes=lambda shape, size: 2 * size * shape[0], flops=lambda shape: shape[0],
+)
 
-    @bench.provider("mine", op="scale")
-    def scale(x): ...
+@bench.provider("mine", op="scale")
+def scale(x): ...
 
-    bench.main(["scale"])
+bench.main(["scale"])
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def op(
     axes        names of a shape's numbers
     inputs      (rng, shape) -> the arrays by name. Floating ones are rounded to the row's dtype
     reference   the specification, in NumPy: takes inputs, by the names of its parameters, and gives the output, or a
-                tuple. Rows are checked against it in float64. 16-bit inputs come to it as float32
+                tuple of it and what the gradient needs. Rows are checked against it in float64. 16-bit inputs come as
+                float32; then the first output is rounded, and the others are left so
     gradient    the same of the gradients: takes the incoming gradient, the inputs, and the outputs, and gives those of
                 the first inputs, in order. `inputs` then has the incoming gradient too, under the name `incoming`
     bytes       (shape, bytes of an element) -> bytes that have to be read and written; with a gradient a dict of two,
@@ -86,7 +87,7 @@ def op(
         if each not in drawn:
             raise ValueError(f"bench.op: {name}'s inputs are {', '.join(drawn)}; expected {each} too")
     differentiated = tuple([each for each in names if drawn[each].dtype.kind == "f"])
-    forward, backward = _promoted(reference), None if gradient is None else _promoted(gradient)
+    forward, backward = _promoted(reference, 1), None if gradient is None else _promoted(gradient, None)
 
     def taken(i: Inputs) -> list[Any]:
         return [getattr(i, each) for each in names]
@@ -119,14 +120,18 @@ def _by_mode(name: str, what: str, given: Count, modes: Sequence[str]) -> dict[s
     return found
 
 
-def _promoted(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """The function on 16-bit arrays: computed in float32 and rounded once, as the specifications here are."""
+def _promoted(function: Callable[..., Any], rounded: int | None) -> Callable[..., tuple[Any, ...]]:
+    """The function on 16-bit arrays: computed in float32 and rounded once, as the specifications here are.
+
+    rounded  how many of its outputs; None: all
+    """
 
     def call(*arrays: Any) -> tuple[Any, ...]:
         narrow = next((x.dtype for x in arrays if x.dtype.itemsize == 2 and x.dtype.kind not in "iu"), None)
         if narrow is None:
             return as_tuple(function(*arrays))
         outputs = as_tuple(function(*[x.astype(np.float32) if x.dtype == narrow else x for x in arrays]))
-        return tuple([y.astype(narrow) if y.dtype.kind == "f" else y for y in outputs])
+        stop = len(outputs) if rounded is None else rounded
+        return *[y.astype(narrow) if y.dtype.kind == "f" else y for y in outputs[:stop]], *outputs[stop:]
 
     return call

@@ -34,7 +34,7 @@ _INTO = frozenset(  # of these, what takes `out` and computes the same with it
 )
 _OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
 _EXTREMA = {"max": np.maximum, "min": np.minimum}
-_REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
+_REDUCING = "all any argmax argmin clip cumprod cumsum max mean min prod round sum".split()  # methods of the same kind
 
 
 class PlannedError(RuntimeError):
@@ -179,7 +179,8 @@ def _reducing(name: str) -> Any:
             found = self.program.reduced(_EXTREMA[name], self, **kwargs)
             if found is not None:
                 return found
-        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=_called_into)
+        how = None if name == "mean" else _called_into  # which rounds otherwise where it is told where to
+        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=how)
 
     return method
 

@@ -10,8 +10,10 @@ import runpy
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tilegrad import kernels
 from tilegrad.kernels.compile.launches import Empty
@@ -32,11 +34,9 @@ def installed() -> list[str]:
 def launches_of(path: str, language: str) -> Callable[[Empty], None]:
     """What makes the file's launches, while `kernels.name("cuda")` is that language's backend.
 
-    The file is imported, not run. Raises NoLaunchesError unless it has a function `launches`.
+    The file is imported, once, and not run. Raises NoLaunchesError unless it has a function `launches`.
     """
-    sys.path.insert(0, str(Path(path).resolve().parent))
-    with gpu.simulate():
-        function = runpy.run_path(path, run_name=Path(path).stem).get("launches")
+    function = _names_of(path).get("launches")
     if not callable(function):
         raise NoLaunchesError(f"{path} has no function launches(empty); expected one that calls its launchers")
 
@@ -50,3 +50,11 @@ def launches_of(path: str, language: str) -> Callable[[Empty], None]:
             function(empty)
 
     return launch
+
+
+@cache
+def _names_of(path: str) -> dict[str, Any]:
+    """All names of the file."""
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    with gpu.simulate():
+        return runpy.run_path(path, run_name=Path(path).stem)
