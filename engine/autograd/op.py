@@ -26,7 +26,7 @@ from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.autograd.results import Backward, Once, linked, operands
 from tilegrad.device import is_array
 from tilegrad.dtypes import FLOATS
-from tilegrad.tensor import Tensor
+from tilegrad.tensor import Tensor, wrap
 
 
 def op(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,12 +58,9 @@ def op(function: Callable[..., Any]) -> Callable[..., Any]:
         capture_hooks.runs(function)
         with no_grad():
             made = function(*given, **named)
-        rule = made[-1] if isinstance(made, tuple) and len(made) > 1 else made
-        if isinstance(made, tuple) and rule is None:
-            rule = _no_rule(name)
-        if not callable(rule):
+        if not isinstance(made, tuple) or len(made) < 2 or not (made[-1] is None or callable(made[-1])):
             raise TypeError(f"{name}: gave a {type(made).__name__}; expected (result, gradient), or more results")
-        results = made[:-1]
+        results, rule = made[:-1], made[-1] or _no_rule(name)
         outputs = linked(name, [*given, *named.values()], results, _backward(name, rule, given, named, results))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -75,9 +72,13 @@ def _backward(name: str, rule: Callable[..., Any], given: list[Any], named: dict
     cells = [x for cell in getattr(rule, "__closure__", None) or () for x in _flat(cell.cell_contents)]
     own = [x for x in cells if id(x) not in arguments and _is_floating(x)]
     takes_results = _count(name, rule, len(results)) > len(results)
+    others = [k for k, y in enumerate(results) if takes_results and _is_array(y) and not _is_floating(y)]
+    integers = {
+        k: wrap(results[k].data if isinstance(results[k], Tensor) else results[k]) for k in others
+    }  # no graph is behind these
 
     def backward(dy: list[Any], y: list[Any]) -> Any:
-        found = rule(*dy, *y) if takes_results else rule(*dy)
+        found = rule(*dy, *[integers.get(k, each) for k, each in enumerate(y)]) if takes_results else rule(*dy)
         if type(found) is list:
             raise TypeError(f"{name}: the gradient rule gave a list; expected a tensor, or a tuple of gradients")
         return Once(found if isinstance(found, tuple) else (found,)) if own else found
@@ -86,7 +87,7 @@ def _backward(name: str, rule: Callable[..., Any], given: list[Any], named: dict
         call=backward,
         kept=tuple([x for x in cells if isinstance(x, Tensor)]),
         known=tuple([k for k, y in enumerate(results) if takes_results and _is_floating(y)]),
-        held=tuple([k for k, y in enumerate(results) if any([x is y for x in own])]),
+        held=tuple([k for k, y in enumerate(results) if k in integers or any([x is y for x in own])]),
         is_short=True,
     )
 
@@ -95,8 +96,12 @@ def _flat(x: Any) -> tuple[Any, ...]:
     return x if type(x) is tuple else (x,)
 
 
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (Tensor, np.generic)) or is_array(x)
+
+
 def _is_floating(x: Any) -> bool:
-    return (isinstance(x, (Tensor, np.generic)) or is_array(x)) and x.dtype in FLOATS
+    return _is_array(x) and x.dtype in FLOATS
 
 
 def _count(name: str, rule: Callable[..., Any], results: int) -> int:

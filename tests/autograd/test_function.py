@@ -374,16 +374,32 @@ def test_a_result_on_an_arguments_memory_is_a_view_of_it():
         assert x._version == before + 1
 
 
-@pytest.mark.parametrize("name", ["Exp", "Pair", "Once"])
-def test_a_graph_is_freed_without_the_collector(name):
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("results", [1, 2])
+def test_a_graph_is_freed_without_the_collector(results, create_graph):
+    class Keeps(Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = x.exp()
+            ctx.save_for_backward(x, y)
+            return (x * 2.0, y) if results == 2 else y
+
+        @staticmethod
+        def backward(ctx, *dy):
+            x, y = ctx.saved_tensors
+            return dy[-1] * y
+
     gc.collect()
     gc.disable()
     try:
-        x = tg.ones(3, requires_grad=True) * 1.0
+        leaf = tg.ones(3, requires_grad=True)
+        x = leaf * 1.0
         known = weakref.ref(x)
-        y = OURS[name].apply(*([x, x] if name == "Pair" else [x]))
-        (y[1] if name == "Pair" else y).sum().backward(retain_graph=True)
-        del x, y
+        y = Keeps.apply(x)
+        y = y[-1] if results == 2 else y
+        (g,) = tg.grad(y.sum(), leaf, retain_graph=True, create_graph=create_graph)
+        assert g.requires_grad is create_graph
+        del x, y, g
         assert known() is None
     finally:
         gc.enable()

@@ -42,7 +42,7 @@ def pair(x, w):
     """Two results, the second of which the rule gets; and the numbers of the largest elements."""
 
     def gradient(da, db, dindex, a, b, index):
-        return da * w + db * b, da * x + db * b
+        return da * w + db * b, (da * x + db * b) * (index >= 0)
 
     return x.data * w.data, np.exp((x + w).data), x.data.argmax(-1), gradient
 
@@ -158,6 +158,8 @@ def test_what_it_refuses():
     double = lambda x: x * 2.0  # noqa: E731
     with pytest.raises(TypeError, match=r"wrong: gave a Tensor; expected \(result, gradient\)"):
         made(double, None)(x)
+    with pytest.raises(TypeError, match=r"wrong: gave a function; expected \(result, gradient\)"):
+        made(lambda x: lambda dy: dy, None)(x)
     with pytest.raises(TypeError, match="wrong: the gradient rule takes 3 arguments; expected 1, the gradients of 1"):
         made(double, lambda a, b, c: a)(x)
     with pytest.raises(RuntimeError, match=r"wrong: the gradient of argument 0 is \(1,\); expected \(2,\)"):

@@ -187,25 +187,26 @@ def test_results_of_which_a_rule_gets_some_and_second_derivatives_are_captured()
 
 @pytest.mark.parametrize("where", ["forward", "backward", "an op", "its rule"])
 def test_what_its_code_reads_is_captured_anew_when_it_changes(where):
-    config = SimpleNamespace(factor=2.0)
+    ahead, back = SimpleNamespace(factor=2.0), SimpleNamespace(factor=2.0)
 
     class Scale(Function):
         @staticmethod
         def forward(ctx, x):
-            return x * (config.factor if where == "forward" else 2.0)
+            return x * ahead.factor
 
         @staticmethod
         def backward(ctx, dy):
-            return dy * (config.factor if where == "backward" else 2.0)
+            return dy * back.factor
 
     @tg.op
     def scale(x):
         def gradient(dy):
-            return dy * (config.factor if where == "its rule" else 2.0)
+            return dy * back.factor
 
-        return x * (config.factor if where == "an op" else 2.0), gradient
+        return x * ahead.factor, gradient
 
     f, w = Scale.apply if where.endswith("ward") else scale, nn.Parameter(tg.ones(3))
+    config = ahead if where in ("forward", "an op") else back
 
     def step(x):
         w.grad = None
