@@ -204,4 +204,5 @@ for _name in _REDUCING:
 for _name in dir(np.ndarray):
     is_ours = _name in vars(Planned) or _name in vars(NDArrayOperatorsMixin)  # operators are __array_ufunc__'s
     if not is_ours and _name not in _LOOKS and _name not in _OF_PYTHON:
-        setattr(Planned, _name, _refusing(_name))
+        _refused = _refusing(_name)
+        setattr(Planned, _name, _refused if callable(getattr(np.ndarray, _name)) else property(_refused))

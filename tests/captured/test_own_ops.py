@@ -276,6 +276,9 @@ REFUSED = {
     "a write to an argument": (in_place, "in_place writes to an argument; expected results of its own"),
     "a number": (a_number, "a_number gives a float; expected an array, or a tuple of arrays"),
     "an array from around it": (lambda x: from_a_table(x, TABLE), "from_a_table uses an array that was made beside it"),
+    "an address": (lambda x: x * float(x.ctypes.data > 0), "asks for ctypes()"),
+    "memory": (lambda x: x * float(len(x.data)), "asks for data()"),
+    "elements in order": (lambda x: np.asarray(list(x.flat)), "asks for flat()"),
     "a value": (lambda x: x * float(x.sum()), "asks for __float__"),
     "what NumPy makes beside it": (lambda x: np.asarray(x.tolist()), "asks for tolist"),
 }
