@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_numba, ptxas
-from tilegrad.kernels.compile.launches import Empty
+from tilegrad.kernels.compile.launches import Functions
 from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel as launch_numba
@@ -17,18 +17,17 @@ from tilegrad.kernels.launch import numba_kernel as launch_numba
 DTYPES = sorted(SERVED["numba"], key=lambda dtype: -dtype.itemsize)  # a kernel that knows no dtype is the widest's
 
 
-def shipped() -> Sequence[Callable[[Empty], None]]:
-    """The functions that make the launches of all shipped kernels."""
-    return [getattr(launches_numba, family) for family in FAMILIES]
-
-
 def launches(
-    arch: int, defaults: bool, functions: Sequence[Callable[[Empty], None]], dtypes: Sequence[np.dtype] = DTYPES
+    arch: int, defaults: bool, functions: Functions | None = None, dtypes: Sequence[np.dtype] | None = None
 ) -> list[tuple[str, launch_numba.Specialisation]]:
-    """(dtype, specialisation) for everything that the functions launch, each once; nothing here is autotuned."""
+    """(dtype, specialisation) for everything that is launched, each once; nothing here is autotuned.
+
+    functions, dtypes   as in report_triton.py
+    """
+    functions = functions or [getattr(launches_numba, family) for family in FAMILIES]
     found: dict[launch_numba.Specialisation, str] = {}
     with gpu.simulate():
-        for dtype in dtypes:
+        for dtype in dtypes or DTYPES:
 
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from triton import knobs
 
 from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_triton
-from tilegrad.kernels.compile.launches import Empty
+from tilegrad.kernels.compile.launches import Functions
 from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
@@ -22,18 +22,18 @@ DTYPES = sorted(SERVED["triton"], key=lambda dtype: -dtype.itemsize)  # a kernel
 TENSOR_CORES = {"wgmma": "wgmma.mma_async", "tcgen05": "tcgen05.mma", "mma": "mma.sync"}  # by PTX instruction
 
 
-def shipped() -> Sequence[Callable[[Empty], None]]:
-    """The functions that make the launches of all shipped kernels."""
-    return [getattr(launches_triton, family) for family in FAMILIES]
-
-
 def launches(
-    arch: int, defaults: bool, functions: Sequence[Callable[[Empty], None]], dtypes: Sequence[np.dtype] = DTYPES
+    arch: int, defaults: bool, functions: Functions | None = None, dtypes: Sequence[np.dtype] | None = None
 ) -> list[tuple[str, launch.Specialisation]]:
-    """(dtype, specialisation) for everything that the functions launch on that architecture, each once."""
+    """(dtype, specialisation) for everything that is launched on that architecture, each once.
+
+    functions   that launch it; None: those of what is shipped
+    dtypes      that they are called for; None: all that the backend serves
+    """
+    functions = functions or [getattr(launches_triton, family) for family in FAMILIES]
     found: dict[launch.Specialisation, tuple[str, launch.Specialisation]] = {}
     with gpu.simulate():
-        for dtype in dtypes:
+        for dtype in dtypes or DTYPES:
 
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)

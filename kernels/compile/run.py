@@ -21,6 +21,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class Source(NamedTuple):
     """A user's file, and the dtypes that it is compiled for."""
 
     path: str
-    dtypes: list[str]
+    dtypes: Sequence[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,7 +132,7 @@ def _compile_share(
     """Every step-th compilation from the first: processes share the work without talking."""
     module = importlib.import_module(f"tilegrad.kernels.compile.report_{language}")
     if source is None:
-        what = (module.shipped(),)
+        what: tuple[Any, ...] = ()
     else:
         what = [program.launches_of(source.path, language)], [BY_NAME[dtype] for dtype in source.dtypes]
     work = [(arch, dtype, spec) for arch in archs for dtype, spec in module.launches(arch, defaults, *what)]
