@@ -18,7 +18,6 @@ from tilegrad.bench.results import Results
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system.paths import user_path
 
-NAMES = (*OPS, *PROGRAMS)
 DEVICES = ("cpu", "cuda")
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -99,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "2: arguments; 130: Ctrl-C.",
     )
     add = parser.add_argument
-    add("ops", nargs="*", metavar="OP", help=f"some of {', '.join(NAMES)}, or all (the default)")
+    add("ops", nargs="*", metavar="OP", help=f"some of {', '.join(_names())}, or all (the default)")
     add("--device", choices=DEVICES, help="the default is cuda where there is a GPU, otherwise cpu")
     add("--dtype", help=f"some of {', '.join(DTYPES)}, by commas")
     add("--shapes", metavar="M,N,K;...", help="instead of an op's own; --list has each op's axes")
@@ -117,13 +116,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _names() -> list[str]:
+    """Of all that can be measured, a user's own ops included."""
+    return [*OPS, *PROGRAMS]
+
+
 def _ops(parser: argparse.ArgumentParser, given: list[str]) -> list[str]:
     if not given or given == ["all"]:
-        return [*NAMES]
+        return _names()
     for name in given:
-        if name not in NAMES:
-            parser.error(f"OP: got {name!r}; expected some of {', '.join(NAMES)}, or all")
-    return [name for name in NAMES if name in given]
+        if name not in _names():
+            parser.error(f"OP: got {name!r}; expected some of {', '.join(_names())}, or all")
+    return [name for name in _names() if name in given]
 
 
 def _some(parser: argparse.ArgumentParser, flag: str, given: str, known: Any) -> list[str]:

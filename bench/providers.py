@@ -11,7 +11,7 @@ Your own is a function (examples/bench_my_kernel.py):
 
 It gets the arrays that `python -m tilegrad.bench --list` names, NumPy's or, with device="cuda", CuPy's, and returns the
 output. With mode="backward" it gets the incoming gradient, the inputs of the forward, and its outputs (by the
-reference); it returns the gradients of the inputs.
+reference); it returns the gradients of the inputs. An op that is not in the list is added first (bench/own.py).
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Kernels(Provider):
         return None
 
     def cannot(self, case: Case, device: str) -> str | None:
+        if not case.primitives() and self.name != "reference":
+            return f"{case.variant.name} is no primitive of the contract"
         if case.dtype not in DTYPES[self.name]:
             return f"it does not serve {case.dtype}"
         if self.device == "cpu" and case.precision != "ieee":
@@ -142,6 +144,8 @@ class Torch(Provider):
         return None
 
     def cannot(self, case: Case, device: str) -> str | None:
+        if case.variant.torch is None:
+            return f"no function of torch's was given for {case.variant.name}"
         if device == "cpu" and case.precision != "ieee":
             return f"no {case.precision} on the CPU"
         if case.precision == "tf32x3":
@@ -173,6 +177,7 @@ class Torch(Provider):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow
             torch.backends.cudnn.benchmark = True
         function = _compiled(v) if self.compiled else v.torch
+        assert function is not None, "`cannot` says so first"
 
         def forward() -> Any:
             return function(torch, inputs)
@@ -207,7 +212,9 @@ class Torch(Provider):
 def _compiled(variant: Variant) -> Callable[..., Any]:
     """The variant's torch function under torch.compile: one for all copies of the inputs, compiled once per shape."""
     torch = importlib.import_module("torch")
-    compiled = torch.compile(lambda arrays: variant.torch(torch, SimpleNamespace(**arrays)), dynamic=False)
+    function = variant.torch
+    assert function is not None, "`cannot` says so first"
+    compiled = torch.compile(lambda arrays: function(torch, SimpleNamespace(**arrays)), dynamic=False)
     return lambda _, inputs: compiled({k: x for k, x in vars(inputs).items() if hasattr(x, "dtype")})
 
 
@@ -242,8 +249,8 @@ class CuPy(Provider):
 class Users(Provider):
     """Functions that a user registered, by (variant, mode)."""
 
-    def __init__(self, name: str, device: str) -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str, device: str, rival: bool) -> None:
+        self.name, self.device, self.rival = name, device, rival
         self.functions: dict[tuple[str, str], Callable[..., Any]] = {}
 
     def missing(self, device: str) -> str | None:
@@ -286,8 +293,12 @@ DEFAULTS = {
 }
 
 
-def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> Callable[[Callable], Callable]:
+def provider(
+    name: str, op: str, mode: str = "forward", device: str = "cpu", rival: bool = False
+) -> Callable[[Callable], Callable]:
     """Register the decorated function as a provider of an op's function (softmax, gelu, conv2d + bias, ...).
+
+    rival  whether it is another library's, with which the others are compared
 
     Raises ValueError for a name that is taken, and for an unknown op, mode or device.
     """
@@ -295,7 +306,7 @@ def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> 
 
     variants = {v.name: v for each in OPS.values() for v in each.variants}
     known = PROVIDERS.get(name)
-    if known is not None and not (isinstance(known, Users) and known.device == device):
+    if known is not None and not (isinstance(known, Users) and (known.device, known.rival) == (device, rival)):
         raise ValueError(f"provider: the name {name!r} is taken; expected another than {', '.join(PROVIDERS)}")
     if op not in variants:
         raise ValueError(f"provider: op is {op!r}; expected one of {', '.join(variants)}")
@@ -305,7 +316,7 @@ def provider(name: str, op: str, mode: str = "forward", device: str = "cpu") -> 
         raise ValueError(f"provider: device is {device!r}; expected cpu or cuda")
 
     def register(function: Callable) -> Callable:
-        users = PROVIDERS.setdefault(name, Users(name, device))
+        users = PROVIDERS.setdefault(name, Users(name, device, rival))
         assert isinstance(users, Users)
         users.functions[op, mode] = function
         return function

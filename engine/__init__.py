@@ -10,7 +10,7 @@ import os as _os
 import typing as _typing
 
 # `x as x` is how a type checker is told that a name is there for others to use.
-from tilegrad import cuda as cuda, device as device, random as random
+from tilegrad import autograd as autograd, cuda as cuda, device as device, random as random
 from tilegrad import methods as _methods  # noqa: F401  (binds Tensor's methods)
 from tilegrad.autograd.backward import grad as grad
 from tilegrad.autograd.grad_mode import (
@@ -19,6 +19,7 @@ from tilegrad.autograd.grad_mode import (
     no_grad as no_grad,
     set_grad_enabled as set_grad_enabled,
 )
+from tilegrad.autograd.op import op as op
 from tilegrad.capture_hooks import CaptureError as CaptureError
 from tilegrad.create import (
     arange as arange,

@@ -98,6 +98,13 @@ def reads(*tensors: Tensor | None) -> None:
         account.reads(*[tensor for tensor in tensors if tensor is not None])
 
 
+def runs(*functions: Callable[..., Any] | None) -> None:
+    """The function that this thread captures, if it does, calls these of the program's (None is passed over)."""
+    account = _local.account
+    if account is not None:
+        account.runs(*[function for function in functions if function is not None])
+
+
 def gradient(leaf: Tensor) -> Any:
     """The gradient that the leaf has, a tensor or a `Left`; asked while anything is `capturing`."""
     account = _local.account

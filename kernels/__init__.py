@@ -4,6 +4,7 @@
     use(name)     choose a backend
     name(device)  the one that is chosen
     load(name)    a backend by its name
+    primitive     a decorator: a function of your own, as a step of a captured program
 
 contract.py says what a primitive and a backend are, dispatch.py chooses. There is a folder for each family of
 primitives, and the rest is machinery: backends, capture, compile, cpu, device, launch, multi_tensor, simulate, system.
@@ -11,5 +12,6 @@ primitives, and the rest is machinery: backends, capture, compile, cpu, device, 
 
 from tilegrad.kernels.contract import BACKENDS, PRIMITIVES
 from tilegrad.kernels.dispatch import can_compile, load, name, of, use
+from tilegrad.kernels.primitive import primitive
 
-__all__ = ["BACKENDS", "PRIMITIVES", "can_compile", "load", "name", "of", "use"]
+__all__ = ["BACKENDS", "PRIMITIVES", "can_compile", "load", "name", "of", "primitive", "use"]

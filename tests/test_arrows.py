@@ -51,7 +51,8 @@ ROOMS = """
     cuda data
     checkpoint
     .
-    keras
+    keras info
+    __main__
     bench.ops
     bench
 """

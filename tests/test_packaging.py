@@ -88,6 +88,8 @@ def test_its_metadata(wheel):
     assert set(said.get_all("Provides-Extra")) == set(PROJECT["project"]["optional-dependencies"])
     assert said.get_payload().startswith("# tilegrad")
     assert archive.read(f"{folder}/top_level.txt").decode().split() == ["tilegrad"]
+    commands = archive.read(f"{folder}/entry_points.txt").decode().split("\n")
+    assert commands[:2] == ["[console_scripts]", "tilegrad = tilegrad.__main__:main"]
 
 
 def test_it_is_installed_beside_other_packages_of_these_names(wheel, tmp_path):

@@ -35,14 +35,14 @@ class Variant:
     draw      (rng, shape) -> the inputs by name, the incoming gradient among them; floating ones are then rounded
     forward   (k, inputs) -> outputs, for a backend k of the kernels' contract
     backward  (k, inputs, outputs of the forward) -> gradients in the order of `wrt`; None: there is none
-    torch     (torch, inputs) -> the first of the outputs: its gradients come from torch.autograd
+    torch     (torch, inputs) -> the first of the outputs: its gradients come from torch.autograd; None: torch has none
     cupy      as forward, composed of CuPy's own operations; None: CuPy has no such thing
     wrt       inputs that get gradients
     incoming  name of the incoming gradient
     wide      inputs that are float32 beside 16-bit ones
     bytes     by mode: (shape, itemsize) -> bytes that must be read and written
     flops     by mode: (shape) -> floating-point operations; a comparison, an exp or an erf counts as one
-    uses      by mode: the primitives of the contract that are called
+    uses      by mode: the primitives of the contract that are called; none of a user's own op
     terms     by mode: (shape) -> terms of the longest sum, over which rounding adds up; 1 by default
     rowwise   by mode: inputs whose leading axis is that of every output, so that a large result can be checked in part
     fusible   whether torch.compile has several operations to fuse
@@ -53,7 +53,7 @@ class Variant:
     draw: Callable[[np.random.Generator, Shape], dict[str, np.ndarray]]
     forward: Callable[[Any, Inputs], Any]
     backward: Callable[[Any, Inputs, tuple[Any, ...]], Any] | None
-    torch: Callable[[Any, Inputs], Any]
+    torch: Callable[[Any, Inputs], Any] | None
     bytes: dict[str, Callable[[Shape, int], int]]
     flops: dict[str, Callable[[Shape], int]]
     uses: dict[str, tuple[str, ...]]

@@ -5,8 +5,10 @@ The ops' own gradient rules are beside them, in engine/ops/ and engine/nn/functi
 
 import typing
 
+from tilegrad.autograd.function import Function, once_differentiable
+
 if typing.TYPE_CHECKING:
-    from tilegrad.autograd.anomaly import detect_anomaly as detect_anomaly
+    from tilegrad.autograd.anomaly import detect_anomaly
 else:
 
     def __getattr__(name: str) -> typing.Any:  # what few programs use is loaded when it is asked for
@@ -15,3 +17,6 @@ else:
         import importlib
 
         return importlib.import_module("tilegrad.autograd.anomaly").detect_anomaly
+
+
+__all__ = ["Function", "detect_anomaly", "once_differentiable"]

@@ -28,10 +28,10 @@ class Pieces(Tensor):
         return self
 
 
-def piece(number: int, dy: Tensor, shape: tuple[int, ...]) -> Pieces:
-    """dy as the gradient of that piece of a tensor of that shape."""
+def piece(number: int, dy: Tensor, shape: tuple[int, ...], dtype: np.dtype | None = None) -> Pieces:
+    """dy as the gradient of that piece of a tensor of that shape, and of dy's dtype unless another one is given."""
     found = Pieces.__new__(Pieces)
-    found._data = _nothing(shape, dy._data.dtype)
+    found._data = _nothing(shape, dtype or dy._data.dtype)
     found._grad = found._node = found._hooks = None
     found._storage = Storage()
     found._requires_grad = dy._requires_grad

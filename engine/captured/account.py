@@ -6,6 +6,7 @@ the host, or reads a number there that will be another one at the next step, say
     number      a number that the device reads: a learning rate, what a step count gives, a place in the random stream
     again       something to be done at each launch: a count that goes up, a schedule that goes on
     undo        what takes it back, for the host does all of that at a launch and not before
+    runs        functions that it calls: what their code reads must be as it was
     module      one that was called: it must have what it has, in the same mode, with the same hooks
     reads       tensors that it has not made: they must be on the same memory, require grad or not, with the same hooks
     members     tensors, and other objects, that must be the same ones, on the same memory
@@ -203,6 +204,11 @@ class Account:
                 member = module.__dict__[name]
                 if hasattr(member, "data"):
                     self.reads(member)
+
+    def runs(self, *functions: Callable[..., Any]) -> None:
+        """The graph serves as long as what the code of these reads is as it is."""
+        for function in functions:
+            self._closure.enter(function)
 
     def listed(self, owner: Any, name: str) -> None:
         """The graph serves as long as owner[name] of a dict, or owner.name, is this very list, of the same objects."""

@@ -10,8 +10,12 @@ row of int64 words,
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numba.extending import typeof_impl
+
+from tilegrad.kernels.capture.planned import Planned, PlannedError, line
 from tilegrad.kernels.cpu import threads
 from tilegrad.kernels.cpu.code import njit
 from tilegrad.kernels.cpu.nanoseconds import nanoseconds
@@ -19,6 +23,13 @@ from tilegrad.kernels.cpu.team import MOST_WORDS, RUN, WORDS, address_of, call_p
 from tilegrad.kernels.system.clock import IS_POSIX, now
 
 _THUNK, _BEGIN, _STOP, _PIECES, _SIZE, _GUARD, _HEAD = range(7)  # the head of a row is the words before the arguments
+
+
+@typeof_impl.register(Planned)
+def _typeof(array: Any, _: Any) -> None:
+    """Numba asks for the type of each argument: a function of the user's would compute with what is not there yet."""
+    what = "gets an array whose values are not there yet; expected @tilegrad.kernels.primitive above it"
+    raise PlannedError(what, "a function compiled by Numba", line())
 
 
 class Notepad:

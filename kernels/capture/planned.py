@@ -7,6 +7,7 @@ is refused, so that nothing can be computed beside the program unnoticed.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from functools import partial
 from typing import Any
@@ -16,12 +17,11 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 _LOOKS = frozenset(  # these read no element
     """
-    T base ctypes data device dtype flags itemsize mT nbytes ndim shape size strides
+    T base device dtype flags itemsize mT nbytes ndim shape size strides
     diagonal setflags squeeze swapaxes transpose view
     """.split()
 )
-
-
+_PASSED = frozenset(("tilegrad", "numba", "functools"))  # packages whose lines are not the program's
 _LOOKING = frozenset((np.may_share_memory, np.shares_memory, np.shape, np.ndim, np.size, np.result_type))
 _VIEWING = frozenset((np.broadcast_to, np.expand_dims, np.moveaxis, np.squeeze, np.swapaxes, np.transpose))
 _ELEMENTWISE = frozenset((np.where, np.clip))  # with three arrays, as a ufunc
@@ -34,7 +34,7 @@ _INTO = frozenset(  # of these, what takes `out` and computes the same with it
 )
 _OUT_AT = {np.max: 2, np.min: 2, np.argmax: 2, np.argmin: 2, np.round: 2, np.concatenate: 2, np.stack: 2}  # else 3
 _EXTREMA = {"max": np.maximum, "min": np.minimum}
-_REDUCING = "all any argmax argmin clip cumprod cumsum max min prod round sum".split()  # methods of the same kind
+_REDUCING = "all any argmax argmin clip cumprod cumsum max mean min prod round sum".split()  # methods of the same kind
 
 
 class PlannedError(RuntimeError):
@@ -56,6 +56,7 @@ class Planned(np.ndarray):
     """
 
     reference: weakref.ref[Any]
+    __numba_array_subtype_dispatch__ = True  # Numba asks kernels/capture/calls.py, which refuses
 
     def __array_finalize__(self, source: Any) -> None:
         if type(source) is Planned:
@@ -140,6 +141,14 @@ class Planned(np.ndarray):
         return self.program.copied(source, lambda x: x.astype(dtype, *args, **kwargs))
 
 
+def line() -> str:
+    """The line of the program that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def is_view(array: np.ndarray) -> bool:
     """Whether the array shares memory with another one; not: whether that memory was lent to it."""
     base: Any = array.base
@@ -170,7 +179,8 @@ def _reducing(name: str) -> Any:
             found = self.program.reduced(_EXTREMA[name], self, **kwargs)
             if found is not None:
                 return found
-        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=_called_into)
+        how = None if name == "mean" else _called_into  # which rounds otherwise where it is told where to
+        return self.program.numpy(name, _called, getattr(np.ndarray, name), (self, *args), kwargs, into=how)
 
     return method
 
@@ -194,4 +204,5 @@ for _name in _REDUCING:
 for _name in dir(np.ndarray):
     is_ours = _name in vars(Planned) or _name in vars(NDArrayOperatorsMixin)  # operators are __array_ufunc__'s
     if not is_ours and _name not in _LOOKS and _name not in _OF_PYTHON:
-        setattr(Planned, _name, _refusing(_name))
+        _refused = _refusing(_name)
+        setattr(Planned, _name, _refused if callable(getattr(np.ndarray, _name)) else property(_refused))

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -36,11 +35,12 @@ from tilegrad.kernels.capture.arena import OnPiece, Piece, is_used, piece_of, pl
 from tilegrad.kernels.capture.extents import Range, address, merged, overlap, owner, span
 from tilegrad.kernels.capture.inputs import Input, OnInput, placing
 from tilegrad.kernels.capture.nested import arrays_in, mapped
-from tilegrad.kernels.capture.planned import Planned, PlannedError
+from tilegrad.kernels.capture.planned import Planned, PlannedError, line
 from tilegrad.kernels.capture.relative import relative
 from tilegrad.kernels.cpu import buffers
 from tilegrad.kernels.cpu.effects import captured_by, pooled, whole, write_results
 from tilegrad.kernels.described import Call
+from tilegrad.kernels.device import gpu
 from tilegrad.kernels.system.clock import now
 from tilegrad.kernels.system.modes import Block
 
@@ -288,6 +288,27 @@ class Program:
             self.function("copy", write_results, ((target,), copy, (source,), {}))
         return self.adopt(target)
 
+    def whole(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """function(*args, **kwargs), a function of the user's: new arrays or None, one or a tuple of them."""
+        name = getattr(function, "__name__", type(function).__name__)
+        if any([gpu.is_array(x) for x in (*args, *kwargs.values())]):
+            raise PlannedError(_ELSEWHERE)
+        given = self.plain((args, kwargs), name)
+        blank = mapped(given, np.ndarray, _blank)
+        before = [array.tobytes() for array in arrays_in(blank)]
+        results = function(*blank[0], **blank[1])
+        if any([array.tobytes() != was for array, was in zip(arrays_in(blank), before)]):
+            raise PlannedError("writes to an argument; expected results of its own", name, line())
+        several = results if isinstance(results, tuple) else (results,)
+        for result in several:
+            if not (result is None or isinstance(result, np.ndarray)):
+                what = f"gives a {type(result).__name__}; expected an array, or a tuple of arrays"
+                raise PlannedError(what, name, line())
+        targets = tuple([None if result is None else pooled(result) for result in several])
+        self.function(name.strip("_"), _write_own, (targets, function, *given))
+        adopted = tuple([None if target is None else self.adopt(target) for target in targets])
+        return adopted if isinstance(results, tuple) else adopted[0]
+
     def primitives(self, backend: ModuleType) -> Any:
         """The primitives of a backend, captured: an object that serves in place of the module."""
         return _Primitives(self, backend)
@@ -376,10 +397,10 @@ class Program:
         """NumPy's arrays for the program's in x, which an op uses."""
         if isinstance(x, Planned):
             if x.reference() is not self:
-                raise PlannedError("uses an array of a step that was captured before", op, _line())
+                raise PlannedError("uses an array of a step that was captured before", op, line())
             return x.view(np.ndarray)
         if isinstance(x, np.ndarray):
-            self._foreign.append((x, op, _line()))
+            self._foreign.append((x, op, line()))
         elif type(x) in (list, tuple):
             return type(x)([self.plain(item, op) for item in x])
         elif type(x) is dict:
@@ -705,17 +726,27 @@ def _into(target: np.ndarray, ufunc: np.ufunc, *arguments: Any) -> None:
     ufunc(*arguments, out=target)
 
 
+def _write_own(targets: tuple[Any, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    results = function(*args, **kwargs)
+    several = results if isinstance(results, tuple) else (results,)
+    found, wanted = ([None if x is None else (x.shape, x.dtype) for x in each] for each in (several, targets))
+    if found != wanted:
+        raise ValueError(f"{function.__name__}: gave {found}; expected {wanted}, as when the step was captured")
+    for target, result in zip(targets, several):
+        if target is not None:
+            np.copyto(target, result)
+
+
+def _blank(array: np.ndarray) -> np.ndarray:
+    """An array laid out alike, of values that any function takes."""
+    blank = np.full_like(array, 0 if array.dtype.kind in "iub" else 0.5)
+    blank.flags.writeable = array.flags.writeable
+    return blank
+
+
 def _zeros(array: np.ndarray) -> np.ndarray:
     return np.zeros_like(array)
 
 
 def _copy(target: np.ndarray, source: np.ndarray) -> None:
     np.copyto(target, source, casting="unsafe")
-
-
-def _line() -> str:
-    """The line of the program that led here."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "tilegrad":
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -5,7 +5,7 @@ What is launched is the same in both; its sizes are the language's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from tilegrad.kernels.device import gpu
 from tilegrad.kernels.losses.reference import KINDS
 
 Empty = Callable[..., Any]  # empty(*shape): an array of the dtype in turn
+Functions = Sequence[Callable[[Empty], None]]
 
 
 def activations(backend: ModuleType, x: Any) -> None:

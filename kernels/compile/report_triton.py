@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from triton import knobs
 
 from tilegrad.kernels.checks import SERVED
 from tilegrad.kernels.compile import launches_triton
+from tilegrad.kernels.compile.launches import Functions
 from tilegrad.kernels.contract import FAMILIES
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import triton_kernel as launch
@@ -20,18 +22,25 @@ DTYPES = sorted(SERVED["triton"], key=lambda dtype: -dtype.itemsize)  # a kernel
 TENSOR_CORES = {"wgmma": "wgmma.mma_async", "tcgen05": "tcgen05.mma", "mma": "mma.sync"}  # by PTX instruction
 
 
-def launches(arch: int, defaults: bool) -> list[tuple[str, launch.Specialisation]]:
-    """(dtype, specialisation) for everything that is launched on that architecture, each once."""
+def launches(
+    arch: int, defaults: bool, functions: Functions | None = None, dtypes: Sequence[np.dtype] | None = None
+) -> list[tuple[str, launch.Specialisation]]:
+    """(dtype, specialisation) for everything that is launched on that architecture, each once.
+
+    functions   that launch it; None: those of what is shipped
+    dtypes      that they are called for; None: all that the backend serves
+    """
+    functions = functions or [getattr(launches_triton, family) for family in FAMILIES]
     found: dict[launch.Specialisation, tuple[str, launch.Specialisation]] = {}
     with gpu.simulate():
-        for dtype in DTYPES:
+        for dtype in dtypes or DTYPES:
 
             def empty(*shape: int, dtype: np.dtype = dtype) -> Any:
                 return gpu.xp().empty(shape, dtype)
 
-            for family in FAMILIES:
+            for function in functions:
                 with launch.collecting(arch) as specs:
-                    getattr(launches_triton, family)(empty)
+                    function(empty)
                 for spec in specs:
                     key = spec._replace(default=True)
                     if key not in found or spec.default:
@@ -59,6 +68,7 @@ def row(arch: int, dtype: str, spec: launch.Specialisation) -> dict[str, Any]:
         "shared_bytes": compiled.metadata.shared,
         "cubin_bytes": len(cubin),
         "tensor_core": next((name for name, instruction in TENSOR_CORES.items() if instruction in ptx), "none"),
+        "float64": ".f64" in ptx,
     }
 
 

@@ -141,13 +141,13 @@ class _Cache:
 
     @property
     def cache_path(self) -> str | None:
-        folder = _folder()
+        folder = place()
         return None if folder is None else str(folder)
 
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
         """The compiled code; None where there is none that can be used."""
         context.refresh()
-        folder = _folder()
+        folder = place()
         if folder is None:
             return None
         key = self._key(signature, context.codegen())
@@ -163,7 +163,7 @@ class _Cache:
 
     def save_overload(self, signature: Any, compiled: CompileResult) -> None:
         """Keep the code, if it may be kept and there is a place."""
-        folder = _folder()
+        folder = place()
         if folder is None or compiled.lifted or compiled.library.has_dynamic_globals:
             return
         key = self._key(signature, compiled.codegen)
@@ -181,7 +181,7 @@ class _Cache:
 
     def flush(self) -> None:
         """As Numba's: forget what is on disk."""
-        folder = _folder()
+        folder = place()
         for path in folder.glob(f"{self._name}.*") if folder is not None else ():
             path.unlink(missing_ok=True)
 
@@ -198,7 +198,7 @@ def _digest(key: bytes, content: bytes) -> bytes:
     return hashlib.sha256(key + content).digest()
 
 
-def _folder() -> Path | None:
+def place() -> Path | None:
     """Where code of these very sources is; None if there can be no such place."""
     base, stamp = _base(), sources.stamp()
     return None if base is None or stamp is None else base / f"tilegrad-cpu-{stamp}"

@@ -91,6 +91,8 @@ def _numba_type(kind: str) -> Any:
     from numba import types
 
     name, _, axes = kind.partition("[")
+    if name == "bfloat16":
+        raise TypeError("a Numba kernel gets an array of bfloat16; expected one of the types that Numba compiles")
     scalar = cuda.types.float16 if name == "float16" else types.bool_ if name == "bool" else getattr(types, name)
     return types.Array(scalar, int(axes[:-2]), axes[-2], aligned=True) if axes else scalar
 

@@ -21,7 +21,9 @@ LAYOUTS = {
 }
 REDUCING = {
     "sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "mean": np.mean, "add.reduce": np.add.reduce,
-    "a method": lambda x, axis: x.sum(axis), "a ufunc's": lambda x, axis: np.maximum.reduce(x, axis),
+    "a method": lambda x, axis: x.sum(axis), "the mean by a method": lambda x, axis: x.mean(axis),
+    "of float16 by a method": lambda x, axis: x.astype(np.float16).mean(axis, keepdims=True).astype(np.float32),
+    "a ufunc's": lambda x, axis: np.maximum.reduce(x, axis),
     "in float64": lambda x, axis: np.sum(x, axis, dtype=np.float64),
     "of float16": lambda x, axis: np.sum(x.astype(np.float16), axis),
     "keeping axes": lambda x, axis: np.sum(x, axis, keepdims=True),
