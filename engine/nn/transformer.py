@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tilegrad import capture_hooks
 from tilegrad.create import full
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
 from tilegrad.nn.attention import MultiheadAttention
-from tilegrad.nn.containers import ModuleList, observed
+from tilegrad.nn.containers import ModuleList
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.functional.arguments import size
+from tilegrad.nn.fused import activated, normalised_sum
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.module import Module
 from tilegrad.nn.norm import LayerNorm
@@ -26,7 +26,6 @@ from tilegrad.ops.shape import triu
 from tilegrad.tensor import Tensor
 
 _ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
-_EPILOGUES = {F.relu: "relu", F.gelu: "gelu"}  # those that a product's kernel computes
 
 
 class _Layer(Module):
@@ -45,41 +44,19 @@ class _Layer(Module):
         self.norm_first = norm_first
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        linear: Any = self.linear1
-        name = _EPILOGUES.get(self.activation)
-        if name is None or type(linear) is not Linear or observed(linear):
-            y = self.activation(linear(x))
-        else:
-            _heard(linear)
-            y = linear.forward_activated(x, name)
-        return self.linear2(self.dropout(y))
+        return self.linear2(self.dropout(activated(self.linear1, self.activation, x)))
 
     def _through(self, x: Tensor, parts: list[tuple[Callable[[Tensor], Tensor], Any]]) -> Tensor:
         """x through sublayers, each with its normalisation: x + f(norm(x)), or norm(x + f(x))."""
         if not self.norm_first:
             for f, norm in parts:
-                x = _normalised_sum(norm, f(x), x)[0]
+                x = normalised_sum(norm, f(x), x)[0]
             return x
         added = None
         for f, norm in parts:
-            normalised, x = (norm(x), x) if added is None else _normalised_sum(norm, added, x)
+            normalised, x = (norm(x), x) if added is None else normalised_sum(norm, added, x)
             added = f(normalised)
         return x if added is None else x + added
-
-
-def _normalised_sum(norm: Any, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """(norm(s), s), s = residual + x."""
-    if type(norm) is LayerNorm and not observed(norm) and x.shape == residual.shape and x.dtype == residual.dtype:
-        _heard(norm)
-        return norm.forward_residual(x, residual)
-    s = residual + x
-    return norm(s), s
-
-
-def _heard(module: Module) -> None:
-    """A captured step hears of modules by their calls, or here."""
-    if capture_hooks.capturing and (account := capture_hooks.current()) is not None:
-        account.module(module)
 
 
 class TransformerEncoderLayer(_Layer):
