@@ -1,9 +1,11 @@
 """Data: bytes in, arrays out. IDX files and MNIST as NumPy arrays; datasets, and loaders that batch them."""
 
+from tilegrad.data.banking77 import banking77
 from tilegrad.data.collate import default_collate
 from tilegrad.data.idx import read_idx, write_idx
 from tilegrad.data.images import image_batch
 from tilegrad.data.loader import DataLoader, Dataset, Subset, TensorDataset, random_split
+from tilegrad.data.minilm import minilm
 from tilegrad.data.mnist import mnist
 
 __all__ = [
@@ -11,8 +13,10 @@ __all__ = [
     "Dataset",
     "Subset",
     "TensorDataset",
+    "banking77",
     "default_collate",
     "image_batch",
+    "minilm",
     "mnist",
     "random_split",
     "read_idx",

@@ -1,1 +1,1 @@
-"""Nets that pretrained weights exist for. A module each: `from tilegrad.models import bert`."""
+"""Nets that pretrained weights exist for, and their texts: `from tilegrad.models import bert, text`."""
