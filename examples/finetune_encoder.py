@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,15 +58,16 @@ class Texts:
 
 
 class Classifier(nn.Module):
-    """A linear head on the mean of a text's vectors, at length 1 as the encoder was trained for."""
+    """A linear head on the mean of a text's vectors, all of one length as the encoder was trained for."""
 
     def __init__(self, body: bert.BertModel, classes: int) -> None:
         super().__init__()
         self.body, self.head = body, nn.Linear(body.config.hidden_size, classes)
 
     def vectors(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(N, hidden_size)."""
-        return F.normalize(bert.mean_pooled(self.body(tokens, mask), mask), dim=1)
+        """(N, hidden_size); 1 is the root mean square of each, which suits a head's first weights."""
+        pooled = bert.mean_pooled(self.body(tokens, mask), mask)
+        return F.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1])
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Logits (N, classes)."""
@@ -228,7 +230,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu or cuda")
     parser.add_argument("--epochs", type=int, help="default: 60 for the head, else 5")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, help="peak of the schedule; default: 0.05 for the head, else 2e-4")
+    parser.add_argument("--lr", type=float, help="peak of the schedule; default: 2.5e-3 for the head, else 2e-4")
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises")
     parser.add_argument("--clip", type=float, default=1.0, help="largest norm of a step's gradient")
@@ -243,7 +245,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--train: {flags.train!r}; expected head, all, or a number of layers above 0")
     head = flags.train == "head"
     flags.epochs = (60 if head else 5) if flags.epochs is None else flags.epochs
-    flags.lr = (0.05 if head else 2e-4) if flags.lr is None else flags.lr
+    flags.lr = (2.5e-3 if head else 2e-4) if flags.lr is None else flags.lr
     for name in ("epochs", "batch_size", "lr", "clip", "limit"):
         value = getattr(flags, name)
         if value is not None and not value > 0:
