@@ -17,6 +17,7 @@ from tilegrad.nn.activation import (
     LogSigmoid,
     LogSoftmax,
     Mish,
+    PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
@@ -29,6 +30,8 @@ from tilegrad.nn.activation import (
 from tilegrad.nn.attention import MultiheadAttention
 from tilegrad.nn.containers import ModuleDict, ModuleList, Sequential
 from tilegrad.nn.conv import Conv2d
+from tilegrad.nn.conv1d import Conv1d
+from tilegrad.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d
 from tilegrad.nn.dropout import Dropout, Dropout2d
 from tilegrad.nn.embedding import Embedding
 from tilegrad.nn.linear import Flatten, Identity, Linear, Unflatten
@@ -63,7 +66,10 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Dropout2d",
@@ -95,6 +101,7 @@ __all__ = [
     "ModuleList",
     "MultiheadAttention",
     "NLLLoss",
+    "PReLU",
     "Parameter",
     "ReLU",
     "ReLU6",
