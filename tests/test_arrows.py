@@ -45,7 +45,7 @@ ROOMS = """
     create gradcheck methods
     nn.functional
     nn
-    optim
+    models optim
     captured
     profiling
     cuda data

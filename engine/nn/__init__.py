@@ -17,6 +17,7 @@ from tilegrad.nn.activation import (
     LogSigmoid,
     LogSoftmax,
     Mish,
+    PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
@@ -26,8 +27,11 @@ from tilegrad.nn.activation import (
     Softsign,
     Tanh,
 )
+from tilegrad.nn.attention import MultiheadAttention
 from tilegrad.nn.containers import ModuleDict, ModuleList, Sequential
 from tilegrad.nn.conv import Conv2d
+from tilegrad.nn.conv1d import Conv1d
+from tilegrad.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d
 from tilegrad.nn.dropout import Dropout, Dropout2d
 from tilegrad.nn.embedding import Embedding
 from tilegrad.nn.linear import Flatten, Identity, Linear, Unflatten
@@ -47,6 +51,13 @@ from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from tilegrad.nn.summary import summary
+from tilegrad.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -56,7 +67,10 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Dropout2d",
@@ -86,7 +100,9 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
+    "PReLU",
     "Parameter",
     "ReLU",
     "ReLU6",
@@ -100,6 +116,11 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "functional",
     "init",

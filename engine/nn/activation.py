@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tilegrad import ops
+from tilegrad.create import full
 from tilegrad.nn import functional as F
-from tilegrad.nn.functional.arguments import one_of
+from tilegrad.nn.functional.arguments import one_of, size
+from tilegrad.nn.init import constant_
 from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
 
 
@@ -124,6 +129,32 @@ class LeakyReLU(Module):
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
+
+
+class PReLU(Module):
+    """x where x > 0, else weight * x: one slope that is trained, or one for each of num_parameters channels.
+
+    weight  (num_parameters,), `init` everywhere
+    """
+
+    weight: Parameter
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_parameters = size("PReLU", "num_parameters", num_parameters, 1)
+        self.init = init
+        self.weight = Parameter(full((self.num_parameters,), init, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """`init` everywhere."""
+        constant_(self.weight, self.init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """x where x > 0, else weight * x."""
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
 
 
 class ELU(Module):

@@ -186,20 +186,21 @@ def _epilogue(module: Module, following: Module) -> str | None:
     known = _EPILOGUES.get(type(following))
     if known is None or type(module) in _NORMS and type(following) is not ReLU:
         return None
-    return None if _observed(module) or _observed(following) else known(following)
+    return None if observed(module) or observed(following) else known(following)
 
 
 def _pools_first(module: Module, activation: str, following: Any) -> bool:
     """Whether the activation of `module` may as well be applied to the maxima that `following` takes of its result."""
     if type(module) is not Conv2d or activation != "relu" or type(following) is not MaxPool2d:
         return False
-    if following.return_indices or _observed(following):
+    if following.return_indices or observed(following):
         return False
     # A dilated window may hold padding alone. Its maximum is then minus infinity, which relu of it is not.
     return following.dilation in (1, (1, 1), [1, 1])
 
 
-def _observed(module: Module) -> bool:
+def observed(module: Module) -> bool:
+    """Whether somebody may see what the module is given and gives: hooks, or a `forward` of its own."""
     books = module._books
     return bool(books.hooks or books.pre_hooks or "forward" in module.__dict__)
 

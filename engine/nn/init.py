@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -67,11 +68,26 @@ if TYPE_CHECKING:
         def __call__(self, tensor: T, *args: P.args, **options: P.kwargs) -> T: ...
 
 
+_skipping: ContextVar[bool] = ContextVar("_skipping", default=False)
+
+
+def skip_init(module_cls: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """module_cls(*args, **kwargs), but nothing is drawn: its weights are whatever the memory holds.
+
+    For a module whose weights come from a file. Memory that nothing is written to takes no room yet.
+    """
+    token = _skipping.set(True)
+    try:
+        return module_cls(*args, **kwargs)
+    finally:
+        _skipping.reset(token)
+
+
 def _of_arrays_too(fill: Callable[Concatenate[Tensor, P], Tensor]) -> Filling[P]:
     @wraps(fill)
     def wrapper(tensor: Any, *args: Any, **options: Any) -> Any:
         if isinstance(tensor, Tensor):
-            return fill(tensor, *args, **options)
+            return tensor if _skipping.get() else fill(tensor, *args, **options)
         if not is_array(tensor):
             raise TypeError(f"{fill.__name__}: got a {type(tensor).__name__}; expected a tensor, or an array")
         filled = fill(Tensor(tensor), *args, **options).data

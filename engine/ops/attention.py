@@ -59,6 +59,18 @@ def attention(
     return record("scaled_dot_product_attention", y, (q, k, v), rule, output=True)
 
 
+def attention_with_weights(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float, dropout_p: float
+) -> tuple[Tensor, Tensor]:
+    """(attention, its weights (B, H, L, S) after dropout): composed, as weights are wanted."""
+    capture_hooks.reads(mask)
+    p = _weights(_wide(q), _repeated(_wide(k), q.shape[1] // k.shape[1]), _wide(mask), causal, scale)
+    if dropout_p:
+        p = dropped(p, dropout_p, *default_generator.take_for(q.data, math.prod(p.shape)))
+    y = matmul(p, _repeated(_wide(v), q.shape[1] // v.shape[1]))
+    return cast(y, q.dtype), cast(p, q.dtype)
+
+
 # --- composed of other ops, in float32 for the 16-bit types: the scores are in memory
 
 

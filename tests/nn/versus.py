@@ -62,23 +62,28 @@ def load_from_torch(ours: nn.Module, theirs: torch.nn.Module) -> None:
     ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
 
 
-def randomize(theirs: torch.nn.Module, rng: np.random.Generator) -> None:
+def randomize(theirs: torch.nn.Module, rng: np.random.Generator, spread: float = 1.0) -> None:
     """Random parameters and floating buffers in place of the ones and zeros that hide mistakes."""
     with torch.no_grad():
         for p in theirs.parameters():
-            p.copy_(torch.from_numpy(rng.standard_normal(p.shape)))
+            p.copy_(torch.from_numpy(spread * rng.standard_normal(p.shape)))
         for name, b in theirs.named_buffers():
             if b.is_floating_point():
                 values = rng.standard_normal(b.shape)
                 b.copy_(torch.from_numpy(np.abs(values) + 0.1 if "var" in name else values))
 
 
-def assert_module(ours: nn.Module, theirs: torch.nn.Module, *arrays: np.ndarray, scale: float = 0.0) -> None:
-    """From one random state: outputs, gradients of inputs and parameters, and buffers afterwards are torch's."""
+def assert_module(
+    ours: nn.Module, theirs: torch.nn.Module, *arrays: np.ndarray, scale: float = 0.0, spread: float = 1.0
+) -> None:
+    """From one random state: outputs, gradients of inputs and parameters, and buffers afterwards are torch's.
+
+    spread: the deviation of the parameters. In a deep module large ones make a rounding error a large one.
+    """
     rng = np.random.default_rng(2)
     dtype = next(a.dtype for a in arrays if a.dtype.kind == "f") if _any_float(arrays) else np.dtype(np.float32)
     theirs = theirs.to(getattr(torch, dtype.name))
-    randomize(theirs, rng)
+    randomize(theirs, rng, spread)
     ours.to(dtype)
     load_from_torch(ours, theirs)
     assert ours.training == theirs.training

@@ -15,6 +15,7 @@ from tilegrad.nn.functional.activation import (
     log_softmax,
     logsigmoid,
     mish,
+    prelu,
     relu,
     relu6,
     selu,
@@ -27,6 +28,8 @@ from tilegrad.nn.functional.activation import (
 )
 from tilegrad.nn.functional.attention import scaled_dot_product_attention
 from tilegrad.nn.functional.conv import conv2d, pad
+from tilegrad.nn.functional.conv1d import conv1d
+from tilegrad.nn.functional.conv_transpose import conv_transpose1d, conv_transpose2d
 from tilegrad.nn.functional.cross_entropy import cross_entropy, nll_loss
 from tilegrad.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
 from tilegrad.nn.functional.dropout import dropout, dropout2d
@@ -43,7 +46,10 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "conv1d",
     "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
     "dropout2d",
@@ -71,6 +77,7 @@ __all__ = [
     "normalize",
     "one_hot",
     "pad",
+    "prelu",
     "relu",
     "relu6",
     "rms_norm",

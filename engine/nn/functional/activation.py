@@ -13,7 +13,7 @@ from tilegrad import ops
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
 from tilegrad.ops.inplace import inplace_form
-from tilegrad.ops.operands import as_tensor, float_operand, quiet, rounded_once
+from tilegrad.ops.operands import as_tensor, float_operand, quiet, require_float, rounded_once
 from tilegrad.tensor import Tensor
 
 gelu = ops.gelu
@@ -36,6 +36,21 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope * x (Maas, Hannun & Ng 2013)."""
     return _placed("leaky_relu", input, inplace, ops.leaky_relu, negative_slope)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x where x > 0, else weight * x (He et al. 2015). weight: one number, or one for each channel (dimension 1).
+
+    Raises ValueError for another shape, TypeError for dtypes.
+    """
+    require_float("prelu", input, weight)
+    channels = 1 if input.ndim < 2 else input.shape[1]
+    if weight.ndim > 1 or weight.numel() not in (1, channels):
+        raise ValueError(f"prelu: weight is {weight.shape}; expected 1 or {channels}, the channels of {input.shape}")
+    shape = (1,) if weight.numel() == 1 else (1, channels, *[1] * (input.ndim - 2))
+    if weight.numel() == 1 and input.ndim == 0:
+        shape = ()
+    return ops.relu(input) + ops.reshape(weight, shape) * ops.clamp(input, max=0)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:

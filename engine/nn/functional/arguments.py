@@ -46,6 +46,11 @@ def pair(op: str, name: str, value: Any, least: int = 0) -> tuple[int, int]:
     return both, both
 
 
+def single(op: str, name: str, value: Any, least: int = 0) -> int:
+    """n from n or (n,). Raises as `size`."""
+    return size(op, name, value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value, least)
+
+
 def probability(op: str, p: Any) -> float:
     """p itself. Raises TypeError unless it is a number, ValueError unless 0 <= p <= 1."""
     if isinstance(p, bool) or not isinstance(p, (int, float, np.number)):
