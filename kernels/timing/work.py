@@ -69,7 +69,7 @@ def _nbytes(call: Call, a: Arguments) -> int:
     read += sum(_bytes(getattr(a, name)) for name in _TWICE.get(call.op, ()))
     if call.op == "take_rows":  # of the table only the rows that are taken
         read += call.results[0].size * a.x.dtype.itemsize - a.x.nbytes
-    if call.op == "batch_norm_grad" and a.activation is None:  # only what relu let through depends on the bias
+    if call.op == "batch_norm_grad" and (a.activation is None or a.y is not None):  # the bias is for relu's mask alone
         read -= _bytes(a.bias)
     written = sum(y.nbytes for y in call.results)
     return read + written + sum(_bytes(getattr(a, name)) for name in _WRITTEN.get(call.op, ()))
@@ -88,7 +88,9 @@ _ACTIVATIONS = {  # of an element, forward and backward
     "silu": (4, 9),
     "tanh": (1, 3),
     "sigmoid": (4, 3),
+    "erf": (1, 5),
 }
+_EPILOGUES = {name: each[0] for name, each in _ACTIVATIONS.items()} | {"gelu_tanh": 9}
 _LOSSES = {  # of an element, beside the sum or the incoming gradient
     "mse_loss": (2, 2),
     "l1_loss": (2, 3),
@@ -102,7 +104,7 @@ _SCORE, _SLOPE = 5, 4  # of attention, beside the products: scale, max, - m, exp
 
 def _epilogue(a: Arguments, y: Layout) -> int:
     """Bias and activation."""
-    return y.size * ((a.bias is not None) + (_ACTIVATIONS[a.activation][0] if a.activation else 0))
+    return y.size * ((a.bias is not None) + (_EPILOGUES[a.activation] if a.activation else 0))
 
 
 def _matmul(a: Arguments, results: Results) -> int:
@@ -158,11 +160,12 @@ def _rms_norm_grad(a: Arguments, results: Results) -> int:
 
 def _batch_norm(a: Arguments, results: Results) -> int:
     affine = (a.weight is not None) + (a.bias is not None)
-    return a.x.size * (1 + affine + (a.activation is not None)) + 3 * a.var.size
+    return a.x.size * (1 + affine + (a.activation is not None) + (a.residual is not None)) + 3 * a.var.size
 
 
 def _batch_norm_grad(a: Arguments, results: Results) -> int:
-    return a.x.size * (13 if a.activation else 10) + 5 * a.var.size
+    mask = 0 if a.activation is None else 3 if a.y is None else 1
+    return a.x.size * (10 + mask) + 5 * a.var.size
 
 
 def _loss(backward: bool) -> Callable[[Arguments, Results], int]:
@@ -184,6 +187,7 @@ def _sgd(a: Arguments, results: Results) -> int:
 
 _FLOP: dict[str, Callable[[Arguments, Results], int]] = {
     "matmul": _matmul,
+    "matmul_kept": _matmul,
     "linear_grad": _linear_grad,
     **{name: lambda a, y, n=each[0]: n * a.x.size for name, each in _ACTIVATIONS.items()},
     **{f"{name}_grad": lambda a, y, n=each[1]: n * a.dy.size for name, each in _ACTIVATIONS.items()},

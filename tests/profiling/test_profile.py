@@ -34,20 +34,23 @@ def _step(batch: int = 64):
 
 
 def test_calls_and_other_are_the_step_within_10_percent():
-    step, x, t = _step()
+    """The step as it is without a profile, of some milliseconds: to be looked at costs a call some microseconds."""
+    step, x, t = _step(512)
     for _ in range(2):
         step(x, t)
-    shares = []
-    for _ in range(5):  # the machine may do something else in between: the best counts
+    plain, seen = [], []
+    for _ in range(20):  # the machine may do something else in between: the fastest count
         begin = time.perf_counter()
+        for _ in range(2):
+            step(x, t)
+        plain.append(time.perf_counter() - begin)
         with tg.profile() as p:
-            for _ in range(5):
+            for _ in range(2):
                 step(x, t)
-        took = time.perf_counter() - begin
         assert sum(group.seconds for group in p.groups) + p.other == pytest.approx(p.seconds)
-        shares.append(p.seconds / took)
-    assert max(shares) == pytest.approx(1, abs=0.1)
-    assert sum(group.calls for group in p.groups) == 5 * 11 == len(p.calls)
+        seen.append(p.seconds)
+    assert min(seen) / min(plain) == pytest.approx(1, abs=0.1)
+    assert sum(group.calls for group in p.groups) == 2 * 11 == len(p.calls)
     assert {group.op for group in p.groups} >= {"conv2d", "conv2d_grad", "matmul", "linear_grad", "adam_step"}
 
 
