@@ -24,9 +24,23 @@ def conv(
 ) -> Tensor:
     """A cross-correlation. kernel (*sizes, C / groups, O), of inputs with C channels."""
     x, kernel = promoted(inputs, kernel)
-    ndim = x.ndim
-    if ndim == 5:
+    if x.ndim == 5:
         return volumes.conv(conv, x, kernel, strides, padding, data_format, dilation_rate)
+    return conv_activated(x, kernel, None, None, strides, padding, data_format, dilation_rate)
+
+
+def conv_activated(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    strides: Any,
+    padding: str,
+    data_format: str | None,
+    dilation_rate: Any,
+) -> Tensor:
+    """act(conv + bias) of sequences or images in one primitive: all of one dtype, activation one of the engine's."""
+    ndim = x.ndim
     x, w = as_images(x, data_format), _weight(kernel, ndim)
     if x.shape[1] % w.shape[1] or w.shape[0] % (x.shape[1] // w.shape[1]):
         raise ValueError(
@@ -39,7 +53,7 @@ def conv(
     rest = (columns[0] - even[1], columns[1] - even[1], rows[0] - even[0], rows[1] - even[0])
     if any(rest):
         x = ops.pad(x, rest)
-    return as_given(conv2d(x, w, None, stride, even, dilation, x.shape[1] // w.shape[1]), ndim, data_format)
+    return as_given(conv2d(x, w, bias, stride, even, dilation, x.shape[1] // w.shape[1], activation), ndim, data_format)
 
 
 def _weight(kernel: Tensor, ndim: int) -> Tensor:
