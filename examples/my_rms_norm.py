@@ -17,8 +17,8 @@ from tilegrad import bench, kernels
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.launch import numba_kernel, triton_kernel
 from tilegrad.kernels.launch.numba_target import cuda
+from tilegrad.kernels.launch.numba_trees import tree_sum
 from tilegrad.kernels.sizes import next_power_of_2
-from tilegrad.kernels.softmax.gpu_numba import tree_sum
 
 EPS, LANES = 1e-5, 64  # threads of a block of the Numba kernels: a power of two
 

@@ -587,10 +587,10 @@ def test_dropout(on_backend):
     assert_same(x.grad.numpy(), y.detach().numpy())
 
 
-def test_gradcheck_needs_float64():
+def test_gradcheck_takes_it():
+    """Against differences in float64."""
     x = tg.ones(2, dtype="bfloat16", requires_grad=True)
-    with pytest.raises(TypeError, match="gradcheck: an input is bfloat16; expected float64"):
-        tg.gradcheck(lambda x: x * 2, x)
+    assert tg.gradcheck(lambda x: x * 2, x)
 
 
 def test_second_derivatives():

@@ -131,7 +131,7 @@ def test_info_works_with_nothing_but_numpy(tmp_path):
         libraries = Path(importlib.util.find_spec(name).origin).parents[1] / f"{name}.libs"
         if libraries.exists():
             (tmp_path / libraries.name).symlink_to(libraries)
-    path = os.pathsep.join([str(tmp_path), str(Path(tg.__path__[0]).parent)])
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1] / ".links")])
     done = command("info", options=["-S", "-W", "ignore"], PYTHONPATH=path, TILEGRAD_KERNELS="", **PLAIN)
     assert done.returncode == 0, done.stderr
     assert "reference  serves cpu, and is chosen" in done.stdout

@@ -40,6 +40,7 @@ from tilegrad.kernels.device.dense import empty_like
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Axes, Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
+from tilegrad.kernels.launch.numba_trees import larger, tree_max, tree_sum
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.softmax.reference import check_softmax
 
@@ -82,48 +83,6 @@ def across():
     """The rows of a lane are neighbours in memory."""
     row = int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     return int64(cuda.threadIdx.y), int64(cuda.blockDim.y), int64(cuda.blockDim.x), row
-
-
-# --- what the lanes of a row know together
-
-
-@device
-def larger(a, b):
-    """The maximum; NaN where one of them is."""
-    return a if a > b or a != a else b
-
-
-@device
-def add(a, b):
-    return a + b
-
-
-def _tree(join):
-    """A function that joins the values of a row's lanes, always in the same order; each lane gets the result."""
-
-    @device
-    def joined(value, shared, lane, lanes, step):
-        """shared: one element a thread, which nobody else uses. All threads of the block must call this."""
-        if lanes == 1:
-            return value
-        i = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
-        shared[i] = value
-        cuda.syncthreads()
-        half = lanes // 2
-        while half > 0:
-            if lane < half:
-                shared[i] = join(shared[i], shared[i + half * step])
-            cuda.syncthreads()
-            half //= 2
-        value = shared[i - lane * step]
-        cuda.syncthreads()  # shared is free again
-        return value
-
-    return joined
-
-
-tree_max = _tree(larger)
-tree_sum = _tree(add)
 
 
 # --- four columns of a row, `lanes` apart

@@ -114,7 +114,7 @@ def test_a_users_backward_gets_gradient_inputs_and_outputs(command):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"op": "softmacks"}, "op is 'softmacks'; expected one of matmul, matmul + bias + gelu, relu"),
+        ({"op": "softmacks"}, "op is 'softmacks'; expected one of matmul, matmul + bias + gelu, matmul"),
         ({"op": "adam_step", "mode": "backward"}, "mode is 'backward'; adam_step has forward"),
         ({"op": "softmax", "device": "tpu"}, "device is 'tpu'; expected cpu or cuda"),
     ],
@@ -249,6 +249,8 @@ def test_modes_and_dtypes_have_rows_of_their_own(command):
         ("matmul", "float64", "forward"), ("matmul", "float64", "both"),
         ("matmul", "bfloat16", "forward"), ("matmul", "bfloat16", "both"),
         ("matmul + bias + gelu", "float64", "forward"), ("matmul + bias + gelu", "bfloat16", "forward"),
+        ("matmul + bias + gelu, both kept", "float64", "forward"),
+        ("matmul + bias + gelu, both kept", "bfloat16", "forward"),
     ]  # fmt: skip
     assert json.dumps(found)
 
@@ -265,11 +267,12 @@ def test_torch_compile_gets_what_there_is_to_fuse(command, monkeypatch):
     arguments = ("matmul", "--device", "cpu", "--shapes", "8,16,8", "--mode", "forward", "--providers", "torch-compile")
     _, found, _ = command(*arguments)
     assert [(row["variant"], row["status"], row["reason"]) for row in found["rows"]] == [
-        ("matmul", "skipped", "one library call: nothing to fuse"), ("matmul + bias + gelu", "ok", None)
+        ("matmul", "skipped", "one library call: nothing to fuse"), ("matmul + bias + gelu", "ok", None),
+        ("matmul + bias + gelu, both kept", "ok", None),
     ]  # fmt: skip
     _, found, _ = command("softmax", *arguments[1:4], "8,16", "--mode", "both", "--providers", "torch-compile")
     assert [row["status"] for row in found["rows"]] == ["ok", "ok"]
-    assert compiled == [False] * 3, "one function for all copies of the inputs"
+    assert compiled == [False] * 4, "one function for all copies of the inputs"
     providers._compiled.cache_clear()
 
 

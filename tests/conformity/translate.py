@@ -12,7 +12,10 @@ from tilegrad import Tensor
 
 # What design leaves out, by operator: keywords, and integers where a kernel takes floating-point arrays alone.
 REFUSED_KEYWORDS = {("scatter", "reduce")}
-FLOATS_ONLY = {"nn.functional.max_pool2d", "nn.functional.avg_pool2d", "nn.functional.conv2d"}
+FLOATS_ONLY = {
+    f"nn.functional.{name}"
+    for name in ("max_pool2d", "avg_pool2d", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
+}
 
 
 class NotTaken(Exception):

@@ -40,6 +40,7 @@ TRANSPOSED = [
     {"stride": 2, "padding": 1, "output_padding": 1},
     {"stride": 3, "bias": False, "groups": 2},
     {"dilation": 2, "padding": 2},
+    {"dilation": 4, "stride": 2, "output_padding": 3, "padding": 1},
 ]
 
 

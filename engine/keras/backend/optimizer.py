@@ -138,7 +138,7 @@ def _adam_number(optimizer: Any) -> Any:
     number = _number(iterations, plus=1)
     if not iterations.is_cuda:
         return number
-    # kernels.optimizer.reference.adam_factors with eps_hat: powers in float32, 1 - beta1 beside them in float64.
+    # The primitive's own factors with eps_hat: powers in float32, 1 - beta1 beside them in float64.
     bases = np.array([np.float32(optimizer.beta_1), np.float32(optimizer.beta_2), 0.0], np.float64)
     powers = (on_gpu(bases) ** number.astype(np.float64)).astype(np.float32).astype(np.float64)
     return (1 - (powers + on_gpu(np.array([0.0, 0.0, optimizer.beta_1])))).astype(np.float32)

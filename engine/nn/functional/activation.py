@@ -50,7 +50,11 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     shape = (1,) if weight.numel() == 1 else (1, channels, *[1] * (input.ndim - 2))
     if weight.numel() == 1 and input.ndim == 0:
         shape = ()
-    return ops.relu(input) + ops.reshape(weight, shape) * ops.clamp(input, max=0)
+    above = input > 0
+    below = ops.where(
+        above, 0.0, input
+    )  # so that an infinite x, which the slope does not meet, is none of its gradient
+    return ops.where(above, input, ops.reshape(weight, shape) * below)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:

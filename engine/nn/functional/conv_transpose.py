@@ -61,6 +61,9 @@ def conv_transpose2d(
     ]
     if min(sizes) < 1:
         raise ValueError(f"{op}: the result would be {tuple(sizes)}; expected at least 1 each way")
+    behind = [more // s for more, s in zip(extra, stride)]  # where dilation is larger: conv2d would have more windows
+    if any(behind):
+        input = ops.pad(input, (0, behind[1], 0, behind[0]))
     shape = input.shape[0], share * groups, *sizes
     y = conv2d_grad_input(input, weight, shape, (stride, padding, dilation, groups))
     return y if bias is None else y + ops.reshape(bias, (1, -1, 1, 1))

@@ -88,7 +88,7 @@ def call(backend: Any, arrays: list[np.ndarray], options: dict[str, Any]) -> lis
         return [y, lse, *backend.attention_grad(dy, q, k, v, y, lse, **options)]
 
 
-def check(backend: Any, case: Case, dtype: Any, layout: Any = np.array) -> None:
+def check(backend: Any, case: Case, dtype: Any, layout: Any = np.array, scale: float = 0.5) -> None:
     arrays, options = case.draw(dtype)
     arrays = list(map(layout, arrays))
     if "mask" in options:
@@ -96,7 +96,7 @@ def check(backend: Any, case: Case, dtype: Any, layout: Any = np.array) -> None:
         options["mask"] = layout(mask.view(np.uint8)).view(np.bool_) if mask.dtype == np.bool_ else layout(mask)
     want, baseline = (specification(kind, arrays, options) for kind in (np.float64, dtype))
     for got, w, b in zip(call(backend, arrays, options), want, baseline, strict=True):
-        assert_close(got, w, b, scale=0.5)
+        assert_close(got, w, b, scale=scale)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,7 +107,7 @@ def test_values_and_gradients(backend, case, dtype):
 @pytest.mark.parametrize(("case", "size"), [(name, (*case.lengths, *case.widths)) for name, case in WIDE.items()])
 def test_wide_heads(backend, case, size):
     for dtype in (np.float32, np.float16):
-        check(backend, WIDE[case], dtype)
+        check(backend, WIDE[case], dtype, scale=2.0)  # up to 256 terms a score, whatever luck the baseline has
 
 
 @pytest.mark.parametrize("name", ["ragged", "everything"])
