@@ -123,6 +123,7 @@ def launches(empty):  # of python -m tilegrad.kernels.compile examples/my_rms_no
 
 
 def test_rms_norm(device="cuda"):  # TRITON_INTERPRET=1 pytest examples/my_rms_norm.py
+    tg.manual_seed(0)
     x, w = tg.randn(3, 100, device=device, requires_grad=True), tg.rand(100, device=device, requires_grad=True)
     want, _ = forward_numpy(*(t.detach().cpu().double().numpy() for t in (x, w)))
     np.testing.assert_allclose(rms_norm(x, w).detach().cpu().numpy(), want, rtol=1e-5)
