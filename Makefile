@@ -103,7 +103,7 @@ $(VENV)/test-ready: pyproject.toml $(VENV)/python-ready | links
 # here too (pyproject.toml).
 links:
 	@mkdir -p .links/tilegrad
-	@ln -sfn $(CURDIR)/engine/* $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/
+	@ln -sfn $(filter-out %/__pycache__,$(wildcard $(CURDIR)/engine/*)) $(CURDIR)/kernels $(CURDIR)/bench .links/tilegrad/
 
 clean:
 	rm -rf $(VENV) .venv-triton .cache .links *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

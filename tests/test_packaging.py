@@ -160,3 +160,21 @@ def test_the_version_is_said_once():
     assert "version" not in PROJECT["project"] and PROJECT["project"]["dynamic"] == ["version"]
     text = (ROOT / "engine" / "__init__.py").read_text()
     assert text.count(f'"{tilegrad.__version__}"') == 1
+
+
+def test_the_links_are_made_again_where_python_has_run(tmp_path):
+    """It leaves a folder of its own beside the sources, and one beside the links."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("engine/__pycache__", "kernels", "bench", ".links/tilegrad/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "engine" / "tensor.py").touch()
+    for _ in range(2):
+        done = subprocess.run(
+            ["make", "links", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / ".links/tilegrad").iterdir() if path.is_symlink()) == [
+        "bench",
+        "kernels",
+        "tensor.py",
+    ]
