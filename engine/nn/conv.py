@@ -16,7 +16,7 @@ from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor, wrap
 
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class Conv2d(Module):
@@ -48,16 +48,11 @@ class Conv2d(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        self.in_channels = size("Conv2d", "in_channels", in_channels, 1)
-        self.out_channels = size("Conv2d", "out_channels", out_channels, 1)
+        self.in_channels, self.out_channels, self.groups = channels(self, in_channels, out_channels, groups)
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride = pair("Conv2d", "stride", stride, 1)
         self.dilation = pair("Conv2d", "dilation", dilation, 1)
-        self.groups = size("Conv2d", "groups", groups, 1)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels % groups:
-                raise ValueError(f"Conv2d: {name} is {channels}; expected a multiple of groups, {groups}")
-        one_of("Conv2d", "padding_mode", padding_mode, _PADDING_MODES)
+        one_of("Conv2d", "padding_mode", padding_mode, PADDING_MODES)
         self.padding_mode = padding_mode
         if isinstance(padding, str):
             require_padding_name("Conv2d", padding, self.stride)
@@ -106,14 +101,28 @@ class Conv2d(Module):
         return width, width, height, height
 
     def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
-            value = getattr(self, name)
-            if value != default:
-                text += f", {name}={value}"
-        if self.bias is None:
-            text += ", bias=False"
-        return text if self.padding_mode == "zeros" else text + f", padding_mode={self.padding_mode}"
+        return described(self, {"padding": (0, 0), "dilation": (1, 1), "groups": 1})
+
+
+def channels(of: Module, in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
+    """The three as ints. Raises ValueError unless groups divides the others."""
+    name = type(of).__name__
+    counts = [size(name, "in_channels", in_channels, 1), size(name, "out_channels", out_channels, 1)]
+    groups = size(name, "groups", groups, 1)
+    for each, count in zip(("in_channels", "out_channels"), counts):
+        if count % groups:
+            raise ValueError(f"{name}: {each} is {count}; expected a multiple of groups, {groups}")
+    return counts[0], counts[1], groups
+
+
+def described(module: Any, defaults: dict[str, Any]) -> str:
+    """The extra_repr of a convolution: options that are the defaults are left out."""
+    text = f"{module.in_channels}, {module.out_channels}, kernel_size={module.kernel_size}, stride={module.stride}"
+    for name, default in defaults.items():
+        if (value := getattr(module, name)) != default:
+            text += f", {name}={value}"
+    text += "" if module.bias is not None else ", bias=False"
+    return text if module.padding_mode == "zeros" else text + f", padding_mode={module.padding_mode}"
 
 
 def _channels_last(w: Any) -> Any:

@@ -7,14 +7,13 @@ from typing import Any
 from tilegrad import ops
 from tilegrad.create import empty
 from tilegrad.nn import init
-from tilegrad.nn.functional.arguments import one_of, single, size
+from tilegrad.nn.conv import PADDING_MODES, channels, described
+from tilegrad.nn.functional.arguments import one_of, single
 from tilegrad.nn.functional.conv import require_padding_name, same_padding
 from tilegrad.nn.functional.conv1d import conv1d
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.tensor import Tensor
-
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class Conv1d(Module):
@@ -50,7 +49,7 @@ class Conv1d(Module):
         self.kernel_size, self.stride, self.dilation = (
             (single("Conv1d", name, value, 1),) for name, value in options.items()
         )
-        one_of("Conv1d", "padding_mode", padding_mode, _PADDING_MODES)
+        one_of("Conv1d", "padding_mode", padding_mode, PADDING_MODES)
         self.padding_mode = padding_mode
         if isinstance(padding, str):
             require_padding_name("Conv1d", padding, self.stride)
@@ -77,24 +76,3 @@ class Conv1d(Module):
 
     def extra_repr(self) -> str:
         return described(self, {"padding": (0,), "dilation": (1,), "groups": 1})
-
-
-def channels(of: Module, in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
-    """The three as ints. Raises ValueError unless groups divides the others."""
-    name = type(of).__name__
-    counts = [size(name, "in_channels", in_channels, 1), size(name, "out_channels", out_channels, 1)]
-    groups = size(name, "groups", groups, 1)
-    for each, count in zip(("in_channels", "out_channels"), counts):
-        if count % groups:
-            raise ValueError(f"{name}: {each} is {count}; expected a multiple of groups, {groups}")
-    return counts[0], counts[1], groups
-
-
-def described(module: Any, defaults: dict[str, Any]) -> str:
-    """The extra_repr of a convolution: options that are the defaults are left out."""
-    text = f"{module.in_channels}, {module.out_channels}, kernel_size={module.kernel_size}, stride={module.stride}"
-    for name, default in defaults.items():
-        if (value := getattr(module, name)) != default:
-            text += f", {name}={value}"
-    text += "" if module.bias is not None else ", bias=False"
-    return text if module.padding_mode == "zeros" else text + f", padding_mode={module.padding_mode}"

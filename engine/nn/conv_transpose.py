@@ -7,7 +7,7 @@ from typing import Any
 
 from tilegrad.create import empty
 from tilegrad.nn import init
-from tilegrad.nn.conv1d import channels, described
+from tilegrad.nn.conv import channels, described
 from tilegrad.nn.functional.arguments import one_of, pair, single
 from tilegrad.nn.functional.conv_transpose import conv_transpose1d, conv_transpose2d
 from tilegrad.nn.module import Module

@@ -1,7 +1,7 @@
 """What the first training step of a net compiles, in lines of LLVM's IR: seconds depend on what else the machine does.
 
-The two nets that compile most have 31 and 29 thousand lines. On one idle core with AVX-512 either takes 8 seconds of
-CPU in all: lines cost LLVM half of them, and the rest is Numba's part of the work.
+The two nets that compile most have 36 and 29 thousand lines. On one idle core with AVX-512 either takes 8 to 9 seconds
+of CPU in all: lines cost LLVM half of them, and the rest is Numba's part of the work.
 """
 
 from __future__ import annotations
