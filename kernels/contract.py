@@ -62,6 +62,14 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "attention": "softmax(q k^T * scale + mask) v in blocks, with dropout; and log sum exp of each row's scores",
         "attention_grad": "its gradients with respect to q, k and v, from that",
     },
+    "recurrent": {
+        "lstm": "an LSTM layer over the steps of a batch or of packed sequences, and what its gradient needs",
+        "lstm_grad": "its gradients: to the inputs' part and the first states",
+        "gru": "a GRU layer, as lstm",
+        "gru_grad": "its gradients: to the inputs' part, the states' part and the first state",
+        "rnn": "a recurrent layer with tanh or relu, as lstm",
+        "rnn_grad": "its gradients: to the inputs' part and the first state",
+    },
     "layer_norm": {
         "layer_norm": "(x - mean) / sqrt(var + eps) of x or x + residual over the last axes, and (mean, 1 / sqrt)",
         "layer_norm_grad": "its gradients: to x, weight and bias together",
