@@ -73,7 +73,7 @@ def lstm_grad(
     plan = _plan(sizes, bool(reverse), width, 4)
     dx, dh, dc = buffers.empty(gates.shape, _float32), _copy(dh, c0.shape), _copy(dc, c0.shape)
     plan.run(
-        cpu_lstm.backward, cpu_lstm.floats_grad, plan.backward[ZERO], _given(dy), plan.in_rows(w), _flat(c0),
+        cpu_lstm.backward, cpu_lstm.floats_grad, plan.backward, _given(dy), plan.in_rows(w), _flat(c0),
         _flat(gates), _flat(cells), dx.reshape(-1), dh.reshape(-1), dc.reshape(-1), has_dy=dy is not None,
     )  # fmt: skip
     return dx, dh, dc
@@ -115,7 +115,7 @@ def gru_grad(
     dx, dq = (buffers.empty((len(y), 3 * width), _float32) for _ in range(2))
     dh = _copy(dh, h0.shape)
     plan.run(
-        cpu_gru.backward, cpu_gru.floats_grad, plan.backward[HELD], _given(dy), plan.in_rows(w), _flat(h0), _flat(y),
+        cpu_gru.backward, cpu_gru.floats_grad, plan.backward, _given(dy), plan.in_rows(w), _flat(h0), _flat(y),
         _flat(gates), dx.reshape(-1), dq.reshape(-1), dh.reshape(-1), has_dy=dy is not None,
     )  # fmt: skip
     return dx, dq, dh
@@ -153,7 +153,7 @@ def rnn_grad(
     plan = _plan(sizes, bool(reverse), width, 1)
     dx, dh = buffers.empty(y.shape, _float32), _copy(dh, (sizes[0], width))
     plan.run(
-        cpu_rnn.backward, cpu_rnn.floats, plan.backward[ZERO], _given(dy), plan.in_rows(w), _flat(y), dx.reshape(-1),
+        cpu_rnn.backward, cpu_rnn.floats, plan.backward, _given(dy), plan.in_rows(w), _flat(y), dx.reshape(-1),
         dh.reshape(-1), has_dy=dy is not None, relu=nonlinearity == "relu",
     )  # fmt: skip
     return dx, dh
@@ -169,7 +169,7 @@ class _Plan(NamedTuple):
     gates: int
     work: int  # multiply-adds of all steps
     forward: dict[int, Array]  # the walks of a step's product, by what its sums start from
-    backward: dict[int, Array]
+    backward: Array
     panel_at: Array  # for every LANES columns of w^T, where they begin in its panels
     panel_step: Array
 
@@ -215,7 +215,7 @@ def _plan(sizes: Sizes, reverse: bool, width: int, gates: int) -> _Plan:
     wide = cdiv(width, LANES) * LANES
     across = gates * wide
     forward = {start: _walks(across, width, start, True) for start in (HELD, BIAS, ZERO)}
-    backward = {start: _walks(wide, across, start, False) for start in (HELD, ZERO)}
+    backward = _walks(wide, across, ZERO, False)
     at, step = [], []
     for column, panels, vectors in _panels(across):
         panel = vectors * LANES

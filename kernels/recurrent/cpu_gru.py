@@ -30,8 +30,8 @@ def floats(wide: int, width: int) -> int:
 
 
 def floats_grad(wide: int, width: int) -> int:
-    """The same of the gradient: dh, and dq where it is not made in place."""
-    return ROWS_OF_BLOCK * wide * (1 if wide == width else 4)
+    """The same of the gradient: dh, what comes to it from dq, and dq where it is not made in place."""
+    return ROWS_OF_BLOCK * wide * (2 if wide == width else 5)
 
 
 @njit(nogil=True, fastmath=CONTRACT)
@@ -117,10 +117,11 @@ def _to_gates(dh, r, z, new, q, h, dr, dz, dn, dr_q, dz_q, dn_q):
         store(dn_q, j, to_new * a)
 
 
-@njit(nogil=True)
-def _scale(dh, z):
+@njit(nogil=True, fastmath=CONTRACT)
+def _to_state(dh, z, back):
+    """dh = dh z + back. The product does not begin with dh z: small terms would be added to a large sum one by one."""
     for j in range(dh.size):
-        dh[j] *= z[j]
+        dh[j] = dh[j] * z[j] + back[j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -140,11 +141,11 @@ def backward(
     width, wide = call.width, call.wide
     across = 3 * wide
     work, walk, table = scratch[part], walks[part], at[part]
-    states = row(work, 0, ROWS_OF_BLOCK * wide)
+    block = ROWS_OF_BLOCK * wide
+    states, back = row(work, 0, block), row(work, block, block)
     direct = wide == width
     for first in range(begin, stop, ROWS_OF_BLOCK):
         most = smaller(stop - first, ROWS_OF_BLOCK)
-        clear(row(states, 0, most * wide))
         for r in range(most):
             copy(row(states, r * wide, width), row(dh, (first + r) * width, width))
         ready = 0
@@ -156,7 +157,7 @@ def backward(
                 prepare(walk, table, n, wide, across)
                 ready = n
             at_row, before, known = steps[t, 0] + first, steps[t, 2] + first, steps[t, 3] - first
-            factors = rest(dq, at_row * across) if direct else rest(work, ROWS_OF_BLOCK * wide)
+            factors = rest(dq, at_row * across) if direct else rest(work, 2 * block)
             if not direct:
                 clear(row(factors, 0, n * across))
             for i in range(n):
@@ -170,9 +171,11 @@ def backward(
                     row(d, 0, width), row(d, width, width), row(d, 2 * width, width),
                     row(a, 0, width), row(a, wide, width), row(a, 2 * wide, width),
                 )  # fmt: skip
-                _scale(state, z)
                 if not direct:
                     copy_parts(rest(dq, (at_row + i) * 3 * width), width, a, wide, 3, width)
-            multiply(fixed, walk, table, states, factors, w, w)
+            multiply(fixed, walk, table, back, factors, w, w)
+            for i in range(n):
+                z = row(gates, (at_row + i) * 4 * width + width, width)
+                _to_state(row(states, i * wide, width), z, row(back, i * wide, width))
         for r in range(most):
             copy(row(dh, (first + r) * width, width), row(states, r * wide, width))
