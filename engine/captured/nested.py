@@ -14,7 +14,7 @@ def structure_of(x: Any, tensors: list[Tensor]) -> Any:
     if isinstance(x, Tensor):
         tensors.append(x)
         return None
-    if type(x) in (tuple, list):
+    if type(x) in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
         return (type(x), *[structure_of(item, tensors) for item in x])
     if type(x) is dict:
         return (dict, *[(key, structure_of(item, tensors)) for key, item in x.items()])
@@ -40,7 +40,12 @@ def mapped(x: Any, function: Callable[[Tensor], Any]) -> Any:
 
 def tensors_in(x: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    mapped(x, lambda t: found.append(t))
+
+    def noted(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(x, noted)
     return found
 
 

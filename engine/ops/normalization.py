@@ -20,7 +20,7 @@ from tilegrad.ops.activations import relu_grad
 from tilegrad.ops.arithmetic import add, mul, square, sub
 from tilegrad.ops.exponential import rsqrt
 from tilegrad.ops.inplace import copy_
-from tilegrad.ops.operands import cast, made_together, require_float
+from tilegrad.ops.operands import cast, made_together, require_float, widened
 from tilegrad.ops.reduce import mean, sum
 from tilegrad.ops.shape import reshape
 from tilegrad.ops.writes import require_writable, written
@@ -292,7 +292,7 @@ def _gradients(
     axes   that share moments. weight broadcasts to x; its gradient is the sum `over` these axes
     """
     dtype = x.dtype
-    dy, x, weight = _wide(dy), _wide(x), None if weight is None else _wide(weight)
+    dy, x, weight = widened(dy), widened(x), widened(weight)
     xhat, rstd = standardized(x)
     g = dy if weight is None else mul(dy, weight)
     dx = g if frozen else sub(g, mul(xhat, _mean(mul(g, xhat), axes)))
@@ -328,7 +328,7 @@ def _with(moments: Moments, channels: tuple[int, ...], eps: float) -> Standardiz
     """By constants."""
 
     def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = (reshape(_wide(each), (1, *channels, 1)) for each in moments)
+        mean, var = (reshape(widened(each), (1, *channels, 1)) for each in moments)
         rstd = rsqrt(add(var, eps))
         return mul(sub(x, mean), rstd), rstd
 
@@ -339,10 +339,6 @@ def _split(ndim: int, last: int) -> tuple[Axes, Axes]:
     """All axes but the last ones, and these."""
     axes = tuple(range(ndim))
     return axes[: ndim - last], axes[ndim - last :]
-
-
-def _wide(x: Tensor) -> Tensor:
-    return cast(x, dtypes.float32) if x.dtype in dtypes.HALVES else x
 
 
 def _mean(x: Tensor, axes: Axes) -> Tensor:

@@ -87,13 +87,14 @@ def rounded_once(op: Op) -> Op:
     def wrapper(input: Tensor, *args: Any, **options: Any) -> Tensor:
         if not isinstance(input, Tensor) or input.data.dtype not in dtypes.HALVES:
             return op(input, *args, **options)
-        y = op(_widened(input), *map(_widened, args), **{name: _widened(value) for name, value in options.items()})
+        y = op(widened(input), *map(widened, args), **{name: widened(value) for name, value in options.items()})
         return cast(y, input.data.dtype)
 
     return wrapper  # type: ignore[return-value]  (its own parameters)
 
 
-def _widened(x: Any) -> Any:
+def widened(x: Any) -> Any:
+    """A tensor of float16 or bfloat16 in float32, with the gradient cast back; anything else as it is."""
     return cast(x, dtypes.float32) if isinstance(x, Tensor) and x.data.dtype in dtypes.HALVES else x
 
 

@@ -15,7 +15,7 @@ much as Cody 1969 ("Rational Chebyshev approximations for the error function") h
 all of 0 <= a <= 14.6, beyond which x erfc rounds to 0. All coefficients are positive, so that nothing cancels. They
 minimise the largest relative error, found by Lawson's algorithm (reweighted least squares): 3e-9 and 1.1e-8, where half
 a unit in the last place is 3e-8 to 6e-8. Rounding the sums puts the quotient off by 4.4 units at most. erf's polynomial
-up to 1, of degree 6 in x^2, was found in the same way, to 5e-9.
+up to 1, of degree 6 in x^2, was found in the same way, to 5e-9, and tanh's up to 0.6, of degree 4 in x^2, to 3e-9.
 
 Products may be contracted with sums, so that a core with fused multiply-adds uses them.
 """
@@ -50,6 +50,8 @@ _HALF = _f(0.5)
 _N1, _N2, _N3, _N4 = map(_f, (0.43779606, 0.18283786, 0.040491253, 0.0040928377))
 _E0, _E1, _E2, _E3 = map(_f, (0.128379166, -0.37612626, 0.112835854, -0.026853811))
 _E4, _E5, _E6 = map(_f, (0.00518832775, -0.000801019254, 7.8538571e-5))
+_T0, _T1, _T2, _T3, _T4 = map(_f, (-0.33333298, 0.13331924, -0.05378383, 0.02079597, -0.00589516))
+_FROM_EXP = _f(0.55)  # beyond it 1 - exp(-2x) has all its digits
 _D1, _D2, _D3, _D4, _D5 = map(_f, (1.6734769, 1.2009132, 0.46841463, 0.10150302, 0.010259102))
 
 
@@ -173,6 +175,28 @@ def erf_of_small(x):
     z = x * x
     p = _E0 + z * (_E1 + z * (_E2 + z * (_E3 + z * (_E4 + z * (_E5 + z * _E6)))))
     return x + x * p
+
+
+@njit(nogil=True, fastmath=CONTRACT, error_model="numpy")
+def sigmoid(x):
+    """1 / (1 + exp(-x)): 1 or e, over 1 + e, of e = exp(-|x|). Within 2.1 units in the last place. NaN stays NaN."""
+    g, p, h = exp_in_parts(-abs(x))
+    e = g * p * h
+    return (_ONE if x > _ZERO else e) / (_ONE + e)
+
+
+@njit(nogil=True, fastmath=CONTRACT, error_model="numpy")
+def tanh(x):
+    """The hyperbolic tangent: x + x^3 p(x^2), and (1 - e) / (1 + e) of e = exp(-2|x|) beyond 0.55. NaN stays NaN.
+
+    Within 2.2 units in the last place.
+    """
+    z, size = x * x, abs(x)
+    g, p, h = exp_in_parts(-(size + size))
+    e = g * p * h
+    far = (_ONE - e) / (_ONE + e)
+    near = x + x * z * (_T0 + z * (_T1 + z * (_T2 + z * (_T3 + z * _T4))))
+    return near if size <= _FROM_EXP else far if x > _ZERO else -far
 
 
 @intrinsic

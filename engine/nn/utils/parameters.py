@@ -12,7 +12,6 @@ from tilegrad import capture_hooks, kernels, ops
 from tilegrad.autograd.grad_mode import no_grad
 from tilegrad.device import array_module
 from tilegrad.dtypes import accumulator
-from tilegrad.nn.init import skip_init as skip_init
 from tilegrad.ops.operands import quiet, require_one_device, wide
 from tilegrad.tensor import Tensor, wrap
 
