@@ -58,9 +58,9 @@ def _tile(rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 def _load(ptr, row, column, inside, width, PART: tl.constexpr, PARTS: tl.constexpr):
     """A part of the rows of a dense (.., PARTS width), in float32; 0 where ptr is None."""
-    if ptr is None:
-        return tl.zeros(inside.shape, tl.float32)
-    return tl.load(ptr + ((row * PARTS + PART) * width + column), mask=inside, other=0.0).to(tl.float32)
+    if ptr is not None:
+        return tl.load(ptr + ((row * PARTS + PART) * width + column), mask=inside, other=0.0).to(tl.float32)
+    return tl.zeros(inside.shape, tl.float32)
 
 
 @triton.jit
