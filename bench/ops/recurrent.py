@@ -1,6 +1,7 @@
 """A recurrent layer over a batch (T, B) of features (T B, H): the product with its inputs, and its T steps.
 
-Without biases, from states of 0. The gradients are those of the inputs and of both weights.
+Without biases, from states of 0. The gradients are those of the inputs and of both weights. torch's weights lie apart: on
+a GPU cuDNN copies them together at each call.
 """
 
 from __future__ import annotations
@@ -126,9 +127,12 @@ OP = Op(
         Sizes((512, 16, 128), "long and narrow: the launches are what costs"),
     ),
     toy=(3, 2, 8),
-    # lstm: + four times, three sigmoids, tanh, f c + i g, o tanh; + and tanh, dc * * - * + +, slopes - * - * - * - * +,
-    # a product of three for each gate, dc f.  gru: + twice, two sigmoids, x + r q, tanh, n + z (h - n); +, dn - * - * + *,
-    # dz - * * *, dr * * - *, dn r, dh z +.  rnn: + tanh; +, - * + *
+    # lstm: + four times, three sigmoids, tanh, f c + i g, o tanh
+    #   +, tanh, dc * * - * + +, slopes 3 * (- *) and - + *, a product of three for each gate, dc f
+    # gru: + twice, two sigmoids, x + r q, tanh, n + z (h - n)
+    #   +, dn - * - * + *, dz - * * *, dr * * - *, dn r, dh z +
+    # rnn: + tanh
+    #   +, - * + *
     variants=(_variant("lstm", 4, 5, (22, 26)), _variant("gru", 3, 4, (16, 18)), _variant("rnn", 1, 0, (2, 5))),
     dtypes=("float32", "float16", "bfloat16", "float64"),
     check=_check,

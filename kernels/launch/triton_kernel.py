@@ -189,10 +189,8 @@ class Kernel:
                 self._launches.clear()
             self._launches[key] = found
         else:  # from now on it is known which numbers are
-            of_key = zip(self.arguments[self._pointers :], kinds)
-            self._integers = _taking(
-                [i for i, (name, kind) in enumerate(of_key) if kind != "fp32" and name not in self._plain]
-            )
+            plain = [name in self._plain for name in self.arguments[self._pointers :]]
+            self._integers = _taking([i for i, kind in enumerate(kinds) if kind != "fp32" and not plain[i]])
         return found
 
     def _kinds_of(self, arrays: tuple[Any, ...], numbers: tuple[int | float, ...]) -> tuple[Any, ...]:
