@@ -103,6 +103,20 @@ def transformer(nn: Any) -> Any:
     return Transformer()
 
 
+def lstm(nn: Any) -> Any:
+    """Classes for each of (N, T, 128) frames, (N T, 10): an LSTM of width 128 and a linear layer on its outputs."""
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(WIDTH, WIDTH, batch_first=True), nn.Linear(WIDTH, TOKEN_CLASSES)
+
+        def forward(self, frames: Any) -> Any:
+            return self.head(self.lstm(frames)[0]).reshape(-1, TOKEN_CLASSES)
+
+    return Tagger()
+
+
 def _images(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch)
 
@@ -110,6 +124,12 @@ def _images(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarra
 def _texts(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarray]:
     shape = batch, LENGTHS.get(batch, 64)
     return rng.integers(0, VOCABULARY, shape), rng.integers(0, TOKEN_CLASSES, shape)
+
+
+def _frames(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.standard_normal((batch, FRAMES, WIDTH), dtype=np.float32), rng.integers(
+        0, TOKEN_CLASSES, (batch, FRAMES)
+    )
 
 
 class Net(NamedTuple):
@@ -133,12 +153,14 @@ class Net(NamedTuple):
 
 NETS = {"CNN": cnn, "MLP": mlp}
 LENGTHS = {16: 64, 8: 128}  # of the texts in a batch
+FRAMES = 64  # of a sequence
 TRAINED = {
     "CNN": Net(cnn, (32, 128, 512), is_seed=True),
     "MLP": Net(mlp, (32, 128, 512), has_formats=False, is_seed=True),
     "BatchNorm CNN": Net(batchnorm_cnn, (64, 256)),
     "residual CNN": Net(residual_cnn, (64, 256)),
     "transformer": Net(transformer, tuple(LENGTHS), _texts, "tokens", has_formats=False),
+    "LSTM": Net(lstm, (32,), _frames, "frames", has_formats=False),
 }
 LAYERS_BATCH = 128
 

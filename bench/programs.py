@@ -27,7 +27,7 @@ class Program:
 
 
 _BATCHES = (
-    Sizes((32,), "the seed nets: Keras' default batch", quick=True),
+    Sizes((32,), "the seed nets: Keras' default batch; the LSTM, 64 frames each", quick=True),
     Sizes((128,), "the seed nets: the batch that examples on MNIST use most", quick=True),
     Sizes((512,), "the seed nets: arithmetic outweighs the calls"),
     Sizes((64,), "the CNNs with BatchNorm", quick=True),

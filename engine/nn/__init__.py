@@ -50,6 +50,7 @@ from tilegrad.nn.module import Module
 from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from tilegrad.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from tilegrad.nn.summary import summary
 from tilegrad.nn.transformer import (
     Transformer,
@@ -79,6 +80,8 @@ __all__ = [
     "Flatten",
     "GELU",
     "GLU",
+    "GRU",
+    "GRUCell",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
@@ -89,6 +92,8 @@ __all__ = [
     "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
+    "LSTM",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -107,6 +112,8 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "RMSNorm",
+    "RNN",
+    "RNNCell",
     "SELU",
     "Sequential",
     "SiLU",

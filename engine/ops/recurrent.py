@@ -20,9 +20,11 @@ from tilegrad.autograd.backward import grad
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.pieces import piece
 from tilegrad.autograd.record import record
-from tilegrad.kernels.recurrent.reference import Sizes, steps_of
+from tilegrad.kernels.recurrent.reference import Sizes, states_before
 from tilegrad.ops.activations import relu, sigmoid, tanh
 from tilegrad.ops.arithmetic import add, mul, sub
+from tilegrad.ops.constants import constant
+from tilegrad.ops.index import index_select
 from tilegrad.ops.linalg import matmul
 from tilegrad.ops.operands import cast, made_together, require_float, widened
 from tilegrad.ops.reduce import sum
@@ -126,12 +128,10 @@ def _to_weight(d: Tensor, weight: Tensor, h0: Tensor, y: Tensor, sizes: Sizes, r
         return None
     if sizes[-1] == sizes[0]:  # a plain batch: the states lie one after the other
         known = y.shape[0] - h0.shape[0]
-        before = [narrow(y, 0, h0.shape[0], known), h0] if reverse else [h0, narrow(y, 0, 0, known)]
+        before = cat([narrow(y, 0, h0.shape[0], known), h0] if reverse else [h0, narrow(y, 0, 0, known)])
     else:
-        before = []
-        for _, rows, last, known in sorted(steps_of(sizes, reverse)):
-            before += [narrow(y, 0, last, known), narrow(h0, 0, known, rows - known)]
-    return matmul(transpose(d, 0, 1), cat(before))
+        before = index_select(cat([h0, y]), 0, constant(y, states_before, sizes, reverse))
+    return matmul(transpose(d, 0, 1), before)
 
 
 # --- composed of other ops, in float32 for the 16-bit types
@@ -168,9 +168,7 @@ def _composed_lstm(
     return _through(step, x, (h0, c0), sizes, reverse)
 
 
-def _composed_gru(
-    x: Tensor, weight: Tensor, *others: Tensor, sizes: Sizes, reverse: bool
-) -> States:
+def _composed_gru(x: Tensor, weight: Tensor, *others: Tensor, sizes: Sizes, reverse: bool) -> States:
     """others: h0, or bias and h0."""
 
     def step(x: Tensor, h: Tensor) -> States:
@@ -186,9 +184,7 @@ def _composed_gru(
     return _through(step, x, others[-1:], sizes, reverse)
 
 
-def _composed_rnn(
-    x: Tensor, weight: Tensor, h0: Tensor, *, sizes: Sizes, reverse: bool, nonlinearity: str
-) -> States:
+def _composed_rnn(x: Tensor, weight: Tensor, h0: Tensor, *, sizes: Sizes, reverse: bool, nonlinearity: str) -> States:
     def step(x: Tensor, h: Tensor) -> States:
         a = add(x, matmul(h, w_t))
         return (tanh(a) if nonlinearity == "tanh" else relu(a),)

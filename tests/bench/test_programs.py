@@ -28,14 +28,15 @@ def test_a_step_of_every_provider_is_compared_and_timed(net):
     assert kernels.name("cpu") == before
     formats = ["torch", "torch channels_last"] if net.endswith("CNN") else ["torch"]
     assert [row.provider for row in rows] == ["cpu", "cpu captured", "reference", *formats]
-    texts, count = (True, 4 * 64) if net == "transformer" else (False, 4)
+    counted = {"transformer": "tokens", "LSTM": "frames"}.get(net, "images")
+    shape = [4] if counted == "images" else [4, 64]
     for row in rows:
-        assert row.mode == "step" and row.shape == ([4, 64] if texts else [4])
+        assert row.mode == "step" and row.shape == shape
         if row.provider == "reference" and not TRAINED[net].is_seed:
             assert row.status == "skipped" and row.ms is None
             continue
         assert row.status == "ok", row.reason
-        assert row.rate == pytest.approx(count / row.ms * 1e3) and row.unit == ("tokens/s" if texts else "images/s")
+        assert row.rate == pytest.approx(math.prod(shape) / row.ms * 1e3) and row.unit == f"{counted}/s"
         assert row.times_rival is not None and row.best_rival.startswith("torch")
 
 
@@ -50,6 +51,7 @@ def test_both_libraries_have_the_nets_weights(net):
     assert ours == theirs
     assert sum(math.prod(shape) for shape in ours.values()) == {
         "CNN": 93_322, "MLP": 109_386, "BatchNorm CNN": 50_572, "residual CNN": 44_064, "transformer": 591_626,
+        "LSTM": 133_386,
     }[net]  # fmt: skip
 
 
@@ -61,6 +63,7 @@ def test_each_net_is_measured_at_its_own_batches_or_at_those_that_are_asked_for(
     assert asked(own, False) == [
         ("CNN", 32), ("CNN", 128), ("CNN", 512), ("MLP", 32), ("MLP", 128), ("MLP", 512), ("BatchNorm CNN", 64),
         ("BatchNorm CNN", 256), ("residual CNN", 64), ("residual CNN", 256), ("transformer", 16), ("transformer", 8),
+        ("LSTM", 32),
     ]  # fmt: skip
     quick = [s.shape for s in PROGRAMS["train"].cpu if s.quick]
     assert {net for net, _ in asked(quick, False)} == TRAINED.keys()

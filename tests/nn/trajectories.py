@@ -41,7 +41,50 @@ def _packed(nn, net, x):
     return (net["second"](padded) ** 2).mean() + (net["second"](again) - 1).square().mean()
 
 
+def _recurrent(nn, net, x):
+    y, (h, c) = net["lstm"](x)
+    z, last = net["rnn"](y)
+    return (net["head"](z) ** 2).mean() + (h * c).mean() + last.square().mean()
+
+
+def _recurrent_packed(nn, net, x):
+    packed = nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    y, last = net["gru"](packed)
+    return (net["head"](y.data) ** 2).mean() + (last - 1).square().mean()
+
+
+def _cells(nn, net, x):
+    state, out = net["cell"](x[0]), 0.0
+    for t in range(1, 4):
+        state = net["cell"](x[t], state)
+        out = out + (net["head"](state[0]) - 1).square().mean()
+    return out
+
+
+def _sequences(rng):
+    return (rng.standard_normal((4, 3, 5)).astype(np.float32),)
+
+
 CASES = {
+    "LSTM and RNN": Case(
+        lambda nn: {
+            "lstm": nn.LSTM(5, 4, num_layers=2),
+            "rnn": nn.RNN(4, 3, nonlinearity="relu"),
+            "head": nn.Linear(3, 2),
+        },
+        _recurrent,
+        _sequences,
+    ),
+    "GRU, packed, in both directions": Case(
+        lambda nn: {"gru": nn.GRU(3, 4, batch_first=True, bidirectional=True), "head": nn.Linear(8, 2)},
+        _recurrent_packed,
+        lambda rng: (rng.standard_normal((3, 5, 3)).astype(np.float32),),
+    ),
+    "LSTMCell": Case(
+        lambda nn: {"cell": nn.LSTMCell(5, 4), "head": nn.Linear(4, 2)},
+        _cells,
+        _sequences,
+    ),
     "packed": Case(
         lambda nn: {"first": nn.Linear(3, 4), "second": nn.Linear(4, 2)},
         _packed,
