@@ -1,7 +1,7 @@
 """A recurrent layer over a batch (T, B) of features (T B, H): the product with its inputs, and its T steps.
 
-Without biases, from states of 0. The gradients are those of the inputs and of both weights. torch's weights lie apart: on
-a GPU cuDNN copies them together at each call.
+Without biases, from states of 0. The gradients are those of the inputs and of both weights. torch's weights lie apart:
+on a GPU cuDNN copies them together at each call.
 """
 
 from __future__ import annotations
