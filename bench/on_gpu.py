@@ -101,6 +101,8 @@ MORE = (
     Part("conv", 60, _bench("conv", "--quick"), _bench("conv", "--shapes", "1,1,4,2,3,0", "--providers", "triton")),
     Part("backward", 120, _bench("matmul", "attention", "softmax", "softmax_xent", "activations", "pool", "--quick",
                                  "--mode", "backward"), _TOY_BENCH),
+    Part("recurrent", 60, _bench("recurrent", "--quick"),
+         _bench("recurrent", "--shapes", "2,2,3", "--providers", "triton")),
     Part("mnist-mlp", 60, _mnist("--net", "mlp", "--runs", "3"), (*_TOY_MNIST, "--only", "plain")),
     Part("train", 60, _bench("train", "--quick"), _TOY_BENCH),
     Part("tests-memcheck", 300, _tests("-m", "gpu", "tests/gpu/test_memcheck.py"), _TOY_TEST),

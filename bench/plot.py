@@ -32,6 +32,7 @@ MARKERS = {
     "conv": "P",
     "pool": "X",
     "losses": "*",
+    "recurrent": "H",
     "take_rows": "h",
     "arithmetic": "d",
 }

@@ -11,6 +11,7 @@ from tilegrad.bench.ops import (
     losses,
     matmul,
     pool,
+    recurrent,
     softmax,
     softmax_xent,
     take_rows,
@@ -21,6 +22,6 @@ OPS: dict[str, Op] = {
     module.OP.name: module.OP
     for module in (
         *(matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool),
-        *(losses, take_rows, arithmetic),
+        *(losses, recurrent, take_rows, arithmetic),
     )
 }

@@ -44,6 +44,23 @@ def attention(backend: ModuleType, empty: Empty, sizes: tuple[int, int, int], wi
             backend.attention_grad(y, q, k, k, y, lse, *each)
 
 
+def recurrent(backend: ModuleType, empty: Empty, steps: int, batch: int, width: int) -> None:
+    """Every layer over a batch, and every gradient with and without dy."""
+    sizes, n = (batch,) * steps, batch * steps
+    of_lstm, of_gru, of_rnn = (empty(count * width, width) for count in (4, 3, 1))
+    y, h = empty(n, width), empty(batch, width)
+    gates, cells = empty(n, 4 * width, dtype=np.float32), empty(n, width, dtype=np.float32)
+    backend.lstm(empty(n, 4 * width), of_lstm, h, h, sizes)
+    backend.gru(empty(n, 3 * width), of_gru, empty(3 * width), h, sizes)
+    for dy in (y, None):
+        backend.lstm_grad(dy, None, None, of_lstm, h, gates, cells, sizes)
+        backend.gru_grad(dy, None, of_gru, h, y, gates, sizes)
+    for nonlinearity in ("tanh", "relu"):
+        backend.rnn(y, of_rnn, h, sizes, False, nonlinearity)
+        for dy in (y, None):
+            backend.rnn_grad(dy, None, of_rnn, y, sizes, False, nonlinearity)
+
+
 def pool(backend: ModuleType, x: Any, *geometry: tuple[int, int]) -> None:
     """Both poolings of x and their gradients."""
     y, tap = backend.max_pool2d(x, *geometry)

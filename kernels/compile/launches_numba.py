@@ -34,6 +34,10 @@ def softmax(empty: Empty) -> None:
             getattr(backend, f"{name}_grad")(x, x)
 
 
+def recurrent(empty: Empty) -> None:
+    launches.recurrent(backend, empty, 2, 64, 128)
+
+
 def layer_norm(empty: Empty) -> None:
     x, w, saved = empty(64, 1024), empty(1024), empty(64, dtype=np.float32)
     backend.layer_norm(x, 1, w, w)

@@ -46,6 +46,12 @@ def softmax(empty: Empty) -> None:
         backend.log_softmax_grad(x, x, 1)
 
 
+def recurrent(empty: Empty) -> None:
+    """A layer of a small model and one of a large one; and of a width that no vector fits, one step of one sequence."""
+    for steps, batch, width in ((2, 64, 128), (2, 256, 1024), (1, 1, 33)):
+        launches.recurrent(backend, empty, steps, batch, width)
+
+
 def layer_norm(empty: Empty) -> None:
     """A transformer's rows, few of them, longer ones than a gradient keeps in registers, and images; with and without
     weight, bias and residual.

@@ -21,7 +21,8 @@ Specialisation, all of it (Triton's own launcher decides the same things out of 
     an array     a pointer to its dtype; whether it is 16-byte aligned is part of the key: only then loads vectorise
     None         a constexpr, so that `if bias_ptr is not None` is decided at compile time
     an int       1 is a constexpr (a stride of 1 is what makes loads coalesce); otherwise i32, or i64 where a tile
-                 beyond it does not fit 32 bits (addresses.py), and whether 16 divides it is part of the key
+                 beyond it does not fit 32 bits (addresses.py), and whether 16 divides it is part of the key. Annotated
+                 as `tl.int64` it is that, and never part of the key: for what is another number at each launch
     a float      fp32, never part of the key
 
 The kernel's parameters are its non-constexpr arguments in order, then two pointers to scratch memory that no kernel
@@ -123,6 +124,7 @@ class Kernel:
         pointers = [name.endswith("_ptr") for name in self.arguments]
         assert pointers == sorted(pointers, reverse=True), f"{self.name}: expected all pointers (..._ptr) first"
         self._pointers = sum(pointers)
+        self._plain = {p.name for p in parameters if str(p.annotation).removeprefix("tl.") == "int64"}
         self._number_types: tuple[type, ...] | None = None
         self._integers: _Taking = _nothing  # of the numbers those that a specialisation depends on
         self._launches: dict[Any, _Launch] = {}
@@ -187,7 +189,8 @@ class Kernel:
                 self._launches.clear()
             self._launches[key] = found
         else:  # from now on it is known which numbers are
-            self._integers = _taking([i for i, kind in enumerate(kinds) if kind != "fp32"])
+            plain = [name in self._plain for name in self.arguments[self._pointers :]]
+            self._integers = _taking([i for i, kind in enumerate(kinds) if kind != "fp32" and not plain[i]])
         return found
 
     def _kinds_of(self, arrays: tuple[Any, ...], numbers: tuple[int | float, ...]) -> tuple[Any, ...]:
@@ -212,6 +215,8 @@ class Kernel:
                 kinds.append("fp32")
             elif type(number) is not int:
                 raise TypeError(f"{self.name}: {name} is a {type(number).__name__}; expected an int or a float")
+            elif name in self._plain:
+                kinds.append("i64")
             elif number == 1:
                 kinds.append(1)
             else:

@@ -305,12 +305,24 @@ def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precis
     return _product(a, b, bias, activation, precision, True)
 
 
-def _product(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str, keeps: bool) -> tuple[Any, Any]:
-    """(z, y) of matmul_kept, or (None, y) of matmul."""
+def matmul_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> None:
+    """y = a @ b + bias, for products that are one step of another primitive: no memory is taken for y.
+
+    y   in C order, of the shape of a @ b; of the dtype of a and b or float32, to which the sums are rounded
+    """
+    _product(a, b, bias, None, "ieee", False, y)
+
+
+def _product(
+    a: Any, b: Any, bias: Any | None, activation: str | None, precision: str, keeps: bool, y: Any = None
+) -> tuple[Any, Any]:
+    """(z, y) of matmul_kept, or (None, y) of matmul; in y if it is given."""
     dtype = only_served("matmul", check_matmul(a, b, bias, activation, precision))
     lead = broadcast_lead(a.shape, b.shape)
     shape = *lead, a.shape[-2], b.shape[-1]
-    y = gpu.xp().empty(shape, dtype)
+    if y is None:
+        y = gpu.xp().empty(shape, dtype)
+    assert y.shape == shape and y.flags.c_contiguous and y.dtype in (dtype, float32)
     z = gpu.xp().empty(shape, dtype) if keeps else None
     if y.size == 0:
         return z, y

@@ -303,6 +303,16 @@ def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precis
     return z, _computed(plan, a, b, bias, z=z)
 
 
+def matmul_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> None:
+    """y = a @ b + bias, for products that are one step of another primitive: no memory is taken for y.
+
+    y   in C order, of the shape of a @ b; of the dtype of a and b or float32, to which the sums are rounded
+    """
+    plan = _planned(a, b, bias, None, "ieee")
+    assert y.shape == plan.shape and y.flags.c_contiguous and y.dtype in (plan.dtype, np.float32)
+    _computed(plan, a, b, bias, y=y)
+
+
 def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:
     """As matmul.reference.linear_grad, for float16, bfloat16 and float32. Deterministic.
 
@@ -363,9 +373,11 @@ def _planned(a: Any, b: Any, bias: Any, activation: str | None, precision: str) 
     return plan
 
 
-def _computed(plan: _Plan, a: Any, b: Any, bias: Any, mask: Any = None, sums: Any = None, z: Any = None) -> Any:
-    """The product of that plan; z, if it is given, gets it without the activation."""
-    y = gpu.xp().empty(plan.shape, plan.dtype)
+def _computed(
+    plan: _Plan, a: Any, b: Any, bias: Any, mask: Any = None, sums: Any = None, z: Any = None, y: Any = None
+) -> Any:
+    """The product of that plan, in y if it is given; z, if it is given, gets it without the activation."""
+    y = gpu.xp().empty(plan.shape, plan.dtype) if y is None else y
     if plan.tuned is None:
         if sums is not None:
             sums.fill(0)

@@ -102,6 +102,23 @@ def _attention_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.attention_grad(dy, q, k, v, y, lse, None, False, scale)
 
 
+def _recurrent(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        steps, batch, width = shape
+        sizes, layer = (batch,) * steps, name.removesuffix("_grad")
+        gates = {"lstm": 4, "gru": 3, "rnn": 1}[layer]
+        x, w, h0 = array(steps * batch, gates * width), array(gates * width, width), array(batch, width)
+        states = {"lstm": (h0, h0), "gru": (array(gates * width), h0), "rnn": (h0,)}[layer]
+        if layer == name:
+            return lambda: getattr(backend, name)(x, w, *states, sizes)
+        y, *kept = getattr(backend, layer)(x, w, *states, sizes)
+        dy, gradients = array(steps * batch, width), (None,) * (2 if layer == "lstm" else 1)
+        saved = {"lstm": (h0, *kept[-2:]), "gru": (h0, y, kept[-1]), "rnn": (y,)}[layer]
+        return lambda: getattr(backend, name)(dy, *gradients, w, *saved, sizes)
+
+    return Call("STEPS x BATCH x WIDTH", (4, 64, 256), of)
+
+
 def _row_norm(name: str) -> Call:
     def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
         x, weight = array(*shape), array(shape[-1])
@@ -237,6 +254,7 @@ CALLS: dict[str, Call] = {
     **{name: _loss(name) for name in ("elementwise_loss", "elementwise_loss_grad")},
     "attention": Call(*_HEADS, _attention),
     "attention_grad": Call(*_HEADS, _attention_grad),
+    **{name: _recurrent(name) for name in ("lstm", "lstm_grad", "gru", "gru_grad", "rnn", "rnn_grad")},
     **{name: _row_norm(name) for name in ("layer_norm", "layer_norm_grad", "rms_norm", "rms_norm_grad")},
     **{name: _batch_norm(name) for name in ("batch_moments", "batch_norm", "batch_norm_grad", "batch_moments_step")},
     **{

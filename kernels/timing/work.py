@@ -168,6 +168,19 @@ def _batch_norm_grad(a: Arguments, results: Results) -> int:
     return a.x.size * (10 + mask) + 5 * a.var.size
 
 
+def _recurrent(rows: str, gates: int, each: Callable[[Arguments], int]) -> Callable[[Arguments, Results], int]:
+    """Of the state's every number in each of the rows: gates times a row of w, and `each` operations more.
+
+    rows  the argument that has a row for each step of each sequence
+    """
+
+    def count(a: Arguments, results: Results) -> int:
+        width = a.w.shape[1]
+        return getattr(a, rows).shape[0] * width * (2 * gates * width + each(a))
+
+    return count
+
+
 def _loss(backward: bool) -> Callable[[Arguments, Results], int]:
     return lambda a, results: (_LOSSES[a.kind][backward] + 1) * a.x.size + 1
 
@@ -201,6 +214,16 @@ _FLOP: dict[str, Callable[[Arguments, Results], int]] = {
     "elementwise_loss_grad": _loss(True),
     "attention": lambda a, y: _scores(a) * (2 * (a.q.shape[-1] + a.v.shape[-1]) + _SCORE),
     "attention_grad": lambda a, y: _scores(a) * (6 * a.q.shape[-1] + 4 * a.v.shape[-1] + _SCORE + _SLOPE),
+    # x + product, three sigmoids, tanh, f c + i g, o tanh
+    "lstm": _recurrent("x", 4, lambda a: 4 + 3 * 4 + 1 + 3 + 2),
+    # dy +; tanh, dc + * * * - +; four slopes; a product of two for each, and of c for f; dc f
+    "lstm_grad": _recurrent("gates", 4, lambda a: (a.dy is not None) + 1 + 6 + 9 + 8 + 1),
+    # x + q twice, two sigmoids, x + r q, tanh, n + z (h - n), and the bias
+    "gru": _recurrent("x", 3, lambda a: 2 + 2 * 4 + 2 + 1 + 3 + 3 * (a.bias is not None)),
+    # dy +; dn * - * - * +, dz * - * *, dr * * - *, dn r, dh z +
+    "gru_grad": _recurrent("y", 3, lambda a: (a.dy is not None) + 6 + 4 + 4 + 1 + 2),
+    "rnn": _recurrent("x", 1, lambda a: 2),
+    "rnn_grad": _recurrent("y", 1, lambda a: (a.dy is not None) + (4 if a.nonlinearity == "tanh" else 1)),
     "layer_norm": _layer_norm,
     "layer_norm_grad": _layer_norm_grad,
     "rms_norm": _rms_norm,

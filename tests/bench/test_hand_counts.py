@@ -103,6 +103,22 @@ COUNTS = {
     ("losses", "binary_cross_entropy", "backward", (10,)): (124, 61),
     ("losses", "binary_cross_entropy_with_logits", "forward", (10,)): (84, 121),
     ("losses", "binary_cross_entropy_with_logits", "backward", (10,)): (124, 101),
+    # x 24, w_ih 64, product 96; product, w_hh 64, h0 and c0 24, y 24, h and c 24, gates and cells 120
+    # 2 products of 6 rows with 16 x 4;  24 states of (+ + + +, 3 * (- exp + /), tanh, * + *, tanh *)
+    ("recurrent", "lstm", "forward", (2, 3, 4)): (4 * (184 + 352), 2 * 6 * 128 + 24 * 22),
+    # dy 24, w_hh 64, c0 12, gates and cells 120, dx 96, dh and dc 24; dx, w_ih 64, 24; dx, x, 64; 48 of dx, 12 of y, 64
+    # 3 products of 6 rows, one of 3;  +, tanh, * * - * + +, 3 * (- *), - + *, 4 * (* *), *
+    ("recurrent", "lstm", "backward", (2, 3, 4)): (4 * (340 + 184 + 184 + 124), (3 * 6 + 3) * 128 + 24 * 26),
+    # x 24, w_ih 48, product 72; product, w_hh 48, h0 12, y 24, h 12, gates 96
+    # 24 states of (+ +, 2 * (- exp + /), * +, tanh, - * +)
+    ("recurrent", "gru", "forward", (2, 3, 4)): (4 * (144 + 264), 2 * 6 * 96 + 24 * 16),
+    # dy 24, w_hh 48, h0 12, y 24, gates 96, dx and dq 144, dh 12; the products as above
+    # +, - * - * + *, - * * *, * * - *, *, * +
+    ("recurrent", "gru", "backward", (2, 3, 4)): (4 * (360 + 144 + 144 + 96), (3 * 6 + 3) * 96 + 24 * 18),
+    # x 24, w_ih 16, product 24; product, w_hh 16, h0 12, y 24, h 12;  + tanh
+    ("recurrent", "rnn", "forward", (2, 3, 4)): (4 * (64 + 88), 2 * 6 * 32 + 24 * 2),
+    # dy 24, w_hh 16, y 24, dx 24, dh 12; the products as above;  + - * + *
+    ("recurrent", "rnn", "backward", (2, 3, 4)): (4 * (100 + 64 + 64 + 40), (3 * 6 + 3) * 32 + 24 * 5),
     # 7 rows of 5 read and written, 7 indices; 7 rows of dy read and 9 of dx written;  a + for each number
     ("take_rows", "take_rows", "forward", (9, 5, 7)): (280 + 56, 0),
     ("take_rows", "take_rows", "backward", (9, 5, 7)): (140 + 180 + 56, 35),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not gpu.is_simulated(), reason="the device is a 
 
 TOY = {
     "matmul": "4,8,3", "activations": "20", "softmax": "3,7", "softmax_xent": "3,7", "adam": "20",
-    "conv": "1,2,4,3,3,1", "pool": "1,2,4,5", "attention": "1,2,5,4",
+    "conv": "1,2,4,3,3,1", "pool": "1,2,4,5", "attention": "1,2,5,4", "recurrent": "2,2,3",
 }  # fmt: skip
 
 

@@ -74,6 +74,28 @@ def test_softmax(backend, rng, name, columns):
     assert_close(getattr(backend, f"{name}_grad")(dy, y), *both(gradient, dy, y))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_recurrent_layers(backend, rng, reverse, dtype):
+    """Packed sequences of many lengths: other rows at each step."""
+    sizes, width = tuple(range(size(250, 5), 0, -size(7, 2))), size(512, 6)
+    n, batch, how = sum(sizes), sizes[0], (sizes, reverse)
+    h, dy = draw(rng, batch, width, dtype=dtype), draw(rng, n, width, dtype=dtype)
+    w = (rng.uniform(-1, 1, (4 * width, width)) / width**0.5).astype(dtype)
+    x, bias = draw(rng, n, 4 * width, dtype=dtype), draw(rng, 3 * width, dtype=dtype)
+    for name, given in (("lstm", (x, w, h, h)), ("gru", (x[:, : 3 * width], w[: 3 * width], bias, h))):
+        wide = [a.astype(np.float64) for a in given]
+        want, baseline = (getattr(REFERENCE, name)(*each, *how) for each in (wide, given))
+        for results in zip(getattr(backend, name)(*given, *how), want, baseline, strict=True):
+            assert_close(*results, scale=1.0)
+        of_states, kept = ((h, h), (h, *baseline[3:])) if name == "lstm" else ((h,), (h, baseline[0], baseline[2]))
+        gradient = dy, *of_states, given[1], *kept
+        wide = [a.astype(np.float64) for a in gradient]
+        want, baseline = (getattr(REFERENCE, f"{name}_grad")(*each, *how) for each in (wide, gradient))
+        for results in zip(getattr(backend, f"{name}_grad")(*gradient, *how), want, baseline, strict=True):
+            assert_close(*results, scale=1.0)
+
+
 @pytest.mark.parametrize("classes", [10, size(50257, 300), size(256_000, 500)])
 def test_softmax_xent(backend, rng, classes):
     rows = size(1024, 5)

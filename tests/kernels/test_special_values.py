@@ -82,6 +82,22 @@ def test_products(backend, shapes):
     check(backend, lambda m, a, b, bias: m.matmul(a, b, bias), normal(*a), normal(*b), normal(b[-1]))
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_recurrent_layers(backend, reverse):
+    """Of packed sequences: what is in one of them reaches its own steps, what is in a weight all of them."""
+    how, n, width = ((3, 2), reverse), 5, 3
+    h, rows = normal(3, width), normal(n, width)
+    check(backend, lambda m, *a: m.lstm(*a, *how), normal(n, 4 * width), normal(4 * width, width) / 3, h, h)
+    check(backend, lambda m, *a: m.gru(*a, *how), normal(n, 3 * width), normal(9, 3) / 3, normal(9), h)
+    for nonlinearity in ("tanh", "relu"):
+        check(backend, lambda m, *a, f=nonlinearity: m.rnn(*a, *how, f), rows, normal(width, width) / 3, h)
+    gates, w = np.abs(np.tanh(normal(n, 4 * width))), normal(4 * width, width) / 3
+    check(backend, lambda m, *a: m.lstm_grad(*a, *how), rows, h, h, w, h, gates, rows)
+    check(backend, lambda m, *a: m.gru_grad(*a, *how), rows, h, w[:9].copy(), h, rows, gates)
+    for nonlinearity in ("tanh", "relu"):
+        check(backend, lambda m, *a, f=nonlinearity: m.rnn_grad(*a, *how, f), rows, h, w[:3].copy(), np.tanh(rows))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows(backend, axis):
     x, y = normal(5, 9), normal(9, 5).T.copy()

@@ -94,6 +94,23 @@ def test_the_driver_gets_every_parameter_at_its_place(driver):
     assert len(driver.modules) == 2 and all(cubin.startswith(b"\x7fELF") for cubin in driver.modules)
 
 
+def test_an_int_that_is_annotated_is_another_number_at_each_launch(driver):
+    P, i, q = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    driver.types = [P, i, q, P, P]
+
+    @kernel
+    def _from_kernel(x_ptr, n, first: tl.int64, BLOCK: tl.constexpr):
+        i = first + tl.arange(0, BLOCK)
+        tl.store(x_ptr + i, 1.0, mask=i < n)
+
+    for first in (1, 0, 16, 7, 2**40):
+        _from_kernel((1,), array(4096), 1000, first, BLOCK=32)
+    assert [values[2] for *_, values in driver.launches] == [1, 0, 16, 7, 2**40]
+    assert len(driver.modules) == 1 and len(_from_kernel._launches) == 1
+    _from_kernel((1,), array(4096), 1024, 3, BLOCK=32)
+    assert len(driver.modules) == 2
+
+
 def test_what_is_specialised_on_is_loaded_once(driver):
     P, i, f = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
     driver.types = [P, P, i, f, i, P, P]

@@ -65,6 +65,19 @@ def heads(lengths, width, grad=False):
     return normal(1, 2, queries, width), q, k, v, *cpu.attention(q, k, v, None, True), None, True
 
 
+def recurrent(name, batch, width, grad=False):
+    """Two steps of a batch and one of half of it."""
+    sizes, gates = (batch, batch, batch // 2 + 1), {"lstm": 4, "gru": 3, "rnn": 1}[name]
+    w, h0, dy = normal(gates * width, width), normal(batch, width), normal(sum(sizes), width)
+    states = {"lstm": (h0, h0[::-1].copy()), "gru": (normal(gates * width), h0), "rnn": (h0,)}[name]
+    given = normal(sum(sizes), gates * width), w, *states, sizes
+    if not grad:
+        return given
+    y, *kept = getattr(cpu, name)(*given)
+    kept = {"lstm": (states[-1], *kept[-2:]), "gru": (h0, y, kept[-1]), "rnn": (y,)}[name]
+    return dy, *states[len(states) - (2 if name == "lstm" else 1) :], w, *kept, sizes
+
+
 def rows_norm(shape, name, grad=False, residual=False):
     x, given = normal(*shape), [normal(shape[1]) for _ in range(2 if name == "layer_norm" else 1)]
     more = (normal(*shape),) if residual else ()
@@ -125,6 +138,11 @@ CALLS = {
     "dropout": [(normal(n), 0.3, 5, 6) for n in SIZES],
     "random_bits": [(5, 6, n) for n in SIZES],
     "clip_norm_step": [([normal(n), normal(3, n)], 0.5) for n in SIZES],
+    **{
+        name + "_grad" * grad: [recurrent(name, *of, grad) for of in [(1, 16), (3, 5), (5, 33), (2, 64)]]
+        for name in ("lstm", "gru", "rnn")
+        for grad in (False, True)
+    },
     **{
         name + "_grad" * grad: [rows_norm(shape, name, grad, residual) for shape in ROWS for residual in (False, True)]
         for name in ("layer_norm", "rms_norm")

@@ -84,6 +84,38 @@ def attention():
     yield "attention_grad", (y, q, k, v, y, lse)
 
 
+def recurrent():
+    """A number, sequences of several lengths in both directions, and what is shared out among threads."""
+    for sizes, width, reverse in (
+        ((1,), 1, False),
+        ((3, 2, 2, 1), 5, False),
+        ((3, 2, 2, 1), 5, True),
+        ((40, 40), 96, False),
+    ):
+        n, batch = sum(sizes), sizes[0]
+        dy, h0, c0 = floats(n, width), floats(batch, width), floats(batch, width)
+        how = sizes, reverse
+        x, w = floats(n, 4 * width), floats(4 * width, width)
+        yield "lstm", (x, w, h0, c0, *how)
+        kept = REFERENCE.lstm(x, w, h0, c0, *how)[3:]
+        for given in ((dy, h0, c0), (None, None, None)):
+            yield "lstm_grad", (*given, w, c0, *kept, *how)
+        x, w, bias = floats(n, 3 * width), floats(3 * width, width), floats(3 * width)
+        yield "gru", (x, w, bias, h0, *how)
+        yield "gru", (x, w, None, h0, *how)
+        y, _, gates = REFERENCE.gru(x, w, bias, h0, *how)
+        for given in ((dy, h0), (None, None)):
+            yield "gru_grad", (*given, w, h0, y, gates, *how)
+        x, w = floats(n, width), floats(width, width)
+        for nonlinearity in ("tanh", "relu"):
+            yield "rnn", (x, w, h0, *how, nonlinearity)
+            y, _ = REFERENCE.rnn(x, w, h0, *how, nonlinearity)
+            for given in ((dy, h0), (None, None)):
+                yield "rnn_grad", (*given, w, y, *how, nonlinearity)
+    x, w, h0 = (floats(*shape).astype(np.float16) for shape in ((3, 8), (8, 2), (3, 2)))
+    yield "lstm", (x, w, h0, h0, (3,))
+
+
 def layer_norm():
     """One number, rows of several axes, more rows than a block has, and what is shared out among threads."""
     for x, ndim in ((floats(1), 1), (floats(5, 7), 1), (floats(3, 4, 33), 2), (floats(70, 600).T, 1)):
@@ -280,6 +312,7 @@ CASES = [
     *elementwise(),
     *softmax(),
     *attention(),
+    *recurrent(),
     *layer_norm(),
     *batch_norm(),
     *cross_entropy(),

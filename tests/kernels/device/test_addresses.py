@@ -73,6 +73,13 @@ def attention_grad(m: Any, dy: Any, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
     return m.attention_grad(dy, q, k, v, *m.attention(q, k, v))
 
 
+SIZES = 3, 3, 2  # of packed sequences
+
+
+def lstm_grad(m: Any, dy: Any, dh: Any, dc: Any, w: Any, c0: Any, gates: Any, cells: Any) -> tuple[Any, ...]:
+    return m.lstm_grad(dy, dh, dc, w, c0, gates, cells, SIZES)
+
+
 def clip(m: Any, *arrays: Any) -> tuple[Any, ...]:
     m.clip_norm_step(list(arrays), 1.0)
     return arrays
@@ -144,6 +151,19 @@ CASES = {
         normal(3, 4, 3),
     ),
     "batch_moments_step": (moved, normal(4), positive(4), normal(4), positive(4)),
+    "lstm": (lambda m, *a: m.lstm(*a, SIZES), normal(8, 12), normal(12, 3), normal(3, 3), positive(3, 3)),
+    "lstm_grad": (
+        lstm_grad,
+        *(normal(8, 3), normal(3, 3), positive(3, 3), normal(12, 3), normal(3, 3)),
+        *(1 / positive(8, 12), normal(8, 3)),
+    ),
+    "gru": (lambda m, *a: m.gru(*a, SIZES), normal(8, 9), normal(9, 3), normal(9), normal(3, 3)),
+    "gru_grad": (
+        lambda m, *a: m.gru_grad(*a, SIZES),
+        *(normal(8, 3), normal(3, 3), normal(9, 3), positive(3, 3), normal(8, 3), 1 / positive(8, 12)),
+    ),
+    "rnn": (lambda m, *a: m.rnn(*a, SIZES), normal(8, 3), normal(3, 3), positive(3, 3)),
+    "rnn_grad": (lambda m, *a: m.rnn_grad(*a, SIZES), normal(8, 3), positive(3, 3), normal(3, 3), 1 / positive(8, 3)),
     "layer_norm": (
         lambda m, *a: m.layer_norm(a[0], 1, *a[1:3], residual=a[3]),
         normal(3, 4),
