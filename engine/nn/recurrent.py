@@ -134,33 +134,35 @@ class _Layers(_Weights):
 
     def _through(self, input: Any, hx: States | None) -> tuple[Any, States]:
         """(output, last states); hx a tuple."""
-        name = type(self).__name__
-        packed = isinstance(input, PackedSequence)
-        if packed:
-            rows, sizes = input.data, input.batch_sizes
-        else:
-            require_tensor(name, input=input)
-            if input.ndim not in (2, 3):
-                raise ValueError(f"{name}: input is {input.shape}; expected 2 dimensions, or 3 with a batch")
-            steps = input.transpose(0, 1) if self.batch_first and input.ndim == 3 else input
-            rows, sizes = steps.reshape(-1, steps.shape[-1]), (1 if input.ndim == 2 else steps.shape[1],) * len(steps)
-        if rows.ndim != 2 or rows.shape[1] != self.input_size:
-            found = rows.shape if packed else input.shape
-            raise ValueError(f"{name}: input is {found}; expected {self.input_size} in its last dimension")
-        if not sizes:
-            raise ValueError(f"{name}: input is {input.shape}; expected at least one step")
-        batched = packed or input.ndim == 3
-        states = self._first(hx, sizes[0], batched, rows)
-        if packed and input.sorted_indices is not None:
-            states = tuple([index_select(each, 1, input.sorted_indices) for each in states])
-        y, states = self._layers(rows, states, sizes)
-        if packed:
-            if input.unsorted_indices is not None:
-                states = tuple([index_select(each, 1, input.unsorted_indices) for each in states])
+        if isinstance(input, PackedSequence):
+            self._require_width(input.data)
+            at, back = input.sorted_indices, input.unsorted_indices
+            states = self._first(hx, input.batch_sizes[0], True, input.data)
+            states = states if at is None else tuple([index_select(each, 1, at) for each in states])
+            y, states = self._layers(input.data, states, input.batch_sizes)
+            states = states if back is None else tuple([index_select(each, 1, back) for each in states])
             return PackedSequence(y, *input[1:]), states
+        require_tensor(type(self).__name__, input=input)
+        if input.ndim not in (2, 3):
+            raise self._refused(input, "2 dimensions, or 3 with a batch")
+        self._require_width(input)
+        batched = input.ndim == 3
+        steps = input.transpose(0, 1) if self.batch_first and batched else input
+        sizes = (steps.shape[1] if batched else 1,) * steps.shape[0]
+        if not sizes:
+            raise self._refused(input, "at least one step")
+        rows = steps.reshape(-1, steps.shape[-1])
+        y, states = self._layers(rows, self._first(hx, sizes[0], batched, rows), sizes)
         y = y.reshape(*steps.shape[:-1], y.shape[-1])
         states = states if batched else tuple([each.squeeze(1) for each in states])
         return y.transpose(0, 1) if self.batch_first and batched else y, states
+
+    def _require_width(self, input: Tensor) -> None:
+        if input.shape[-1] != self.input_size:
+            raise self._refused(input, f"{self.input_size} in its last dimension")
+
+    def _refused(self, input: Tensor, expected: str) -> ValueError:
+        return ValueError(f"{type(self).__name__}: input is {input.shape}; expected {expected}")
 
     def _first(self, hx: States | None, batch: int, batched: bool, rows: Tensor) -> States:
         """The states before the first step, (num_layers * directions, B, width) each."""
@@ -214,7 +216,7 @@ class _Plain(_Weights):
     def _steps(self, rows: Tensor, weights: list[Any], states: States, sizes: tuple[int, ...], reverse: bool) -> States:
         w_ih, w_hh, *biases = weights
         x = ops.linear(rows, w_ih, biases[0] + biases[1] if biases else None)
-        return rnn(x, w_hh, *states, sizes, reverse, self.nonlinearity)
+        return rnn(x, w_hh, states[0], sizes, reverse, self.nonlinearity)
 
 
 class _LongShortTerm(_Weights):
@@ -225,7 +227,7 @@ class _LongShortTerm(_Weights):
     def _steps(self, rows: Tensor, weights: list[Any], states: States, sizes: tuple[int, ...], reverse: bool) -> States:
         w_ih, w_hh, *others = weights
         x = ops.linear(rows, w_ih, others[0] + others[1] if self.bias else None)
-        return lstm(x, w_hh, *states, sizes, reverse, others[-1] if len(others) in (1, 3) else None)
+        return lstm(x, w_hh, states[0], states[1], sizes, reverse, others[-1] if len(others) in (1, 3) else None)
 
 
 class _Gated(_Weights):
@@ -236,7 +238,7 @@ class _Gated(_Weights):
     def _steps(self, rows: Tensor, weights: list[Any], states: States, sizes: tuple[int, ...], reverse: bool) -> States:
         w_ih, w_hh, *biases = weights
         x = ops.linear(rows, w_ih, biases[0] if biases else None)
-        return gru(x, w_hh, biases[1] if biases else None, *states, sizes, reverse)
+        return gru(x, w_hh, biases[1] if biases else None, states[0], sizes, reverse)
 
 
 class RNN(_Plain, _Layers):

@@ -4,7 +4,7 @@
     gru    q = h W^T + b,   r, z = sigmoid(x_t + q),   n = tanh(x_t + r q),   h' = n + z (h - n)
     rnn    h' = tanh or relu of x_t + h W^T
 
-x is the inputs' part of all steps, computed before as one product. Rows, sizes and `reverse` are those of the primitives
+x is the inputs' part of all steps, computed before as one product. Rows, sizes and `reverse` are the primitives'
 (kernels/recurrent/reference.py). The gradient of W is one product too, of all steps' gradients and the states before
 them. Gradients of gradients go through the composed form, as does an LSTM with a projection: a few launches a step.
 """
