@@ -19,6 +19,7 @@ from tests.layouts import untouched
 from tilegrad import kernels
 from tilegrad.kernels.capture import cuda_graph
 from tilegrad.kernels.device import gpu
+from tilegrad.kernels.launch import triton_kernel as launch
 from tilegrad.kernels.recurrent.reference import states_before
 
 REFERENCE = kernels.load("reference")
@@ -262,6 +263,18 @@ def test_no_memory_is_taken_within_a_step(name, layer, rng, monkeypatch):
             backward(module, of, saved(of, forward(module, of)))
         counts.append(len(made))
     assert 0 < counts[0] == counts[1]
+
+
+def test_a_kernel_is_compiled_once_whatever_rows_its_steps_have(layer, rng):
+    """First rows of 0, of 16, of what 16 does not divide; a batch, and one sequence."""
+    module = kernels.load("triton")
+    of = draw(rng, layer, (32, 16, 5, 1), 4, np.float32).each(gpu.xp().asarray)
+    kept = saved(of, forward(REFERENCE, draw(rng, layer, (32, 16, 5, 1), 4, np.float32)))
+    with launch.collecting() as specs:
+        forward(module, of)
+        backward(module, of, tuple(map(gpu.xp().asarray, kept)))
+    gates = [spec for spec in specs if spec.kernel.name.split("_")[1] in ("lstm", "gru", "rnn")]
+    assert len(gates) == 2 * 4 and len(set(gates)) == 2
 
 
 def _counted(make, made):
