@@ -305,36 +305,46 @@ def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precis
     return _product(a, b, bias, activation, precision, True)
 
 
-def matmul_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> None:
-    """y = a @ b + bias, for products that are one step of another primitive: no memory is taken for y.
+def product_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> Callable[[], None]:
+    """What computes y = a @ b + bias when it is called: a step of another primitive, which takes it again and again.
 
     y   in C order, of the shape of a @ b; of the dtype of a and b or float32, to which the sums are rounded
     """
-    _product(a, b, bias, None, "ieee", False, y)
-
-
-def _product(
-    a: Any, b: Any, bias: Any | None, activation: str | None, precision: str, keeps: bool, y: Any = None
-) -> tuple[Any, Any]:
-    """(z, y) of matmul_kept, or (None, y) of matmul; in y if it is given."""
-    dtype = only_served("matmul", check_matmul(a, b, bias, activation, precision))
-    lead = broadcast_lead(a.shape, b.shape)
-    shape = *lead, a.shape[-2], b.shape[-1]
-    if y is None:
-        y = gpu.xp().empty(shape, dtype)
+    dtype, shape = _checked(a, b, bias, None, "ieee")
     assert y.shape == shape and y.flags.c_contiguous and y.dtype in (dtype, float32)
+    return _launching(a, b, bias, None, y, None)
+
+
+def _product(a: Any, b: Any, bias: Any | None, activation: str | None, precision: str, keeps: bool) -> tuple[Any, Any]:
+    """(z, y) of matmul_kept, or (None, y) of matmul."""
+    dtype, shape = _checked(a, b, bias, activation, precision)
+    y = gpu.xp().empty(shape, dtype)
     z = gpu.xp().empty(shape, dtype) if keeps else None
+    _launching(a, b, bias, activation, y, z)()
+    return z, y
+
+
+def _checked(a: Any, b: Any, bias: Any, activation: str | None, precision: str) -> tuple[Any, tuple[int, ...]]:
+    """The dtype of the operands, and the shape of their product."""
+    dtype = only_served("matmul", check_matmul(a, b, bias, activation, precision))
+    return dtype, (*broadcast_lead(a.shape, b.shape), a.shape[-2], b.shape[-1])
+
+
+def _launching(a: Any, b: Any, bias: Any, activation: str | None, y: Any, z: Any) -> Callable[[], None]:
+    """What launches the kernel that suits the product's size."""
     if y.size == 0:
-        return z, y
-    a, b, out = _views(a, b, y, lead)
+        return _nothing
+    a, b, out = _views(a, b, y, y.shape[:-2])
     kept = None if z is None else z.reshape(out.shape)
     *_, m, n = out.shape
     if min(m, n) <= THIN or y.size * a.shape[-1] <= NAIVE_UP_TO:
-        naive(a, b, bias, out, activation, kept)
-    else:
-        large = y.size // (m * n) * cdiv(m, LARGE.size) * cdiv(n, LARGE.size) >= LARGE_FROM
-        tiled(a, b, bias, out, activation, LARGE if large else SMALL, kept)
-    return z, y
+        return functools.partial(naive, a, b, bias, out, activation, kept)
+    large = y.size // (m * n) * cdiv(m, LARGE.size) * cdiv(n, LARGE.size) >= LARGE_FROM
+    return functools.partial(tiled, a, b, bias, out, activation, LARGE if large else SMALL, kept)
+
+
+def _nothing() -> None:
+    """A product without elements."""
 
 
 def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:

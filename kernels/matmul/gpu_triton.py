@@ -23,6 +23,7 @@ cost the inner loop one addition a pointer; 32-bit ones would not reach beyond 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -303,14 +304,14 @@ def matmul_kept(a: Any, b: Any, bias: Any | None, activation: str | None, precis
     return z, _computed(plan, a, b, bias, z=z)
 
 
-def matmul_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> None:
-    """y = a @ b + bias, for products that are one step of another primitive: no memory is taken for y.
+def product_into(y: Any, a: Any, b: Any, bias: Any | None = None) -> Callable[[], Any]:
+    """What computes y = a @ b + bias when it is called: a step of another primitive, which takes it again and again.
 
     y   in C order, of the shape of a @ b; of the dtype of a and b or float32, to which the sums are rounded
     """
     plan = _planned(a, b, bias, None, "ieee")
     assert y.shape == plan.shape and y.flags.c_contiguous and y.dtype in (plan.dtype, np.float32)
-    _computed(plan, a, b, bias, y=y)
+    return partial(_computed, plan, a, b, bias, y=y)
 
 
 def linear_grad(dy: Any, y: Any, x: Any, w: Any, bias: bool = False, precision: str = "ieee") -> tuple[Any, ...]:

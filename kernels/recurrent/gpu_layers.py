@@ -13,7 +13,12 @@ ended, or have not begun. Products and states are float32, but for h, which is a
 The backward product goes into the state dh itself. That of a GRU is only a part of it, dh = dh' z + dq w. So a GRU has
 two buffers, and the state is their sum, which the next step's kernel takes.
 
-Nothing waits for the device, and no memory is taken within a step.
+Nothing waits for the device. No memory is taken within a step, unless its product is cut into parts
+(matmul/gpu_triton.py), as one of few rows and a long sum is; adding these is a third launch.
+
+Not built: a step as one launch, whose programs sum the product for their own gates. It would save a launch and the
+product's way through the L2 cache, and lose the tiles and the parts of matmul. For which sizes it pays has to be
+measured on a GPU.
 
 Traffic: a step reads w, which should come from the L2 cache, and its product writes 4 n G H bytes for n rows. What a
 kernel of gates moves is at the head of gpu_triton.py. Where n H is small, the two launches of a step are what it costs.
@@ -43,7 +48,7 @@ class Language(NamedTuple):
     """What the layers need of a kernel language."""
 
     served: Callable[[str, np.dtype], np.dtype]  # the dtype; TypeError for one that is not served
-    product: Callable[..., None]  # (y, a, b, bias): y = a @ b + bias
+    product: Callable[..., Callable[[], Any]]  # (y, a, b, bias): what computes y = a @ b + bias
     add: Callable[[Any, Any], Any]  # (parts, dtype): the sum over the rows of parts
     gates: Callable[..., None]  # (primitive, width, arrays, numbers of the step, nonlinearity): its kernel is launched
 
@@ -57,8 +62,8 @@ def lstm(language: Language, x: Any, w: Any, h0: Any, c0: Any, sizes: Sizes, rev
     product = xp.empty((sizes[0], 4 * width), np.float32)
     y, gates = xp.empty((rows, width), dtype), xp.empty((rows, 4 * width), np.float32)
     cells = xp.empty((rows, width), np.float32)
-    for step, of_product, of_h in _forward(sizes, bool(reverse), product, h):
-        language.product(of_product, of_h, w.T)
+    for step, multiply in _forward(sizes, bool(reverse), lambda n: language.product(product[:n], h[:n], w.T)):
+        multiply()
         language.gates("lstm", width, (x, product, c, h, y, gates, cells), step[:2])
     return y, h, c.astype(dtype, copy=False), gates, cells
 
@@ -82,9 +87,9 @@ def lstm_grad(
     dy, c0, gates, cells = (None if a is None else xp.ascontiguousarray(a) for a in (dy, c0, gates, cells))
     dh, dc = (_gradient(a, (sizes[0], width)) for a in (dh, dc))
     dx = xp.empty(gates.shape, dtype)
-    for step, of_dh in _backward(sizes, bool(reverse), dh):
+    for step, of_dh in _backward(sizes, bool(reverse), lambda n: dh[:n]):
         language.gates("lstm_grad", width, (dy, dh, dc, gates, cells, c0, dx), step)
-        language.product(of_dh, _rows(dx, step), w)
+        language.product(of_dh, _rows(dx, step), w)()
     return dx, dh.astype(dtype, copy=False), dc.astype(dtype, copy=False)
 
 
@@ -96,8 +101,8 @@ def gru(language: Language, x: Any, w: Any, bias: Any | None, h0: Any, sizes: Si
     x, h = xp.ascontiguousarray(x), _copied(h0, dtype)
     product = xp.empty((sizes[0], 3 * width), np.float32)
     y, gates = xp.empty((rows, width), dtype), xp.empty((rows, 4 * width), np.float32)
-    for step, of_product, of_h in _forward(sizes, bool(reverse), product, h):
-        language.product(of_product, of_h, w.T, bias)
+    for step, multiply in _forward(sizes, bool(reverse), lambda n: language.product(product[:n], h[:n], w.T, bias)):
+        multiply()
         language.gates("gru", width, (x, product, h, y, gates), step[:2])
     return y, h, gates
 
@@ -123,9 +128,9 @@ def gru_grad(
     if dh is not None:
         carried[...] = dh
     dx, dq = xp.empty((rows, 3 * width), dtype), xp.empty((rows, 3 * width), dtype)
-    for step, of_product in _backward(sizes, bool(reverse), product):
+    for step, of_product in _backward(sizes, bool(reverse), lambda n: product[:n]):
         language.gates("gru_grad", width, (dy, product, carried, gates, y, h0, dx, dq), step)
-        language.product(of_product, _rows(dq, step), w)
+        language.product(of_product, _rows(dq, step), w)()
     return dx, dq, language.add(both.reshape(2, batch * width), dtype).reshape(batch, width)
 
 
@@ -136,8 +141,8 @@ def rnn(language: Language, x: Any, w: Any, h0: Any, sizes: Sizes, reverse: bool
     xp = gpu.xp()
     x, h = xp.ascontiguousarray(x), _copied(h0, dtype)
     product, y = xp.empty((sizes[0], width), np.float32), xp.empty(x.shape, dtype)
-    for step, of_product, of_h in _forward(sizes, bool(reverse), product, h):
-        language.product(of_product, of_h, w.T)
+    for step, multiply in _forward(sizes, bool(reverse), lambda n: language.product(product[:n], h[:n], w.T)):
+        multiply()
         language.gates("rnn", width, (x, product, h, y), step[:2], nonlinearity)
     return y, h
 
@@ -158,9 +163,9 @@ def rnn_grad(
     xp = gpu.xp()
     dy, y = (None if a is None else xp.ascontiguousarray(a) for a in (dy, y))
     dh, dx = _gradient(dh, (sizes[0], width)), xp.empty(y.shape, dtype)
-    for step, of_dh in _backward(sizes, bool(reverse), dh):
+    for step, of_dh in _backward(sizes, bool(reverse), lambda n: dh[:n]):
         language.gates("rnn_grad", width, (dy, dh, y, dx), step[:2], nonlinearity)
-        language.product(of_dh, _rows(dx, step), w)
+        language.product(of_dh, _rows(dx, step), w)()
     return dx, dh.astype(dtype, copy=False)
 
 
@@ -170,22 +175,22 @@ def _steps(sizes: Sizes, reverse: bool) -> tuple[Step, ...]:
     return tuple([Step(*map(int, step)) for step in steps_of(sizes, reverse) if step.rows])
 
 
-def _forward(sizes: Sizes, reverse: bool, *states: Any) -> Iterator[tuple[Any, ...]]:
-    return _with_rows(_steps(sizes, reverse), states)
+def _forward(sizes: Sizes, reverse: bool, made: Callable[[int], Any]) -> Iterator[tuple[Step, Any]]:
+    return _with_rows(_steps(sizes, reverse), made)
 
 
-def _backward(sizes: Sizes, reverse: bool, *states: Any) -> Iterator[tuple[Any, ...]]:
-    return _with_rows(_steps(sizes, reverse)[::-1], states)
+def _backward(sizes: Sizes, reverse: bool, made: Callable[[int], Any]) -> Iterator[tuple[Step, Any]]:
+    return _with_rows(_steps(sizes, reverse)[::-1], made)
 
 
-def _with_rows(steps: tuple[Step, ...], states: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """Each step with the rows of each state that it works on: views, made anew only where their number changes."""
-    rows, views = 0, []
+def _with_rows(steps: tuple[Step, ...], made: Callable[[int], Any]) -> Iterator[tuple[Step, Any]]:
+    """Each step with what is made for the number of its rows: anew only where that changes."""
+    rows, each = 0, None
     for step in steps:
         if step.rows != rows:
             rows = step.rows
-            views = [state[:rows] for state in states]
-        yield step, *views
+            each = made(rows)
+        yield step, each
 
 
 def _rows(a: Any, step: Step) -> Any:

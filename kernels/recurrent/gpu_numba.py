@@ -24,7 +24,7 @@ from tilegrad.kernels.activations import gpu_numba_math as m
 from tilegrad.kernels.launch.numba_dtypes import only_served
 from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
-from tilegrad.kernels.matmul.gpu_numba import matmul_into
+from tilegrad.kernels.matmul.gpu_numba import product_into
 from tilegrad.kernels.recurrent import gpu_layers as layers
 from tilegrad.kernels.recurrent.steps import Sizes
 from tilegrad.kernels.sizes import cdiv
@@ -272,7 +272,7 @@ def _gates(
     _KERNELS[op](*functions)(grid, (THREADS,), *arrays, *numbers)
 
 
-_NUMBA = layers.Language(only_served, matmul_into, add_parts, _gates)
+_NUMBA = layers.Language(only_served, product_into, add_parts, _gates)
 
 
 def lstm(x: Any, w: Any, h0: Any, c0: Any, sizes: Sizes, reverse: bool = False) -> tuple[Any, Any, Any, Any, Any]:

@@ -37,7 +37,7 @@ from tilegrad.kernels.activations.gpu_triton_math import sigmoid as _sigmoid
 from tilegrad.kernels.activations.gpu_triton_math import tanh as _tanh
 from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import kernel
-from tilegrad.kernels.matmul.gpu_triton import matmul_into
+from tilegrad.kernels.matmul.gpu_triton import product_into
 from tilegrad.kernels.recurrent import gpu_layers as layers
 from tilegrad.kernels.recurrent.steps import Sizes
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
@@ -256,7 +256,7 @@ def _gates(
     _KERNELS[op](grid, *arrays, width, *numbers, ROWS=height, BLOCK=block, num_warps=2, **options)
 
 
-_TRITON = layers.Language(no_float64, matmul_into, add_parts, _gates)
+_TRITON = layers.Language(no_float64, product_into, add_parts, _gates)
 
 
 def lstm(x: Any, w: Any, h0: Any, c0: Any, sizes: Sizes, reverse: bool = False) -> tuple[Any, Any, Any, Any, Any]:

@@ -160,6 +160,30 @@ def test_rows(name, device):
     faults.raise_pending()
 
 
+def test_recurrent_layers(name, device):
+    """As many sequences as a program or a block has rows, and one more or less; half of them end before the last step,
+    and the states of these lie behind those that it writes."""
+    width = 8
+    for batch in (31, 32, 33) if name == "triton" else (1, 2, 3):
+        lengths = batch, batch, batch // 2
+        x, h0, w = normal(1, sum(lengths) * 4 * width), normal(2, batch * width), normal(3, 4 * width * width) / 4
+        shapes = (sum(lengths), 4 * width), (4 * width, width), (batch, width), (batch, width)
+        placed = [Between(a, 0).inside.reshape(shape) for a, shape in zip((x, w, h0, h0), shapes, strict=True)]
+        given = [gpu.xp().asnumpy(a) for a in placed]
+        want, baseline = (REFERENCE.lstm(*each, lengths) for each in ([a.astype(np.float64) for a in given], given))
+        found = device.lstm(*placed, lengths)
+        for results in zip(map(gpu.xp().asnumpy, found), want, baseline, strict=True):
+            assert_close(*results, scale=1.0)
+        dy = Between(normal(4, sum(lengths) * width), 0).inside.reshape(sum(lengths), width)
+        kept = placed[3], *found[3:], lengths
+        gradient = gpu.xp().asnumpy(dy), None, None, given[1], given[3], *map(gpu.xp().asnumpy, found[3:])
+        wide = [None if a is None else a.astype(np.float64) for a in gradient]
+        want, baseline = (REFERENCE.lstm_grad(*each, lengths) for each in (wide, gradient))
+        found = device.lstm_grad(dy, None, None, placed[1], *kept)
+        for results in zip(map(gpu.xp().asnumpy, found), want, baseline, strict=True):
+            assert_close(*results, scale=1.0)
+
+
 def test_softmax_and_cross_entropy(name, device):
     """Rows of a power of two and one more or less, and as many rows as a program has, and one more or less."""
     for rows, n in ((7, 31), (8, 32), (9, 33), (3, 127), (4, 128), (5, 129)):

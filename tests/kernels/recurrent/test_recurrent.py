@@ -142,7 +142,7 @@ def test_widths(backend, layer, width, rng):
     check(backend, draw(rng, layer, (2, 1), width, np.float32))
 
 
-@pytest.mark.parametrize("shape", [(2, 70, 5), (1, 4, 300), (2, 9, 130), (12, 2, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 70, 5), (2, 9, 130), (12, 2, 3)], ids=str)
 def test_more_than_a_program_takes(backend, layer, shape, rng):
     """Of rows, of columns, of both; and many steps."""
     steps, batch, width = shape
@@ -159,7 +159,7 @@ def test_no_sequence(backend, layer, sizes, rng):
 
 
 def test_a_gradient_that_is_none_is_zero(backend, layer, rng):
-    of = draw(rng, layer, SIZES["packed"], 5, np.float32, reverse=True)
+    of = draw(rng, layer, (3, 1), 5, np.float32, reverse=True)
     kept = saved(of, forward(REFERENCE, of))
     for given in itertools.product((False, True), repeat=GRADIENTS[layer]):
         nones, zeros = (
