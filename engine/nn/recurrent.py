@@ -12,7 +12,6 @@ A layer's part of the inputs, of all steps, is one product; its steps are one pr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from math import sqrt
 from typing import Any
 
@@ -24,7 +23,6 @@ from tilegrad.nn.functional.arguments import one_of, probability, require_tensor
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.utils.rnn import PackedSequence
-from tilegrad.ops.index import index_select
 from tilegrad.ops.recurrent import gru, lstm, rnn
 from tilegrad.tensor import Tensor
 
@@ -136,11 +134,8 @@ class _Layers(_Weights):
         """(output, last states); hx a tuple."""
         if isinstance(input, PackedSequence):
             self._require_width(input.data)
-            at, back = input.sorted_indices, input.unsorted_indices
             states = self._first(hx, input.batch_sizes[0], True, input.data)
-            states = states if at is None else tuple([index_select(each, 1, at) for each in states])
-            y, states = self._layers(input.data, states, input.batch_sizes)
-            states = states if back is None else tuple([index_select(each, 1, back) for each in states])
+            y, states = self._layers(input.data, states, input.batch_sizes, *input[2:])
             return PackedSequence(y, *input[1:]), states
         require_tensor(type(self).__name__, input=input)
         if input.ndim not in (2, 3):
@@ -181,15 +176,27 @@ class _Layers(_Weights):
         """Of the states."""
         return (self._width,)
 
-    def _layers(self, rows: Tensor, states: States, sizes: tuple[int, ...]) -> tuple[Tensor, States]:
-        first: Iterator[States] = iter([tuple([each[k] for each in states]) for k in range(states[0].shape[0])])
+    def _layers(
+        self,
+        rows: Tensor,
+        states: States,
+        sizes: tuple[int, ...],
+        order: Tensor | None = None,
+        back: Tensor | None = None,
+    ) -> tuple[Tensor, States]:
+        """The last layer's y, and the states; order: where the sequence of each row is in the states, back: inversely.
+
+        Rows are gathered layer by layer: a gather of rows checks its indices without waiting for a GPU.
+        """
+        first = iter([[each[k] for each in states] for k in range(states[0].shape[0])])
         weights, last = iter(self.all_weights), []
         for layer in range(self.num_layers):
             outputs = []
             for reverse in (False, True)[: self._directions]:
-                y, *after = self._steps(rows, next(weights), next(first), sizes, reverse)
+                before = tuple([each if order is None else each[order] for each in next(first)])
+                y, *after = self._steps(rows, next(weights), before, sizes, reverse)
                 outputs.append(y)
-                last.append(after)
+                last.append([each if back is None else each[back] for each in after])
             rows = outputs[0] if len(outputs) == 1 else ops.cat(outputs, 1)
             if layer + 1 < self.num_layers:
                 rows = F.dropout(rows, self.dropout, self.training)

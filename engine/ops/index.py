@@ -62,7 +62,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     An integer tensor without dimensions is an int, as in PyTorch: x[i] is a view, for which the value is read. A
     captured step cannot have that view. It can have copies: x.index_select(0, i) and x[i[None]][0].
     """
-    if type(index) is Tensor and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda:
+    if isinstance(index, Tensor) and index._data.ndim and _counts(index._data) and input.is_cuda == index.is_cuda:
         return _rows(input, index)
     input = as_tensor("getitem", input)
     basic, advanced = _parts("getitem", input, index)

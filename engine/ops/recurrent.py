@@ -20,7 +20,7 @@ from tilegrad.autograd.backward import grad
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.pieces import piece
 from tilegrad.autograd.record import record
-from tilegrad.kernels.recurrent.reference import Sizes, states_before
+from tilegrad.kernels.recurrent.steps import Sizes, states_before
 from tilegrad.ops.activations import relu, sigmoid, tanh
 from tilegrad.ops.arithmetic import add, mul, sub
 from tilegrad.ops.constants import constant

@@ -14,20 +14,19 @@ import numpy as np
 
 from tilegrad.kernels.cpu import buffers, threads
 from tilegrad.kernels.cpu.effects import contiguous, do, whole
-from tilegrad.kernels.cpu.tile import BIAS, HELD, LANES, NO_BIAS, ONE_RUN, WIDEST, ZERO, Walk, tiles_address, walk_array
+from tilegrad.kernels.cpu.tile import BIAS, LANES, NO_BIAS, ONE_RUN, WIDEST, ZERO, Walk, tiles_address, walk_array
 from tilegrad.kernels.matmul.cpu_panels import lay_out
 from tilegrad.kernels.recurrent import cpu_gru, cpu_lstm, cpu_rnn, reference
 from tilegrad.kernels.recurrent.cpu_frame import CALL, TABLE, Call
 from tilegrad.kernels.recurrent.reference import (
-    Sizes,
     check_gru,
     check_gru_grad,
     check_lstm,
     check_lstm_grad,
     check_rnn,
     check_rnn_grad,
-    steps_of,
 )
+from tilegrad.kernels.recurrent.steps import Sizes, steps_of
 from tilegrad.kernels.sizes import cdiv
 
 Array = np.ndarray
@@ -49,7 +48,7 @@ def lstm(
     h, c = np.empty(h0.shape, _float32), np.empty(c0.shape, _float32)
     results = [each.reshape(-1) for each in (y, h, c, gates, cells)]
     plan.run(
-        cpu_lstm.forward, cpu_lstm.floats, plan.forward[HELD], _flat(x), plan.in_panels(w), _flat(h0), _flat(c0),
+        cpu_lstm.forward, cpu_lstm.floats, plan.forward[ZERO], _flat(x), plan.in_panels(w), _flat(h0), _flat(c0),
         *results
     )  # fmt: skip
     return y, h, c, gates, cells
@@ -131,7 +130,7 @@ def rnn(
     plan = _plan(sizes, bool(reverse), width, 1)
     y, h = buffers.empty(x.shape, _float32), np.empty(h0.shape, _float32)
     plan.run(
-        cpu_rnn.forward, cpu_rnn.floats, plan.forward[HELD], _flat(x), plan.in_panels(w), _flat(h0), y.reshape(-1),
+        cpu_rnn.forward, cpu_rnn.floats, plan.forward[ZERO], _flat(x), plan.in_panels(w), _flat(h0), y.reshape(-1),
         h.reshape(-1), relu=nonlinearity == "relu",
     )  # fmt: skip
     return y, h
@@ -214,7 +213,7 @@ class _Plan(NamedTuple):
 def _plan(sizes: Sizes, reverse: bool, width: int, gates: int) -> _Plan:
     wide = cdiv(width, LANES) * LANES
     across = gates * wide
-    forward = {start: _walks(across, width, start, True) for start in (HELD, BIAS, ZERO)}
+    forward = {start: _walks(across, width, start, True) for start in (BIAS, ZERO)}
     backward = _walks(wide, across, ZERO, False)
     at, step = [], []
     for column, panels, vectors in _panels(across):

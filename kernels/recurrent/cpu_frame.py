@@ -2,8 +2,9 @@
 
 A sequence does not need the others, so each thread takes some of them from the first step to the last, and none waits
 for another. In a step the product of the states and the weight comes first, on the register tile; then the gates, row
-by row, while the sums are in the first cache. The weight is laid out in panels once, and read from the second cache at
-every step.
+by row, while the sums are in the first cache. The inputs' part is added to whole sums: if they began with it, small
+terms would be added to a large number one by one. The weight is laid out in panels once, and read from the second cache
+at every step.
 
 A width that is no whole number of vectors is filled up with zeros in scratch memory; otherwise sums are made where the
 results go.
@@ -90,17 +91,17 @@ def copy_parts(to, to_wide, source, source_wide, count, width):
 
 
 @njit(nogil=True)
-def sigmoids(a):
-    """In place."""
+def sigmoids(a, x):
+    """a = sigmoid(a + x), in place."""
     for j in range(a.size):
-        a[j] = sigmoid(a[j])
+        a[j] = sigmoid(a[j] + x[j])
 
 
 @njit(nogil=True)
-def tanhs(a):
-    """In place."""
+def tanhs(a, x):
+    """a = tanh(a + x), in place."""
     for j in range(a.size):
-        a[j] = tanh(a[j])
+        a[j] = tanh(a[j] + x[j])
 
 
 @njit(nogil=True)

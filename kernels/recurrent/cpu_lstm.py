@@ -82,20 +82,15 @@ def forward(
                 ready = n
             at_row = steps[t, 0] + first
             sums = rest(gates, at_row * across) if direct else rest(work, 2 * block)
-            if direct:
-                copy(row(sums, 0, n * across), row(x, at_row * across, n * across))
-            else:
-                clear(row(sums, 0, n * across))
-                for r in range(n):
-                    copy_parts(rest(sums, r * across), wide, rest(x, (at_row + r) * 4 * width), width, 4, width)
             multiply(fixed, walk, table, sums, states, w, w)
             for r in range(n):
-                a = row(sums, r * across, across)
-                sigmoids(row(a, 0, 2 * wide))
-                tanhs(row(a, 2 * wide, wide))
-                sigmoids(row(a, 3 * wide, wide))
+                a, given = row(sums, r * across, across), row(x, (at_row + r) * 4 * width, 4 * width)
                 i, f = row(a, 0, width), row(a, wide, width)
                 g, o = row(a, 2 * wide, width), row(a, 3 * wide, width)
+                sigmoids(i, row(given, 0, width))
+                sigmoids(f, row(given, width, width))
+                tanhs(g, row(given, 2 * width, width))
+                sigmoids(o, row(given, 3 * width, width))
                 state, cell = row(states, r * wide, width), row(inner, r * wide, width)
                 new, out = row(cells, (at_row + r) * width, width), row(y, (at_row + r) * width, width)
                 _states(i, f, g, o, cell, new, out)

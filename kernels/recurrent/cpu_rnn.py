@@ -29,10 +29,11 @@ def floats(wide: int, width: int) -> int:
 
 
 @njit(nogil=True)
-def _relus(a):
-    """In place; NaN stays."""
+def _relus(a, x):
+    """a = max(a + x, 0), in place; NaN stays."""
     for j in range(a.size):
-        a[j] = _ZERO if a[j] <= _ZERO else a[j]
+        total = a[j] + x[j]
+        a[j] = _ZERO if total <= _ZERO else total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -55,7 +56,6 @@ def forward(x, w, h0, y, h, steps, calls, scratch, walks, at, tiles_at, one_run,
     states, sums = row(work, 0, block), row(work, block, block)
     for first in range(begin, stop, ROWS_OF_BLOCK):
         most = smaller(stop - first, ROWS_OF_BLOCK)
-        clear(row(sums, 0, most * wide))
         for r in range(most):
             copy(row(states, r * wide, width), row(h0, (first + r) * width, width))
         ready = 0
@@ -67,15 +67,13 @@ def forward(x, w, h0, y, h, steps, calls, scratch, walks, at, tiles_at, one_run,
                 prepare(walk, table, n, wide, wide)
                 ready = n
             at_row = steps[t, 0] + first
-            for r in range(n):
-                copy(row(sums, r * wide, width), row(x, (at_row + r) * width, width))
             multiply(fixed, walk, table, sums, states, w, w)
             for r in range(n):
-                a = row(sums, r * wide, width)
+                a, given = row(sums, r * wide, width), row(x, (at_row + r) * width, width)
                 if call.relu:
-                    _relus(a)
+                    _relus(a, given)
                 else:
-                    tanhs(a)
+                    tanhs(a, given)
                 copy(row(states, r * wide, width), a)
                 copy(row(y, (at_row + r) * width, width), a)
         for r in range(most):

@@ -34,16 +34,14 @@ import numpy as np
 
 from tilegrad.kernels.device import gpu
 from tilegrad.kernels.recurrent.reference import (
-    Sizes,
-    Step,
     check_gru,
     check_gru_grad,
     check_lstm,
     check_lstm_grad,
     check_rnn,
     check_rnn_grad,
-    steps_of,
 )
+from tilegrad.kernels.recurrent.steps import Sizes, Step, steps_of
 
 
 class Language(NamedTuple):

@@ -26,7 +26,7 @@ from tilegrad.kernels.launch.numba_kernel import Kernel, kernel
 from tilegrad.kernels.launch.numba_target import SIMULATED, cuda, device
 from tilegrad.kernels.matmul.gpu_numba import product_into
 from tilegrad.kernels.recurrent import gpu_layers as layers
-from tilegrad.kernels.recurrent.reference import Sizes
+from tilegrad.kernels.recurrent.steps import Sizes
 from tilegrad.kernels.sizes import cdiv
 from tilegrad.kernels.sum.gpu_numba import add_parts
 

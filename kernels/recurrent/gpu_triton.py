@@ -39,7 +39,7 @@ from tilegrad.kernels.launch.triton_dtypes import no_float64
 from tilegrad.kernels.launch.triton_kernel import kernel
 from tilegrad.kernels.matmul.gpu_triton import product_into
 from tilegrad.kernels.recurrent import gpu_layers as layers
-from tilegrad.kernels.recurrent.reference import Sizes
+from tilegrad.kernels.recurrent.steps import Sizes
 from tilegrad.kernels.sizes import cdiv, next_power_of_2
 from tilegrad.kernels.sum.gpu_triton import add_parts
 

@@ -25,9 +25,9 @@ For all of them, N the rows of all steps, B those of the first, H the width of t
 float16, bfloat16, float32 or float64, one dtype for all; the 16-bit types are computed in float32. Of them y, and with
 it the state h, is rounded at each step, c only as a result; gates and cells are float32. Results are in C order.
 
-Gradients take None for a gradient that is 0. They give those of x, h0 (and c0); those of w are a product of what is
-returned here with the states before each step (`states_before`), for all steps at once. A step's gradient by what its
-weight made, of 16-bit types, is rounded before it is multiplied with w.
+Gradients take None for a gradient that is 0. They give those of x, h0 (and c0); that of w is a product of what is
+returned here with the states before each step (steps.states_before), for all steps at once. Of 16-bit types a step's
+gradient by what its weight made is rounded before it is multiplied with w.
 
 Floor: 2 N G H^2 FLOP forward, as many backward. The T steps wait for one another, and each reads w: it should stay in a
 cache.
@@ -37,53 +37,17 @@ Each raises TypeError for dtypes, ValueError for shapes and sizes.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tilegrad.kernels.checks import accumulator, float_dtype, is_int, one_of, remembered, require
+from tilegrad.kernels.recurrent.steps import Sizes, steps_of
 
 _quiet = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 
 Array = np.ndarray
-Sizes = tuple[int, ...]
 NONLINEARITIES = ("tanh", "relu")
-
-
-class Step(NamedTuple):
-    """One step's rows, and those of the step that went before."""
-
-    first: int
-    rows: int
-    before: int  # where the rows of the step before begin
-    known: int  # how many of the rows have one; the others come from h0 and c0
-
-
-@lru_cache(maxsize=64)
-def steps_of(sizes: Sizes, reverse: bool) -> tuple[Step, ...]:
-    """The steps in the order that the layer goes in."""
-    firsts = [0]
-    for n in sizes:
-        firsts.append(firsts[-1] + n)
-    order = list(range(len(sizes)))
-    if reverse:
-        order.reverse()
-    found, before, known = [], 0, 0
-    for t in order:
-        found.append(Step(firsts[t], sizes[t], before, min(known, sizes[t])))
-        before, known = firsts[t], sizes[t]
-    return tuple(found)
-
-
-def states_before(sizes: Sizes, reverse: bool) -> Array:
-    """int64 (N,): where the state before each row's step is among the rows of h0 and then y: of (B + N, H)."""
-    start = sizes[0]
-    found = np.empty(sum(sizes), np.int64)
-    for first, rows, before, known in steps_of(sizes, reverse):
-        found[first : first + known] = np.arange(start + before, start + before + known)
-        found[first + known : first + rows] = np.arange(known, rows)
-    return found
 
 
 @_quiet
