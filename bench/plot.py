@@ -33,6 +33,7 @@ MARKERS = {
     "pool": "X",
     "losses": "*",
     "take_rows": "h",
+    "bags": "H",
     "arithmetic": "d",
 }
 BARS = 40  # in a panel; if there are more, only those of each function's first shape are shown

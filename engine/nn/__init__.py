@@ -33,7 +33,7 @@ from tilegrad.nn.conv import Conv2d
 from tilegrad.nn.conv1d import Conv1d
 from tilegrad.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d
 from tilegrad.nn.dropout import Dropout, Dropout2d
-from tilegrad.nn.embedding import Embedding
+from tilegrad.nn.embedding import Embedding, EmbeddingBag
 from tilegrad.nn.linear import Flatten, Identity, Linear, Unflatten
 from tilegrad.nn.loss import (
     BCELoss,
@@ -76,6 +76,7 @@ __all__ = [
     "Dropout2d",
     "ELU",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "GELU",
     "GLU",

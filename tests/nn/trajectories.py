@@ -41,7 +41,23 @@ def _packed(nn, net, x):
     return (net["second"](padded) ** 2).mean() + (net["second"](again) - 1).square().mean()
 
 
+def _bags(nn, net, tokens, index, offsets):
+    y = net["mean"](tokens) * net["max"](index, offsets) + net["sum"](index, offsets, net["factors"].weight[0])
+    return (net["head"](y) ** 2 - y).mean()
+
+
 CASES = {
+    "bags": Case(
+        lambda nn: {
+            "mean": nn.EmbeddingBag(7, 4, padding_idx=2),
+            "max": nn.EmbeddingBag(7, 4, mode="max"),
+            "sum": nn.EmbeddingBag(7, 4, mode="sum"),
+            "factors": nn.Linear(9, 1),
+            "head": nn.Linear(4, 4),
+        },
+        _bags,
+        lambda rng: (rng.integers(0, 7, (3, 5)), rng.integers(0, 7, 9), np.array([0, *sorted(rng.integers(0, 9, 2))])),
+    ),
     "packed": Case(
         lambda nn: {"first": nn.Linear(3, 4), "second": nn.Linear(4, 2)},
         _packed,

@@ -33,7 +33,7 @@ from tilegrad.nn.functional.conv_transpose import conv_transpose1d, conv_transpo
 from tilegrad.nn.functional.cross_entropy import cross_entropy, nll_loss
 from tilegrad.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
 from tilegrad.nn.functional.dropout import dropout, dropout2d
-from tilegrad.nn.functional.embedding import embedding, one_hot
+from tilegrad.nn.functional.embedding import embedding, embedding_bag, one_hot
 from tilegrad.nn.functional.linear import linear
 from tilegrad.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from tilegrad.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
@@ -55,6 +55,7 @@ __all__ = [
     "dropout2d",
     "elu",
     "embedding",
+    "embedding_bag",
     "gelu",
     "glu",
     "group_norm",
