@@ -58,6 +58,7 @@ from tilegrad.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from tilegrad.nn.upsample import PixelShuffle, PixelUnshuffle, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -107,6 +108,8 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReLU6",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RMSNorm",
     "SELU",
     "Sequential",
@@ -123,6 +126,9 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "functional",
     "init",
     "summary",

@@ -46,7 +46,25 @@ def _bags(nn, net, tokens, index, offsets):
     return (net["head"](y) ** 2 - y).mean()
 
 
+def _upsampled(nn, net, x):
+    y = net["wide"](net["conv"](x)) + net["near"](net["shuffle"](net["four"](x)))
+    return (net["last"](y) ** 2 - net["cubic"](x)).mean()
+
+
 CASES = {
+    "upsampled": Case(
+        lambda nn: {
+            "conv": nn.Conv2d(1, 2, 3, padding=1),
+            "four": nn.Conv2d(1, 8, 1),
+            "wide": nn.Upsample(scale_factor=2, mode="bilinear"),
+            "shuffle": nn.PixelShuffle(2),
+            "near": nn.Upsample(size=(8, 10)),
+            "last": nn.Conv2d(2, 1, 1),
+            "cubic": nn.Upsample(size=(8, 10), mode="bicubic", align_corners=True),
+        },
+        _upsampled,
+        lambda rng: (rng.standard_normal((2, 1, 4, 5)).astype(np.float32),),
+    ),
     "bags": Case(
         lambda nn: {
             "mean": nn.EmbeddingBag(7, 4, padding_idx=2),

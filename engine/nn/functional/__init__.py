@@ -38,6 +38,7 @@ from tilegrad.nn.functional.linear import linear
 from tilegrad.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from tilegrad.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tilegrad.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from tilegrad.nn.functional.upsample import interpolate, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -64,6 +65,7 @@ __all__ = [
     "hardtanh",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -78,6 +80,8 @@ __all__ = [
     "normalize",
     "one_hot",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "prelu",
     "relu",
     "relu6",
