@@ -157,6 +157,8 @@ def _weights(kind: str, old: int, n: int, factor: float | None, align_corners: b
 
 def _taps(kind: str, t: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """The weights of the pixels around a place that lies t behind one of them, and which these are."""
+    if kind == "linear":
+        return [(0, 1 - t), (1, t)]
 
     def near(x: np.ndarray) -> np.ndarray:  # up to 1 away
         return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
@@ -174,7 +176,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     if input.ndim < 3 or input.shape[-3] % (r * r):
         raise ValueError(f"{op}: input is {input.shape}; expected (..., C, H, W) with C a multiple of {r * r}")
     *lead, channels, height, width = input.shape
-    x = ops.reshape(input, (-1, channels // (r * r), r, r, height, width))
+    x = ops.reshape(input, (math.prod(lead), channels // (r * r), r, r, height, width))
     x = ops.permute(x, (0, 1, 4, 2, 5, 3))
     return ops.reshape(x, (*lead, channels // (r * r), height * r, width * r))
 
@@ -186,6 +188,6 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     if input.ndim < 3 or input.shape[-1] % r or input.shape[-2] % r:
         raise ValueError(f"{op}: input is {input.shape}; expected (..., C, H, W) with H and W multiples of {r}")
     *lead, channels, height, width = input.shape
-    x = ops.reshape(input, (-1, channels, height // r, r, width // r, r))
+    x = ops.reshape(input, (math.prod(lead), channels, height // r, r, width // r, r))
     x = ops.permute(x, (0, 1, 3, 5, 2, 4))
     return ops.reshape(x, (*lead, channels * r * r, height // r, width // r))
