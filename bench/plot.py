@@ -34,6 +34,7 @@ MARKERS = {
     "losses": "*",
     "recurrent": "H",
     "take_rows": "h",
+    "bags": "H",
     "arithmetic": "d",
 }
 BARS = 40  # in a panel; if there are more, only those of each function's first shape are shown

@@ -102,6 +102,11 @@ FAMILIES: dict[str, dict[str, str]] = {  # folder -> primitive -> what it comput
         "take_rows": "rows of a table by their index; of uint8 images as floats, scale x + shift",
         "take_rows_grad": "its gradient with respect to the table: rows of dy added by their index, in their order",
     },
+    "bags": {
+        "sum_bags": "sums or means of bags of rows of a table, which lie one behind the other in an index",
+        "sum_bags_grad": "its gradient with respect to the table",
+        "max_bags": "the largest elements of bags of rows, element by element, and their rows",
+    },
     "dropout": {
         "random_bits": "n 32-bit words of the Philox4x32-10 stream (seed, offset)",
         "dropout": "x / (1 - p) where the Philox stream keeps it, else 0; its own gradient",

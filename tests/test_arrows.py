@@ -30,7 +30,7 @@ ROOMS = """
     kernels.softmax
     kernels.batch_norm kernels.clip_norm kernels.conv2d kernels.dropout kernels.layer_norm kernels.losses kernels.matmul
         kernels.optimizer kernels.pool kernels.softmax_xent kernels.take_rows
-    kernels.attention kernels.recurrent
+    kernels.attention kernels.bags kernels.recurrent
     kernels.backends
     kernels
     kernels.compile

@@ -5,6 +5,7 @@ from tilegrad.bench.ops import (
     adam,
     arithmetic,
     attention,
+    bags,
     batch_norm,
     conv,
     layer_norm,
@@ -22,6 +23,6 @@ OPS: dict[str, Op] = {
     module.OP.name: module.OP
     for module in (
         *(matmul, activations, softmax, softmax_xent, attention, layer_norm, batch_norm, adam, conv, pool),
-        *(losses, recurrent, take_rows, arithmetic),
+        *(losses, recurrent, take_rows, bags, arithmetic),
     )
 }

@@ -33,7 +33,7 @@ from tilegrad.nn.conv import Conv2d
 from tilegrad.nn.conv1d import Conv1d
 from tilegrad.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d
 from tilegrad.nn.dropout import Dropout, Dropout2d
-from tilegrad.nn.embedding import Embedding
+from tilegrad.nn.embedding import Embedding, EmbeddingBag
 from tilegrad.nn.linear import Flatten, Identity, Linear, Unflatten
 from tilegrad.nn.loss import (
     BCELoss,
@@ -48,6 +48,16 @@ from tilegrad.nn.loss import (
 )
 from tilegrad.nn.module import Module
 from tilegrad.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
+from tilegrad.nn.padding import (
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from tilegrad.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -59,6 +69,7 @@ from tilegrad.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from tilegrad.nn.upsample import PixelShuffle, PixelUnshuffle, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -68,6 +79,8 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
     "ConvTranspose1d",
@@ -77,6 +90,7 @@ __all__ = [
     "Dropout2d",
     "ELU",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "GELU",
     "GLU",
@@ -109,11 +123,17 @@ __all__ = [
     "NLLLoss",
     "PReLU",
     "Parameter",
-    "ReLU",
-    "ReLU6",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RMSNorm",
     "RNN",
     "RNNCell",
+    "ReLU",
+    "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "SELU",
     "Sequential",
     "SiLU",
@@ -129,6 +149,11 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "functional",
     "init",
     "summary",

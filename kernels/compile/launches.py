@@ -100,6 +100,18 @@ def take_rows(backend: ModuleType, empty: Empty) -> None:
     backend.take_rows_grad(empty(64), xp.empty(64, np.int32), 1000)
 
 
+def bags(backend: ModuleType, empty: Empty) -> None:
+    """32 bags of vectors of words, with both lengths of offsets, and of numbers."""
+    xp = gpu.xp()
+    index, table = xp.empty(512, np.int64), empty(1000, 64)
+    for offsets in (xp.empty(32, np.int64), xp.empty(33, np.int32)):
+        for name in ("sum_bags", "max_bags"):
+            getattr(backend, name)(table, index, offsets, 32, 0)
+        backend.sum_bags(table, index, offsets, 32, mean=True)
+        backend.sum_bags_grad(empty(32, 64), index, offsets, 1000, 0)
+    backend.sum_bags(empty(1000), xp.empty(512, np.int32), offsets, 32)
+
+
 def losses(backend: ModuleType, x: Any, small: Any) -> None:
     """Every kind with all weights that it takes and without, of many numbers and of few; both gradients together."""
     one, last = small.reshape(-1)[0], KINDS[-1]

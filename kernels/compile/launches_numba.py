@@ -117,6 +117,10 @@ def losses(empty: Empty) -> None:
     launches.losses(backend, empty(2048, 1024), empty(32, 10))
 
 
+def bags(empty: Empty) -> None:
+    launches.bags(backend, empty)
+
+
 def take_rows(empty: Empty) -> None:
     launches.take_rows(backend, empty)
 

@@ -202,6 +202,16 @@ def _take_rows_grad(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
     return lambda: backend.take_rows_grad(dy, index, rows)
 
 
+def _bags(name: str) -> Call:
+    def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
+        rows, columns, bags, each = shape
+        index, offsets = array.below(rows, bags * each), gpu.xp().arange(0, bags * each, each)
+        x, last = (array(bags, columns), rows) if name.endswith("_grad") else (array(rows, columns), bags)
+        return lambda: getattr(backend, name)(x, index, offsets, last)
+
+    return Call("ROWS x COLUMNS x BAGS x PLACES", (1000, 64, 32, 16), of)
+
+
 def _loss(name: str) -> Call:
     def of(backend: ModuleType, array: Arrays, shape: Shape) -> Act:
         x, t, dy = array(*shape), array(*shape), array()
@@ -264,6 +274,7 @@ CALLS: dict[str, Call] = {
     "sum": Call("...", (1024, 256), _sum),
     "take_rows": Call(*_TABLE, _take_rows),
     "take_rows_grad": Call(*_TABLE, _take_rows_grad),
+    **{name: _bags(name) for name in ("sum_bags", "sum_bags_grad", "max_bags")},
     "random_bits": Call("N", (1 << 16,), _random_bits),
     "dropout": Call("...", (256, 1024), _dropout),
     "clip_norm_step": Call("...", (256, 1024), _clip_norm_step),

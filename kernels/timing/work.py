@@ -67,6 +67,8 @@ _WRITTEN = {  # arrays that a step writes to as well
 def _nbytes(call: Call, a: Arguments) -> int:
     read = sum(x.nbytes for x in call.layouts()) - sum(_bytes(getattr(a, name)) for name in _UNREAD.get(call.op, ()))
     read += sum(_bytes(getattr(a, name)) for name in _TWICE.get(call.op, ()))
+    if call.op in ("sum_bags", "max_bags"):
+        read += _places(a.x, a.index) * a.x.dtype.itemsize - a.x.nbytes
     if call.op == "take_rows":  # of the table only the rows that are taken
         read += call.results[0].size * a.x.dtype.itemsize - a.x.nbytes
     if call.op == "batch_norm_grad" and (a.activation is None or a.y is not None):  # the bias is for relu's mask alone
@@ -189,6 +191,11 @@ def _taps(a: Arguments) -> int:
     return math.prod(a.kernel_size)
 
 
+def _places(x: Any, index: Any) -> int:
+    """The elements of one row of x for each place of an index."""
+    return index.size * (x.size // max(x.shape[0], 1))
+
+
 def _sizes(x: Any) -> int:
     return x.size if isinstance(x, Layout) else sum(map(_sizes, x or ()))
 
@@ -244,6 +251,9 @@ _FLOP: dict[str, Callable[[Arguments, Results], int]] = {
     "sum": lambda a, y: a.x.size,
     "take_rows": lambda a, y: 0 if a.scale is None else 2 * y[0].size,
     "take_rows_grad": lambda a, y: a.dy.size,
+    "sum_bags": lambda a, y: _places(a.x, a.index),
+    "sum_bags_grad": lambda a, y: _places(a.dy, a.index),
+    "max_bags": lambda a, y: _places(a.x, a.index),
     "random_bits": lambda a, y: 0,  # integers only
     "dropout": lambda a, y: a.x.size,
     "clip_norm_step": lambda a, y: 3 * _sizes(a.arrays),  # square, sum, scale

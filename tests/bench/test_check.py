@@ -17,7 +17,7 @@ SMALL = {
     "matmul": (24, 16, 40), "activations": (500,), "softmax": (7, 33), "softmax_xent": (7, 33), "adam": (200,),
     "conv": (2, 3, 6, 4, 3, 1), "pool": (2, 3, 6, 5), "attention": (2, 3, 9, 16), "layer_norm": (7, 33),
     "batch_norm": (2, 3, 6, 5), "losses": (200,), "recurrent": (3, 4, 6), "take_rows": (9, 5, 40),
-    "arithmetic": (7, 33),
+    "bags": (9, 5, 7, 4), "arithmetic": (7, 33),
 }  # fmt: skip
 CASES = [
     (op.name, v.name, mode, dtype)

@@ -122,6 +122,9 @@ COUNTS = {
     # 7 rows of 5 read and written, 7 indices; 7 rows of dy read and 9 of dx written;  a + for each number
     ("take_rows", "take_rows", "forward", (9, 5, 7)): (280 + 56, 0),
     ("take_rows", "take_rows", "backward", (9, 5, 7)): (140 + 180 + 56, 35),
+    # 3 bags of 2 rows of 5 read, 3 written, 6 indices, 3 offsets; 3 of dy read, 9 of dx written;  a + for each number
+    ("bags", "sum_bags", "forward", (9, 5, 3, 2)): (120 + 60 + 48 + 24, 30),
+    ("bags", "sum_bags", "backward", (9, 5, 3, 2)): (60 + 180 + 48 + 24, 30),
 }
 
 

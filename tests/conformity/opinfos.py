@@ -22,6 +22,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "where": lambda x, condition, other: tg.where(condition, x, other),
     "einsum": lambda tensors, equation: tg.einsum(equation, *tensors),
     "nn.functional.embedding": lambda weight, index, **options: F.embedding(index, weight, **options),
+    "nn.functional.embedding_bag": lambda weight, index, **options: F.embedding_bag(index, weight, **options),
     "broadcast_tensors": tg.broadcast_tensors,
     "zero_": lambda x: tg.Tensor.zero_(x.clone()),
     "T": lambda x: x.T,

@@ -26,13 +26,15 @@ OPS = """
     nn.functional.batch_norm nn.functional.binary_cross_entropy nn.functional.binary_cross_entropy_with_logits
     nn.functional.conv1d nn.functional.conv2d nn.functional.conv_transpose1d nn.functional.conv_transpose2d
     nn.functional.cross_entropy nn.functional.dropout nn.functional.dropout2d
-    nn.functional.elu nn.functional.embedding nn.functional.gelu nn.functional.glu nn.functional.group_norm
+    nn.functional.elu nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu nn.functional.glu
+    nn.functional.group_norm
     nn.functional.hardsigmoid nn.functional.hardswish nn.functional.hardtanh nn.functional.huber_loss
-    nn.functional.instance_norm
+    nn.functional.instance_norm nn.functional.interpolate
     nn.functional.kl_div nn.functional.l1_loss nn.functional.layer_norm nn.functional.leaky_relu
     nn.functional.linear nn.functional.logsigmoid nn.functional.max_pool2d nn.functional.mish
     nn.functional.mse_loss nn.functional.nll_loss nn.functional.normalize nn.functional.one_hot
-    nn.functional.pad nn.functional.prelu nn.functional.relu nn.functional.relu6 nn.functional.rms_norm
+    nn.functional.pad nn.functional.pixel_shuffle nn.functional.pixel_unshuffle
+    nn.functional.prelu nn.functional.relu nn.functional.relu6 nn.functional.rms_norm
     nn.functional.scaled_dot_product_attention
     nn.functional.selu nn.functional.silu nn.functional.smooth_l1_loss nn.functional.softplus
     nn.functional.softsign nonzero norm ones ones_like outer permute pow prod rand_like randint randn randn_like

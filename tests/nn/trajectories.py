@@ -65,6 +65,16 @@ def _sequences(rng):
     return (rng.standard_normal((4, 3, 5)).astype(np.float32),)
 
 
+def _bags(nn, net, tokens, index, offsets):
+    y = net["mean"](tokens) * net["max"](index, offsets) + net["sum"](index, offsets, net["factors"].weight[0])
+    return (net["head"](y) ** 2 - y).mean()
+
+
+def _upsampled(nn, net, x):
+    y = net["wide"](net["conv"](x)) + net["near"](net["shuffle"](net["four"](x)))
+    return (net["last"](y) ** 2 - net["cubic"](x)).mean()
+
+
 CASES = {
     "LSTM and RNN": Case(
         lambda nn: {
@@ -84,6 +94,30 @@ CASES = {
         lambda nn: {"cell": nn.LSTMCell(5, 4), "head": nn.Linear(4, 2)},
         _cells,
         _sequences,
+    ),
+    "upsampled": Case(
+        lambda nn: {
+            "conv": nn.Conv2d(1, 2, 3, padding=1),
+            "four": nn.Conv2d(1, 8, 1),
+            "wide": nn.Upsample(scale_factor=2, mode="bilinear"),
+            "shuffle": nn.PixelShuffle(2),
+            "near": nn.Upsample(size=(8, 10)),
+            "last": nn.Conv2d(2, 1, 1),
+            "cubic": nn.Upsample(size=(8, 10), mode="bicubic", align_corners=True),
+        },
+        _upsampled,
+        lambda rng: (rng.standard_normal((2, 1, 4, 5)).astype(np.float32),),
+    ),
+    "bags": Case(
+        lambda nn: {
+            "mean": nn.EmbeddingBag(7, 4, padding_idx=2),
+            "max": nn.EmbeddingBag(7, 4, mode="max"),
+            "sum": nn.EmbeddingBag(7, 4, mode="sum"),
+            "factors": nn.Linear(9, 1),
+            "head": nn.Linear(4, 4),
+        },
+        _bags,
+        lambda rng: (rng.integers(0, 7, (3, 5)), rng.integers(0, 7, 9), np.array([0, *sorted(rng.integers(0, 9, 2))])),
     ),
     "packed": Case(
         lambda nn: {"first": nn.Linear(3, 4), "second": nn.Linear(4, 2)},

@@ -13,7 +13,7 @@ import pytest
 from tests.types.checkers import ROOT, installed, mypy, pyright
 
 PROGRAMS = Path(__file__).parent / "programs"
-RIGHT = [PROGRAMS / "mnist.py", PROGRAMS / "tensors.py"]
+RIGHT = [PROGRAMS / "mnist.py", PROGRAMS / "tensors.py", PROGRAMS / "sequences.py"]
 WRONG = PROGRAMS / "wrong.py"
 
 # What stands before a program of README that goes on from another one.

@@ -33,11 +33,12 @@ from tilegrad.nn.functional.conv_transpose import conv_transpose1d, conv_transpo
 from tilegrad.nn.functional.cross_entropy import cross_entropy, nll_loss
 from tilegrad.nn.functional.divergence import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
 from tilegrad.nn.functional.dropout import dropout, dropout2d
-from tilegrad.nn.functional.embedding import embedding, one_hot
+from tilegrad.nn.functional.embedding import embedding, embedding_bag, one_hot
 from tilegrad.nn.functional.linear import linear
 from tilegrad.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from tilegrad.nn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tilegrad.nn.functional.regression import huber_loss, l1_loss, mse_loss, smooth_l1_loss
+from tilegrad.nn.functional.upsample import interpolate, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -55,6 +56,7 @@ __all__ = [
     "dropout2d",
     "elu",
     "embedding",
+    "embedding_bag",
     "gelu",
     "glu",
     "group_norm",
@@ -63,6 +65,7 @@ __all__ = [
     "hardtanh",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -77,6 +80,8 @@ __all__ = [
     "normalize",
     "one_hot",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "prelu",
     "relu",
     "relu6",

@@ -101,6 +101,7 @@ SIZES = (1, 3, 5, 8, 16, 17, 20, 28, 31, 33, 64, 100, 1030)
 ELEMENTWISE = [
     name for name in kernels.PRIMITIVES if hasattr(cpu, name) and getattr(cpu, name) is not getattr(reference, name)
 ]
+ENDS = np.array([0, 1])
 ROWS = [(1, 4), (1, 28), (2, 10), (3, 5), (4, 7), (1, 33), (5, 64), (2, 1100)]
 BATCHES = [(1, 5), (3, 10), (33, 10), (300, 77), (17, 1100)]  # the last two are taken row by row
 IMAGES = [((2, 3, 5, 4), False), ((2, 3, 5, 4), True), ((3, 17, 7, 7), True), ((3, 16, 9, 9), False), ((5, 33), False)]
@@ -165,6 +166,8 @@ CALLS = {
     ],
     "take_rows": [(normal(*shape), labels(9, shape[0])) for shape in [*ROWS, (5,)]],
     "take_rows_grad": [(normal(*shape), labels(shape[0], 3), 3) for shape in [*ROWS, (5,)]],
+    **{name: [(normal(*s), labels(9, s[0]), ENDS, 2) for s in [*ROWS, (5,)]] for name in ("sum_bags", "max_bags")},
+    "sum_bags_grad": [(normal(2, *shape[1:]), labels(9, 3), ENDS, 3) for shape in [*ROWS, (5,)]],
     "sum": [(normal(*shape), axes) for shape in (*ROWS, (300, 129)) for axes in ((0,), (1,))],
     "tanh": [(normal(17_000),)],  # by address: tests/kernels/cpu/test_ufuncs.py moves its arrays
     **{name: [(normal(*shape),) for shape in ROWS] for name in ("softmax", "log_softmax")},

@@ -294,6 +294,17 @@ def take_rows():
         yield "take_rows", (pixels, index, 0.01, -0.5)
 
 
+def bags():
+    """Bags of each size, with the padding and without, shared out among threads or not."""
+    for table, offsets in ((floats(9, 5), np.array([0, 0, 3, 7])), (floats(300, 513), np.arange(0, 400, 4))):
+        index = _rng.integers(0, len(table), 4 * len(offsets))
+        for padding in (None, 2):
+            for name in ("sum_bags", "max_bags"):
+                yield name, (table, index, offsets, len(offsets), padding)
+            yield "sum_bags", (table, index, offsets, len(offsets), padding, True)
+            yield "sum_bags_grad", (floats(len(offsets), table.shape[1]), index, offsets, len(table), padding)
+
+
 def others():
     for shape in ((1, 1), (5, 7), (300, 129)):
         yield "sum", (floats(*shape), (0,), False)
@@ -322,6 +333,7 @@ CASES = [
     *random(),
     *losses(),
     *take_rows(),
+    *bags(),
     *others(),
 ]
 COMPILED = sorted(name for name in kernels.PRIMITIVES if getattr(CPU, name).__module__.endswith(".cpu"))

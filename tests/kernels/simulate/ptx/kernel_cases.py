@@ -259,6 +259,16 @@ def test_rows_are_added_in_their_order(backend, dtype):
         assert_same(got, reference.take_rows_grad(dy, index, 50, padding))
 
 
+@each_served
+def test_bags(backend, dtype):
+    """Bags of several rounds, empty ones, and a row that is passed over."""
+    x, index, offsets = normal(dtype, 50, 33), np.arange(90) ** 2 % 50, np.array([0, 0, 7, 40, 40, 89])
+    for name, of, last in (("sum_bags", x, 6), ("max_bags", x, 6), ("sum_bags_grad", x[:6], 50)):
+        found, want = (getattr(of_, name)(of, index, offsets, last, 4) for of_ in (BACKENDS[backend], reference))
+        for a, b in zip(*(y if isinstance(y, tuple) else (y,) for y in (found, want)), strict=True):
+            assert_same(a, b)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_images_become_floats_and_random_bits_are_the_streams(backend):
     images = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 1, 28, 28)
