@@ -17,8 +17,6 @@ from tilegrad.tensor import Tensor
 V = 6
 BAGS = {  # input, offsets
     "rows": (np.array([[1, 3, 1], [0, 0, 4], [5, 2, 2]]), None),
-    "no columns": (np.zeros((2, 0), np.int64), None),
-    "no rows": (np.zeros((0, 3), np.int64), None),
     "offsets": (np.array([0, 4, 4, 2, 4, 1, 5]), np.array([0, 2, 5])),
     "empty bags": (np.array([0, 4, 4, 2]), np.array([0, 0, 3, 3, 4])),
     "one empty bag": (np.zeros(0, np.int64), np.array([0])),
@@ -32,8 +30,6 @@ every_mode = pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("name", BAGS)
 def test_function(name, padding_idx, mode, dtype, rng):
     index, offsets = BAGS[name]
-    if index.ndim == 2 and not index.size:
-        pytest.skip("torch takes no such input")
     weight = rng.standard_normal((V, 3)).astype(dtype)
     options = {"mode": mode, "padding_idx": padding_idx}
     arrays = (index, weight) if offsets is None else (index, weight, offsets)
@@ -44,6 +40,7 @@ def test_function(name, padding_idx, mode, dtype, rng):
 
 @every_mode
 def test_empty_input_gives_a_zero_a_bag(mode):
+    """Which torch does not take."""
     weight = tg.ones(V, 3)
     for shape in ((2, 0), (0, 3)):
         got = F.embedding_bag(tg.zeros(*shape, dtype="int64"), weight, mode=mode)
