@@ -17,14 +17,15 @@ Path = tuple[Node, ...]
 def path_to_relu(x: Tensor) -> Path:
     """The nodes from x back to the relu whose elements x has, perhaps in another arrangement; empty if there is none.
 
-    Nor is there one if relu's result was written to: a write has a node of its own.
+    Nor is there one if relu's result was written to: a write has a node of its own. Of a relu in place it is not known
+    whether somebody has, beside autograd.
     """
     path: list[Node] = []
     node = x._node
     while type(node) is Node:
         path.append(node)
         if node.mask == RELU:
-            return tuple(path)
+            return tuple(path) if node.output is not None and node.output[1] is x._storage else ()
         if node.mask != MOVES:
             break
         node = node.edges[0]

@@ -91,7 +91,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, tg.float16])
 @pytest.mark.parametrize("windows", WINDOWS)
-@pytest.mark.parametrize("of", [through_relu, through_conv, written, viewed])
+@pytest.mark.parametrize("of", [through_relu, through_conv, viewed])
 def test_the_mask_is_skipped_and_the_bits_stay(of, windows, dtype, skips, monkeypatch):
     def after(h):
         return ops.max_pool2d(h, *WINDOWS[windows])
@@ -117,6 +117,23 @@ def test_other_gradients_are_masked_by_relu_itself(after, skips, monkeypatch):
     got = gradients(through_relu, after)
     assert skips == [False]
     assert_bits(got, gradients(through_relu, after, monkeypatch))
+
+
+def test_of_a_relu_in_place_the_mask_is_relu_s_own(skips, monkeypatch):
+    def then_written(x, w):
+        h = written(x, w)
+        with tg.no_grad():
+            h.mul_(-1.0)  # which autograd passes over
+        return h
+
+    def after(h):
+        return ops.max_pool2d(h, (2, 2), (2, 2))
+
+    for of in (written, then_written):
+        got = gradients(of, after)
+        with monkeypatch.context() as patch:
+            assert_bits(got, gradients(of, after, patch))
+    assert skips == [False] * 4
 
 
 def test_another_gradient_on_the_way_is_masked_with_it(skips):
