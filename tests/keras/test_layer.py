@@ -11,6 +11,7 @@ from keras.src.layers.core.dense import Dense
 import tilegrad as tg
 from tilegrad.keras import GradientTape
 from tilegrad.keras.backend import layer as layer_module
+from tilegrad.ops import conv
 
 PARTS = {kind: kind.call.__wrapped__ for kind in (BaseConv, Dense)}  # Keras' own
 EPILOGUES = ("relu", "tanh", "gelu", "silu")
@@ -170,3 +171,25 @@ def test_mixed_precision(fused):
     assert y.dtype == tg.bfloat16 and fused == ["relu"] and layer.kernel.dtype == "float32"
     layer = keras.layers.Dense(2, activation="tanh", dtype="mixed_bfloat16")
     assert layer(images(3, 4)).dtype == tg.bfloat16 and fused == ["relu", "tanh"] and layer.kernel.dtype == "float32"
+
+
+def test_relu_before_pooling_is_masked_after_it(monkeypatch):
+    """Keras' layers in a row, through the views between its images and the engine's."""
+    skips, real = [], conv.is_masked
+    monkeypatch.setattr(conv, "is_masked", lambda *args: skips.append(real(*args)) or skips[-1])
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(2)])
+    model.compile("sgd", "mse")
+    model.fit(images(4, 8, 8, 3).numpy(), np.zeros((4, 3, 3, 4), np.float32), verbose=0)
+    assert skips == [True]
+
+    x = images(2, 8, 8, 3)
+    layer = model.layers[0]
+    layer.bias.assign(np.array([0.0, -9.0, 9.0, 0.0]))  # windows of zeros, and none
+    with GradientTape() as tape:
+        features = layer(x)
+        score = keras.ops.sum(model.layers[1](features))
+    found, _ = tape.gradient(score, [features, layer.kernel])
+    assert skips == [True, False]
+    windows = found.reshape(2, 3, 2, 3, 2, 4).sum((2, 4))
+    np.testing.assert_array_equal(windows.numpy(), np.ones((2, 3, 3, 4)))  # one pixel of each, zero or not
