@@ -30,12 +30,14 @@ else:
 class Storage:
     """What tensors that share memory share.
 
-    version  how often it was written to
-    kept     whether a gradient rule keeps a tensor on it
+    version    how often it was written to
+    kept       whether a gradient rule keeps a tensor on it
+    masked_by  of a gradient, the node of a relu whose mask it had when it was made (engine/autograd/relu_mask.py)
     """
 
     version = 0
     kept = False
+    masked_by: Node | None = None
     _sharers: dict[int, weakref.ref] | None = None
 
     def share(self, *tensors: Tensor) -> None:

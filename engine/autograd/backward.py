@@ -159,6 +159,9 @@ def _walk(
     exclusive: set[int] = set()
     edges = [tensor._node or tensor for tensor, _ in seeds]
     wanted = {id(x._node or x) for x in inputs or ()}
+    for x in inputs or ():
+        if x._node is not None:
+            x._node.mask = None  # its gradient is seen
     order, leaves = _reach(edges, wanted)
     asked = leaves if inputs is None else inputs
     running = None if inputs is None else _leading_to(order, wanted)

@@ -22,6 +22,9 @@ Rule = Callable[..., "tuple[Tensor | None, ...]"]
 
 _numbers = itertools.count()
 
+# What a node is to a gradient that has the mask of a relu before it (engine/autograd/relu_mask.py).
+RELU, MOVES = "relu", "moves"
+
 
 class Node:
     """One recorded op.
@@ -30,13 +33,15 @@ class Node:
     specs   one a parent: the (shape, dtype) that its gradient will have, None if it needs no gradient
     saved   (storage, version) of every tensor that the rule keeps: they must not have been written to since
     output  the result's (array, storage), for rules that are written in terms of it
+    mask    RELU: the rule masks the gradient where the result is not positive, before all else; MOVES: it arranges the
+            gradient's elements anew; None: neither, or somebody has asked for the gradient of the result
     place   the line of the program; only where `detect_anomaly` asks for it (anomaly.py)
     """
 
-    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers", "place")
+    __slots__ = ("name", "rule", "edges", "specs", "saved", "output", "number", "hooks", "retainers", "mask", "place")
     place: str
 
-    def __init__(self, name: str, rule: Rule | None, parents: Sequence[Tensor]) -> None:
+    def __init__(self, name: str, rule: Rule | None, parents: Sequence[Tensor], mask: str | None = None) -> None:
         self.name = name
         self.rule = rule
         edges: list[Node | Tensor | None] = []
@@ -55,6 +60,7 @@ class Node:
         self.number = next(_numbers)
         self.hooks: dict[int, Callable] | None = None
         self.retainers: list[Any] | None = None  # weak references to tensors that asked to retain their grad
+        self.mask = mask
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -73,6 +79,7 @@ def record(
     *,
     output: bool = False,
     view_of: Tensor | None = None,
+    mask: str | None = None,
 ) -> Tensor:
     """The tensor of an op's result, with the op recorded behind it if any parent requires a gradient.
 
@@ -81,6 +88,7 @@ def record(
               in-place writes; and only those that the rule needs, because what it saves stays in memory.
     output    call rule(dy, y) instead, y the result: naming it in the closure would be a reference cycle.
     view_of   the parent whose memory the result shares, so that writes to either are seen in both.
+    mask      the node's
     """
     out = wrap(data)
     if capture_hooks.capturing:
@@ -102,7 +110,7 @@ def record(
         return out
     if out._data.dtype not in FLOATS:
         return out
-    node = Node(name, rule, parents)
+    node = Node(name, rule, parents, mask)
     saved = []
     for cell in rule.__closure__ or ():
         kept = cell.cell_contents

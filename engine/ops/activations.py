@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from tilegrad import dtypes, kernels
-from tilegrad.autograd.record import record
+from tilegrad.autograd.record import RELU, record
+from tilegrad.autograd.relu_mask import is_masked
 from tilegrad.ops.arithmetic import add, mul, sub
 from tilegrad.ops.exponential import exp
 from tilegrad.ops.operands import as_tensor, cast, float_operand, normalize_axis
@@ -28,7 +29,11 @@ def relu(input: Tensor) -> Tensor:
             raise TypeError("relu: the tensor is bool; expected numbers")
         return clamp(x, min=0)
     y = kernels.of(x._data).relu(x._data)
-    return record("relu", y, (x,), lambda dy, y: (relu_grad(dy, y),), output=True)
+
+    def rule(dy: Tensor, y: Tensor) -> tuple:
+        return (dy if is_masked(dy, y) else relu_grad(dy, y),)
+
+    return record("relu", y, (x,), rule, output=True, mask=RELU)
 
 
 def relu_grad(dy: Tensor, y: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tilegrad import kernels
 from tilegrad.autograd.grad_mode import is_grad_enabled
-from tilegrad.autograd.record import record
+from tilegrad.autograd.record import RELU, record
+from tilegrad.autograd.relu_mask import is_masked
 from tilegrad.ops.activations import ACTIVATIONS, activation_grad, from_output
 from tilegrad.ops.operands import made_together, require_float
 from tilegrad.ops.shape import expand, reshape
@@ -49,9 +50,12 @@ def conv2d(
     # Each operand is kept only for the other's gradient.
     for_x, for_w = weight if input._requires_grad else None, input if weight._requires_grad else None
 
+    relu = RELU if activation == "relu" else None
     like = None if w.flags.c_contiguous else w  # an array: what lies in it does not count
 
     def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
+        if relu is not None and y is not None and is_masked(dy, y):
+            y = None
         if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
             relu_of = y if activation == "relu" else None
             dz = dy if y is relu_of else activation_grad(activation, dy, y)
@@ -64,7 +68,7 @@ def conv2d(
         dw = None if for_w is None else conv2d_grad_weight(dz, for_w, w_shape, geometry)
         return (dx, dw, conv2d_grad_bias(dz) if biased else None)[:count]
 
-    return record("conv2d", y, parents, rule, output=activation is not None)
+    return record("conv2d", y, parents, rule, output=activation is not None, mask=relu)
 
 
 def conv2d_grad_input(dy: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     """
     if not _are_floats(input, weight, bias) and not _are_integers(input, weight, bias):
         require_float("linear", input, weight, bias)
-    x, w, b = input._data, weight._data, None if bias is None else bias._data
+    x, w = input._data, weight._data
     if w.ndim not in (1, 2) or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
         raise ValueError(
             f"linear: input is {input.shape} but weight is {weight.shape}; expected input.shape[-1] == weight.shape[1]"
@@ -142,36 +143,82 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
         y = matmul(input, t(weight))
         y = y if bias is None else y + bias
         return y if activation is None else ACTIVATIONS[activation](y)
+    return _linear("linear", _linear_rule, input, weight, w.T, bias, activation)
+
+
+def dense(input: Tensor, kernel: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+    """act(x K + b): `linear` of a weight that lies as Keras has it, K (in, out) = W^T, all floats of one dtype.
+
+    Its gradient lies so too, in C order: dK = x^T dz. Raises ValueError for shapes that do not fit.
+    """
+    require_float("dense", input, kernel, bias)
+    x, k = input._data, kernel._data
+    if k.ndim != 2 or x.ndim == 0 or x.shape[-1] != len(k):
+        raise ValueError(f"dense: input is {x.shape} but kernel is {k.shape}; expected input.shape[-1] == len(kernel)")
+    if bias is not None and bias._data.shape != k.shape[1:]:
+        raise ValueError(f"dense: kernel is {k.shape} but bias is {bias.shape}; expected {k.shape[1:]}")
+    return _linear("dense", _dense_rule, input, kernel, k, bias, activation)
+
+
+def _linear(
+    name: str,
+    rule: Callable[..., tuple],
+    input: Tensor,
+    weight: Tensor,
+    columns: Any,
+    bias: Tensor | None,
+    activation: str | None,
+) -> Tensor:
+    """What linear and dense share. columns: the weight's array (in, out)."""
+    x, b = input._data, None if bias is None else bias._data
     biased = bias is not None and bias._requires_grad
     wanted = input._requires_grad or weight._requires_grad or biased
     rows = input if x.ndim == 2 else reshape(input, (math.prod(x.shape[:-1]), x.shape[-1]))
     x = rows._data
     of_z = kept[activation] if wanted and activation in kept and is_grad_enabled() else None
     if of_z is None:
-        y = z = kernels.of(x, w, b).matmul(x, w.T, bias=b, activation=activation)
+        y = z = kernels.of(x, columns, b).matmul(x, columns, bias=b, activation=activation)
     else:  # two nodes: the product's and the activation's
-        z, y = kernels.of(x, w, b).matmul_kept(x, w.T, bias=b, activation=activation)
+        z, y = kernels.of(x, columns, b).matmul_kept(x, columns, bias=b, activation=activation)
         activation = None
     parents = (rows, weight) if bias is None else (rows, weight, bias)
     count = len(parents)
+    # Each operand is kept only for the other's gradient.
     for_x, for_w = weight if rows._requires_grad else None, rows if weight._requires_grad else None
 
-    def rule(dy: Tensor, y: Tensor | None = None) -> tuple:
-        if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
-            relu_of = y if activation == "relu" else None
-            dz = dy if y is relu_of else activation_grad(activation, dy, y)
-            used = dz, relu_of, for_w, for_x
-            arrays = [None if t is None else t._data for t in used]
-            found = kernels.of(*arrays).linear_grad(*arrays, biased)
-            return tuple(made_together("linear_grad", used, found, (for_x, for_w, biased or None))[:count])
-        dz = activation_grad(activation, dy, y)
-        dx = None if for_x is None else _matmul(dz, for_x)
-        dw = None if for_w is None else _matmul(dz, for_w, True)
-        return (dx, dw, sum(dz, 0) if biased else None)[:count]
+    def gradients(dy: Tensor, y: Tensor | None = None) -> tuple:
+        return rule(dy, y, activation, for_w, for_x, biased)[:count]
 
-    out = record("linear", z, parents, rule, output=activation is not None)
+    out = record(name, z, parents, gradients, output=activation is not None)
     out = out if of_z is None else of_z(out, y)
-    return out if rows is input else reshape(out, (*input.shape[:-1], w.shape[0]))
+    return out if rows is input else reshape(out, (*input.shape[:-1], columns.shape[1]))
+
+
+def _linear_rule(
+    dy: Tensor, y: Tensor | None, activation: str | None, for_w: Tensor | None, for_x: Tensor | None, biased: bool
+) -> tuple:
+    """The gradients of x, w (out, in) and b. for_w is x if w needs a gradient, for_x is w if x needs one."""
+    if not is_grad_enabled():  # these gradients need none themselves: one primitive for them all
+        relu_of = y if activation == "relu" else None
+        dz = dy if y is relu_of else activation_grad(activation, dy, y)
+        used = dz, relu_of, for_w, for_x
+        arrays = [None if t is None else t._data for t in used]
+        found = kernels.of(*arrays).linear_grad(*arrays, biased)
+        return tuple(made_together("linear_grad", used, found, (for_x, for_w, biased or None)))
+    dz = activation_grad(activation, dy, y)
+    dx = None if for_x is None else _matmul(dz, for_x)
+    dw = None if for_w is None else _matmul(dz, for_w, True)
+    return dx, dw, sum(dz, 0) if biased else None
+
+
+def _dense_rule(
+    dy: Tensor, y: Tensor | None, activation: str | None, for_w: Tensor | None, for_x: Tensor | None, biased: bool
+) -> tuple:
+    """As _linear_rule, of a weight (in, out)."""
+    dz = activation_grad(activation, dy, y)
+    dx = None if for_x is None else _matmul(dz, for_x, False, True)
+    dw = None if for_w is None else _matmul(for_w, dz, True)
+    return dx, dw, sum(dz, 0) if biased else None
 
 
 # --- einsum ----------------------------------------------------------------------------------------------------------

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from tilegrad import kernels
+from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.record import record
+from tilegrad.autograd.relu_mask import is_unseen, mark, path_to_relu
 from tilegrad.device import array_module
+from tilegrad.ops.activations import relu_grad
 from tilegrad.ops.index import getitem
 from tilegrad.ops.operands import require_float
 from tilegrad.ops.selection import where
@@ -42,7 +45,21 @@ def max_pool2d(
     windows = (kernel_size, stride, padding, dilation, ceil_mode)
     y, tap = kernels.of(input.data).max_pool2d(input.data, *windows, activation=activation)
     shape = input.shape
-    out = record("max_pool2d", y, (input,), lambda dy: (_max_pool2d_grad(dy, tap, shape, windows),))
+    path = path_to_relu(input)
+    maxima: list[Any] = []
+
+    def rule(dy: Tensor) -> tuple:
+        if is_unseen(path) and not is_grad_enabled():
+            y, memory, version = maxima
+            if memory.version == version:  # they may be written to: then relu's own rule masks
+                dx = _max_pool2d_grad(relu_grad(dy, wrap(y)), tap, shape, windows)
+                mark(dx, path)
+                return (dx,)
+        return (_max_pool2d_grad(dy, tap, shape, windows),)
+
+    out = record("max_pool2d", y, (input,), rule)
+    if path:
+        maxima += out._data, out._storage, out._storage.version
     if not return_indices:
         return out
     h, w = _places(tap, windows)

@@ -11,7 +11,7 @@ import numpy as np
 from tilegrad import capture_hooks, dtypes
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.pieces import piece
-from tilegrad.autograd.record import record
+from tilegrad.autograd.record import MOVES, record
 from tilegrad.device import array_module, on_host
 from tilegrad.kernels.cpu import buffers
 from tilegrad.kernels.cpu.effects import capturing
@@ -38,7 +38,8 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     y = x._data.reshape(wanted)
     before = x._data.shape
     shares = y.base is not None and (y.base is x._data and y.size > 0 or array_module(y).may_share_memory(y, x._data))
-    return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=x if shares else None)
+    shared = x if shares else None
+    return record("reshape", y, (x,), lambda dy: (reshape(dy, before),), view_of=shared, mask=MOVES)
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
@@ -93,7 +94,8 @@ def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
         raise ValueError(f"permute: dims are {dims} but the tensor has {input.ndim} dimensions; expected each once")
     axes = normalize_axes("permute", dims, input.ndim)
     inverse = tuple(int(i) for i in np.argsort(axes))
-    return record("permute", input._data.transpose(axes), (input,), lambda dy: (permute(dy, inverse),), view_of=input)
+    y = input._data.transpose(axes)
+    return record("permute", y, (input,), lambda dy: (permute(dy, inverse),), view_of=input, mask=MOVES)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -101,7 +103,8 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     if input.ndim == 0:
         return permute(input, ())
     a, b = (normalize_axis("transpose", d, input.ndim) for d in (dim0, dim1))
-    return record("transpose", input._data.swapaxes(a, b), (input,), lambda dy: (transpose(dy, a, b),), view_of=input)
+    y = input._data.swapaxes(a, b)
+    return record("transpose", y, (input,), lambda dy: (transpose(dy, a, b),), view_of=input, mask=MOVES)
 
 
 def t(input: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 
 import tilegrad as tg
 from tilegrad import ops
+from tilegrad.ops.linalg import dense
 
 X = tg.zeros(2, 3)
 V = tg.zeros(3)
@@ -159,6 +160,9 @@ CASES = [
     ("linear", lambda: ops.linear(X, tg.zeros(4, 3), V), ValueError, "bias is (3,)"),
     ("linear", lambda: ops.linear(I, tg.zeros(4, 3)), TypeError, "int64"),
     ("linear", lambda: ops.linear(X, tg.zeros(4, 3), activation="selu"), ValueError, "'selu'"),
+    ("dense", lambda: dense(X, tg.zeros(2, 3), None), ValueError, "kernel is (2, 3)"),
+    ("dense", lambda: dense(X, tg.zeros(3, 4), V), ValueError, "bias is (3,)"),
+    ("dense", lambda: dense(I, tg.zeros(3, 4), None), TypeError, "int64"),
     ("einsum", lambda: ops.einsum("ij,jk", X), ValueError, "got 1 operands; expected 2"),
     ("einsum", lambda: ops.einsum("ij,jk", X, X), ValueError, "'j' the sizes 3 and 2"),
     ("einsum", lambda: ops.einsum("ijk", X), ValueError, "'ijk'"),

@@ -13,6 +13,7 @@ import pytest
 
 import tilegrad as tg
 from tilegrad import Tensor, gradcheck, gradgradcheck, ops
+from tilegrad.ops.linalg import dense
 
 LABELS = tg.tensor([1, 0, 3])
 INDEX = tg.tensor([[2, 0, 0, 1], [1, 1, 2, 0]])
@@ -87,6 +88,8 @@ OPS = {
     "cosh": (ops.cosh, X),
     "cumprod": (lambda x: ops.cumprod(x, 1), X),
     "cumsum": (lambda x: ops.cumsum(x, 0), X),
+    "dense and tanh": (lambda x, w, b: dense(x, w, b, "tanh"), (normal, (2, 3, 4)), (normal, (4, 2)), (normal, (2,))),
+    "dense and silu": (lambda x, w, b: dense(x, w, b, "silu"), X, (normal, (4, 2)), (normal, (2,))),
     "diagonal": (lambda x: ops.diagonal(x, 1), X),
     "div": (ops.div, X, ROW),
     "dot": (ops.dot, ROW, ROW),

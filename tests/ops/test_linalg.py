@@ -11,6 +11,7 @@ from tests.compare import assert_same
 from tests.kernels.epilogues import EPILOGUES
 from tests.ops.same import assert_same_op, random
 from tilegrad.ops.activations import ACTIVATIONS
+from tilegrad.ops.linalg import dense
 
 MATMULS = [
     ((1, 1), (1, 1)),  # degenerate
@@ -92,6 +93,27 @@ def test_linear_with_its_activation(name):
     assert_same_op(ours, theirs, *arrays, scale=1.0)
     with tg.no_grad():
         assert_same_op(ours, theirs, *arrays, gradients=False, scale=1.0)  # all in one primitive
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (0, 7)], ids=str)
+def test_dense_is_linear_of_the_transposed_weight(shape, name):
+    def ours(x, w, b):
+        return dense(x, w, b, name)
+
+    def theirs(x, w, b):
+        y = torch.nn.functional.linear(x, w.T, b)
+        return y if name is None else EPILOGUES[name](y)
+
+    assert_same_op(ours, theirs, random(*shape), random(7, 4, seed=1), random(4, seed=2), scale=1.0)
+    if name is None:
+        assert_same_op(lambda x, w: dense(x, w, None), lambda x, w: x @ w, random(*shape), random(7, 4), scale=1.0)
+
+
+def test_the_gradient_of_a_dense_kernel_lies_as_the_kernel_does():
+    x, w, b = (tg.tensor(random(*shape), requires_grad=True) for shape in ((6, 7), (7, 4), (4,)))
+    dense(x, w, b, "relu").sum().backward()
+    assert w.grad.data.flags.c_contiguous and w.grad.shape == w.shape
 
 
 # --- einsum ----------------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class Step:
     """fn(batch) of tensors, called with arrays: captured unless run_eagerly, for each list of dtypes apart."""
 
     def __init__(self, name: str, fn: Callable[[Any], Any], run_eagerly: bool) -> None:
-        def step(batch: Any) -> Any:
-            return fn(batch)
+        def step(*tensors: Any, nested: Any = None) -> Any:
+            return fn(tensors if nested is None else nested)
 
         step.__name__ = step.__qualname__ = name
         self._plain = step
@@ -41,26 +41,28 @@ class Step:
         self._last: Any = None
 
     def __call__(self, batch: Any) -> Any:
-        if type(batch) is tuple and all([x is None or type(x) is np.ndarray for x in batch]):  # nearly always
-            batch = tuple(map(_as_tensor, batch))
-            kinds = tuple([None if x is None else x.data.dtype for x in batch])
+        if type(batch) is tuple and all([type(x) is np.ndarray for x in batch]):  # nearly always
+            convert = tg.tensor if device() == "cpu" else convert_to_tensor
+            tensors, nested = [convert(x) for x in batch], {}
+            kinds = tuple([x._data.dtype for x in tensors])
         else:
             batch = tree.map_structure(_as_tensor, batch)
+            tensors, nested = [], {"nested": batch}
             kinds = tuple([x.data.dtype for x in tree.flatten(batch) if x is not None])
         if self._why_plain is not None:
-            return self._plain(batch)
+            return self._plain(*tensors, **nested)
         self._last = self._captured.get(kinds)
         if self._last is None:  # Keras' variables are built: one plain call is enough
             self._last = self._captured[kinds] = tg.capture(self._plain, warmup=1)
         try:
-            return self._last(batch)
+            return self._last(*tensors, **nested)
         except CaptureError as error:
             if device() == "cpu":
                 raise
             self._why_plain = f"{self._plain.__name__} runs plainly: {error}"
         # A GPU's step is where it was before the call. It is run op by op from now on, as one of the CPU would be.
         warnings.warn(f"{self._why_plain}; run_eagerly=True says nothing", RuntimeWarning, stacklevel=2)
-        return self._plain(batch)
+        return self._plain(*tensors, **nested)
 
     def summary(self) -> str:
         """What the step of the last call was captured as, as a text; why not, where it was not."""

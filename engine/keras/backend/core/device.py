@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from keras.src.backend.common import global_state
 
 from tilegrad.device import as_device
+from tilegrad.kernels.device import gpu
 
 _ATTRIBUTE = "tilegrad_device"
 
 
 def device() -> str:
     """ "cpu" or "cuda"."""
-    return global_state.get_global_attribute(_ATTRIBUTE) or as_device("auto")
+    return global_state.get_global_attribute(_ATTRIBUTE) or ("cpu" if _has_no_gpu() else as_device("auto"))
+
+
+@cache
+def _has_no_gpu() -> bool:
+    """Whether there is none, for good; False where that is not known, as one is simulated."""
+    return not gpu.is_simulated() and not gpu.is_available()
 
 
 @contextmanager

@@ -6,8 +6,7 @@ So a result of a model is a plain tensor, as in TensorFlow: `numpy()` works, and
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 
 class _Local(threading.local):
@@ -22,11 +21,11 @@ def is_recording() -> bool:
     return _local.depth > 0
 
 
-@contextmanager
-def recording() -> Iterator[None]:
+class recording:  # a class, for a step of a small net counts microseconds
     """A block in which what is computed from trainable variables is recorded."""
-    _local.depth += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        _local.depth += 1
+
+    def __exit__(self, *_: Any) -> None:
         _local.depth -= 1
