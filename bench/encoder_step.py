@@ -1,12 +1,12 @@
-"""Training steps of a sentence encoder, ours beside torch's, timed or weighed: a part of encoder.py, in its own process.
+"""Training steps of a sentence encoder, ours beside torch's, timed or weighed: a process of encoder.py's.
 
     python -m tilegrad.bench.encoder_step time CASE [--least]
     python -m tilegrad.bench.encoder_step memory CASE PROVIDER [--least]
 
 A step is forward, cross-entropy, backward, clipping to norm 1 and AdamW. What is frozen runs without records in both
-libraries. "memory" prints the most MiB that the process has while it takes steps, of what the system counts as resident,
-beyond those that it has after its imports. What drawing the weights takes does not count.
-Before anything is timed, logits and losses are held against each other.
+libraries. "memory" prints the most MiB that are resident while the process takes steps, beyond those that are after its
+imports. What drawing the weights takes does not count. Before anything is timed, logits and losses are held against
+each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tilegrad.nn import functional as F
 
 TEXTS, LENGTH, KEPT = 32, 32, 10_000
 STEPS = 5  # whose memory is counted
-TURNS, LEAST = Effort(10, 1.0, 4), Effort(1, 0.0, 2)
+TURNS, LEAST = Effort(6, 0.5, 4), Effort(1, 0.0, 2)
 TOLERANCE = 1e-3  # of losses; rounding grows as weights drift apart, by far less than this in a few steps
 Step = Callable[[], float]
 Weights = dict[str, np.ndarray] | None
