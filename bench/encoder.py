@@ -72,10 +72,8 @@ def measured(cases: list[str], least: bool = False) -> Found:
     for case in cases:
         row = {"case": case, **_told("time", case, least=least), "MiB": {}}
         if not CASES[case].kept:
-            # Twice: the first may compile kernels, which takes more than the net.
-            row["MiB"] = {
-                name: [round(_told("memory", case, name, least=least), 1) for _ in range(2)][1] for name in WEIGHED
-            }
+            # After the times, for which kernels were compiled: their compiler takes more than the net.
+            row["MiB"] = {name: round(_told("memory", case, name, least=least), 1) for name in WEIGHED}
         rows.append(row)
         print(f"{case}: " + ", ".join(f"{name} {ms[1]:.4g} ms" for name, ms in row["ms"].items()), flush=True)
     return {"provenance": origin | {"others": bystanders.share()}, "rows": rows}

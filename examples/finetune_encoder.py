@@ -307,10 +307,12 @@ def finetune(model: Classifier, data: Texts, flags: argparse.Namespace, folder: 
         return loss
 
     folder.begin(progress, model=Trained(model), optimizer=optimizer, schedule=schedule)
+    rng = np.random.default_rng(flags.seed)
+    for _ in progress.epochs:  # those of a run that goes on: the next one has the order that it would have had
+        data.order(flags.batch_size, rng)
     with Interrupt() as interrupt:
         while len(progress.epochs) < flags.epochs:
-            rng = np.random.default_rng([flags.seed, len(progress.epochs)])  # an epoch that is broken off has its order
-            batches = progress.drawn(lambda: data.order(flags.batch_size, rng))  # noqa: B023 - called here
+            batches = progress.drawn(lambda: data.order(flags.batch_size, rng))
             for index, length in batches[progress.steps_of_epoch :]:
                 labels = tg.tensor(data.labels[index], device=data.device)
                 progress.add(step(*data.batch(index, length), labels))
