@@ -59,7 +59,7 @@ def confused(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     pairs = np.argwhere(wrong)
     order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:MISTAKES]
-    return [{"is": classes[i], "predicted": classes[j], "count": int(wrong[i, j])} for i, j in pairs[order]]
+    return [{"is": classes[i], "predicted": classes[j], "count": int(wrong[i, j])} for i, j in pairs[order].tolist()]
 
 
 def figures(
@@ -87,8 +87,8 @@ def figures(
         "mistakes": [
             {
                 one: int(i),
-                "is": classes[labels[i]],
-                "predicted": classes[predicted[i]],
+                "is": classes[int(labels[i])],
+                "predicted": classes[int(predicted[i])],
                 "probability": float(confidence[i]),
             }
             for i in wrong[:MISTAKES]
