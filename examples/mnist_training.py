@@ -35,7 +35,7 @@ def main(net: Callable[[], nn.Module], description: str | None) -> None:
         data, held_out = training_images(flags)
         test_set = Images.read(flags.dataset, "test", flags.data, flags.device)
         model = net().to(flags.device)
-        folder.require_same_run(model, len(data))
+        folder.require_same_run(model, images=len(data))
 
         progress = train(model, data, held_out, flags, folder, begin)
         folder.finish(model)
@@ -85,13 +85,6 @@ def train(
 
     folder.begin(progress, model=model, optimizer=optimizer, schedule=schedule, best_epoch=best)
     with Interrupt() as interrupt:
-
-        def save_if_due(epoch_ended: bool) -> None:
-            folder.save_if_due(epoch_ended)
-            if interrupt.asked:
-                folder.save()
-                raise KeyboardInterrupt
-
         while len(progress.epochs) < flags.epochs and not (flags.patience and best.epochs_ago >= flags.patience):
             title = f"epoch {len(progress.epochs) + 1}/{flags.epochs}"
             model.train()
@@ -99,7 +92,7 @@ def train(
             for batch in shown(batches[progress.steps_of_epoch :], title, len(data), progress):
                 progress.add(*step(*batch))
                 if progress.steps_of_epoch < steps:  # after the last one the epoch is not over yet
-                    save_if_due(epoch_ended=False)
+                    folder.look(interrupt, epoch_ended=False)
             figures = progress.end_epoch(len(data))
             line = f"{title}  loss {figures['loss']:.4f}  {figures['seconds']:.1f} s"
             if validation:
@@ -109,7 +102,7 @@ def train(
                 if flags.patience:
                     best.see(measured["accuracy"])
             print(line, flush=True)
-            save_if_due(epoch_ended=True)
+            folder.look(interrupt, epoch_ended=True)
     folder.save()
     if flags.patience:
         best.bring_back()

@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tilegrad import ops
+from tilegrad import capture_hooks, ops
 from tilegrad.device import as_device, move
 from tilegrad.nn import functional as F
 from tilegrad.nn import init
@@ -249,12 +249,12 @@ class BertModel(Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Vectors (N, T, hidden_size) of tokens (N, T), integers.
 
-        mask      (N, T), bool or integers: which tokens are text; the others, padding, are attended to by none.
-                  A text without any gives vectors that mean nothing
+        mask      (N, T), bool or integers: which tokens are text; the others, padding, are attended to by none
         segments  (N, T), integers: the kind of each token, 0 by default
 
-        Raises ValueError for shapes and for texts longer than max_position_embeddings, TypeError for dtypes,
-        IndexError for a token that the vocabulary lacks.
+        Raises ValueError for shapes, for texts longer than max_position_embeddings and for a text that is padding
+        alone, TypeError for dtypes, IndexError for a token that the vocabulary lacks. Values are looked at on the CPU;
+        on a GPU, which would have to be waited for, a text of padding alone gives vectors that mean nothing.
         """
         op, longest = "BertModel", self.config.max_position_embeddings
         if tokens.ndim != 2 or tokens.shape[1] > longest:
@@ -268,8 +268,16 @@ class BertModel(Module):
                 raise TypeError(f"{op}: {name} is {given.dtype}; expected bool or integers")
         attended = None
         if mask is not None:
+            if not mask.is_cuda:
+                capture_hooks.check(_require_text, mask)
             attended = ops.reshape(mask if mask.dtype.kind == "b" else mask != 0, (mask.shape[0], 1, 1, mask.shape[1]))
         return self.encoder(self.embeddings(tokens, segments), attended)
+
+
+def _require_text(mask: Any) -> None:
+    empty = (~mask.any(1)).nonzero()[0] if mask.shape[1] else range(len(mask))
+    if len(empty):
+        raise ValueError(f"BertModel: text {empty[0]} is padding alone; expected a mask with a token in each row")
 
 
 def mean_pooled(vectors: Tensor, mask: Tensor | None = None) -> Tensor:

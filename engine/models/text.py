@@ -53,8 +53,11 @@ class Tokenizer:
 def padded(rows: Sequence[np.ndarray], length: int | None = None, pad: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(tokens (N, length) int64, mask (N, length) bool) of rows of tokens; length: that of the longest by default.
 
-    Raises ValueError for a row that is longer.
+    Raises ValueError for a row that is longer, and for one without tokens: nothing could attend to anything in it.
     """
+    empty = next((i for i, row in enumerate(rows) if len(row) == 0), None)
+    if empty is not None:
+        raise ValueError(f"padded: row {empty} has no tokens; expected at least one")
     longest = max((len(row) for row in rows), default=0)
     length = longest if length is None else length
     if longest > length:

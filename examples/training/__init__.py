@@ -1,1 +1,1 @@
-"""What the MNIST programs are made of, one idea a file. mnist_training.py puts it together."""
+"""What the MNIST programs and finetune_encoder.py are made of, one idea a file."""

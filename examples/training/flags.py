@@ -1,4 +1,7 @@
-"""The command line of the MNIST programs: every flag, checked before anything is computed."""
+"""The command line of the MNIST programs: every flag, checked before anything is computed.
+
+The groups that save and report, and the checks of them, are examples/finetune_encoder.py's too.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,7 @@ def parse(description: str | None) -> argparse.Namespace:
     try:
         _choose_device(flags)
         _require_partners(flags)
-        _require_places(flags)
-        if flags.report:
-            _require_packages()
+        require_results(flags)
     except (NotImplementedError, ValueError, ImportError, OSError, RuntimeError) as error:
         parser.error(str(error))
     return flags
@@ -63,18 +64,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--data", type=user_path, metavar="DIR", help="folder with the four IDX files, instead of the user's cache")
     add("--limit", type=_positive(int), metavar="N", help="use the first N training images only")
 
+    add_saving(parser)
+    add_results(parser)
+
+    add = parser.add_argument_group("machine").add_argument
+    add("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:0")
+    add("--kernels", choices=_KERNELS, default="auto", metavar="NAME", help=", ".join(_KERNELS))
+
+
+def add_saving(parser: argparse.ArgumentParser) -> None:
+    """--save, --resume, --checkpoint-every."""
     add = parser.add_argument_group("saving").add_argument
     add("--save", type=user_path, metavar="DIR", help=_SAVE)
     add("--resume", action="store_true", help=_RESUME)
     add("--checkpoint-every", type=_positive(int), metavar="N", help="steps between checkpoints (those of an epoch)")
 
-    add = parser.add_argument_group("results").add_argument
-    add("--report", type=user_path, metavar="DIR", help=_REPORT)
-    add("--json", type=user_path, metavar="PATH", help="write times, losses and the accuracy there")
 
-    add = parser.add_argument_group("machine").add_argument
-    add("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:0")
-    add("--kernels", choices=_KERNELS, default="auto", metavar="NAME", help=", ".join(_KERNELS))
+def add_results(parser: argparse.ArgumentParser, report: str = _REPORT) -> None:
+    """--report, --json."""
+    add = parser.add_argument_group("results").add_argument
+    add("--report", type=user_path, metavar="DIR", help=report)
+    add("--json", type=user_path, metavar="PATH", help="write times, losses and the accuracy there")
 
 
 def _choose_device(flags: argparse.Namespace) -> None:
@@ -88,18 +98,20 @@ def _choose_device(flags: argparse.Namespace) -> None:
 def _require_partners(flags: argparse.Namespace) -> None:
     if flags.patience and not flags.validation:
         raise ValueError("--patience: needs --validation SHARE, images to measure on")
+
+
+def require_results(flags: argparse.Namespace) -> None:
+    """Raise ValueError, ImportError or OSError where what is asked for could not be saved or reported."""
     for name in ("resume", "checkpoint_every"):
         if getattr(flags, name) and not flags.save:
             raise ValueError(f"--{name.replace('_', '-')}: needs --save DIR, the folder of the run")
-
-
-def _require_places(flags: argparse.Namespace) -> None:
     if flags.json and not (flags.json.parent.is_dir() and os.access(flags.json.parent, os.W_OK)):
         raise ValueError(f"--json: cannot write to the folder {flags.json.parent}")
     if flags.report:
         flags.report.mkdir(parents=True, exist_ok=True)
         if not os.access(flags.report, os.W_OK):
             raise ValueError(f"--report: cannot write to the folder {flags.report}")
+        _require_packages()
 
 
 def _require_packages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,40 @@ def write_report(folder: Path, progress: Progress, probabilities: np.ndarray, te
     pictures.mistakes(folder / "mistakes.png", found["mistakes"], test_set.images.cpu().numpy()[:, 0])
 
 
-def figures(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What can be said of probabilities (N, C) for images with these labels (N,).
+def write_text_report(
+    folder: Path,
+    progress: Progress,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    texts: Sequence[str],
+) -> dict[str, Any]:
+    """Write report.json, whose test figures are returned, and curves.png.
+
+    probabilities   (N, C) of the test texts, by the net
+    """
+    found = figures(probabilities, labels, classes, "text")
+    for mistake in found["mistakes"]:
+        mistake["says"] = texts[mistake["text"]]
+    found["confused"] = confused(np.array(found["confusion_matrix"]), classes)
+    training = {"losses": progress.losses, "epochs": progress.epochs}
+    write_whole(folder / "report.json", json.dumps({"training": training, "test": found}, indent=1))
+    pictures.curves(folder / "curves.png", progress.losses, progress.epochs, found["accuracy"])
+    return found
+
+
+def confused(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """What was taken for what, and how often: the pairs of classes that were, the most frequent first."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    pairs = np.argwhere(wrong)
+    order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:MISTAKES]
+    return [{"is": classes[i], "predicted": classes[j], "count": int(wrong[i, j])} for i, j in pairs[order].tolist()]
+
+
+def figures(
+    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], one: str = "image"
+) -> dict[str, Any]:
+    """What can be said of probabilities (N, C) for images, or texts, with these labels (N,).
 
     confusion_matrix   rows are the labels, columns what was predicted
     classes            precision, recall, F1 and the number of images of each
@@ -48,14 +81,14 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, .
         "accuracy": float((predicted == labels).mean()),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=numbers).tolist(),
         "classes": {
-            name: {"precision": float(p), "recall": float(r), "f1": float(f1), "images": int(n)}
+            name: {"precision": float(p), "recall": float(r), "f1": float(f1), f"{one}s": int(n)}
             for name, (p, r, f1, n) in zip(classes, columns.T)
         },
         "mistakes": [
             {
-                "image": int(i),
-                "is": classes[labels[i]],
-                "predicted": classes[predicted[i]],
+                one: int(i),
+                "is": classes[int(labels[i])],
+                "predicted": classes[int(predicted[i])],
                 "probability": float(confidence[i]),
             }
             for i in wrong[:MISTAKES]

@@ -15,25 +15,27 @@ import tilegrad as tg
 from tilegrad import nn
 from tilegrad.checkpoint import Checkpoint
 from tilegrad.kernels.system.files import write_whole
+from training.interrupt import Interrupt
 
-# The flags that the losses depend on: a run that goes on has them as they were.
+# The flags of the MNIST programs that the losses depend on: a run that goes on has them as they were.
 DECISIVE = tuple("dataset epochs batch_size lr weight_decay augment validation patience seed limit".split())
+_NO_RUN = "not the description of a run of this program"
 
 
 class RunFolder:
     """Saves a training in a folder, or goes on from there. Without a folder it does nothing.
 
-        run.json                     the flags that decide, the net's parameters, the number of images
+        run.json                     the flags that decide, the net's parameters, what it learns from
         step-0000000938.safetensors  the latest checkpoints
         model.safetensors            the trained net's state dict: model.load_state_dict(tg.load(...))
 
     Ends the program with a clear line if the folder is another run's, or has one and --resume was not given.
     """
 
-    def __init__(self, flags: argparse.Namespace) -> None:
+    def __init__(self, flags: argparse.Namespace, decisive: tuple[str, ...] = DECISIVE) -> None:
         self.path: Path | None = flags.save
         self.every: int | None = flags.checkpoint_every
-        self.flags = {name: getattr(flags, name) for name in DECISIVE}
+        self.flags = {name: getattr(flags, name) for name in decisive}
         self.before: dict[str, Any] | None = None  # the run that the folder has
         self.saved_step: int | None = None
         self.checkpoint: Checkpoint | None = None
@@ -47,12 +49,12 @@ class RunFolder:
         elif file.exists():
             raise SystemExit(f"--save: {self.path} has a run; expected --resume, to go on with it, or another folder")
 
-    def require_same_run(self, model: nn.Module, images: int) -> None:
-        """Compare the net and the number of images too; a new run is noted in the folder."""
+    def require_same_run(self, model: nn.Module, **data: Any) -> None:
+        """Compare the net too, and what there is to learn, such as images=60000; a new run is noted in the folder."""
         if self.path is None:
             return
         net = {name: list(x.shape) for name, x in model.state_dict().items()}
-        run = {"flags": self.flags, "net": net, "images": images}
+        run = {"flags": self.flags, "net": net, **data}
         file = self.path / "run.json"
         if self.before is None:
             with _clear_errors(f"--save: {file}"):
@@ -60,10 +62,16 @@ class RunFolder:
                 write_whole(file, json.dumps(run, indent=1))
             return
         with _clear_errors(f"--resume: {file}"):
+            if self.before.keys() != run.keys():
+                raise ValueError(_NO_RUN)
+            for name, value in data.items():
+                before = self.before[name]
+                if before != value and isinstance(value, int):
+                    raise ValueError(f"the run is of {before} {name}; here are {value}")
+                if before != value:
+                    raise ValueError(f"the run has other {name}")
             if self.before["net"] != net:
                 raise ValueError(f"the run's net has {_shapes(self.before['net'])}; this one has {_shapes(net)}")
-            if self.before["images"] != images:
-                raise ValueError(f"the run is of {self.before['images']} images; here are {images}")
 
     def begin(self, progress: Any, **parts: Any) -> None:
         """Go on from the last checkpoint, if there is one; be the folder's one writer from now on."""
@@ -85,6 +93,13 @@ class RunFolder:
         """Write a checkpoint every so many steps, or at the end of every epoch."""
         if self.path is not None and (self.progress.steps % self.every == 0 if self.every else epoch_ended):
             self.save()
+
+    def look(self, interrupt: Interrupt, epoch_ended: bool) -> None:
+        """After a step: write a checkpoint if it is time; after Ctrl-C write one and raise KeyboardInterrupt."""
+        self.save_if_due(epoch_ended)
+        if interrupt.asked:
+            self.save()
+            raise KeyboardInterrupt
 
     def finish(self, model: nn.Module) -> None:
         """Write the trained net."""
@@ -115,8 +130,8 @@ def _clear_errors(place: str) -> Iterator[None]:
 
 
 def _require_same_flags(run: Any, flags: dict[str, Any]) -> None:
-    if not isinstance(run, dict) or run.keys() != {"flags", "net", "images"} or run["flags"].keys() != flags.keys():
-        raise ValueError("not the description of a run of this program")
+    if not isinstance(run, dict) or not {"flags", "net"} <= run.keys() or run["flags"].keys() != flags.keys():
+        raise ValueError(_NO_RUN)
     for name, value in flags.items():
         if run["flags"][name] != value:
             flag = "--" + name.replace("_", "-")

@@ -58,7 +58,7 @@ from tilegrad.kernels.sum.cpu import sum
 
 _MOST_TERMS = 4096
 _TINY = 1 << 11  # multiply-adds
-_MANY_ROWS, _FEW_TERMS = 256, 128  # from there on transposing b once costs less than sums across lanes in every tile
+_MANY_ROWS = 192  # from there on transposing b once costs less than sums across lanes in every tile
 _SHARED_FROM = 1 << 20  # multiply-adds: some 20 microseconds of one core
 _LAY_OUT_SHARED_FROM = 1 << 17  # elements: as long a time
 _NEAR = 1 << 12  # floats of a that the tiles of an item read again for every panel: a third of a first-level cache
@@ -88,8 +88,12 @@ def matmul(
     straight, across = n % LANES == 0, m % LANES == 0
     if not _TINY < m * n * k or k > _MOST_TERMS:
         return activated(whole(_by_blas, a, b, bias), activation)
-    if b.flags.f_contiguous and a.flags.c_contiguous and not (straight and m >= _MANY_ROWS and k <= _FEW_TERMS):
-        y = _row_by_row(a, b.T, bias, activation == "relu")
+    if b.flags.f_contiguous and a.flags.c_contiguous:  # a layer's forward pass
+        y = (
+            _product(a, b, bias, activation == "relu")
+            if straight and m >= _MANY_ROWS
+            else _row_by_row(a, b.T, bias, activation == "relu")
+        )
     elif not (straight or across):
         return activated(whole(_by_blas, a, b, bias), activation)
     elif straight and (n <= m or not across or b.flags.c_contiguous):

@@ -23,9 +23,17 @@ One core with AVX-512, shared with another program; GFLOP/s of one call at (m, n
     | matmul.cpu, b transposed per call |     61     |      82     |     50     |     40     |      8     |
     | NumPy's sgemm                     |     45     |      83     |     49     |     52     |     21     |
 
-With many rows and few terms the sums across lanes cost more than the transposition: at (512, 64, 128) 71 GFLOP/s
-against 82. Dropped: 8 x 3 and 6 x 4, 6 to 19 % slower than 4 x 6; rows of a fetched ahead by hand, -12 %; 400 terms a
-block, -8 %; all 1600 at once, -10 %.
+With many rows the sums across lanes cost more than transposing b once. On a newer core, GFLOP/s at (m, n, k), the best
+of calls in turns; matmul.cpu transposes from 192 rows on:
+
+    | rows of a, m      |  64 | 128 | 192 | 256 | 512 | 1024 |
+    | 384, 384          | 201 | 228 | 226 | 211 | 213 |  217 |
+    | the same, laid out| 201 | 230 | 242 | 243 | 251 |  256 |
+    | 512, 2048         | 209 | 207 | 192 | 202 | 190 |  198 |
+    | the same, laid out| 211 | 232 | 238 | 240 | 236 |  247 |
+
+Dropped: 8 x 3 and 6 x 4, 6 to 19 % slower than 4 x 6; rows of a fetched ahead by hand, -12 %; 400 terms a block, -8 %;
+all 1600 at once, -10 %.
 """
 
 from __future__ import annotations

@@ -277,10 +277,22 @@ def test_start():
     assert not model.embeddings.word_embeddings.weight.detach().numpy()[0].any()
 
 
-def test_an_all_padding_text_is_finite(folder):
-    y = bert.from_pretrained(folder)(tg.zeros(2, 3).long(), tg.tensor([[True, True, False], [False, False, False]]))
-    pooled = bert.mean_pooled(y, tg.tensor([[True, True, False], [False, False, False]]))
-    assert np.isfinite(y.detach().numpy()).all() and not pooled.detach().numpy()[1].any()
+@pytest.mark.parametrize("kind", [bool, np.int64], ids=["bool", "int64"])
+def test_a_text_that_is_padding_alone(folder, kind):
+    model, tokens = bert.from_pretrained(folder), tg.ones(3, 2).long()
+    step = tg.capture(lambda mask: model(tokens, mask).sum())
+    good, bad = (Tensor(np.array([[1, 1], [1, 0], last], kind)) for last in ([0, 1], [0, 0]))
+    message = "text 2 is padding alone; expected a mask with a token in each row"
+    with tg.no_grad():
+        with pytest.raises(ValueError, match=message):
+            model(tokens, bad)
+        for _ in range(3):
+            step(good)
+        assert "nodes" in step.summary()
+        with pytest.raises(ValueError, match=message):
+            step(bad)
+    mean = bert.mean_pooled(tg.ones(3, 2, 4), bad).numpy()
+    assert (mean[:2] == 1).all() and not mean[2].any()
 
 
 @pytest.mark.parametrize(
@@ -289,6 +301,8 @@ def test_an_all_padding_text_is_finite(folder):
         (lambda m: m(tg.zeros(1, 10).long()), ValueError, r"tokens is \(1, 10\); expected \(N, T\) with T <= 9"),
         (lambda m: m(tg.zeros(3).long()), ValueError, r"tokens is \(3,\)"),
         (lambda m: m(tg.full((1, 2), 50)), IndexError, "50"),
+        (lambda m: m(tg.full((1, 2), -1)), IndexError, "-1"),
+        (lambda m: m(tg.ones(1, 2).long(), None, tg.full((1, 2), 2)), IndexError, "2"),
         (lambda m: m(tg.zeros(1, 2)), TypeError, "expected integers"),
         (lambda m: m(tg.zeros(1, 2).long(), tg.ones(1, 3).bool()), ValueError, r"mask is \(1, 3\); expected \(1, 2\)"),
         (lambda m: m(tg.zeros(1, 2).long(), tg.ones(1, 2)), TypeError, "mask is float32; expected bool or integers"),
@@ -298,6 +312,17 @@ def test_an_all_padding_text_is_finite(folder):
 def test_errors(folder, call, kind, message):
     with pytest.raises(kind, match=message):
         call(bert.from_pretrained(folder))
+
+
+def test_a_captured_step_looks_at_its_tokens_too(folder):
+    model = bert.from_pretrained(folder)
+    step = tg.capture(lambda tokens: model(tokens).sum())
+    with tg.no_grad():
+        for _ in range(3):
+            step(tg.ones(2, 3).long())
+        assert "nodes" in step.summary()
+        with pytest.raises(IndexError, match="50"):
+            step(tg.full((2, 3), 50))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def test_padded():
     assert text.padded([np.array([5, 6])])[0].shape == (1, 2) and text.padded([])[0].shape == (0, 0)
     with pytest.raises(ValueError, match="a row has 2 tokens; expected at most 1"):
         text.padded([np.array([5, 6])], 1)
+    with pytest.raises(ValueError, match="row 1 has no tokens; expected at least one"):
+        text.padded([np.array([5, 6]), np.array([], np.int64)], 4)
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])

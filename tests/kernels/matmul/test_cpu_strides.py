@@ -5,6 +5,8 @@ import pytest
 
 from tests.compare import assert_close
 from tilegrad.kernels.backends import cpu
+from tilegrad.kernels.cpu.tile import LANES
+from tilegrad.kernels.matmul import cpu as matmul
 
 M, K, N = 80, 96, 112  # 860,160 multiply-adds, more than BLAS is asked for; whole vectors in M and N
 
@@ -57,3 +59,19 @@ def test_any_strides(of_a, of_b, columns):
     baseline = np.ascontiguousarray(a) @ np.ascontiguousarray(b) + bias
     scale = float((np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))).max())
     assert_close(cpu.matmul(a, b, bias), want, baseline, scale=scale)
+
+
+@pytest.mark.parametrize("m", [191, 192, 205])  # dots, and from 192 rows on tiles over the weight laid out
+@pytest.mark.parametrize("n", [64, 224, 70])  # fewer columns than rows, more, and no whole vectors
+def test_a_layer_of_many_rows(m, n, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, w = (rng.standard_normal((rows, K)).astype(np.float32) for rows in (m, n))
+    bias = rng.standard_normal(n).astype(np.float32)
+    laid_out = []
+    product = matmul._product
+    monkeypatch.setattr(matmul, "_product", lambda *given: laid_out.append(1) or product(*given))
+    want = np.maximum(a.astype(np.float64) @ w.T.astype(np.float64) + bias, 0)
+    baseline = np.maximum(a @ w.T + bias, 0)
+    scale = float((np.abs(a.astype(np.float64)) @ np.abs(w.T.astype(np.float64))).max())
+    assert_close(cpu.matmul(a, w.T, bias, "relu"), want, baseline, scale=scale)
+    assert bool(laid_out) == (m >= 192 and n % LANES == 0)
