@@ -48,6 +48,7 @@ MARKERS = "<!-- tiny-lm:begin (python -m tilegrad.bench.tiny_lm --readme) -->", 
 STEPS, FIRST, WRITTEN = 2000, 50, 400
 TOLERANCE = 1e-4  # of the first losses
 CLOSE = 0.05  # nats between the losses of the two trainings, whose dropout draws other numbers
+BUSY = 0.05  # of the cores' time; if others took more, the table says so
 TURNS, LEAST = Effort(5, 1.5, 4), Effort(1, 0.0, 2)
 Found = dict[str, Any]
 
@@ -275,11 +276,14 @@ def section(folder: Path) -> str:
         found = json.loads(path.read_text())
         p, net, first = found["provenance"], found["net"], found["first"]
         versions = ", ".join(f"{name} {p['packages'][name]}" for name in ("numpy", "torch") if name in p["packages"])
-        parts.append(f"{p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}")
+        parts.append(f"{p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}, threads: {p['threads']}")
         parts.append(f"([all figures](bench/results/{path.name})): {net['layers']} layers of width {net['width']},")
         parts.append(f"windows of {net['context']} characters, {net['batch_size']} a batch,")
         parts.append(f"the manual of Python {found['text']['python']}. From the same weights and batches, without")
-        parts.append(f"dropout, the losses of the first {first['steps']} steps are within {first['apart']:.0e}.\n")
+        parts.append(f"dropout, the losses of the first {first['steps']} steps are within {first['apart']:.0e}.")
+        if p["others"] is not None and p["others"] > BUSY:
+            parts.append(f"Other programs took {100 * p['others']:.0f} % of the cores' time meanwhile.")
+        parts.append("")
         parts.append("\n".join(table(found)))
     return "".join(f"{part}\n" for part in parts)
 

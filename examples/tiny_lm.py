@@ -145,9 +145,9 @@ class Decoder(nn.Module):
         are not computed again: what the layers need of them is in the cache, to which the new ones are added."""
         places = tg.arange(tokens.shape[1], device=tokens.device) if places is None else places
         x = self.dropout(self.tokens(tokens) + self.places(places))
-        seen = None if cache is None else cache.places <= places.unsqueeze(1)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else Past(cache.keys[i], cache.values[i], places, seen))
+        pasts = [None] * len(self.blocks) if cache is None else cache.pasts(places)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            x = block(x, past)
         return self.head(self.norm(x))
 
 
@@ -160,6 +160,11 @@ class Cache:
         self.keys = [tg.zeros(*shape, device=device) for _ in net.blocks]
         self.values = [tg.zeros(*shape, device=device) for _ in net.blocks]
         self.places = tg.arange(net.context, device=device)
+
+    def pasts(self, places: Tensor) -> list[Past]:
+        """What each layer has, for characters at these places."""
+        seen = self.places <= places.unsqueeze(1)
+        return [Past(keys, values, places, seen) for keys, values in zip(self.keys, self.values, strict=True)]
 
 
 # --- training
@@ -392,8 +397,8 @@ def parse() -> argparse.Namespace:
     add("--heads", type=int, default=4)
     add("--context", type=int, default=128, help="characters that the net sees at once (128)")
     add("--dropout", type=float, default=0.1)
-    add("--batch-size", type=int, default=32)
-    add("--lr", type=float, default=2e-3, help="peak of the learning rate (2e-3)")
+    add("--batch-size", type=int, default=16)
+    add("--lr", type=float, default=4e-3, help="peak of the learning rate (4e-3)")
     add("--warmup", type=int, default=100, metavar="N", help="steps in which the rate rises (100)")
     add("--weight-decay", type=float, default=0.1)
     add("--clip", type=float, default=1.0, help="largest norm of a step's gradient (1)")

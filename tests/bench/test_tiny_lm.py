@@ -19,6 +19,8 @@ FOUND = {
         "date": "today",
         "commit": "abc",
         "packages": {"numpy": "2", "torch": "3"},
+        "threads": 1,
+        "others": 0.4,
     },
     "text": {"python": "3.11.7", "characters": 100, "sha256": "0"},
     "net": {"layers": 4, "width": 128, "context": 64, "batch_size": 32},
@@ -73,8 +75,8 @@ def test_the_section_names_versions_machine_commit_and_date(tmp_path):
     (tmp_path / "README.md").write_text("\n".join(tiny_lm.MARKERS))
     tiny_lm.write_table(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "CPU, 2 cores, today, commit abc, numpy 2, torch 3\n([all figures](bench/results/tiny-lm-a.json))" in text
-    assert "the losses of the first 50 steps are within 2e-06.\n" in text
+    assert "CPU, 2 cores, today, commit abc, numpy 2, torch 3, threads: 1\n([all figures](bench/results/tiny-lm-a.json))" in text
+    assert "the losses of the first 50 steps are within 2e-06.\nOther programs took 40 % of the cores' time" in text
 
 
 def test_both_are_one_program_and_train_alike():

@@ -121,6 +121,12 @@ def test_the_rate_rises_and_falls():
     assert [rates[0], rates[50], rates[100]] == pytest.approx([0.3, 1.5, 0.0])
 
 
+def test_a_step_clips_the_gradient():
+    net, tokens = net_of(), tg.tensor(np.random.default_rng(1).integers(0, 11, 100))
+    tiny_lm.training_step(net, tokens, tiny_lm.optimizer_of(net, 1e-3, 0.1), clip=1e-3)(tg.tensor([0, 40, 87]))
+    assert np.sqrt(sum((p.grad**2).sum().item() for p in net.parameters())) == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_decay_leaves_norms_biases_and_embeddings_alone():
     net = net_of()
     decays, others = tiny_lm.optimizer_of(net, 1.0, 0.5).param_groups
@@ -154,16 +160,16 @@ def test_the_manual_has_each_paragraph_once():
 
 @pytest.mark.parametrize("how", ["cpu", "cpu, captured", "cuda"])
 def test_the_cache_gives_the_logits_of_the_whole_window(how):
-    device, context = how[:4].rstrip(","), 12
-    net = net_of(device=device)
+    device, context = ("cuda", 6) if how == "cuda" else ("cpu", 12)
+    net, first = net_of(context=context, device=device), context // 3
     tokens = tg.tensor(np.random.default_rng(0).integers(0, 11, (1, context)), device=device)
     cache = tiny_lm.Cache(net)
     for kept in (*cache.keys, *cache.values):
         kept.fill_(1e4)  # of another text: places that come later are not looked at
     step = tg.no_grad()(lambda tokens, places: net(tokens, cache, places))
     step = tg.capture(step) if "captured" in how else step
-    found = [step(tokens[:, :5], cache.places[:5])]
-    found += [step(tokens[:, at : at + 1], cache.places[at : at + 1]) for at in range(5, context)]
+    found = [step(tokens[:, :first], cache.places[:first])]
+    found += [step(tokens[:, at : at + 1], cache.places[at : at + 1]) for at in range(first, context)]
     want = net(tokens).detach().cpu().numpy()
     np.testing.assert_allclose(tg.cat(found, 1).cpu().numpy(), want, rtol=1e-4, atol=1e-5 * abs(want).max())
 
