@@ -275,8 +275,9 @@ def section(folder: Path) -> str:
     for path in sorted(folder.glob("tiny-lm-*.json")):
         found = json.loads(path.read_text())
         p, net, first = found["provenance"], found["net"], found["first"]
-        versions = ", ".join(f"{name} {p['packages'][name]}" for name in ("numpy", "torch") if name in p["packages"])
-        parts.append(f"{p['cpu']}, {p['cores']} cores, {p['date']}, commit {p['commit']}, {versions}, threads: {p['threads']}")
+        versions = ", ".join(f"{name} {p['packages'][name]}" for name in ("numpy", "torch"))
+        machine = f"{p['cpu']}, {p['cores']} cores, threads: {p['threads']}"
+        parts.append(f"{machine}, {p['date']}, commit {p['commit']}, {versions}")
         parts.append(f"([all figures](bench/results/{path.name})): {net['layers']} layers of width {net['width']},")
         parts.append(f"windows of {net['context']} characters, {net['batch_size']} a batch,")
         parts.append(f"the manual of Python {found['text']['python']}. From the same weights and batches, without")

@@ -242,7 +242,7 @@ def train(net: Decoder, text: Text, flags: argparse.Namespace) -> dict[str, Any]
     first, losses, held_out_loss = done, [], None
 
     def share() -> float:
-        """How much of the training is over."""
+        """How much of the training is over. Notes the seconds."""
         progress["seconds"] = before + time.perf_counter() - began
         return done / flags.steps if flags.steps else progress["seconds"] / (60 * flags.minutes)
 
@@ -351,22 +351,7 @@ def main() -> None:
     """Read the flags, train, print the losses and what the net writes."""
     flags = parse()
     try:
-        source = f"Python {platform.python_version()}'s manual" if flags.text is None else str(flags.text)
-        text = Text(manual() if flags.text is None else flags.text.read_text(encoding="utf-8"))
-        if min(len(text.train), len(text.held_out)) <= flags.context:
-            raise ValueError(
-                f"--text: {source} has {len(text.train)} characters to train on and {len(text.held_out)} held out; "
-                f"expected more than --context {flags.context} each"
-            )
-        characters = f"{len(text.train) + len(text.held_out):,} characters of {len(text.alphabet)} kinds"
-        print(f"{source}: {characters}, sha256 {text.sha256[:12]}")
-        if flags.prompt is None:
-            flags.prompt = text.held_out[: flags.context].strip().splitlines()[0]
-        try:
-            prompt = tg.tensor(text.encode(flags.prompt), device=flags.device)
-        except ValueError as error:
-            raise ValueError(f"--prompt: {error}") from None
-
+        text, prompt = read(flags)
         tg.manual_seed(flags.seed)
         shape = flags.layers, flags.width, flags.heads, flags.context, flags.dropout
         net = Decoder(len(text.alphabet), *shape).to(flags.device)
@@ -383,6 +368,31 @@ def main() -> None:
         print(f"\n{text.decode(written)}\n\n{figures['generated_per_second']:,.0f} characters/s, with the cache")
     if flags.json is not None:
         write_whole(flags.json, json.dumps(figures, indent=1))
+
+
+def read(flags: argparse.Namespace) -> tuple[Text, Tensor]:
+    """The text, and the prompt as numbers. Raises ValueError where they do not fit the flags."""
+    source, characters = f"Python {platform.python_version()}'s manual", ""
+    if flags.text is None:
+        characters = manual()
+    else:
+        source = str(flags.text)
+        try:
+            characters = flags.text.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--text: {source} is not UTF-8: {error}") from None
+    text = Text(characters)
+    if min(len(text.train), len(text.held_out)) <= flags.context:
+        raise ValueError(
+            f"--text: {source} has {len(text.train)} characters to train on and {len(text.held_out)} held out; "
+            f"expected more than --context {flags.context} each"
+        )
+    print(f"{source}: {len(characters):,} characters of {len(text.alphabet)} kinds, sha256 {text.sha256[:12]}")
+    first_line = (text.held_out.strip().splitlines() or [text.held_out])[0]
+    try:
+        return text, tg.tensor(text.encode(flags.prompt or first_line), device=flags.device)
+    except ValueError as error:
+        raise ValueError(f"--prompt: {error}") from None
 
 
 def parse() -> argparse.Namespace:

@@ -228,6 +228,7 @@ def test_a_captured_step_draws_anew():
         (("--prompt", "the Ж%"), "--prompt: '%Ж': the text has no such characters; it has ' .acdeghnorstu'"),
         (("--context", 700), "has 5257 characters to train on and 584 held out; expected more than --context 700 each"),
         (("--text", "/nowhere"), "/nowhere"),
+        (("--text", sys.executable), f"--text: {sys.executable} is not UTF-8: "),
         (("--width", 30, "--heads", 4), "--width: 30; expected a multiple of --heads 4"),
         (("--context", 1), "--context: 1; expected 2 or more"),
         (("--steps", 0), "--steps: 0; expected a number above 0"),
