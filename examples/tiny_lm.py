@@ -388,7 +388,7 @@ def read(flags: argparse.Namespace) -> tuple[Text, Tensor]:
             f"expected more than --context {flags.context} each"
         )
     print(f"{source}: {len(characters):,} characters of {len(text.alphabet)} kinds, sha256 {text.sha256[:12]}")
-    first_line = (text.held_out.strip().splitlines() or [text.held_out])[0]
+    first_line = (text.held_out.strip().splitlines() or [text.held_out])[0][: flags.context]
     try:
         return text, tg.tensor(text.encode(flags.prompt or first_line), device=flags.device)
     except ValueError as error:

@@ -98,7 +98,10 @@ def test_a_finished_run_writes_without_training(story, tmp_path, monkeypatch, ca
     capsys.readouterr()
     again = train(monkeypatch, tmp_path, *flags, "--resume", "--generate", 7)
     assert again["validation_loss"] == first["validation_loss"]
-    assert "steps/s" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "steps/s" not in told
+    held_out = story.read_text()[-round(0.1 * len(story.read_text())) :]
+    assert len(told.split("\n\n")[1]) == 16 + 7 and told.split("\n\n")[1].startswith(held_out.strip()[:16])
 
 
 def test_the_minutes_end_it(story, tmp_path, monkeypatch):
