@@ -220,7 +220,7 @@ def measured(shape: list[str], flags: argparse.Namespace) -> Found:
         written[name] = statistics.median(one.write(8 if flags.least else WRITTEN) for _ in range(3))
     return {
         "provenance": origin | {"others": bystanders.share()},
-        "text": {"python": origin["python"], "characters": len(text.train) + len(text.held_out), "sha256": text.sha256},
+        "text": {"characters": len(text.train) + len(text.held_out), "sha256": text.sha256},
         "net": {name: getattr(options, name) for name in ours.SETTINGS},
         "first": {"steps": first, "apart": apart},
         "step": times,
@@ -280,8 +280,8 @@ def section(folder: Path) -> str:
         parts.append(f"{machine}, {p['date']}, commit {p['commit']}, {versions}")
         parts.append(f"([all figures](bench/results/{path.name})): {net['layers']} layers of width {net['width']},")
         parts.append(f"windows of {net['context']} characters, {net['batch_size']} a batch,")
-        parts.append(f"the manual of Python {found['text']['python']}. From the same weights and batches, without")
-        parts.append(f"dropout, the losses of the first {first['steps']} steps are within {first['apart']:.0e}.")
+        parts.append(f"Python {p['python']}'s manual. From the same weights and batches, without dropout,")
+        parts.append(f"the losses of the first {first['steps']} steps are within {first['apart']:.0e}.")
         if p["others"] is not None and p["others"] > BUSY:
             parts.append(f"Other programs took {100 * p['others']:.0f} % of the cores' time meanwhile.")
         parts.append("")
@@ -296,7 +296,7 @@ def table(found: Found) -> Iterator[str]:
     yield _line(*("---" for _ in range(len(names) + 2)))
     ms = found["step"]
     ahead = min(ms[name] for name in names if name != "tilegrad") / ms["tilegrad"]
-    yield _line("a training step, ms", *(f"{ms[name]:.3g}" for name in names), f"{ahead:.2f}")
+    yield _line("a training step, ms", *(f"{float(f'{ms[name]:.3g}'):,g}" for name in names), f"{ahead:.2f}")
     trained = found["training"]
     seconds = {name: f"{one['seconds']:.0f}" for name, one in trained.items()}
     ahead = trained["torch"]["seconds"] / trained["tilegrad"]["seconds"]

@@ -323,7 +323,7 @@ def write(net: Decoder, prompt: Tensor, count: int, pick: Callable[[Tensor], Ten
     """prompt (T,) and `count` tokens behind it. Of a long prompt the last `context` tokens are read.
 
     A token costs one row of the net, as the cache has what the layers need of those before. When all places are taken,
-    the last half of the window is read anew, from place 0. The step is captured, and a token's place is its argument.
+    the last half of the window is read anew, from place 0. The step of one token is captured: its place is an argument.
     On a GPU it is not: there a write at places that a tensor names waits, to see whether they exist.
     """
     net.eval()
@@ -333,13 +333,14 @@ def write(net: Decoder, prompt: Tensor, count: int, pick: Callable[[Tensor], Ten
     def step(tokens: Tensor, places: Tensor) -> Tensor:
         return pick(net(tokens.unsqueeze(0), cache, places)[0, -1:])
 
-    step = step if prompt.is_cuda else tg.capture(step)
+    next_step = step if prompt.is_cuda else tg.capture(step)
     text, new, place = [prompt], prompt[-net.context :], 0
     for _ in range(count):
         if place + len(new) > net.context:
             text = [tg.cat(text)]
             new, place = text[0][-(net.context // 2) :], 0
-        text.append(step(new, cache.places[place : place + len(new)]))
+        read = next_step if len(new) == 1 else step
+        text.append(read(new, cache.places[place : place + len(new)]))
         new, place = text[-1], place + len(new)
     return tg.cat(text)
 
