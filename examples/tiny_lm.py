@@ -44,7 +44,7 @@ SETTINGS = (  # what a run that goes on must have as it was
 
 
 class Text:
-    """Characters as numbers: `alphabet` has them in order, `train` and `held_out` are what they stand for."""
+    """A text in two parts, `train` and `held_out`, and its alphabet: a character's number is its place there."""
 
     def __init__(self, characters: str) -> None:
         self.alphabet = "".join(sorted(set(characters)))
@@ -359,7 +359,7 @@ def main() -> None:
         count = sum(p.numel() for p in net.parameters())
         print(f"{flags.layers} layers of width {flags.width}, {flags.heads} heads, {count:,} parameters")
         figures = train(net, text, flags)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:  # some systems leave pydoc_data out
         raise SystemExit(str(error)) from None
 
     if flags.generate:
