@@ -290,8 +290,6 @@ class Account:
 
     def launch(self) -> None:
         """Do what the function did: the host its part, and the device, with the numbers and gradients of now."""
-        if self.gradients.replaced:
-            self.gradients.release()
         if self.gradients.are_read:
             self.gradients.take()
         try:

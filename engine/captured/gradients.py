@@ -73,7 +73,6 @@ class Gradients:
         self._others: list[tuple[Tensor, Any]] = []  # leaves of another device, and the gradient that each must have
         self._copyto: Callable[[Any, Any], None] = graph.xp.copyto
         self._sets: list[_Set] = []
-        self.replaced: list[Tensor] = []  # leaves that had a gradient, which launches replace unread
 
     # --- while the function is captured
 
@@ -142,9 +141,6 @@ class Gradients:
 
     def close(self) -> None:
         """Nothing more is captured: keep what launches need."""
-        self.replaced = [
-            entry.leaf for entry in self._leaves.values() if entry.own is None and isinstance(entry.found, Tensor)
-        ]
         for entry in self._leaves.values():
             entry.found = entry.own = None
         self._leaves.clear()
@@ -158,12 +154,6 @@ class Gradients:
             and all([entry.finds() for entry in self._with])
             and all([leaf._grad is grad for leaf, grad in self._others])
         )
-
-    def release(self) -> None:
-        """Let go of the gradients of plain calls that the first launch replaces unread: it needs memory of its own."""
-        for leaf in self.replaced:
-            leaf._grad = None
-        self.replaced.clear()
 
     def take(self) -> None:
         """Give the graph the gradients that there are."""

@@ -97,6 +97,7 @@ class Program:
         self._is_compiled = False  # all of it, but for what the host does in between
         self._held_nbytes = 0  # of the capture's pool that others have
         self.is_closed = False
+        self._was_launched = False
 
     def capturing(self) -> Block:
         """The block within which this thread captures the program; after an exception there is none.
@@ -618,12 +619,13 @@ class Program:
         return not any(is_written or any(np.may_share_memory(a, b) for b in written) for a, is_written in copied)
 
     def launch(self) -> None:
-        """Do it all."""
+        """Do it all. What the first launch replaces of plain calls, such as gradients, goes to the system."""
         if self._is_compiled:
             self._launch()
         else:
             with np.errstate(all="ignore"):  # infinity and NaN are results like any other
                 self._launch()
+        self._was_launched = True
 
     def _launch(self) -> None:
         for function, arguments in self._first:
@@ -636,6 +638,8 @@ class Program:
             if not isinstance(step, np.ndarray):
                 function, arguments, placed = step
                 function(*(arguments if placed is None else placed(self._addresses)))
+                if not self._was_launched:
+                    buffers.free()
 
     def launch_timed(self) -> tuple[int, list[Timed], int]:
         """As `launch`. Returns when it began, in nanoseconds, its nodes in order, and when it ended."""
