@@ -53,6 +53,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if other.ndim == 1:
         y = _matmul(input, unsqueeze(other, 1))
         return reshape(y, y.shape[:-1])
+    if input.ndim > 2 and other.ndim == 2:  # one product, and its gradients are one product each
+        rows = reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
+        return reshape(_matmul(rows, other), (*input.shape[:-1], other.shape[1]))
     return _matmul(input, other)
 
 

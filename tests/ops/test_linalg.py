@@ -10,6 +10,7 @@ import tilegrad as tg
 from tests.compare import assert_same
 from tests.kernels.epilogues import EPILOGUES
 from tests.ops.same import assert_same_op, random
+from tilegrad import kernels
 from tilegrad.ops.activations import ACTIVATIONS
 from tilegrad.ops.linalg import dense
 
@@ -38,6 +39,23 @@ MATMULS = [
 def test_matmul(shapes):
     a, b = random(*shapes[0], seed=1), random(*shapes[1], seed=2)
     assert_same_op(lambda a, b: a @ b, None, a, b, scale=1.0)
+
+
+def test_a_stack_of_matrices_by_one_is_one_product(monkeypatch):
+    """And so is each gradient: the matrix's is no sum of a stack of its own size."""
+    shapes = []
+    backend = kernels.load("reference")
+    real = backend.matmul
+
+    def seen(a, b, *options, **named):
+        shapes.append((a.shape, b.shape))
+        return real(a, b, *options, **named)
+
+    monkeypatch.setattr(backend, "matmul", seen)
+    with kernels.use("reference"):
+        a, b = (tg.tensor(random(*shape), requires_grad=True) for shape in ((2, 3, 5, 7), (7, 4)))
+        (a @ b).sum().backward()
+    assert shapes == [((30, 7), (7, 4)), ((30, 4), (4, 7)), ((7, 30), (30, 4))]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8])
