@@ -69,8 +69,8 @@ def test_one_that_is_missing_says_its_name(family):
             getattr(module, name)(1, 2, of=3)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "bidirectional_lstm", "bidirectional_gru"])
-def test_fused_recurrent_layers_say_so(name):
+@pytest.mark.parametrize("name", ["bidirectional_lstm", "bidirectional_gru"])
+def test_layers_of_both_directions_say_that_they_are_not_fused(name):
     with pytest.raises(NotImplementedError, match=f"rnn.{name} is not implemented"):
         getattr(keras.src.backend, name)()
     assert keras.src.backend.cudnn_ok() is False
