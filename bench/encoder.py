@@ -22,7 +22,7 @@ from typing import Any
 from tilegrad.bench.bystanders import Bystanders
 from tilegrad.bench.encoder_step import CASES, PROVIDERS
 from tilegrad.bench.provenance import provenance
-from tilegrad.bench.readme import ROOT, rewritten
+from tilegrad.bench.readme import ROOT, table_line, write_section
 from tilegrad.bench.results import writable, write
 from tilegrad.kernels.system.paths import user_path
 
@@ -108,10 +108,7 @@ def misses(found: Found) -> Iterator[str]:
 
 def write_table(root: Path = ROOT) -> int:
     """Write README.md's section anew."""
-    path = root / "README.md"
-    write(path, rewritten(path.read_text(), section(root / "bench" / "results"), MARKERS))
-    print(f"{path.name}: written anew")
-    return 0
+    return write_section(section, MARKERS, root)
 
 
 def section(folder: Path) -> str:
@@ -131,16 +128,12 @@ def section(folder: Path) -> str:
 def table(found: Found) -> Iterator[str]:
     """A line a case: milliseconds a step of everyone, the captured step's in times the faster of torch's; MiB."""
     names = ("torch", "`torch.compile`", "tilegrad", "captured")
-    yield _line("trained, ms a step", *names, "times torch's speed", "MiB, torch", "tilegrad", "captured")
-    yield _line(*("---" for _ in range(9)))
+    yield table_line("trained, ms a step", *names, "times torch's speed", "MiB, torch", "tilegrad", "captured")
+    yield table_line(*("---" for _ in range(9)))
     for row in found["rows"]:
         ms = [f"{row['ms'][name][1]:.3g}" if name in row["ms"] else "" for name in PROVIDERS]
         memory = [f"{row['MiB'][name]:.0f}" if name in row["MiB"] else "" for name in WEIGHED]
-        yield _line(row["case"], *ms, f"{_ahead(row):.2f}", *memory)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+        yield table_line(row["case"], *ms, f"{_ahead(row):.2f}", *memory)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 from tilegrad.bench.bystanders import Bystanders
 from tilegrad.bench.keras_venv import FOLDER, ROOT, environment, variables
 from tilegrad.bench.provenance import provenance
-from tilegrad.bench.readme import rewritten
+from tilegrad.bench.readme import table_line, write_section
 from tilegrad.bench.results import writable, write
 from tilegrad.kernels.system.paths import user_path
 
@@ -126,10 +126,7 @@ def misses(found: Found) -> Iterator[str]:
 
 def write_table(root: Path = ROOT) -> int:
     """Write README.md's section anew."""
-    path = root / "README.md"
-    write(path, rewritten(path.read_text(), section(root / "bench" / "results"), MARKERS))
-    print(f"{path.name}: written anew")
-    return 0
+    return write_section(section, MARKERS, root)
 
 
 def section(folder: Path) -> str:
@@ -151,8 +148,10 @@ def table(found: Found) -> Iterator[str]:
     of Keras' in times the engine's own."""
     backends = [name for name in BACKENDS if all(name in case for case in found["epochs"])]
     names = [BACKENDS[name] for name in backends]
-    yield _line("`fit`, ms a step", "batch", *names, "times the fastest rival's speed", "times the engine's own step")
-    yield _line(*("---" for _ in range(len(names) + 4)))
+    yield table_line(
+        "`fit`, ms a step", "batch", *names, "times the fastest rival's speed", "times the engine's own step"
+    )
+    yield table_line(*("---" for _ in range(len(names) + 4)))
     steps = {(step["net"], step["batch"]): step["keras"] / step["engine"] for step in found["steps"]}
     for case in found["epochs"]:
         ms = [_ms(case, backend) for backend in backends]
@@ -160,11 +159,7 @@ def table(found: Found) -> Iterator[str]:
         ahead = f"{min(rivals) / _ms(case, 'tilegrad'):.2f}" if rivals and "tilegrad" in backends else ""
         step = steps.get((case["net"], case["batch"]))
         of_step = "" if step is None else f"{step:.2f}"
-        yield _line(case["net"], str(case["batch"]), *(f"{each:.3g}" for each in ms), ahead, of_step)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+        yield table_line(case["net"], str(case["batch"]), *(f"{each:.3g}" for each in ms), ahead, of_step)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ markers is made of the JSON files alone, so that a test can tell when it is stal
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tilegrad.bench import plot, ptx_counters, results, table
@@ -44,6 +44,14 @@ def rewritten(readme: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -
     head, _, rest = readme.partition(begin)
     _, _, tail = rest.partition(end)
     return f"{head}{begin}\n{text}{end}{tail}"
+
+
+def write_section(section: Callable[[Path], str], markers: tuple[str, str], root: Path = ROOT) -> int:
+    """Write README.md's section anew, of the results in bench/results; 0, the command's exit status."""
+    path = root / "README.md"
+    results.write(path, rewritten(path.read_text(), section(root / "bench" / "results"), markers))
+    print(f"{path.name}: written anew")
+    return 0
 
 
 def steps(folder: Path) -> str:
@@ -121,7 +129,7 @@ def _steps(rows: list[Row]) -> Iterator[str]:
         rival = _fastest(row for row in rows_of_case if row.rival)
         cells = [rows_of_case[0].variant, table.shape(rows_of_case[0].shape), _ms(rival), _ms(own), _ratio(own)]
         plainly = ", plainly" if graph and (graph.reason or "").startswith("runs plainly") else ""
-        yield _line(*cells, *([_ms(graph) + plainly, _ratio(graph)] if captured else []))
+        yield table_line(*cells, *([_ms(graph) + plainly, _ratio(graph)] if captured else []))
     yield ""
 
 
@@ -133,7 +141,7 @@ def _layers(rows: list[Row]) -> Iterator[str]:
     for case in _by_case(rows):
         own, rival = (_fastest(row for row in case if row.rival == is_rival) for is_rival in (False, True))
         mode = "forward" if case[0].mode == "forward" else "and backward"
-        yield _line(case[0].variant.removeprefix("CNN's "), mode, _ms(own), _ms(rival), _ratio(own))
+        yield table_line(case[0].variant.removeprefix("CNN's "), mode, _ms(own), _ms(rival), _ratio(own))
     yield ""
 
 
@@ -149,7 +157,7 @@ def _kernels(rows: list[Row]) -> Iterator[str]:
         name = own.variant if own.mode == "forward" else f"{own.variant}, {own.mode}"
         of = f"{100 * own.of_ceiling:.0f} %" if own.of_ceiling is not None else ""
         where = table.shape(own.shape)
-        yield _line(
+        yield table_line(
             name, where, table.kind(own), own.provider, _ms(own), table.rate(own), of, own.best_rival or "", _ratio(own)
         )
     yield ""
@@ -167,7 +175,7 @@ def _memory(rows: list[Row]) -> Iterator[str]:
         first = next(iter(case.values()))
         inside = [case.get(provider) for provider in ("torch", "cpu", "cpu captured")]
         cells = (f"{known(row.rate):.0f} MiB" if row else "" for row in inside)
-        yield _line(first.variant, table.shape(first.shape), first.mode, *cells)
+        yield table_line(first.variant, table.shape(first.shape), first.mode, *cells)
     yield ""
 
 
@@ -177,7 +185,9 @@ def _overhead(rows: list[Row]) -> Iterator[str]:
     yield from _head("overhead", "tilegrad", "torch")
     for case in _by_case(rows):
         own, rival = (_fastest(row for row in case if row.rival == is_rival) for is_rival in (False, True))
-        yield _line(f"{case[0].variant}, {case[0].mode}", *(table.rate(row) if row else "" for row in (own, rival)))
+        yield table_line(
+            f"{case[0].variant}, {case[0].mode}", *(table.rate(row) if row else "" for row in (own, rival))
+        )
     yield ""
 
 
@@ -195,10 +205,10 @@ def _fastest(rows: Iterator[Row]) -> Row | None:
 
 
 def _head(*names: str) -> list[str]:
-    return [_line(*names), _line(*("---" for _ in names))]
+    return [table_line(*names), table_line(*("---" for _ in names))]
 
 
-def _line(*cells: str) -> str:
+def table_line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 

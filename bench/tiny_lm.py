@@ -34,7 +34,7 @@ import tilegrad as tg
 from tilegrad.bench.bystanders import Bystanders
 from tilegrad.bench.measure import Effort, interleaved
 from tilegrad.bench.provenance import provenance
-from tilegrad.bench.readme import ROOT, rewritten
+from tilegrad.bench.readme import ROOT, table_line, write_section
 from tilegrad.bench.results import writable, write
 from tilegrad.kernels.system.paths import user_path
 
@@ -263,10 +263,7 @@ def misses(found: Found) -> Iterator[str]:
 
 def write_table(root: Path = ROOT) -> int:
     """Write README.md's section anew."""
-    path = root / "README.md"
-    write(path, rewritten(path.read_text(), section(root / "bench" / "results"), MARKERS))
-    print(f"{path.name}: written anew")
-    return 0
+    return write_section(section, MARKERS, root)
 
 
 def section(folder: Path) -> str:
@@ -292,26 +289,22 @@ def section(folder: Path) -> str:
 def table(found: Found) -> Iterator[str]:
     """A line for each figure."""
     names = list(found["step"])
-    yield _line("", *names, "times the fastest rival's speed")
-    yield _line(*("---" for _ in range(len(names) + 2)))
+    yield table_line("", *names, "times the fastest rival's speed")
+    yield table_line(*("---" for _ in range(len(names) + 2)))
     ms = found["step"]
     ahead = min(ms[name] for name in names if name != "tilegrad") / ms["tilegrad"]
-    yield _line("a training step, ms", *(f"{float(f'{ms[name]:.3g}'):,g}" for name in names), f"{ahead:.2f}")
+    yield table_line("a training step, ms", *(f"{float(f'{ms[name]:.3g}'):,g}" for name in names), f"{ahead:.2f}")
     trained = found["training"]
     seconds = {name: f"{one['seconds']:.0f}" for name, one in trained.items()}
     ahead = trained["torch"]["seconds"] / trained["tilegrad"]["seconds"]
-    yield _line(f"{found['steps']:,} steps, s", *(seconds.get(name, "") for name in names), f"{ahead:.2f}")
+    yield table_line(f"{found['steps']:,} steps, s", *(seconds.get(name, "") for name in names), f"{ahead:.2f}")
     nats = {name: one["validation_loss"] for name, one in trained.items()}
     losses = {name: f"{loss:.3f} ({loss / math.log(2):.3f})" for name, loss in nats.items()}
     label = "loss on the held-out text, nats (bits) a character"
-    yield _line(label, *(losses.get(name, "") for name in names), "")
+    yield table_line(label, *(losses.get(name, "") for name in names), "")
     written = {name: f"{rate:,.0f}" for name, rate in found["written"].items()}
     ahead = found["written"]["tilegrad"] / found["written"]["torch"]
-    yield _line("characters a second, with the cache", *(written.get(name, "") for name in names), f"{ahead:.2f}")
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+    yield table_line("characters a second, with the cache", *(written.get(name, "") for name in names), f"{ahead:.2f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tilegrad import capture_hooks, dtypes, kernels
+from tilegrad import capture_hooks, kernels
 from tilegrad.autograd.grad_mode import is_grad_enabled
 from tilegrad.autograd.record import record
 from tilegrad.device import array_module
@@ -15,7 +15,7 @@ from tilegrad.ops.activations import softmax, softmax_grad
 from tilegrad.ops.arithmetic import add, mul
 from tilegrad.ops.linalg import matmul
 from tilegrad.ops.noise import dropped
-from tilegrad.ops.operands import cast, made_together
+from tilegrad.ops.operands import cast, made_together, widened
 from tilegrad.ops.reduce import sum
 from tilegrad.ops.selection import where
 from tilegrad.ops.shape import expand, reshape, transpose, unsqueeze
@@ -39,7 +39,7 @@ def attention(
         drop = (dropout_p, *default_generator.take_for(q.data, words))
     mask_learns = mask is not None and mask.requires_grad and is_grad_enabled()
     if mask_learns or (q.device != "cpu" and max(q.shape[3], v.shape[3]) > _MOST_ON_GPU):
-        y = _composed(_wide(q), _wide(k), _wide(v), _wide(mask), causal, scale, drop)
+        y = _composed(widened(q), widened(k), widened(v), widened(mask), causal, scale, drop)
         return cast(y, q.dtype)
     capture_hooks.reads(mask)
     arrays = [x.data for x in (q, k, v)]
@@ -48,7 +48,7 @@ def attention(
 
     def rule(dy: Tensor, y: Tensor) -> tuple:
         if is_grad_enabled():
-            wide = _composed_grad(_wide(dy), _wide(q), _wide(k), _wide(v), _wide(mask), causal, scale, drop)
+            wide = _composed_grad(widened(dy), widened(q), widened(k), widened(v), widened(mask), causal, scale, drop)
             return tuple([cast(x, q.dtype) for x in wide])
         used = dy, q, k, v, y
         arrays = [x.data for x in used]
@@ -64,10 +64,10 @@ def attention_with_weights(
 ) -> tuple[Tensor, Tensor]:
     """(attention, its weights (B, H, L, S) after dropout): composed, as weights are wanted."""
     capture_hooks.reads(mask)
-    p = _weights(_wide(q), _repeated(_wide(k), q.shape[1] // k.shape[1]), _wide(mask), causal, scale)
+    p = _weights(widened(q), _repeated(widened(k), q.shape[1] // k.shape[1]), widened(mask), causal, scale)
     if dropout_p:
         p = dropped(p, dropout_p, *default_generator.take_for(q.data, math.prod(p.shape)))
-    y = matmul(p, _repeated(_wide(v), q.shape[1] // v.shape[1]))
+    y = matmul(p, _repeated(widened(v), q.shape[1] // v.shape[1]))
     return cast(y, q.dtype), cast(p, q.dtype)
 
 
@@ -124,7 +124,3 @@ def _summed(x: Tensor, shared: int) -> Tensor:
         return x
     batch, heads, *rest = x.shape
     return sum(reshape(x, (batch, heads // shared, shared, *rest)), 2)
-
-
-def _wide(x: Any) -> Any:
-    return x if x is None or x.dtype not in dtypes.HALVES else cast(x, dtypes.float32)

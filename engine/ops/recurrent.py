@@ -140,7 +140,8 @@ def _to_weight(d: Tensor, weight: Tensor, h0: Tensor, y: Tensor, sizes: Sizes, r
 def _by_ops(composed: Callable[..., States], parents: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple:
     """The gradients of the composed layer with respect to its parents, recorded.
 
-    The parents stand in for by views of themselves, whose hooks are none: a parent's own see its whole gradient only.
+    They are found for views of the parents, which have no hooks: a parent's own hooks must see its whole gradient, and
+    what is found here may be a part of it.
     """
     inputs = [_view(each) for each in parents]
     outputs = composed(*inputs)
@@ -204,8 +205,8 @@ def _through(step: Callable[..., States], x: Tensor, states: States, sizes: Size
         new = step(rows, *old)
         ys.append(new[0])
         rest = sizes[0] - n
-        states = new if not rest else tuple(
-            [cat([a, narrow(b, 0, n, rest)]) for a, b in zip(new, states)]
-        )  # fmt: skip
+        if rest:  # sequences that have ended, or not begun, keep their states
+            new = tuple([cat([a, narrow(b, 0, n, rest)]) for a, b in zip(new, states)])
+        states = new
     y = cat(ys[::-1] if reverse else ys)
     return tuple([cast(each, dtype) for each in (y, *states)])

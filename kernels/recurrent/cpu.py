@@ -1,7 +1,7 @@
 """Recurrent layers on the CPU, compiled: see cpu_frame.py.
 
-Served here is float32, and the 16-bit types where the state is rounded at each step, and float64, are left to the
-reference.
+float32 is served here. float64 is left to the reference, and so are the 16-bit types, whose state is rounded at each
+step.
 """
 
 from __future__ import annotations
